@@ -1,0 +1,8 @@
+"""Nightly, reading and extracting again what stands in the failure ledger."""
+
+from pathlib import Path
+
+from likeness.spark.jobs import door, retry_failed
+
+if __name__ == "__main__":
+    door(retry_failed, sample=Path(__file__).parents[1] / "deploy" / "sample")

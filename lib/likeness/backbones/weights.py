@@ -1,0 +1,67 @@
+"""Weights files: path in, checked state dict out. Never unpickles code.   [torch, safetensors]"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from likeness.errors import ServiceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
+    """Fills a network from a file and puts it in evaluation mode.
+
+    Raises:
+        UsageError: the file is no state dict, or of another network.
+    """
+    try:
+        model.load_state_dict(_read(path))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"weights file {path} does not fit {type(model).__name__}: {first}; "
+            "name a safetensors file or a torch state dict of this network"
+        ) from None
+    return model.eval()
+
+
+def _read(path: Path) -> dict[str, "torch.Tensor"]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def torchvision_file(filename: str) -> Path:
+    """A weights file of torchvision's, from its cache, or downloaded there.
+
+    Raises:
+        ServiceError: not cached and out of reach; names both ways to get it.
+    """
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
+    path = Path(home).expanduser() / "hub" / "checkpoints" / filename
+    if path.is_file():
+        return path
+    import torch
+
+    address = f"https://download.pytorch.org/models/{filename}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(address, str(path), hash_prefix=_hash_prefix(filename), progress=False)
+    except Exception as error:
+        raise ServiceError(
+            f"torchvision's weights {filename} are not in {path.parent} and cannot be downloaded ({error}); "
+            f"copy the file there, or name a weights file with --set extract.weights=FILE"
+        ) from None
+    return path
+
+
+def _hash_prefix(filename: str) -> str:
+    """torchvision's names end with the first digits of the file's SHA-256."""
+    return filename.rpartition("-")[2].partition(".")[0]

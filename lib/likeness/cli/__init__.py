@@ -1,0 +1,15 @@
+"""The command `likeness`: what people and scripts ask of a root, without Spark.   [typer]"""
+
+import sys
+
+from likeness.cli.app import app
+from likeness.errors import LikenessError
+
+
+def main() -> None:
+    """Entry point: a LikenessError becomes one message and its exit code."""
+    try:
+        app()
+    except LikenessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,23 @@
+"""The commands by name.   [typer]"""
+
+import typer
+
+from likeness.cli import builds, ledgers, query
+
+app = typer.Typer(
+    name="likeness",
+    help="Visual search on a Hadoop stack. The jobs are started with ./spark-submit.sh; these commands look at a root.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(query.search)
+app.command()(builds.status)
+app.command()(builds.verify)
+app.command()(builds.rollback)
+app.command()(builds.export)
+app.command("retry-failed")(ledgers.retry_failed)
+app.add_typer(ledgers.runs, name="runs")
+app.add_typer(ledgers.failures, name="failures")
+app.add_typer(ledgers.config, name="config")

@@ -1,0 +1,187 @@
+"""`likeness status`, `verify`, `rollback`, `export`: what a root holds, and whether it is whole."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import typer
+
+from likeness import stores
+from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.errors import DataError, UsageError
+from likeness.manifest import Builds, Manifest
+from likeness.settings import Settings
+from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
+from likeness.warehouse import Warehouse
+
+
+def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
+    """Epochs x feature spaces: what is present, missing and failed; and the build in service."""
+    given = load(root, config, assignments)
+    warehouse, builds = Warehouse(given), Builds(given.root)
+    found = _matrix(warehouse)
+    current = builds.current()
+    service = None
+    if current:
+        service = {"space": current.space, "build": current.build, "created": current.created}
+        service |= {"images": current.images, "vectors": current.vectors, "shards": len(current.shards)}
+    if as_json:
+        show_json({"root": given.root, "matrix": found, "in_service": service, "builds": list(builds.all())})
+        return
+    if not found:
+        print(f"root {given.root} holds no photos yet; run ./spark-submit.sh nightly")
+        return
+    columns = ("epoch", "space", "photos", "present", "missing", "failed")
+    show_table(columns, [[row[name] for name in columns] for row in found])
+    print(f"in service: {current.path}, {current.images} images, {len(current.shards)} shards" if current else "nothing is published")
+
+
+def _matrix(warehouse: Warehouse) -> list[dict[str, Any]]:
+    photos: dict[str, int] = {}
+    for part in warehouse.partitions(IMAGES):
+        photos[str(part["epoch"])] = photos.get(str(part["epoch"]), 0) + part["rows"]
+    present: dict[tuple[str, str], int] = {}
+    for part in warehouse.partitions(FEATURES):
+        key = (str(part["epoch"]), part["space"])
+        present[key] = present.get(key, 0) + part["rows"]
+    failed = _failed_by_epoch(warehouse)
+    spaces = sorted({space for _, space in [*present, *failed]}) or [""]
+    return [
+        {
+            "epoch": epoch,
+            "space": space,
+            "photos": photos[epoch],
+            "present": present.get((epoch, space), 0),
+            "failed": failed.get((epoch, space), 0),
+            "missing": photos[epoch] - present.get((epoch, space), 0) - failed.get((epoch, space), 0),
+        }
+        for epoch in sorted(photos)
+        for space in spaces
+    ]
+
+
+def _failed_by_epoch(warehouse: Warehouse) -> dict[tuple[str, str], int]:
+    failures = warehouse.read(FAILURES, ("what", "space"), where="stage = 'extract'")
+    if not failures.num_rows:
+        return {}
+    epochs = warehouse.read(IMAGES, ("image_id", "epoch"))
+    joined = failures.join(epochs, "what", "image_id", "inner").group_by(["epoch", "space"]).aggregate([("what", "count")])
+    return {(str(row["epoch"]), row["space"]): row["what_count"] for row in joined.to_pylist()}
+
+
+def verify(
+    root: Root = None,
+    build: Annotated[str, typer.Option(help="a build by name  [default: the one in service]")] = "",
+    as_json: AsJson = False,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Check a build: checksums, loads every shard, counts against the tables and the keyed store."""
+    given = load(root, config, assignments)
+    builds = Builds(given.root)
+    manifest = builds.find(build)
+    problems = builds.problems(manifest) or _load_all(builds, manifest)
+    problems += _against_tables(Warehouse(given), manifest) + _against_store(given, manifest)
+    if as_json:
+        show_json({"build": manifest.path, "ok": not problems, "problems": problems})
+    elif not problems:
+        print(
+            f"{manifest.path} is whole: {len(manifest.shards)} shards, {manifest.vectors} vectors of "
+            f"{manifest.images} images and {manifest.products} products; tables and keyed store agree"
+        )
+    if problems:
+        told = "" if as_json else ":\n  " + "\n  ".join(problems)
+        raise DataError(f"{manifest.path} has {len(problems)} problems{told}\n`likeness rollback` goes back to the build before")
+
+
+def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
+    from likeness.serving.leaf import Leaf
+
+    try:
+        Leaf(builds, manifest)
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _against_tables(warehouse: Warehouse, manifest: Manifest) -> list[str]:
+    """The build must hold each active listing's image that has a vector, at the snapshots it names."""
+    where = f"space = '{manifest.space}'"
+    features = warehouse.read(FEATURES, ("image_id",), where, manifest.snapshots["features"])["image_id"]
+    listings = warehouse.read(LISTINGS, ("image_id", "category", "active"), snapshot=manifest.snapshots["listings"])
+    shown = listings.filter(pc.and_(listings["active"], pc.is_in(listings["image_id"], features)))
+    pairs = shown.group_by(["category", "image_id"]).aggregate([]).num_rows
+    found = []
+    if len(pc.unique(features)) != len(features):
+        found.append(f"features: {len(features) - len(pc.unique(features))} vectors of {manifest.space} are there twice")
+    if pairs != manifest.vectors:
+        found.append(f"the tables list {pairs} (category, image) pairs with a vector, the build holds {manifest.vectors}")
+    return found
+
+
+def _against_store(given: Settings, manifest: Manifest) -> list[str]:
+    store = stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))
+    try:
+        vectors = sum(1 for _ in store.scan_vectors(manifest.space))
+    finally:
+        store.close()
+    rows = sum(part["rows"] for part in Warehouse(given).partitions(FEATURES) if part["space"] == manifest.space)
+    if vectors != rows:
+        return [f"the keyed store holds {vectors} vectors of {manifest.space}, the features table {rows}; run the load job"]
+    return []
+
+
+def rollback(
+    root: Root = None,
+    to: Annotated[str, typer.Option(help="a build by name  [default: the one before]")] = "",
+) -> None:
+    """Put the previous build back in service."""
+    given = load(root)
+    before, now = Builds(given.root).rollback(to)
+    print(f"in service: {now} (was {before or 'damaged'}); the next nightly with changes publishes a new build")
+
+
+def export(
+    out: Annotated[Path, typer.Argument(help="a Parquet file to write")],
+    root: Root = None,
+    space: Annotated[str, typer.Option(help="feature space with its hash  [default: the one in service]")] = "",
+    snapshot: Annotated[int | None, typer.Option(help="snapshot of the features table  [default: now]")] = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Write the vectors of a snapshot as one plain Parquet file: image_id, epoch, vector, norm."""
+    given = load(root, config, assignments)
+    warehouse = Warehouse(given)
+    known = sorted({part["space"] for part in warehouse.partitions(FEATURES)})
+    wanted = space or Builds(given.root).find().space
+    if wanted not in known:
+        raise UsageError(f"--space {wanted!r}: no such vectors; there are: {', '.join(known) or 'none'}")
+    columns = ("image_id", "epoch", "vector", "norm")
+    rows, writer = 0, None
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        for batch in warehouse.batches(FEATURES, columns, f"space = '{wanted}'", snapshot):
+            plain = _plain(batch)
+            writer = writer or pq.ParquetWriter(draft, plain.schema, compression="zstd", use_dictionary=False)
+            writer.write_batch(plain)
+            rows += plain.num_rows
+        if writer is None:
+            raise UsageError(f"--snapshot {snapshot}: it has no vectors of {wanted}")
+        writer.close()
+        draft.replace(out)
+    except OSError as error:
+        raise UsageError(f"{out}: {error.strerror}; name a file that can be written") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    print(f"{rows} vectors of {wanted} in {out}")
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """As plain readers like it: fixed-size float32 lists, no field ids."""
+    dim = len(batch.column("vector")[0])
+    values = batch.column("vector").flatten().cast(pa.float32())
+    vectors = pa.FixedSizeListArray.from_arrays(values, dim)
+    columns = [batch.column("image_id").cast(pa.string()), batch.column("epoch"), vectors, batch.column("norm")]
+    return pa.RecordBatch.from_arrays(columns, names=["image_id", "epoch", "vector", "norm"])

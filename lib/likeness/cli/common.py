@@ -1,0 +1,42 @@
+"""What the commands share: flags, settings, and output as a table or JSON.   [typer, rich]"""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from likeness import settings as settings_module
+from likeness.settings import Settings
+
+Root = Annotated[str | None, typer.Option(help="folder that holds everything written  [default: var]")]
+Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")]
+AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
+
+
+def load(root: str | None, config: str | None = None, assignments: list[str] | None = None) -> Settings:
+    """The settings of a command."""
+    return settings_module.load(config, {"root": root}, assignments or ())
+
+
+def show_json(value: Any) -> None:
+    """Prints a value as JSON on standard output."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Prints rows for a person."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 240  # a file or pipe has no width to keep to
+    console.print(table)

@@ -1,0 +1,151 @@
+"""Bytes to an RGB array, or the reason why not. The one decoder of jobs and service.   [Pillow]"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from likeness.settings import Limits
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+
+Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` decides, for jobs and service alike
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class BadImage(Exception):
+    """Why one photo cannot be used: a row of the failure ledger, never the end of a run."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.detail = reason, detail[:500]
+
+    def __reduce__(self) -> tuple[type["BadImage"], tuple[str, str]]:
+        return BadImage, (self.reason, self.detail)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a photo's header says: format, width and height in pixels as stored (before EXIF rotation)."""
+
+    format: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a decoded photo becomes the network's input; a part of the feature space.
+
+    The shorter side is resized to `resize` pixels, then the centre `crop` x `crop` is cut out, as the
+    ImageNet weights were trained; `(pixel / scale - mean) / std` is applied inside the network.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scale: float = 255.0
+    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+
+
+def read_header(data: bytes, limits: Limits) -> Header:
+    """Checks what can be checked without decoding.
+
+    Raises:
+        BadImage: empty, too_large_bytes, not_an_image or too_many_pixels.
+    """
+    with _open(data, limits) as image:
+        return Header(image.format or "", image.width, image.height)
+
+
+def decode(data: bytes, limits: Limits, enough: int = 0) -> np.ndarray:
+    """Decodes a photo as a person would see it: upright, first frame, transparency on white.
+
+    Args:
+        data: the encoded photo.
+        limits: what it may cost.
+        enough: pixels the shorter side must keep; a JPEG is decoded at a half, quarter or eighth of its
+            size while twice that remains. 0 decodes in full.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+
+    Raises:
+        BadImage: as `read_header`, or undecodable.
+    """
+    with _open(data, limits) as image, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
+        try:
+            if enough and image.format in ("JPEG", "MPO"):
+                image.draft("RGB", (2 * enough, 2 * enough))
+            image.load()
+            return np.asarray(_rgb(_upright(image)))
+        except MemoryError:
+            raise BadImage("undecodable", "out of memory") from None
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
+            raise BadImage("undecodable", str(error) or type(error).__name__) from None
+
+
+def fit(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
+    """Resizes and crops a decoded photo: uint8 (h, w, 3) to uint8 (crop, crop, 3)."""
+    height, width = pixels.shape[:2]
+    scale = how.resize / min(height, width)
+    size = (max(how.crop, round(width * scale)), max(how.crop, round(height * scale)))
+    # a panorama of 1 x 10,000 would be stretched to millions of pixels: cut first what the crop drops anyway
+    longest = max(height, width) * scale
+    if longest > 4 * how.resize:
+        keep = int(2 * how.resize / scale) + 1
+        top, left = max(0, (height - keep) // 2), max(0, (width - keep) // 2)
+        return fit(pixels[top : top + keep, left : left + keep], how)
+    resized = Image.fromarray(pixels).resize(size, _FILTERS[how.interpolation])
+    left, top = (size[0] - how.crop) // 2, (size[1] - how.crop) // 2
+    return np.asarray(resized.crop((left, top, left + how.crop, top + how.crop)))
+
+
+def _open(data: bytes, limits: Limits) -> Image.Image:
+    if not data:
+        raise BadImage("empty", "0 bytes")
+    if len(data) > limits.max_bytes:
+        raise BadImage("too_large_bytes", f"{len(data)} bytes, limits.max_bytes is {limits.max_bytes}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Exception as error:
+            detail = "no known image format" if "cannot identify" in str(error) else str(error)
+            raise BadImage("not_an_image", detail) from None
+    pixels = image.width * image.height
+    if pixels > limits.max_pixels or pixels < 1:
+        size = f"{image.width} x {image.height}"
+        raise BadImage("too_many_pixels", f"{size}, limits.max_pixels is {limits.max_pixels}")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says; a broken EXIF block leaves the photo as it is."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip at 255
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,1 @@
+"""Indexes: shard plan (pure), kinds, build with audit, search and merge.   [faiss]"""

@@ -1,0 +1,32 @@
+"""Metrics: how vectors are compared, and what `score` and `distance` mean. numpy in, numpy out.   [faiss]"""
+
+import faiss
+import numpy as np
+
+
+def faiss_metric(metric: str) -> int:
+    """FAISS's constant; cosine is the inner product of normalised vectors."""
+    return int(faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+
+
+def prepared(vectors: np.ndarray, metric: str) -> np.ndarray:
+    """Vectors as they are indexed and searched, float32 (n, dim): of length 1 for cosine (zero stays zero)."""
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    if metric != "cosine":
+        return vectors
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms == 0, 1, norms)
+
+
+def exact_scores(queries: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
+    """Scores of prepared queries (q, dim) against prepared vectors (n, dim): float32 (q, n), higher is nearer."""
+    dots = queries @ vectors.T
+    if metric != "l2":
+        return dots
+    squares = (queries**2).sum(1)[:, None] + (vectors**2).sum(1)[None, :] - 2 * dots
+    return -np.sqrt(np.maximum(squares, 0))
+
+
+def distance(score: float, metric: str) -> float:
+    """The answer's `distance`: 1 - cosine; the Euclidean distance for l2; minus the inner product for ip."""
+    return 1 - score if metric == "cosine" else -score

@@ -1,0 +1,206 @@
+"""Builds: immutable folders of shards with a manifest; published, verified and rolled back by one small file.
+
+ROOT/builds/CURRENT names the build in service and those before it, newest first. It is replaced by one
+rename, so a reader sees one chain or the other.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from likeness import stores, uris
+from likeness.errors import DataError, UsageError
+
+MANIFEST = "manifest.json"
+CURRENT = "CURRENT"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class File(_Frozen):
+    """One file of a build: its name in the build's folder, bytes and SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Recall(_Frozen):
+    """What the audit measured: the share of the exact `k` nearest found, over held-out queries."""
+
+    k: int
+    queries: int
+    value: float
+
+
+class Shard(_Frozen):
+    """One FAISS index: the images of one category, or of a part of it."""
+
+    number: int
+    category: str
+    part: int
+    parts: int
+    vectors: int
+    recall: Recall
+    index: File
+    ids: File
+
+
+class Manifest(_Frozen):
+    """What a build holds, what it was made from, and the recall it reached."""
+
+    format: Literal[1] = 1
+    build: str
+    run_id: str
+    created: str
+    space: str
+    dim: int
+    kind: str
+    metric: Literal["cosine", "l2", "ip"]
+    snapshots: Mapping[str, int]
+    index_settings: Mapping[str, int | str]
+    images: int
+    products: int
+    vectors: int
+    shards: Sequence[Shard]
+
+    @property
+    def path(self) -> str:
+        """`space/build`, as CURRENT names it."""
+        return f"{self.space}/{self.build}"
+
+    def categories(self) -> dict[str, int]:
+        """Vectors by category, in the order of the names."""
+        sizes: dict[str, int] = {}
+        for shard in sorted(self.shards, key=lambda item: item.category):
+            sizes[shard.category] = sizes.get(shard.category, 0) + shard.vectors
+        return sizes
+
+
+class Builds:
+    """The builds of one root."""
+
+    def __init__(self, root: str) -> None:
+        self.folder = uris.join(uris.canonical(root), "builds")
+        self._files = stores.files(self.folder)
+
+    def chain(self) -> list[str]:
+        """Published builds as `space/build`, the one in service first; empty before the first publish."""
+        uri = uris.join(self.folder, CURRENT)
+        try:
+            content = json.loads(self._files.read(uri))
+            return [content["current"], *content["previous"]]
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{uri} is damaged; write it anew with `likeness rollback --to BUILD`") from None
+
+    def current(self) -> Manifest | None:
+        """The manifest of the build in service; None before the first publish."""
+        chain = self.chain()
+        return self.read(chain[0]) if chain else None
+
+    def find(self, name: str = "") -> Manifest:
+        """A build by its name or `space/build`; the one in service if empty.
+
+        Raises:
+            UsageError: nothing is published, or there is no such build.
+        """
+        if not name:
+            current = self.current()
+            if current is None:
+                raise UsageError(f"{self.folder}: nothing is published yet; run ./spark-submit.sh nightly first")
+            return current
+        known = list(self.all())
+        for path in known:
+            if name in (path, path.partition("/")[2]):
+                return self.read(path)
+        raise UsageError(f"build {name!r} is not in {self.folder}; there are: {', '.join(known) or 'none'}")
+
+    def all(self) -> Iterator[str]:
+        """Every whole build (one with a manifest) as `space/build`, by space and age."""
+        for space in self._files.names(self.folder):
+            for build in self._files.names(uris.join(self.folder, space)):
+                if self._files.exists(uris.join(self.folder, space, build, MANIFEST)):
+                    yield f"{space}/{build}"
+
+    def read(self, path: str) -> Manifest:
+        """One build's manifest.
+
+        Raises:
+            DataError: missing or damaged.
+        """
+        uri = uris.join(self.folder, path, MANIFEST)
+        try:
+            return Manifest.model_validate_json(self._files.read(uri))
+        except FileNotFoundError:
+            raise DataError(f"{uri} is missing; roll back with `likeness rollback`") from None
+        except ValueError as error:
+            raise DataError(f"{uri} is damaged ({error}); roll back with `likeness rollback`") from None
+
+    def write(self, manifest: Manifest) -> None:
+        """Makes a build whole: its manifest is its last file."""
+        uri = uris.join(self.folder, manifest.path, MANIFEST)
+        self._files.write(uri, manifest.model_dump_json(indent=2).encode())
+
+    def publish(self, manifest: Manifest, keep: int) -> None:
+        """Puts a build in service and deletes builds of its space that are older than the last `keep`."""
+        chain = [manifest.path, *(path for path in self.chain() if path != manifest.path)][:keep]
+        self._point(chain)
+        space = uris.join(self.folder, manifest.space)
+        for build in self._files.names(space):
+            if f"{manifest.space}/{build}" not in chain and build < manifest.build:
+                self._files.delete(uris.join(space, build))
+
+    def rollback(self, to: str = "") -> tuple[str | None, str]:
+        """Puts the previous build, or a named one, back in service; returns what was and what is.
+
+        Raises:
+            UsageError: there is no build to go back to.
+        """
+        if to:
+            target = self.find(to).path
+            try:
+                chain = self.chain()
+            except DataError:
+                chain = []
+            rest = chain[chain.index(target) + 1 :] if target in chain else chain
+            self._point([target, *rest])
+            return (chain[0] if chain else None), target
+        chain = self.chain()
+        if len(chain) < 2:
+            raise UsageError(f"{self.folder}: no earlier build to roll back to")
+        self.read(chain[1])
+        self._point(chain[1:])
+        return chain[0], chain[1]
+
+    def problems(self, manifest: Manifest) -> list[str]:
+        """What is wrong with a build's files: missing, another length or checksum; empty if nothing."""
+        found = []
+        for shard in manifest.shards:
+            for file in (shard.index, shard.ids):
+                uri = uris.join(self.folder, manifest.path, file.name)
+                try:
+                    with self._files.open(uri) as handle:
+                        checksum = hashlib.file_digest(handle, "sha256").hexdigest()
+                except FileNotFoundError:
+                    found.append(f"{uri} is missing")
+                    continue
+                if checksum != file.sha256:
+                    found.append(f"{uri} has checksum {checksum[:12]}, the manifest says {file.sha256[:12]}")
+        return found
+
+    def _point(self, chain: Sequence[str]) -> None:
+        content = {"current": chain[0], "previous": list(chain[1:])}
+        self._files.write(uris.join(self.folder, CURRENT), json.dumps(content, indent=2).encode() + b"\n")
+
+
+def build_name(run_id: str) -> str:
+    """The folder name of a run's build; names sort by age."""
+    return re.sub(r"[^0-9A-Za-z-]", "-", run_id)

@@ -1,0 +1,63 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere.   [rich]"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_EVERY_S = 5.0
+
+
+class Reporter:
+    """Speaks on standard error, so that standard output stays a program's."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self._console.is_terminal:
+            self._console.print(text, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def bar(self, what: str, total: int, unit: str) -> Iterator["Bar"]:
+        """Shows the way to `total`; the bar given is told how far it is."""
+        if not self._console.is_terminal:
+            yield _Lines(self, what, total, unit)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console) as progress:
+            yield _Drawn(progress, progress.add_task(what, total=total))
+
+
+class Bar:
+    """How far a piece of work is."""
+
+    def at(self, done: float) -> None:
+        """Sets the amount that is done."""
+
+
+class _Drawn(Bar):
+    def __init__(self, progress: Progress, task: object) -> None:
+        self._progress, self._task = progress, task
+
+    def at(self, done: float) -> None:
+        self._progress.update(self._task, completed=done)  # type: ignore[arg-type]
+
+
+class _Lines(Bar):
+    def __init__(self, reporter: Reporter, what: str, total: int, unit: str) -> None:
+        self._reporter, self._what, self._total, self._unit = reporter, what, total, unit
+        self._last = time.monotonic()
+
+    def at(self, done: float) -> None:
+        now = time.monotonic()
+        if now - self._last >= _EVERY_S and done < self._total:
+            self._last = now
+            share = done / max(1, self._total)
+            self._reporter.say(f"{self._what}: {done:,.0f} of {self._total:,} {self._unit} ({share:.0%})")

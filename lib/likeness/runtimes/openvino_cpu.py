@@ -1,0 +1,69 @@
+"""OpenVINO on the CPU: converted from the torch network once, then loaded without torch.   [openvino]"""
+
+import fcntl
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from likeness.backbones import Space, registry
+
+
+def convert(space: Space, cache: str) -> Path:
+    """The network's intermediate representation in the cache, made there if it is missing.
+
+    The file appears by rename, and a lock keeps two workers from converting at once.
+    """
+    folder = Path(cache).expanduser()
+    path = folder / f"{space.id}-openvino{ov.__version__.split('-')[0]}.xml"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{space.id}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _convert(space, path)
+    return path
+
+
+def _convert(space: Space, path: Path) -> None:
+    import torch
+
+    from likeness.runtimes.torch_any import Normalised
+
+    size = registry()[space.backbone].preprocessing.crop
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of its own future
+        model = ov.convert_model(Normalised(space).eval(), example_input=example)
+    model.reshape({0: [-1, size, size, 3]})
+    draft = path.with_name(f"{path.stem}.{os.getpid()}.xml")
+    ov.save_model(model, draft, compress_to_fp16=False)
+    # the weights go first: whoever sees the .xml finds its .bin
+    draft.with_suffix(".bin").replace(path.with_suffix(".bin"))
+    draft.replace(path)
+
+
+class OpenVinoRuntime:
+    """The network run by OpenVINO in float32.
+
+    Threads are not pinned: two workers that pin would share one core.
+    """
+
+    def __init__(self, space: Space, cache: str, threads: int) -> None:
+        self.name = f"openvino {ov.__version__.split('-')[0]} cpu"
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        core = ov.Core()
+        self._model = core.compile_model(core.read_model(convert(space, cache)), "CPU", options)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""
+        vectors: np.ndarray = self._model(np.ascontiguousarray(images))[0].copy()
+        return vectors

@@ -1,0 +1,46 @@
+"""torch: float32 on the CPU as the reference, bfloat16 and channels_last on CUDA.   [torch]"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from likeness.backbones import Space, registry
+
+
+class Normalised(torch.nn.Module):
+    """A backbone with its normalisation inside: uint8 (n, h, w, 3) to float32 (n, dim)."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        spec = registry()[space.backbone]
+        how = spec.preprocessing
+        self.net = spec.build(Path(space.weights_path), space.layer)
+        mean, std = torch.tensor(how.mean), torch.tensor(how.std)
+        self.register_buffer("gain", 1 / (how.scale * std))
+        self.register_buffer("offset", -mean / std)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalises, then runs the network."""
+        planes = (images.float() * self.gain + self.offset).permute(0, 3, 1, 2)
+        vectors: torch.Tensor = self.net(planes)
+        return vectors
+
+
+class TorchRuntime:
+    """The network run by torch."""
+
+    def __init__(self, space: Space, threads: int) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.name = f"torch {torch.__version__} {self.device}"
+        if self.device == "cpu":
+            torch.set_num_threads(threads)
+        self._net = Normalised(space).eval().to(self.device, memory_format=torch.channels_last)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)
+        cuda = self.device == "cuda"
+        with torch.inference_mode(), torch.autocast(self.device, dtype=torch.bfloat16, enabled=cuda):
+            vectors: np.ndarray = self._net(batch).float().cpu().numpy()
+        return vectors

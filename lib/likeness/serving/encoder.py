@@ -1,0 +1,36 @@
+"""The encoder: a photo to a vector, with the extraction code itself."""
+
+import os
+
+import numpy as np
+
+from likeness.backbones import resolve
+from likeness.errors import SpaceMismatch
+from likeness.features import Extractor
+from likeness.runtimes import open_runtime
+from likeness.settings import Settings
+
+
+class Encoder:
+    """The network of one feature space, loaded."""
+
+    def __init__(self, settings: Settings, space: str) -> None:
+        """Loads the network.
+
+        Raises:
+            SpaceMismatch: the weights at hand are not those of the space.
+        """
+        self.space = resolve(space, settings.extract.weights)
+        if self.space.id != space:
+            raise SpaceMismatch(f"the network at hand gives {self.space.id}, not {space}; name its weights")
+        threads = os.cpu_count() or 1
+        runtime = open_runtime(self.space, settings.extract.runtime, settings.extract.cache, threads)
+        self._extractor = Extractor(self.space, runtime, settings.extract, settings.limits)
+
+    def encode(self, photo: bytes) -> np.ndarray:
+        """The vector of a photo, float32 (dim,), as the layer gives it.
+
+        Raises:
+            BadImage: why it has none.
+        """
+        return self._extractor.one(photo)

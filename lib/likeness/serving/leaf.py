@@ -1,0 +1,79 @@
+"""A leaf: shards of one build in memory; prepared queries in, each shard's hits out."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from likeness import uris
+from likeness.errors import SpaceMismatch
+from likeness.indexes import metrics
+from likeness.indexes.search import Hit, LoadedShard
+from likeness.manifest import Builds, Manifest
+
+
+@dataclass(frozen=True)
+class ShardAnswer:
+    """What one shard found: for each query its hits, nearest first, out of `vectors` searched."""
+
+    shard: int
+    vectors: int
+    hits: Sequence[Sequence[Hit]]
+
+
+class LeafPort(Protocol):
+    """What the root asks of a leaf, in this process or another."""
+
+    def search(
+        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None
+    ) -> Sequence[ShardAnswer]:
+        """The k nearest of each query in each shard of the categories (all if None)."""
+        ...
+
+    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+        """About `rows` prepared vectors in all, float32 (n, dim) by category."""
+        ...
+
+
+class Leaf:
+    """The shards of a build, loaded from local disk."""
+
+    def __init__(self, builds: Builds, manifest: Manifest) -> None:
+        self._manifest = manifest
+        folder = uris.local_path(uris.join(builds.folder, manifest.path))
+        self._shards = [LoadedShard(record, folder, manifest.metric) for record in manifest.shards]
+
+    def search(
+        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None
+    ) -> Sequence[ShardAnswer]:
+        """Searches its shards, one after the other.
+
+        Args:
+            queries: float32 (q, dim), as the layer gives them.
+            k: hits a shard and query.
+            space: the feature space of the queries.
+            categories: which to search; None for all.
+
+        Raises:
+            SpaceMismatch: the queries are of another space than the build.
+        """
+        if space != self._manifest.space or queries.shape[1] != self._manifest.dim:
+            raise SpaceMismatch(
+                f"a query of {space} ({queries.shape[1]}-d) cannot be compared with build {self._manifest.build} "
+                f"of {self._manifest.space} ({self._manifest.dim}-d); encode it with the build's own network"
+            )
+        prepared = metrics.prepared(queries, self._manifest.metric)
+        return [
+            ShardAnswer(shard.record.number, shard.record.vectors, shard.search(prepared, k))
+            for shard in self._shards
+            if categories is None or shard.record.category in categories
+        ]
+
+    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+        """A random sample of each category, of even size."""
+        share = max(16, rows // max(1, len(self._shards)))
+        found: dict[str, list[np.ndarray]] = {}
+        for shard in self._shards:
+            found.setdefault(shard.record.category, []).append(shard.sample(share))
+        return {category: np.concatenate(parts) for category, parts in found.items()}

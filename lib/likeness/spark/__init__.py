@@ -1,0 +1,1 @@
+"""The pipeline's stages on Spark; the only room with pyspark.   [pyspark]"""

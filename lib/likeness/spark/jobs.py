@@ -1,0 +1,128 @@
+"""The jobs, and the door they share: flags in, one call, an exit code out.   [pyspark, typer]"""
+
+import datetime
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from likeness import reports, settings
+from likeness.errors import LikenessError, UsageError
+from likeness.manifest import Builds, Manifest
+from likeness.settings import Settings
+from likeness.spark.extract import extract
+from likeness.spark.index import index, publish
+from likeness.spark.ingest import ingest
+from likeness.spark.load import load
+from likeness.spark.run import Run
+
+
+def nightly(given: Settings, retry: bool = False) -> None:
+    """Ingest, extract, load, index, audit, publish, report."""
+    with Run("retry-failed" if retry else "nightly", given, ("ingest", "extract", "load", "index")) as run:
+        ingest(run, retry)
+        extract(run, retry)
+        load(run)
+        built = index(run)
+        if built:
+            publish(run, built)
+        current = Builds(given.root).find()
+        run.build = current.path
+        _report(run, current)
+    print(reports.summary(run.facts, current, given.root))
+
+
+def retry_failed(given: Settings) -> None:
+    """Nightly, reading and extracting again what stands in the failure ledger."""
+    nightly(given, retry=True)
+
+
+def ingest_job(given: Settings) -> None:
+    """Bring the tables up to date with a source."""
+    with Run("ingest", given, ("ingest",)) as run:
+        ingest(run)
+
+
+def extract_job(given: Settings) -> None:
+    """Extract every photo that the space lacks."""
+    with Run("extract", given, ("extract",)) as run:
+        extract(run)
+
+
+def load_job(given: Settings) -> None:
+    """Bring the keyed store up to date with the tables."""
+    with Run("load", given, ("load",)) as run:
+        load(run)
+
+
+def index_job(given: Settings) -> None:
+    """Build and audit shards, without publishing them."""
+    with Run("index", given, ("index",)) as run:
+        built = index(run)
+        run.build = built.path if built else None
+    if built:
+        print(f"try it: likeness search PHOTO --root {given.root} --build {built.build}")
+
+
+def publish_job(given: Settings) -> None:
+    """Put the newest build of the space in service, if it passes its gates."""
+    with Run("publish", given, ("index",)) as run:
+        builds = Builds(given.root)
+        mine = [path for path in builds.all() if path.startswith(f"{run.space.id}/")]
+        if not mine:
+            raise UsageError(f"root {given.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
+        publish(run, builds.read(mine[-1]))
+
+
+def _report(run: Run, current: Manifest) -> None:
+    with run.stage("report"):
+        path = reports.write(run.row(status="done", error=None), run.settings, current)
+    run.say(f"report: {path}")
+
+
+def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
+    """Runs a job from the command line and exits with its code.
+
+    Args:
+        job: one of this module's.
+        sample: the source that is indexed when none is named; None where a source is not needed.
+    """
+
+    def main(
+        source: Annotated[str | None, typer.Option(help="folder, .tar or .parquet of photos")] = None,
+        root: Annotated[str | None, typer.Option(help="folder that holds everything written  [default: var]")] = None,
+        catalogue: Annotated[str | None, typer.Option(help="CSV, JSON lines or Parquet of products")] = None,
+        source_mode: Annotated[str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")] = None,
+        date: Annotated[datetime.datetime | None, typer.Option(help="epoch of new photos", formats=["%Y-%m-%d"])] = None,
+        space: Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")] = None,
+        config: Annotated[str | None, typer.Option(help="TOML file of settings")] = None,
+        assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")] = None,
+    ) -> None:
+        flags = {
+            "source.uri": source,
+            "root": root,
+            "source.catalogue": catalogue,
+            "source.mode": source_mode,
+            "date": date.date() if date else None,
+            "extract.space": space,
+        }
+        given = settings.load(config, flags, assignments or ())
+        if sample and not given.source.uri:
+            given = given.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})})
+        job(given)
+
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def run_door(main: Callable[..., None]) -> None:
+    """Runs a Typer command; a LikenessError becomes one message and its exit code."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except LikenessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,55 @@
+"""The failure ledger: what failed and what succeeded in, rows of `failures` out.   [pyspark]"""
+
+import datetime
+from collections.abc import Collection, Mapping
+
+from pyspark.sql import functions as F
+
+from likeness.images import BadImage
+from likeness.spark.run import Run
+from likeness.tables import FAILURES
+
+
+def record(
+    run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()
+) -> None:
+    """Adds or counts up failures, and clears those of what has succeeded since. Writes nothing if nothing changed."""
+    lake = run.lake
+    known: dict[str, int] = {}
+    if failed or succeeded:
+        rows = lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))
+        known = {row.what: row.attempts for row in rows.select("what", "attempts").collect()}
+    now = datetime.datetime.now(datetime.UTC)
+    rows = [
+        {
+            "what": what,
+            "stage": stage,
+            "space": space,
+            "reason": bad.reason,
+            "detail": bad.detail,
+            "attempts": known.get(what, 0) + 1,
+            "last": now,
+            "run_id": run.run_id,
+        }
+        for what, bad in failed.items()
+    ]
+    if rows:
+        run.guard()
+        frame = lake.rows(FAILURES, rows)
+        if known.keys() & failed.keys():
+            lake.upsert(FAILURES, frame)
+        else:
+            lake.append(FAILURES, frame)
+    healed = known.keys() & set(succeeded)
+    if healed:
+        run.guard()
+        keys = [{"what": what, "stage": stage, "space": space} for what in healed]
+        lake.delete(FAILURES, lake.rows(FAILURES, keys))
+
+
+def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str, ...]) -> None:
+    """Brings the rows of stage `list` for one source up to date; a row that stays is not counted up each night."""
+    rows = run.lake.read(FAILURES).where(F.col("stage") == "list").select("what", "reason").collect()
+    known = {row.what: row.reason for row in rows if row.what.startswith(prefixes)}
+    changed = {what: bad for what, bad in failed.items() if known.get(what) != bad.reason}
+    record(run, "list", "", changed, known.keys() - failed.keys())

@@ -1,0 +1,187 @@
+"""The Spark session and its Iceberg tables: settings in, a `Lake` out.   [pyspark]"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from likeness import warehouse
+from likeness.errors import ServiceError
+from likeness.settings import Settings
+from likeness.tables import TABLES, Table
+
+_CATALOG = "lake"
+_EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A Parquet file that a task wrote beside a table and nobody refers to yet."""
+
+    uri: str
+    rows: int
+
+
+class Lake:
+    """The tables of one root, open for reading and writing by Spark."""
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark = spark
+        self._namespace = settings.warehouse.namespace
+        self._catalog = f"{_CATALOG}_{abs(hash((warehouse.location(settings), self._namespace)))}"
+        self._configure(settings)
+        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {self._catalog}.{self._namespace}")
+        for table in TABLES:
+            spark.sql(table.ddl(self.name(table)))
+
+    def _configure(self, settings: Settings) -> None:
+        key = f"spark.sql.catalog.{self._catalog}"
+        self.spark.conf.set(key, "org.apache.iceberg.spark.SparkCatalog")
+        self.spark.conf.set(f"{key}.type", settings.warehouse.type)
+        self.spark.conf.set(f"{key}.warehouse", warehouse.location(settings))
+        self.spark.conf.set(f"{key}.cache-enabled", "false")
+        for option, value in settings.warehouse.options.items():
+            self.spark.conf.set(f"{key}.{option}", value)
+
+    def name(self, table: Table) -> str:
+        """The table's full name in SQL."""
+        return f"{self._catalog}.{self._namespace}.{table.name}"
+
+    def read(self, table: Table, snapshot: int | None = None, **options: Any) -> DataFrame:
+        """A table's rows, now or at a snapshot."""
+        reader = self.spark.read.format("iceberg").options(**options)
+        if snapshot is not None:
+            reader = reader.option("versionAsOf", snapshot)
+        return reader.load(self.name(table))
+
+    def append(self, table: Table, rows: DataFrame) -> int:
+        """Appends rows in one commit; returns how many the snapshot says were added."""
+        rows.select(*[column.name for column in table.columns]).writeTo(self.name(table)).append()
+        return self._added(table)
+
+    def append_files(self, table: Table, files: Sequence[DataFile], partition: Sequence[str]) -> int:
+        """Adds files that tasks wrote to one partition, in one commit; returns the rows added."""
+        if not files:
+            return 0
+        iceberg = self.spark._jvm.org.apache.iceberg  # type: ignore[union-attr]
+        loaded = self._load(table)
+        append = loaded.newAppend()
+        metrics = iceberg.MetricsConfig.forTable(loaded)
+        for file in files:
+            source = loaded.io().newInputFile(file.uri)
+            builder = iceberg.DataFiles.builder(loaded.spec()).withInputFile(source).withFormat("parquet")
+            builder = builder.withPartitionValues(list(partition))
+            append = append.appendFile(
+                builder.withMetrics(iceberg.parquet.ParquetUtil.fileMetrics(source, metrics)).build()
+            )
+        append.commit()
+        return self._added(table)
+
+    def upsert(self, table: Table, rows: DataFrame) -> None:
+        """Replaces the rows of the same key and adds the others, in one commit."""
+        view = f"{table.name}_changes"
+        rows.select(*[column.name for column in table.columns]).createOrReplaceTempView(view)
+        on = " AND ".join(f"t.{key} = c.{key}" for key in table.key)
+        self.spark.sql(
+            f"MERGE INTO {self.name(table)} t USING {view} c ON {on} "
+            "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+        )
+
+    def delete(self, table: Table, keys: DataFrame) -> None:
+        """Deletes the rows of the given keys, in one commit."""
+        view = f"{table.name}_deletes"
+        keys.select(*table.key).createOrReplaceTempView(view)
+        on = " AND ".join(f"t.{key} = c.{key}" for key in table.key)
+        self.spark.sql(f"MERGE INTO {self.name(table)} t USING {view} c ON {on} WHEN MATCHED THEN DELETE")
+
+    def snapshot(self, table: Table) -> int | None:
+        """The table's current snapshot."""
+        current = self._load(table).currentSnapshot()
+        return int(current.snapshotId()) if current else None
+
+    def has_snapshot(self, table: Table, snapshot: int) -> bool:
+        """Whether a snapshot was not expired yet."""
+        return self._load(table).snapshot(snapshot) is not None
+
+    def location(self, table: Table) -> str:
+        """Where the table's files are."""
+        return str(self._load(table).location())
+
+    def rows(self, table: Table, rows: Sequence[dict[str, Any]]) -> DataFrame:
+        """Python rows as a DataFrame of the table's types."""
+        import pyarrow as pa
+
+        schema = pa.schema([pa.field(column.name, column.type) for column in table.columns])
+        return self.spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema))
+
+    def _load(self, table: Table) -> Any:
+        jvm: Any = self.spark._jvm
+        return jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(self.spark._jsparkSession, self.name(table))
+
+    def _added(self, table: Table) -> int:
+        return int(self._load(table).currentSnapshot().summary().get("added-records") or 0)
+
+
+def open_session(settings: Settings, app: str) -> SparkSession:
+    """The running session, or a new one: local unless spark-submit said otherwise.
+
+    Raises:
+        ServiceError: no Java, or no Iceberg jar on the class path.
+    """
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(f"likeness {app}")
+    for key, value in _defaults(settings).items():
+        builder = builder.config(key, value)
+    try:
+        spark = builder.getOrCreate()
+    except (PySparkException, RuntimeError, OSError) as error:
+        raise ServiceError(f"Spark does not start: {error}; likeness needs Java 17 (set JAVA_HOME)") from None
+    try:
+        java = spark._jvm.java.lang  # type: ignore[union-attr]
+        java.Class.forName(_EXTENSIONS, False, java.Thread.currentThread().getContextClassLoader())
+    except Exception:
+        spark.stop()
+        raise ServiceError(
+            "Iceberg's jar is not on Spark's class path; start the job with ./spark-submit.sh, "
+            "or set LIKENESS_JARS to iceberg-spark-runtime-4.1_2.13-1.12.0.jar"
+        ) from None
+    if spark.sparkContext.master.startswith("local"):
+        # a machine's own tables are small: more partitions than cores only cost time
+        spark.conf.set("spark.sql.shuffle.partitions", str(spark.sparkContext.defaultParallelism))
+    return spark
+
+
+def _defaults(settings: Settings) -> dict[str, str]:
+    """What the pipeline needs of Spark; a running JVM's master and jars stay as spark-submit set them."""
+    defaults = {
+        "spark.sql.extensions": _EXTENSIONS,
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # a batch of photos is bounded by bytes as well as by rows: they run from 5 kB to 30 MB
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
+        "spark.sql.execution.arrow.maxBytesPerBatch": "16777216",
+        "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+        "spark.task.maxFailures": "4",
+        "spark.yarn.maxAppAttempts": "1",
+    }
+    if os.environ.get("PYSPARK_GATEWAY_PORT"):
+        return defaults
+    jars = os.environ.get("LIKENESS_JARS") or ",".join(str(p) for p in Path(sys.prefix, "jars").glob("*.jar"))
+    local = {
+        "spark.master": "local[*,4]",
+        "spark.jars": jars,
+        "spark.driver.memory": os.environ.get("LIKENESS_DRIVER_MEMORY", "4g"),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+    }
+    return defaults | local

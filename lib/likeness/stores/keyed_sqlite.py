@@ -1,0 +1,121 @@
+"""The keyed store in one SQLite file: the embedded default."""
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likeness.errors import ServiceError
+from likeness.stores.ports import Product
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS vectors (image_id TEXT, space TEXT, vector BLOB, PRIMARY KEY (image_id, space)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS products (product_id TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+_BATCH = 500
+
+
+class SqliteStore:
+    """Vectors as little-endian float32, facts as JSON; one writer at a time, readers beside it."""
+
+    writers = 1
+
+    def __init__(self, uri: str) -> None:
+        self._path = Path(uri.removeprefix("sqlite://"))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self._path, timeout=60, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ServiceError(
+                f"keyed.uri = {uri}: {error}; name a file in a folder that can be written, as sqlite:///path"
+            ) from None
+
+    def put_vectors(self, space: str, rows: Iterable[tuple[str, np.ndarray]]) -> int:
+        """Stores float32 vectors by image_id."""
+        cells = ((key, space, np.asarray(vector, "<f4").tobytes()) for key, vector in rows)
+        return self._put("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", cells)
+
+    def get_vectors(self, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """The stored vectors."""
+        sql = "SELECT image_id, vector FROM vectors WHERE space = ? AND image_id IN"
+        return {key: np.frombuffer(cell, "<f4") for key, cell in self._get(sql, image_ids, space)}
+
+    def scan_vectors(self, space: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Every vector of a space, in the order of image_id."""
+        sql = "SELECT image_id, vector FROM vectors WHERE space = ? ORDER BY image_id"
+        with closing(self._db.execute(sql, (space,))) as cursor:
+            for key, cell in cursor:
+                yield key, np.frombuffer(cell, "<f4")
+
+    def delete_vectors(self, image_ids: Sequence[str]) -> None:
+        """Deletes the vectors of images in every space."""
+        self._put("DELETE FROM vectors WHERE image_id = ?", ((key,) for key in image_ids))
+
+    def put_products(self, rows: Iterable[Product]) -> int:
+        """Stores facts by product_id."""
+        cells = ((row.product_id, json.dumps(_facts(row), ensure_ascii=False)) for row in rows)
+        return self._put("INSERT OR REPLACE INTO products VALUES (?, ?)", cells)
+
+    def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
+        """The stored facts."""
+        sql = "SELECT product_id, facts FROM products WHERE product_id IN"
+        return {key: _product(key, cell) for key, cell in self._get(sql, product_ids)}
+
+    def scan_products(self) -> Iterator[Product]:
+        """Every product, in the order of product_id."""
+        with closing(self._db.execute("SELECT product_id, facts FROM products ORDER BY product_id")) as cursor:
+            for key, cell in cursor:
+                yield _product(key, cell)
+
+    def delete_products(self, product_ids: Sequence[str]) -> None:
+        """Deletes products."""
+        self._put("DELETE FROM products WHERE product_id = ?", ((key,) for key in product_ids))
+
+    def get_mark(self, name: str) -> Any:
+        """A JSON value kept with the data."""
+        row = self._db.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def set_mark(self, name: str, value: Any) -> None:
+        """Keeps a JSON value with the data."""
+        self._put("INSERT OR REPLACE INTO marks VALUES (?, ?)", [(name, json.dumps(value))])
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def _put(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        done = 0
+        rows = iter(rows)
+        try:
+            while batch := list(itertools.islice(rows, _BATCH)):
+                with self._db:
+                    self._db.executemany(sql, batch)
+                done += len(batch)
+        except sqlite3.Error as error:
+            raise ServiceError(f"keyed store {self._path}: {error}; is the disk full or the file in use?") from None
+        return done
+
+    def _get(self, sql: str, keys: Sequence[str], *first: str) -> Iterator[tuple[str, Any]]:
+        for start in range(0, len(keys), _BATCH):
+            batch = list(keys[start : start + _BATCH])
+            marks = ", ".join("?" * len(batch))
+            yield from self._db.execute(f"{sql} ({marks})", (*first, *batch))
+
+
+def _facts(row: Product) -> dict[str, Any]:
+    return {"category": row.category, "attributes": dict(row.attributes), "image_ids": list(row.image_ids)}
+
+
+def _product(key: str, cell: str) -> Product:
+    facts = json.loads(cell)
+    return Product(key, facts["category"], facts["attributes"], tuple(facts["image_ids"]))

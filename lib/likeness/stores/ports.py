@@ -1,0 +1,132 @@
+"""The contracts of the stores: what every implementation does, and which errors it gives."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file: canonical URI, bytes, last change in microseconds since 1970.
+
+    `leaves` marks a link that leads out of the folder that was walked.
+    """
+
+    uri: str
+    length: int
+    mtime: int
+    leaves: bool = False
+
+
+class Files(Protocol):
+    """Files by canonical URI. Missing files raise FileNotFoundError, everything else OSError."""
+
+    def walk(self, folder: str) -> Iterator[FileEntry]:
+        """Every file below a folder, in the order of their names; hidden ones (`.x`) left out."""
+        ...
+
+    def stat(self, uri: str) -> FileEntry:
+        """One file's entry."""
+        ...
+
+    def exists(self, uri: str) -> bool:
+        """Whether a file or folder is there."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly in a folder, sorted; empty if the folder is missing."""
+        ...
+
+    def open(self, uri: str) -> BinaryIO:
+        """A file for reading, seekable."""
+        ...
+
+    def read(self, uri: str) -> bytes:
+        """A whole file."""
+        ...
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Replaces a file in one step: a reader sees the old or the new bytes; folders are made."""
+        ...
+
+    def create(self, uri: str, data: bytes) -> None:
+        """Makes a file that must not be there yet, whole or not at all.
+
+        Raises:
+            FileExistsError: it is there; of two at once, exactly one gets this.
+        """
+        ...
+
+    def upload(self, local: str, uri: str) -> None:
+        """Copies a local file to a URI, which appears whole."""
+        ...
+
+    def delete(self, uri: str) -> None:
+        """Deletes a file, or a folder with all it holds; what is missing is fine."""
+        ...
+
+
+@dataclass(frozen=True)
+class Product:
+    """Facts of one product for the answer to a query."""
+
+    product_id: str
+    category: str
+    attributes: Mapping[str, str]
+    image_ids: Sequence[str]
+
+
+class KeyedStore(Protocol):
+    """Vectors of images and facts of products, by key. Puts are idempotent; unknown keys are left out of answers.
+
+    Errors of the store itself are ServiceError.
+    """
+
+    writers: int
+    """How many processes may write at once."""
+
+    def put_vectors(self, space: str, rows: Iterable[tuple[str, np.ndarray]]) -> int:
+        """Stores float32 vectors by image_id; returns how many."""
+        ...
+
+    def get_vectors(self, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """The stored vectors, float32 (dim,)."""
+        ...
+
+    def scan_vectors(self, space: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Every vector of a space, in the order of image_id."""
+        ...
+
+    def delete_vectors(self, image_ids: Sequence[str]) -> None:
+        """Deletes the vectors of images in every space."""
+        ...
+
+    def put_products(self, rows: Iterable[Product]) -> int:
+        """Stores facts by product_id; returns how many."""
+        ...
+
+    def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
+        """The stored facts."""
+        ...
+
+    def scan_products(self) -> Iterator[Product]:
+        """Every product, in the order of product_id."""
+        ...
+
+    def delete_products(self, product_ids: Sequence[str]) -> None:
+        """Deletes products."""
+        ...
+
+    def get_mark(self, name: str) -> Any:
+        """A JSON value kept with the data, such as how far a load came; None if never set."""
+        ...
+
+    def set_mark(self, name: str, value: Any) -> None:
+        """Keeps a JSON value with the data."""
+        ...
+
+    def close(self) -> None:
+        """Gives back connections; may be called twice."""
+        ...

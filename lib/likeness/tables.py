@@ -1,0 +1,198 @@
+"""The row types of every table, rendered to Arrow, Iceberg DDL and documentation. Data in, schemas out.
+
+A column's field id is its position: columns are only ever appended.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: an Arrow type and what it means."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One Iceberg table."""
+
+    name: str
+    doc: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    partition: tuple[str, ...] = ()
+    properties: tuple[tuple[str, str], ...] = ()
+
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema, each field with its Iceberg field id, so that files written with it can be added."""
+        nested = len(self.columns)  # Iceberg numbers the top level first, then what is nested
+        fields = []
+        for number, column in enumerate(self.columns, 1):
+            kind = column.type
+            if pa.types.is_list(kind):
+                nested += 1
+                kind = pa.list_(pa.field("element", kind.value_type, True, _field_id(nested)))
+            fields.append(pa.field(column.name, kind, column.nullable, _field_id(number)))
+        return pa.schema(fields)
+
+    def ddl(self, name: str) -> str:
+        """CREATE TABLE IF NOT EXISTS for Spark."""
+        columns = ",\n".join(
+            f"  {c.name} {_spark_type(c.type)}{'' if c.nullable else ' NOT NULL'} COMMENT '{c.doc}'"
+            for c in self.columns
+        )
+        partition = f"\nPARTITIONED BY ({', '.join(self.partition)})" if self.partition else ""
+        properties = ", ".join(f"'{key}'='{value}'" for key, value in (*_PROPERTIES, *self.properties))
+        return (
+            f"CREATE TABLE IF NOT EXISTS {name} (\n{columns}\n) USING iceberg{partition}\n"
+            f"COMMENT '{self.doc}'\nTBLPROPERTIES ({properties})"
+        )
+
+
+def _field_id(number: int) -> dict[str, str]:
+    return {"PARQUET:field_id": str(number)}
+
+
+def _spark_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"ARRAY<{_spark_type(kind.value_type)}>"
+    names = {
+        pa.string(): "STRING",
+        pa.binary(): "BINARY",
+        pa.int32(): "INT",
+        pa.int64(): "BIGINT",
+        pa.float32(): "FLOAT",
+        pa.float64(): "DOUBLE",
+        pa.bool_(): "BOOLEAN",
+        pa.date32(): "DATE",
+        TIMESTAMP: "TIMESTAMP",
+    }
+    return names[kind]
+
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+# Iceberg's default distribution shuffles vectors into one task; copy-on-write keeps the snapshot's
+# file list readable by plain Parquet readers.
+_PROPERTIES = (
+    ("format-version", "2"),
+    ("write.distribution-mode", "none"),
+    ("write.delete.mode", "copy-on-write"),
+    ("write.update.mode", "copy-on-write"),
+    ("write.merge.mode", "copy-on-write"),
+    ("write.parquet.compression-codec", "zstd"),
+    ("write.metadata.delete-after-commit.enabled", "true"),
+    ("write.metadata.previous-versions-max", "100"),
+    ("commit.retry.num-retries", "20"),
+)
+
+SOURCES = Table(
+    "sources",
+    "Every place of the source that was ever seen, and what came of it",
+    ("uri",),
+    (
+        Column("uri", pa.string(), "file, or container!/member"),
+        Column("length", pa.int64(), "bytes"),
+        Column("mtime", pa.int64(), "last change of the file or container, microseconds since 1970"),
+        Column("outcome", pa.string(), "image or rejected"),
+        Column("image_id", pa.string(), "of the image it holds", nullable=True),
+        Column("reason", pa.string(), "why it was rejected", nullable=True),
+        Column("run_id", pa.string(), "run that read it"),
+    ),
+)
+
+IMAGES = Table(
+    "images",
+    "One photo, with its bytes",
+    ("image_id",),
+    (
+        Column("image_id", pa.string(), "SHA-256 of the bytes, hexadecimal"),
+        Column("bytes", pa.binary(), "the encoded photo"),
+        Column("format", pa.string(), "JPEG, PNG, WEBP ..."),
+        Column("width", pa.int32(), "pixels as stored"),
+        Column("height", pa.int32(), "pixels as stored"),
+        Column("size", pa.int64(), "bytes"),
+        Column("uri", pa.string(), "where it was first found"),
+        Column("epoch", pa.date32(), "ingest date"),
+    ),
+    partition=("epoch",),
+    # small row groups: a task is a share of them, so that one file keeps every core busy without a shuffle
+    properties=(
+        ("write.parquet.row-group-size-bytes", "8388608"),
+        ("write.parquet.page-size-bytes", "1048576"),
+        ("read.split.target-size", "8388608"),
+        ("read.split.open-file-cost", "65536"),
+    ),
+)
+
+LISTINGS = Table(
+    "listings",
+    "A product shows an image",
+    ("product_id", "image_id"),
+    (
+        Column("product_id", pa.string(), "as the catalogue names it"),
+        Column("image_id", pa.string(), "of the photo"),
+        Column("uri", pa.string(), "where the catalogue says the photo is"),
+        Column("category", pa.string(), "as the catalogue names it"),
+        Column("attributes", pa.string(), "further catalogue columns, a JSON object of text"),
+        Column("active", pa.bool_(), "false once withdrawn"),
+        Column("since", TIMESTAMP, "start of the run that last changed this row"),
+    ),
+)
+
+FEATURES = Table(
+    "features",
+    "One vector of one photo in one feature space",
+    ("image_id", "space"),
+    (
+        Column("image_id", pa.string(), "of the photo"),
+        Column("space", pa.string(), "feature space, backbone.layer@hash"),
+        Column("epoch", pa.date32(), "ingest date of the photo"),
+        Column("vector", pa.list_(pa.float32()), "as the layer gives it"),
+        Column("norm", pa.float64(), "Euclidean length of the vector"),
+    ),
+    partition=("space", "epoch"),
+    properties=(("read.split.target-size", "33554432"), ("read.split.open-file-cost", "65536")),
+)
+
+FAILURES = Table(
+    "failures",
+    "The failure ledger: what was rejected or failed and has not succeeded since",
+    ("what", "stage", "space"),
+    (
+        Column("what", pa.string(), "uri (ingest) or image_id (extract)"),
+        Column("stage", pa.string(), "ingest or extract"),
+        Column("space", pa.string(), "feature space, empty for ingest"),
+        Column("reason", pa.string(), "short code"),
+        Column("detail", pa.string(), "in words"),
+        Column("attempts", pa.int32(), "how often it was tried"),
+        Column("last", TIMESTAMP, "when it was last tried"),
+        Column("run_id", pa.string(), "run that last tried it"),
+    ),
+)
+
+RUNS = Table(
+    "runs",
+    "One run",
+    ("run_id",),
+    (
+        Column("run_id", pa.string(), "start time and process"),
+        Column("job", pa.string(), "nightly or a stage"),
+        Column("status", pa.string(), "running, done, refused or failed"),
+        Column("started", TIMESTAMP, "when it began"),
+        Column("ended", TIMESTAMP, "when it ended", nullable=True),
+        Column("space", pa.string(), "feature space", nullable=True),
+        Column("build", pa.string(), "build in service when it ended", nullable=True),
+        Column("error", pa.string(), "why it did not end well", nullable=True),
+        Column("settings", pa.string(), "JSON"),
+        Column("facts", pa.string(), "counts, seconds and snapshots by stage, JSON"),
+    ),
+)
+
+TABLES = (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES, RUNS)

@@ -1,0 +1,47 @@
+"""URIs as the project writes them: `file:///absolute/path` unescaped, as Hadoop does; text in, text out."""
+
+import re
+from pathlib import Path
+
+_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
+
+
+def canonical(text: str) -> str:
+    """A path or URI as an absolute URI without a trailing slash; a path is taken from the working folder."""
+    if text.startswith("file:"):
+        path = re.sub(r"^file:/*", "/", text)
+    elif _SCHEME.match(text):
+        return text.rstrip("/")
+    else:
+        path = str(Path(text).expanduser().absolute())
+    return "file://" + (re.sub(r"(?<=.)/+$", "", path))
+
+
+def scheme(uri: str) -> str:
+    """The scheme of a URI, lower-case; `file` for a bare path."""
+    match = _SCHEME.match(uri)
+    return match.group()[:-1].lower() if match else "file"
+
+
+def local_path(uri: str) -> Path:
+    """The local path of a file URI.
+
+    Raises:
+        ValueError: for any other scheme.
+    """
+    uri = canonical(uri)
+    if scheme(uri) != "file":
+        raise ValueError(f"{uri} is not a local path")
+    return Path(uri.removeprefix("file://"))
+
+
+def join(base: str, *parts: str) -> str:
+    """`base/part/part`."""
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def inside(path: str) -> bool:
+    """Whether a relative path from a catalogue or an archive stays below the folder it is taken from."""
+    if not path or "\0" in path or _SCHEME.match(path) or path.startswith(("/", "\\")):
+        return False
+    return ".." not in path.replace("\\", "/").split("/")

@@ -1,0 +1,111 @@
+"""The Iceberg tables read without Spark: settings in, Arrow out.   [pyiceberg]"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog import load_catalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.table import StaticTable, Table
+
+from likeness import stores, uris
+from likeness.errors import UsageError
+from likeness.settings import Settings
+from likeness.tables import IMAGES
+from likeness.tables import Table as Schema
+
+
+def location(settings: Settings) -> str:
+    """The warehouse's URI: as configured, or ROOT/tables."""
+    return uris.canonical(settings.warehouse.uri or uris.join(uris.canonical(settings.root), "tables"))
+
+
+class Warehouse:
+    """The tables of one root, as they are now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.warehouse
+        self._location = location(settings)
+
+    def snapshot(self, schema: Schema) -> int | None:
+        """The current snapshot of a table; None if it has none yet."""
+        table = self._load(schema)
+        current = table.current_snapshot() if table else None
+        return current.snapshot_id if current else None
+
+    def read(
+        self, schema: Schema, columns: Sequence[str] = ("*",), where: str = "", snapshot: int | None = None
+    ) -> pa.Table:
+        """Rows of a table.
+
+        Args:
+            schema: which table.
+            columns: their names; all by default.
+            where: an Iceberg filter, such as "space = 'alexnet.fc6@1f3a9c02'".
+            snapshot: a snapshot of the table; the current one by default.
+
+        Raises:
+            UsageError: no such snapshot.
+        """
+        batches = list(self.batches(schema, columns, where, snapshot))
+        fields = schema.arrow() if tuple(columns) == ("*",) else pa.schema([schema.arrow().field(c) for c in columns])
+        plain = pa.schema([pa.field(f.name, _plain(f.type)) for f in fields])
+        return pa.Table.from_batches([pa.RecordBatch.from_arrays(_cast(b, plain), schema=plain) for b in batches], plain)
+
+    def batches(
+        self, schema: Schema, columns: Sequence[str] = ("*",), where: str = "", snapshot: int | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """As `read`, batch by batch."""
+        table = self._load(schema)
+        if table is None:
+            return
+        if snapshot is not None and table.snapshot_by_id(snapshot) is None:
+            raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
+        scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot)
+        yield from (scan.filter(where) if where else scan).to_arrow_batch_reader()
+
+    def photos(self, image_ids: Collection[str]) -> dict[str, bytes]:
+        """The bytes of images by image_id; unknown ones are left out."""
+        if not image_ids:
+            return {}
+        wanted = ", ".join(f"'{key}'" for key in image_ids)
+        rows = self.read(IMAGES, ("image_id", "bytes"), where=f"image_id IN ({wanted})")
+        return dict(zip(rows["image_id"].to_pylist(), rows["bytes"].to_pylist(), strict=True))
+
+    def partitions(self, schema: Schema) -> list[dict[str, Any]]:
+        """The partition values of a table with their row counts, from metadata alone."""
+        table = self._load(schema)
+        if table is None or table.current_snapshot() is None:
+            return []
+        found = table.inspect.partitions().select(["partition", "record_count"]).to_pylist()
+        return [{**row["partition"], "rows": row["record_count"]} for row in found]
+
+    def files(self, schema: Schema, snapshot: int | None = None) -> list[str]:
+        """The data files of a snapshot, as plain Parquet files."""
+        table = self._load(schema)
+        return [task.file.file_path for task in table.scan(snapshot_id=snapshot).plan_files()] if table else []
+
+    def _load(self, schema: Schema) -> Table | None:
+        if self._settings.type != "hadoop":
+            catalog = load_catalog(
+                "likeness", type=self._settings.type, warehouse=self._location, **self._settings.options
+            )
+            try:
+                return catalog.load_table((self._settings.namespace, schema.name))
+            except NoSuchTableError:
+                return None
+        folder = uris.join(self._location, self._settings.namespace, schema.name, "metadata")
+        versions = [
+            int(name.split(".")[0][1:])
+            for name in stores.files(folder).names(folder)
+            if name.startswith("v") and name.endswith(".metadata.json")
+        ]
+        return StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json") if versions else None
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> list[pa.Array]:
+    return [batch.column(f.name).cast(f.type) for f in schema]
