@@ -52,7 +52,8 @@ class Extractor:
         pixels = self._how.crop**2 * 3
         ahead = max(2, min(4 * self._settings.batch_size, self._settings.queue_bytes // pixels))
         waiting: deque[_Waiting] = deque()
-        batch, images = Extracted(), []
+        images: list[np.ndarray] = []
+        batch = Extracted()
         for photo in itertools.chain(photos, itertools.repeat(None)):
             if photo is not None:
                 waiting.append(_Waiting(*photo, self._pool.submit(self._prepare, photo[1])))
@@ -90,9 +91,7 @@ class Extractor:
         except BadImage as bad:
             batch.failures.append((first.key, bad))
         except FutureTimeout:
-            batch.failures.append(
-                (first.key, BadImage("decode_timeout", f"over {self._limits.decode_timeout_s} s"))
-            )
+            batch.failures.append((first.key, BadImage("decode_timeout", f"over {self._limits.decode_timeout_s} s")))
             self._renew_pool(waiting)
 
     def _renew_pool(self, waiting: deque[_Waiting]) -> None:

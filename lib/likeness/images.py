@@ -10,10 +10,13 @@ from PIL import Image, ImageOps
 
 from likeness.settings import Limits
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Pillow's names of what is opened; an MPO (several JPEGs in one file) opens as its first JPEG."""
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
 
 Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` decides, for jobs and service alike
+# Pillow warns of odd metadata; the pixels decide. Set once, for `catch_warnings` is not for the decoders' threads
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -42,8 +45,8 @@ class Header:
 class Preprocessing:
     """How a decoded photo becomes the network's input; a part of the feature space.
 
-    The shorter side is resized to `resize` pixels, then the centre `crop` x `crop` is cut out, as the
-    ImageNet weights were trained; `(pixel / scale - mean) / std` is applied inside the network.
+    The shorter side is resized to `resize` pixels, then the centre `crop` x `crop` is cut out, pixel for
+    pixel as torchvision's Resize and CenterCrop; `(pixel / scale - mean) / std` is applied inside the network.
     """
 
     resize: int
@@ -79,8 +82,7 @@ def decode(data: bytes, limits: Limits, enough: int = 0) -> np.ndarray:
     Raises:
         BadImage: as `read_header`, or undecodable.
     """
-    with _open(data, limits) as image, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
+    with _open(data, limits) as image:
         try:
             if enough and image.format in ("JPEG", "MPO"):
                 image.draft("RGB", (2 * enough, 2 * enough))
@@ -95,17 +97,13 @@ def decode(data: bytes, limits: Limits, enough: int = 0) -> np.ndarray:
 def fit(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
     """Resizes and crops a decoded photo: uint8 (h, w, 3) to uint8 (crop, crop, 3)."""
     height, width = pixels.shape[:2]
-    scale = how.resize / min(height, width)
-    size = (max(how.crop, round(width * scale)), max(how.crop, round(height * scale)))
-    # a panorama of 1 x 10,000 would be stretched to millions of pixels: cut first what the crop drops anyway
-    longest = max(height, width) * scale
-    if longest > 4 * how.resize:
-        keep = int(2 * how.resize / scale) + 1
-        top, left = max(0, (height - keep) // 2), max(0, (width - keep) // 2)
-        return fit(pixels[top : top + keep, left : left + keep], how)
-    resized = Image.fromarray(pixels).resize(size, _FILTERS[how.interpolation])
-    left, top = (size[0] - how.crop) // 2, (size[1] - how.crop) // 2
-    return np.asarray(resized.crop((left, top, left + how.crop, top + how.crop)))
+    shorter = min(height, width)
+    whole = (how.resize * width // shorter, how.resize * height // shorter)
+    left, top = (round((side - how.crop) / 2) for side in whole)
+    # only the crop is computed: a panorama of 1 x 10,000 would else be stretched to millions of pixels
+    across, down = width / whole[0], height / whole[1]
+    box = (left * across, top * down, (left + how.crop) * across, (top + how.crop) * down)
+    return np.asarray(Image.fromarray(pixels).resize((how.crop, how.crop), _FILTERS[how.interpolation], box=box))
 
 
 def _open(data: bytes, limits: Limits) -> Image.Image:
@@ -113,13 +111,11 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
         raise BadImage("empty", "0 bytes")
     if len(data) > limits.max_bytes:
         raise BadImage("too_large_bytes", f"{len(data)} bytes, limits.max_bytes is {limits.max_bytes}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except Exception as error:
-            detail = "no known image format" if "cannot identify" in str(error) else str(error)
-            raise BadImage("not_an_image", detail) from None
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Exception as error:
+        detail = "no known image format" if "cannot identify" in str(error) else str(error)
+        raise BadImage("not_an_image", detail) from None
     pixels = image.width * image.height
     if pixels > limits.max_pixels or pixels < 1:
         size = f"{image.width} x {image.height}"
@@ -139,9 +135,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip at 255
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert(
-            "RGB"
-        )
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -113,7 +113,7 @@ def _alive(holder: dict[str, Any]) -> bool:
     if holder["state"] != "held":
         return False
     if holder["host"] == socket.gethostname():
-        return holder["born"] == _born(holder["pid"])
+        return bool(holder["born"] == _born(holder["pid"]))
     return bool(time.time() - holder["beat"] < EXPIRY_S)
 
 

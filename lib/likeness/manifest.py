@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -188,7 +188,7 @@ class Builds:
                 uri = uris.join(self.folder, manifest.path, file.name)
                 try:
                     with self._files.open(uri) as handle:
-                        checksum = hashlib.file_digest(handle, "sha256").hexdigest()
+                        checksum = checksum_of(handle)
                 except FileNotFoundError:
                     found.append(f"{uri} is missing")
                     continue
@@ -199,6 +199,14 @@ class Builds:
     def _point(self, chain: Sequence[str]) -> None:
         content = {"current": chain[0], "previous": list(chain[1:])}
         self._files.write(uris.join(self.folder, CURRENT), json.dumps(content, indent=2).encode() + b"\n")
+
+
+def checksum_of(file: BinaryIO) -> str:
+    """The SHA-256 of what is left of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def build_name(run_id: str) -> str:

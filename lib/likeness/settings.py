@@ -6,7 +6,6 @@ nearest known spelling.
 
 import datetime
 import difflib
-import functools
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,9 +104,7 @@ class Keyed(_Frozen):
 class Settings(BaseSettings):
     """All of a run's settings."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="LIKENESS_", env_nested_delimiter="__"
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="LIKENESS_", env_nested_delimiter="__")
 
     root: str = Field("var", description="folder that holds everything the project writes")
     date: datetime.date = Field(default_factory=datetime.date.today, description="epoch of new photos")
@@ -122,7 +119,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what `load` has merged."""
         return (init_settings,)
@@ -145,9 +146,10 @@ def load(
     for key, value in [*(flags or {}).items(), *(_assignment(text) for text in assignments)]:
         if value is not None:
             _put(given, key, value)
-    layers = (_read_file(config) if config else {}, EnvSettingsSource(Settings)(), given)
+    from_file = _read_file(config) if config else {}
+    values = _merge(_merge(from_file, EnvSettingsSource(Settings)()), given)
     try:
-        return Settings(**functools.reduce(_merge, layers, {}))
+        return Settings(**values)
     except ValidationError as error:
         where = f" (file {config})" if config else ""
         raise UsageError(f"settings{where}:\n" + "\n".join(_explain(error))) from None

@@ -50,7 +50,9 @@ class Warehouse:
         batches = list(self.batches(schema, columns, where, snapshot))
         fields = schema.arrow() if tuple(columns) == ("*",) else pa.schema([schema.arrow().field(c) for c in columns])
         plain = pa.schema([pa.field(f.name, _plain(f.type)) for f in fields])
-        return pa.Table.from_batches([pa.RecordBatch.from_arrays(_cast(b, plain), schema=plain) for b in batches], plain)
+        return pa.Table.from_batches(
+            [pa.RecordBatch.from_arrays(_cast(b, plain), schema=plain) for b in batches], plain
+        )
 
     def batches(
         self, schema: Schema, columns: Sequence[str] = ("*",), where: str = "", snapshot: int | None = None

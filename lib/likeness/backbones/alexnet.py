@@ -1,7 +1,7 @@
 """AlexNet as torchvision has it (Krizhevsky 2014, "One weird trick"), 224 px."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from likeness.backbones import Backbone, Layer
 from likeness.backbones.weights import load_into, torchvision_file
@@ -17,10 +17,8 @@ def _build(path: Path, layer: str) -> "torch.nn.Module":
     import torch
     import torchvision
 
-    net = load_into(torchvision.models.alexnet(weights=None), path)
-    return torch.nn.Sequential(
-        net.features, net.avgpool, torch.nn.Flatten(), *net.classifier[: _CUT[layer]]
-    ).eval()
+    net: Any = load_into(torchvision.models.alexnet(weights=None), path)
+    return torch.nn.Sequential(net.features, net.avgpool, torch.nn.Flatten(), *net.classifier[: _CUT[layer]]).eval()
 
 
 BACKBONES = (

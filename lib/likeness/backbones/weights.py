@@ -63,5 +63,5 @@ def torchvision_file(filename: str) -> Path:
 
 
 def _hash_prefix(filename: str) -> str:
-    """torchvision's names end with the first digits of the file's SHA-256."""
+    """Torchvision's names end with the first digits of the file's SHA-256."""
     return filename.rpartition("-")[2].partition(".")[0]

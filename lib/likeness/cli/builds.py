@@ -23,7 +23,7 @@ def status(root: Root = None, as_json: AsJson = False, config: Config = None, as
     warehouse, builds = Warehouse(given), Builds(given.root)
     found = _matrix(warehouse)
     current = builds.current()
-    service = None
+    service: dict[str, Any] | None = None
     if current:
         service = {"space": current.space, "build": current.build, "created": current.created}
         service |= {"images": current.images, "vectors": current.vectors, "shards": len(current.shards)}
@@ -35,7 +35,11 @@ def status(root: Root = None, as_json: AsJson = False, config: Config = None, as
         return
     columns = ("epoch", "space", "photos", "present", "missing", "failed")
     show_table(columns, [[row[name] for name in columns] for row in found])
-    print(f"in service: {current.path}, {current.images} images, {len(current.shards)} shards" if current else "nothing is published")
+    print(
+        f"in service: {current.path}, {current.images} images, {len(current.shards)} shards"
+        if current
+        else "nothing is published"
+    )
 
 
 def _matrix(warehouse: Warehouse) -> list[dict[str, Any]]:
@@ -67,7 +71,9 @@ def _failed_by_epoch(warehouse: Warehouse) -> dict[tuple[str, str], int]:
     if not failures.num_rows:
         return {}
     epochs = warehouse.read(IMAGES, ("image_id", "epoch"))
-    joined = failures.join(epochs, "what", "image_id", "inner").group_by(["epoch", "space"]).aggregate([("what", "count")])
+    joined = (
+        failures.join(epochs, "what", "image_id", "inner").group_by(["epoch", "space"]).aggregate([("what", "count")])
+    )
     return {(str(row["epoch"]), row["space"]): row["what_count"] for row in joined.to_pylist()}
 
 
@@ -93,7 +99,9 @@ def verify(
         )
     if problems:
         told = "" if as_json else ":\n  " + "\n  ".join(problems)
-        raise DataError(f"{manifest.path} has {len(problems)} problems{told}\n`likeness rollback` goes back to the build before")
+        raise DataError(
+            f"{manifest.path} has {len(problems)} problems{told}\n`likeness rollback` goes back to the build before"
+        )
 
 
 def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
@@ -115,9 +123,13 @@ def _against_tables(warehouse: Warehouse, manifest: Manifest) -> list[str]:
     pairs = shown.group_by(["category", "image_id"]).aggregate([]).num_rows
     found = []
     if len(pc.unique(features)) != len(features):
-        found.append(f"features: {len(features) - len(pc.unique(features))} vectors of {manifest.space} are there twice")
+        found.append(
+            f"features: {len(features) - len(pc.unique(features))} vectors of {manifest.space} are there twice"
+        )
     if pairs != manifest.vectors:
-        found.append(f"the tables list {pairs} (category, image) pairs with a vector, the build holds {manifest.vectors}")
+        found.append(
+            f"the tables list {pairs} (category, image) pairs with a vector, the build holds {manifest.vectors}"
+        )
     return found
 
 
@@ -129,7 +141,9 @@ def _against_store(given: Settings, manifest: Manifest) -> list[str]:
         store.close()
     rows = sum(part["rows"] for part in Warehouse(given).partitions(FEATURES) if part["space"] == manifest.space)
     if vectors != rows:
-        return [f"the keyed store holds {vectors} vectors of {manifest.space}, the features table {rows}; run the load job"]
+        return [
+            f"the keyed store holds {vectors} vectors of {manifest.space}, the features table {rows}; run the load job"
+        ]
     return []
 
 
@@ -183,5 +197,10 @@ def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     dim = len(batch.column("vector")[0])
     values = batch.column("vector").flatten().cast(pa.float32())
     vectors = pa.FixedSizeListArray.from_arrays(values, dim)
-    columns = [batch.column("image_id").cast(pa.string()), batch.column("epoch"), vectors, batch.column("norm")]
+    columns = [
+        batch.column("image_id").cast(pa.string()),
+        batch.column("epoch"),
+        vectors,
+        batch.column("norm"),
+    ]
     return pa.RecordBatch.from_arrays(columns, names=["image_id", "epoch", "vector", "norm"])

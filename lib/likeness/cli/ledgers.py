@@ -22,7 +22,9 @@ config = typer.Typer(help="Settings: file < environment < flag.", no_args_is_hel
 
 
 @runs.command("list")
-def list_runs(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
+def list_runs(
+    root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None
+) -> None:
     """Every run, the latest last."""
     rows = _runs(load(root, config, assignments))
     columns = ("run_id", "job", "status", "started", "ended", "space", "build", "error")
@@ -96,7 +98,9 @@ def export_failures(
 
 
 @config.command("show")
-def show_config(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
+def show_config(
+    root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None
+) -> None:
     """Every setting: its value here, its default and what it does."""
     given = load(root, config, assignments).model_dump(mode="json")
     rows = []
@@ -146,7 +150,12 @@ def _failures(given: Settings, stage: str) -> list[dict[str, Any]]:
     if stage not in ("", "list", "ingest", "extract"):
         raise UsageError(f"--stage {stage!r}: not one of list, ingest, extract")
     where = f"stage = '{stage}'" if stage else ""
-    rows: list[dict[str, Any]] = Warehouse(given).read(FAILURES, where=where).sort_by([("stage", "ascending"), ("what", "ascending")]).to_pylist()
+    rows: list[dict[str, Any]] = (
+        Warehouse(given)
+        .read(FAILURES, where=where)
+        .sort_by([("stage", "ascending"), ("what", "ascending")])
+        .to_pylist()
+    )
     return rows
 
 

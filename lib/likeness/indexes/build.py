@@ -3,7 +3,6 @@
 Vectors are spooled to a local file, so memory is bounded by the index itself.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from likeness.errors import DataError
 from likeness.indexes import metrics
 from likeness.indexes.kinds import kind
 from likeness.indexes.plan import PlannedShard
-from likeness.manifest import File, Recall, Shard
+from likeness.manifest import File, Recall, Shard, checksum_of
 from likeness.settings import Index
 
 ROWS = 8192
@@ -86,9 +85,7 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
     )
 
 
-def audit(
-    index: faiss.Index, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int
-) -> Recall:
+def audit(index: faiss.Index, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int) -> Recall:
     """Recall@k of an index against exact search over the same prepared vectors, float32 (n, dim).
 
     The queries are held out: midpoints of random pairs, in the distribution of the rows but none of them.
@@ -126,7 +123,9 @@ def _spool(batches: Iterable[pa.RecordBatch], order: Order, folder: Path) -> tup
             image_ids = batch.column("image_id")
             ids = pa.array([faiss_id(key) for key in image_ids.to_pylist()], pa.int64())
             columns = [ids, image_ids, batch.column("uri"), batch.column("products")]
-            maps.append(pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(columns, IDS, strict=True)], schema=IDS))
+            maps.append(
+                pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(columns, IDS, strict=True)], schema=IDS)
+            )
             rows += len(lists)
     vectors = np.memmap(folder / "vectors.f32", np.float32, "r", shape=(rows, order.dim))
     return pa.Table.from_batches(maps, IDS).combine_chunks(), vectors
@@ -142,7 +141,7 @@ def _refuse_collisions(ids: pa.Table) -> None:
 
 def _upload(path: Path, folder: str) -> File:
     with path.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        checksum = checksum_of(file)
     uri = uris.join(folder, path.name)
     stores.files(uri).upload(str(path), uri)
     return File(name=path.name, bytes=path.stat().st_size, sha256=checksum)

@@ -20,11 +20,12 @@ def prepared(vectors: np.ndarray, metric: str) -> np.ndarray:
 
 def exact_scores(queries: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
     """Scores of prepared queries (q, dim) against prepared vectors (n, dim): float32 (q, n), higher is nearer."""
-    dots = queries @ vectors.T
+    dots: np.ndarray = queries @ vectors.T
     if metric != "l2":
         return dots
     squares = (queries**2).sum(1)[:, None] + (vectors**2).sum(1)[None, :] - 2 * dots
-    return -np.sqrt(np.maximum(squares, 0))
+    scores: np.ndarray = -np.sqrt(np.maximum(squares, 0))
+    return scores
 
 
 def distance(score: float, metric: str) -> float:

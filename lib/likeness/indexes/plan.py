@@ -22,7 +22,8 @@ def plan(sizes: Mapping[str, int], max_vectors: int) -> list[PlannedShard]:
     shards: list[PlannedShard] = []
     for category in sorted(sizes):
         parts = -(-sizes[category] // max_vectors)
-        shards.extend(PlannedShard(len(shards) + part, category, part, parts) for part in range(parts))
+        first = len(shards)
+        shards.extend(PlannedShard(first + part, category, part, parts) for part in range(parts))
     return shards
 
 

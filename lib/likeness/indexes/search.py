@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -29,11 +30,14 @@ class LoadedShard:
     def __init__(self, record: Shard, folder: Path, metric: str) -> None:
         self.record, self._metric = record, metric
         try:
-            self._index = faiss.read_index(str(folder / record.index.name))
-            self._ids = pa.ipc.open_file(pa.memory_map(str(folder / record.ids.name))).read_all()
+            self._index: Any = faiss.read_index(str(folder / record.index.name))
+            ids = pa.ipc.open_file(pa.memory_map(str(folder / record.ids.name))).read_all()
         except (RuntimeError, OSError, pa.ArrowException) as error:
-            raise DataError(f"shard {record.number} in {folder} cannot be loaded: {error}; see `likeness verify`") from None
-        self._keys = self._ids["id"].to_numpy()
+            raise DataError(
+                f"shard {record.number} in {folder} cannot be loaded: {error}; see `likeness verify`"
+            ) from None
+        self._keys = ids["id"].to_numpy()
+        self._facts = [ids[name].combine_chunks() for name in ("image_id", "uri", "products")]
         if self._index.ntotal != len(self._keys) or len(self._keys) != record.vectors:
             raise DataError(
                 f"shard {record.number} in {folder}: {self._index.ntotal} vectors, {len(self._keys)} ids, "
@@ -54,12 +58,13 @@ class LoadedShard:
 
     def sample(self, rows: int) -> np.ndarray:
         """The first rows, float32 (n, dim); ids are hashes, so they are a random sample."""
-        vectors: np.ndarray = self._index.index.reconstruct_n(0, min(rows, len(self._keys)))
+        index = faiss.downcast_index(self._index.index)
+        vectors: np.ndarray = index.reconstruct_n(0, min(rows, len(self._keys)))
         return vectors
 
     def _hit(self, row: int, score: float) -> Hit:
-        facts = self._ids.slice(row, 1).to_pylist()[0]
-        return Hit(score, facts["image_id"], self.record.category, facts["uri"], tuple(facts["products"]))
+        image_id, uri, products = (column[row].as_py() for column in self._facts)
+        return Hit(score, image_id, self.record.category, uri, tuple(products))
 
 
 def merge(found: Iterable[Sequence[Hit]], k: int) -> list[Hit]:
@@ -68,7 +73,9 @@ def merge(found: Iterable[Sequence[Hit]], k: int) -> list[Hit]:
     An image of several categories keeps the first category's name and the products of all.
     """
     best: dict[str, Hit] = {}
-    for hit in sorted((hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.image_id, hit.category)):
+    for hit in sorted(
+        (hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.image_id, hit.category)
+    ):
         before = best.get(hit.image_id)
         if before is None:
             best[hit.image_id] = hit

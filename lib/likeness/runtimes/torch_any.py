@@ -17,8 +17,8 @@ class Normalised(torch.nn.Module):
         how = spec.preprocessing
         self.net = spec.build(Path(space.weights_path), space.layer)
         mean, std = torch.tensor(how.mean), torch.tensor(how.std)
-        self.register_buffer("gain", 1 / (how.scale * std))
-        self.register_buffer("offset", -mean / std)
+        self.gain = torch.nn.Buffer(1 / (how.scale * std))
+        self.offset = torch.nn.Buffer(-mean / std)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalises, then runs the network."""
@@ -35,7 +35,7 @@ class TorchRuntime:
         self.name = f"torch {torch.__version__} {self.device}"
         if self.device == "cpu":
             torch.set_num_threads(threads)
-        self._net = Normalised(space).eval().to(self.device, memory_format=torch.channels_last)
+        self._net = Normalised(space).eval().to(self.device).to(memory_format=torch.channels_last)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""

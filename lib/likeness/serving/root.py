@@ -67,9 +67,7 @@ class Root:
         begun = time.perf_counter()
         predicted = self.predict(vector)
         searched = self._choose(category, predicted)
-        answers = [
-            answer for leaf in self._leaves for answer in leaf.search(vector[None], k, space, set(searched))
-        ]
+        answers = [answer for leaf in self._leaves for answer in leaf.search(vector[None], k, space, set(searched))]
         hits = merge((answer.hits[0] for answer in answers), k)
         name, score = predicted.best
         return {

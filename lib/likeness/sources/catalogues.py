@@ -70,7 +70,7 @@ def _csv(uri: str) -> Iterator[dict[str, Any] | CatalogueRow]:
         reader = csv.DictReader(file)
         _require(uri, reader.fieldnames or ())
         for number, values in enumerate(reader, 1):
-            extra = values.pop(None, None)  # type: ignore[call-overload]
+            extra = values.pop(None, None)
             if extra:
                 yield CatalogueRow(number, error=f"{len(extra)} more fields than the header")
             else:

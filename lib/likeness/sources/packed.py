@@ -136,7 +136,11 @@ class Reader:
         if self._file is None or container != self._container:
             if self._file:
                 self._file.close()
-            self._file, self._container, self._group = stores.files(container).open(container), container, None
+            self._file, self._container, self._group = (
+                stores.files(container).open(container),
+                container,
+                None,
+            )
         return self._file
 
     def _parquet(self, container: str, row: int) -> bytes:

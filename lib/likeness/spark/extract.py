@@ -31,7 +31,15 @@ from likeness.spark.run import Run
 from likeness.spark.session import DataFile
 from likeness.tables import FAILURES, FEATURES, IMAGES
 
-_RESULT = pa.schema([("file", pa.string()), ("rows", pa.int64()), ("what", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+_RESULT = pa.schema(
+    [
+        ("file", pa.string()),
+        ("rows", pa.int64()),
+        ("what", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
 _RESULT_DDL = "file string, rows long, what string, reason string, detail string"
 _MIN_SPLIT, _TASKS_A_CORE = 4 << 20, 8
 
@@ -98,7 +106,11 @@ def _plan(run: Run, retry: bool) -> Iterator[tuple[Any, str, str, int]]:
     for row in epochs:
         parts = -(-row["count"] // run.settings.extract.chunk_images)
         share = F.floor(prefix * parts / F.lit(2**32)).cast("int")
-        rows = _lacking(run, retry).where(F.col("epoch") == row.epoch).groupBy(share.alias("part")).count().collect() if parts > 1 else []
+        rows = (
+            _lacking(run, retry).where(F.col("epoch") == row.epoch).groupBy(share.alias("part")).count().collect()
+            if parts > 1
+            else []
+        )
         counts = {r.part: r["count"] for r in rows} if parts > 1 else {0: row["count"]}
         for part in sorted(counts):
             yield row.epoch, _bound(part, parts), _bound(part + 1, parts), counts[part]
@@ -182,5 +194,11 @@ def _record_batch(task: Task, batch: Extracted, schema: pa.Schema) -> pa.RecordB
     offsets = np.arange(0, (rows + 1) * dim, dim, dtype=np.int32)
     vectors = pa.ListArray.from_arrays(offsets, batch.vectors.ravel(), type=schema.field("vector").type)
     norms = np.linalg.norm(batch.vectors.astype(np.float64), axis=1)
-    columns = [pa.array(batch.keys), pa.array([task.space.id] * rows), pa.array([task.epoch] * rows), vectors, norms]
+    columns = [
+        pa.array(batch.keys),
+        pa.array([task.space.id] * rows),
+        pa.array([task.epoch] * rows),
+        vectors,
+        norms,
+    ]
     return pa.RecordBatch.from_arrays([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=schema)

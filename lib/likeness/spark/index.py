@@ -70,7 +70,7 @@ def publish(run: Run, manifest: Manifest) -> None:
             told = "; ".join(f"shard {s.number} ({s.category}) {s.recall.value:.3f}" for s in low[:10])
             raise GateError(
                 f"publish: recall@{low[0].recall.k} below gates.min_recall {run.settings.gates.min_recall}: {told}. "
-                f"Build {manifest.build} is kept and not published; index.kind = \"flat\" reaches 1.0"
+                f'Build {manifest.build} is kept and not published; index.kind = "flat" reaches 1.0'
             )
         run.guard()
         run.say(f"publish: {manifest.build} passes its gates")
@@ -85,10 +85,7 @@ def _in_service(builds: Builds, space: str, snapshots: Mapping[str, int | None],
     except DataError:
         return False
     return bool(
-        current
-        and current.space == space
-        and current.snapshots == snapshots
-        and current.index_settings == deciding
+        current and current.space == space and current.snapshots == snapshots and current.index_settings == deciding
     )
 
 
@@ -113,9 +110,7 @@ def _unsearchable(run: Run, snapshots: Mapping[str, int | None], images: int) ->
     return listed - images
 
 
-def _build(
-    run: Run, members: DataFrame, sizes: Mapping[str, int], snapshots: Mapping[str, int | None]
-) -> list[Shard]:
+def _build(run: Run, members: DataFrame, sizes: Mapping[str, int], snapshots: Mapping[str, int | None]) -> list[Shard]:
     shards = plan(sizes, run.settings.index.max_shard_vectors)
     folder = uris.join(Builds(run.settings.root).folder, run.space.id, build_name(run.run_id))
     order = Order(folder, run.space.id, run.space.dim, run.settings.index)

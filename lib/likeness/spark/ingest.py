@@ -93,7 +93,9 @@ def _split(run: Run, listing: Listing, retry: bool) -> tuple[pa.Table, dict[str,
     )
     same = (F.col("length") == F.col("l")) & (F.col("mtime") == F.col("m"))
     stands = same & (F.col("outcome") == "image") if retry else same
-    places = items.dropDuplicates(["uri"]).join(seen, "uri", "left").withColumn("stands", F.coalesce(stands, F.lit(False)))
+    places = (
+        items.dropDuplicates(["uri"]).join(seen, "uri", "left").withColumn("stands", F.coalesce(stands, F.lit(False)))
+    )
     table = places.toArrow()
     standing = table.filter(table["stands"])
     pending = table.filter(pc.invert(table["stands"]))

@@ -31,7 +31,7 @@ def nightly(given: Settings, retry: bool = False) -> None:
         current = Builds(given.root).find()
         run.build = current.path
         _report(run, current)
-    print(reports.summary(run.facts, current, given.root))
+    print(reports.summary(run.facts, given, current))
 
 
 def retry_failed(given: Settings) -> None:
@@ -94,8 +94,12 @@ def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
         source: Annotated[str | None, typer.Option(help="folder, .tar or .parquet of photos")] = None,
         root: Annotated[str | None, typer.Option(help="folder that holds everything written  [default: var]")] = None,
         catalogue: Annotated[str | None, typer.Option(help="CSV, JSON lines or Parquet of products")] = None,
-        source_mode: Annotated[str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")] = None,
-        date: Annotated[datetime.datetime | None, typer.Option(help="epoch of new photos", formats=["%Y-%m-%d"])] = None,
+        source_mode: Annotated[
+            str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")
+        ] = None,
+        date: Annotated[
+            datetime.datetime | None, typer.Option(help="epoch of new photos", formats=["%Y-%m-%d"])
+        ] = None,
         space: Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")] = None,
         config: Annotated[str | None, typer.Option(help="TOML file of settings")] = None,
         assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")] = None,

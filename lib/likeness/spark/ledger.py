@@ -10,15 +10,13 @@ from likeness.spark.run import Run
 from likeness.tables import FAILURES
 
 
-def record(
-    run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()
-) -> None:
+def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()) -> None:
     """Adds or counts up failures, and clears those of what has succeeded since. Writes nothing if nothing changed."""
     lake = run.lake
     known: dict[str, int] = {}
     if failed or succeeded:
-        rows = lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))
-        known = {row.what: row.attempts for row in rows.select("what", "attempts").collect()}
+        standing = lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))
+        known = {row.what: row.attempts for row in standing.select("what", "attempts").collect()}
     now = datetime.datetime.now(datetime.UTC)
     rows = [
         {

@@ -57,7 +57,9 @@ def _gate(run: Run, withdrawn: int) -> None:
 def _changes(run: Run, items: pa.Table) -> DataFrame:
     """Rows of `listings` as they must become, with `op`: new, changed, withdrawn or superseded."""
     lake = run.lake
-    listed = lake.spark.createDataFrame(items.select(["product_id", "uri", "category", "attributes", "active", "length", "mtime"]))
+    listed = lake.spark.createDataFrame(
+        items.select(["product_id", "uri", "category", "attributes", "active", "length", "mtime"])
+    )
     places = lake.read(SOURCES).where("outcome = 'image'").select("uri", "length", "mtime", "image_id")
     wanted = (
         listed.join(places, ["uri", "length", "mtime"])

@@ -152,7 +152,7 @@ def open_session(settings: Settings, app: str) -> SparkSession:
             "Iceberg's jar is not on Spark's class path; start the job with ./spark-submit.sh, "
             "or set LIKENESS_JARS to iceberg-spark-runtime-4.1_2.13-1.12.0.jar"
         ) from None
-    if spark.sparkContext.master.startswith("local"):
+    if (spark.sparkContext.master or "").startswith("local"):
         # a machine's own tables are small: more partitions than cores only cost time
         spark.conf.set("spark.sql.shuffle.partitions", str(spark.sparkContext.defaultParallelism))
     return spark
@@ -173,6 +173,7 @@ def _defaults(settings: Settings) -> dict[str, str]:
     }
     if os.environ.get("PYSPARK_GATEWAY_PORT"):
         return defaults
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     jars = os.environ.get("LIKENESS_JARS") or ",".join(str(p) for p in Path(sys.prefix, "jars").glob("*.jar"))
     local = {
         "spark.master": "local[*,4]",

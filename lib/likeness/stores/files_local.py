@@ -47,7 +47,7 @@ class LocalFiles:
     def names(self, folder: str) -> list[str]:
         """Names directly in a folder, sorted."""
         path = uris.local_path(folder)
-        return sorted(os.listdir(path)) if path.is_dir() else []
+        return sorted(child.name for child in path.iterdir()) if path.is_dir() else []
 
     def open(self, uri: str) -> BinaryIO:
         """A file for reading."""

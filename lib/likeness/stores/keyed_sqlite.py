@@ -14,7 +14,7 @@ from likeness.errors import ServiceError
 from likeness.stores.ports import Product
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS vectors (image_id TEXT, space TEXT, vector BLOB, PRIMARY KEY (image_id, space)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS vectors (image_id TEXT, space TEXT, vector BLOB, PRIMARY KEY (image_id, space));
 CREATE TABLE IF NOT EXISTS products (product_id TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """

@@ -1,0 +1,37 @@
+# The everyday commands. LIKENESS_PYTHON, where it is set, takes the place of .venv.
+PYTHON ?= $(or $(LIKENESS_PYTHON),python3)
+VENV_PYTHON := $(or $(LIKENESS_PYTHON),.venv/bin/python)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all lint format bench schemas clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv, development tools included, or bring it up to date
+	@$(PYTHON) deploy/environment.py --extra dev
+
+test: setup ## run the tests, but for those marked slow or full
+	$(VENV_PYTHON) -m pytest -m "not slow and not full"
+
+test-all: setup ## run every test; those marked full need LIKENESS_CLOTHING
+	$(VENV_PYTHON) -m pytest
+
+lint: setup ## check style, layout and types
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+
+format: setup ## lay the code out, and correct what has one correction
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+bench: setup ## measure this machine
+	$(VENV_PYTHON) -m tests.bench
+
+schemas: setup ## render schemas/ from the code
+	$(VENV_PYTHON) -m likeness.schemas
+
+clean: ## remove caches and leftovers of builds; .venv and var stay
+	rm -rf build dist lib/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+	find deploy jobs lib tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,87 @@
+"""Run reports: a run's row and its build in, an HTML file and a summary for the terminal out.   [jinja2]
+
+The page needs nothing but itself: style and photos are inline, and there is no script.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from likeness import stores, uris
+from likeness.manifest import Builds, Manifest
+from likeness.reports import figures, samples
+from likeness.reports.terminal import shown, summary
+from likeness.settings import Settings
+from likeness.tables import FAILURES, RUNS, TABLES
+from likeness.warehouse import Warehouse
+
+_LEDGER = ("what", "stage", "space", "reason", "detail", "attempts", "last")
+
+
+def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest) -> str:
+    """Writes ROOT/reports/RUN_ID.html, and the same as latest.html.
+
+    Args:
+        row: the run's row of the `runs` table.
+        settings: of the run.
+        manifest: of the build in service.
+
+    Returns:
+        where the report is, for people: a path, or a URI if it is not local.
+    """
+    warehouse = Warehouse(settings)
+    page = render(
+        context(row, settings, manifest)
+        | {
+            "failures": figures.failures(warehouse.read(FAILURES, _LEDGER)),
+            "samples": samples.draw(Builds(settings.root), manifest, warehouse),
+            "snapshots": figures.snapshots(
+                json.loads(row["facts"]),
+                {table.name: warehouse.snapshot(table) for table in TABLES if table is not RUNS},
+            ),
+        }
+    )
+    folder = uris.join(uris.canonical(settings.root), "reports")
+    place = uris.join(folder, f"{row['run_id']}.html")
+    for uri in (place, uris.join(folder, "latest.html")):
+        stores.files(uri).write(uri, page)
+    return shown(place)
+
+
+def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest) -> dict[str, Any]:
+    """What the page says of a run and its build; the tables and the samples are not asked."""
+    facts = json.loads(row["facts"])
+    ended = row["ended"]
+    return {
+        "run": row,
+        "started": figures.moment(row["started"]),
+        "took": figures.duration((ended - row["started"]).total_seconds()) if ended else "",
+        "sentence": figures.sentence(facts, manifest),
+        "manifest": manifest,
+        "worst": figures.worst_shard(manifest),
+        "identities": figures.identities(facts),
+        "stages": figures.stages(facts),
+        "reuse": figures.reuse(facts),
+        "categories": figures.categories(manifest),
+        "shards": figures.shards(manifest),
+        "settings": figures.settings_rows(settings),
+    }
+
+
+def render(values: Mapping[str, Any]) -> bytes:
+    """The page."""
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("likeness", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"size": figures.size, "counted": figures.counted, "moment": figures.moment}
+    # a path that is not UTF-8 must not cost the report
+    return pages.get_template("report.html.j2").render(values).encode("utf-8", "replace")
+
+
+__all__ = ["context", "render", "summary", "write"]

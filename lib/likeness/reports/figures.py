@@ -1,0 +1,181 @@
+"""What a report says: a run's facts, its settings, its build and the failure ledger in, plain values out. Pure."""
+
+import datetime
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from likeness.manifest import Manifest, Shard
+from likeness.settings import Settings, known_keys
+
+Facts = Mapping[str, Mapping[str, Any]]
+
+_IDENTITIES = (
+    ("ingest", "listed", ("new", "known", "rejected")),
+    ("extract", "wanted", ("extracted", "failed")),
+    ("index", "wanted", ("vectors",)),
+)
+_RATES = {"ingest": ("read", "photos"), "extract": ("wanted", "photos"), "load": ("vectors", "vectors")}
+_CATEGORIES, _SHARDS, _EXAMPLES = 40, 60, 20
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 photo`, `2,000 photos`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`0.02 s`, `15.4 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(count: int) -> str:
+    """Bytes as `0.1 MB`."""
+    return f"{count / 1e6:,.1f} MB"
+
+
+def sentence(facts: Facts, manifest: Manifest) -> str:
+    """What happened, in words."""
+    ingest, told = facts.get("ingest", {}), ""
+    if "listed" in ingest:
+        parts = ", ".join(f"{ingest[name]:,} {name}" for name in ("new", "known", "rejected"))
+        told = f"{counted(ingest['listed'], 'photo')} listed: {parts}. "
+    holds = f"{counted(manifest.images, 'image')} in {counted(len(manifest.shards), 'shard')}"
+    if facts.get("index", {}).get("built") == 0:
+        return f"{told}Listings and vectors did not change: build {manifest.build} stays in service with {holds}."
+    return f"{told}Build {manifest.build} is in service with {holds}."
+
+
+def identities(facts: Facts) -> list[dict[str, Any]]:
+    """The sums that must come out, each with whether it `holds`; None where the stage had nothing to count."""
+    rows = []
+    for stage, left, right in _IDENTITIES:
+        told = facts.get(stage, {})
+        known = left in told and all(name in told for name in right)
+        rows.append(
+            {
+                "stage": stage,
+                "left": f"{left} {told[left]:,}" if known else left,
+                "right": " + ".join(f"{name} {told[name]:,}" if known else name for name in right),
+                "holds": told[left] == sum(told[name] for name in right) if known else None,
+            }
+        )
+    return rows
+
+
+def stages(facts: Facts) -> list[dict[str, Any]]:
+    """Each timed stage: its seconds, their share of the longest, its throughput and what it counted."""
+    timed = {name: told for name, told in facts.items() if "seconds" in told}
+    longest = max((told["seconds"] for told in timed.values()), default=0) or 1
+    rows = []
+    for name, told in timed.items():
+        what, unit = _RATES.get(name, ("", ""))
+        done, seconds = told.get(what, 0), told["seconds"]
+        rows.append(
+            {
+                "name": name,
+                "took": duration(seconds),
+                "share": 100 * seconds / longest,
+                "rate": f"{done / seconds:,.0f} {unit}/s" if done and seconds else "",
+                "counts": ", ".join(_count(key, told[key]) for key in told if key not in ("seconds", "snapshots")),
+            }
+        )
+    return rows
+
+
+def _count(name: str, value: Any) -> str:
+    shown = size(value) if name == "bytes" else f"{value:,}"
+    return f"{name.replace('_', ' ')} {shown}"
+
+
+def reuse(facts: Facts) -> str:
+    """The share of the photos read whose bytes were in the tables already."""
+    ingest = facts.get("ingest", {})
+    new, reused = ingest.get("new", 0), ingest.get("reused", 0)
+    if not new + reused:
+        return "Reuse rate: none to tell, for no photo was new or found again at another place."
+    told = f"{reused:,} of {counted(new + reused, 'photo')} read"
+    return f"Reuse rate: {reused / (new + reused):.1%} ({told} had bytes that the tables hold already)."
+
+
+def categories(manifest: Manifest) -> dict[str, Any]:
+    """The largest categories with their share of the largest, and what is left out."""
+    ranked = sorted(manifest.categories().items(), key=lambda item: (-item[1], item[0]))
+    top, rest = ranked[:_CATEGORIES], ranked[_CATEGORIES:]
+    return {
+        "top": [{"name": name, "vectors": rows, "share": 100 * rows / max(1, top[0][1])} for name, rows in top],
+        "more": len(rest),
+        "more_vectors": sum(rows for _, rows in rest),
+    }
+
+
+def worst_shard(manifest: Manifest) -> Shard:
+    """The shard of the lowest recall."""
+    return min(manifest.shards, key=lambda shard: (shard.recall.value, shard.number))
+
+
+def shards(manifest: Manifest) -> Sequence[Shard]:
+    """All shards by number; of very many, those of the lowest recall, the worst first."""
+    if len(manifest.shards) <= _SHARDS:
+        return sorted(manifest.shards, key=lambda shard: shard.number)
+    return sorted(manifest.shards, key=lambda shard: (shard.recall.value, shard.number))[:_SHARDS]
+
+
+def failures(rows: pa.Table) -> dict[str, Any]:
+    """The ledger by stage and reason, with the latest examples of each.
+
+    Args:
+        rows: `stage`, `space`, `reason`, `what`, `detail`, `attempts` and `last` of every standing failure.
+    """
+    keys = ["stage", "space", "reason"]
+    groups = rows.group_by(keys).aggregate([([], "count_all")]).to_pylist()
+    groups.sort(key=lambda group: (-group["count_all"], *(group[key] for key in keys)))
+    latest = rows.sort_by([("last", "descending"), ("what", "ascending")])
+    each = max(1, _EXAMPLES // max(1, len(groups)))  # every reason gets its share
+    examples: list[dict[str, Any]] = []
+    for group in groups[:_EXAMPLES]:
+        same = functools.reduce(pc.and_, (pc.equal(latest[key], group[key]) for key in keys))
+        examples += latest.filter(same).slice(0, each).to_pylist()
+    return {"total": rows.num_rows, "groups": groups, "examples": examples}
+
+
+def settings_rows(settings: Settings) -> list[dict[str, Any]]:
+    """Every setting, its default, and whether they differ. What could be a password is left out."""
+    rows = []
+    for key, field in known_keys().items():
+        value = functools.reduce(getattr, key.split("."), settings)
+        default = field.get_default(call_default_factory=True)
+        rows.append(
+            {
+                "key": key,
+                "value": _harmless(value),
+                "default": _harmless(default),
+                "differs": value != default,
+                "meaning": field.description,
+            }
+        )
+    return rows
+
+
+def _harmless(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}=***" for name in sorted(value))
+    return re.sub(r"//[^/@\s]+@", "//***@", str(value))
+
+
+def snapshots(facts: Facts, now: Mapping[str, int | None]) -> list[dict[str, Any]]:
+    """Each table's snapshot when the run began and now."""
+    before = facts.get("start", {}).get("snapshots", {})
+    return [{"table": name, "before": before.get(name), "after": after} for name, after in now.items()]
+
+
+def moment(when: datetime.datetime) -> str:
+    """`2026-11-21 09:23:47 UTC`."""
+    return f"{when.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"

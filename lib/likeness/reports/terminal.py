@@ -1,0 +1,90 @@
+"""The end of a run on a terminal: facts, settings and the build in service in, a few lines out."""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from likeness import uris
+from likeness.errors import LikenessError
+from likeness.manifest import Builds, Manifest
+from likeness.reports import figures
+from likeness.reports.samples import id_map
+from likeness.settings import Settings
+
+_TRIES = 100
+
+
+def summary(facts: Mapping[str, Mapping[str, Any]], settings: Settings, manifest: Manifest) -> str:
+    """What a run did, where its report is, and what to try next."""
+    worst = figures.worst_shard(manifest)
+    timed = {name: told["seconds"] for name, told in facts.items() if "seconds" in told}
+    each = ", ".join(f"{name} {figures.duration(seconds)}" for name, seconds in timed.items())
+    lines = {
+        "photos": _told(facts, "ingest", "listed", "new", "known", "rejected", "withdrawn"),
+        "extract": _told(facts, "extract", "wanted", "extracted", "failed"),
+        "load": _told(facts, "load", "vectors", "products", "deleted"),
+        "time": f"{each}; {figures.duration(sum(timed.values()))} in all",
+        "build": _build(facts, manifest),
+        "recall": f"{worst.recall.value:.3f} at {worst.recall.k} in the worst shard ({worst.number}, {worst.category})",
+        "failures": _failures(facts, settings.root),
+        "report": shown(uris.join(settings.root, "reports", "latest.html")),
+        "try": search_command(settings, manifest),
+    }
+    return "\n".join(f"{name:<9} {_plain(line)}" for name, line in lines.items() if line)
+
+
+def shown(place: str) -> str:
+    """A local path as a person would type it, from the working folder where it is below; another URI as it is."""
+    if uris.scheme(place) != "file":
+        return place
+    path = uris.local_path(place)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def search_command(settings: Settings, manifest: Manifest) -> str:
+    """A search that works as it stands, with a photo of the build if one lies in a file of its own."""
+    words = [_program(), "search", _photo(Builds(settings.root), manifest), "--root", settings.root]
+    if settings.extract.weights:  # without them the encoder would refuse the build's space
+        words += ["--set", f"extract.weights={settings.extract.weights}"]
+    return shlex.join(words)
+
+
+def _program() -> str:
+    folder = Path(sys.prefix, "bin")
+    program = folder / "likeness"
+    return "likeness" if str(folder) in os.get_exec_path() or not program.exists() else shown(str(program))
+
+
+def _photo(builds: Builds, manifest: Manifest) -> str:
+    """A photo's path; PHOTO if all that were tried are packed in containers or gone."""
+    try:
+        places = id_map(builds, manifest, manifest.shards[0])["uri"].slice(0, _TRIES).to_pylist()
+    except LikenessError:
+        return "PHOTO"
+    local = (uris.local_path(place) for place in places if uris.scheme(place) == "file")
+    return next((shown(str(path)) for path in local if path.is_file()), "PHOTO")
+
+
+def _told(facts: Mapping[str, Mapping[str, Any]], stage: str, *names: str) -> str:
+    told = facts.get(stage, {})
+    return ", ".join(f"{told[name]:,} {name}" for name in names if name in told)
+
+
+def _build(facts: Mapping[str, Mapping[str, Any]], manifest: Manifest) -> str:
+    stays = "stays" if facts.get("index", {}).get("built") == 0 else "is"
+    images, shards = figures.counted(manifest.images, "image"), figures.counted(len(manifest.shards), "shard")
+    return f"{manifest.path} {stays} in service: {images} in {shards}"
+
+
+def _failures(facts: Mapping[str, Mapping[str, Any]], root: str) -> str:
+    lost = facts.get("ingest", {}).get("rejected", 0) + facts.get("extract", {}).get("standing_failures", 0)
+    command = shlex.join([_program(), "failures", "list", "--root", root])
+    return f"{figures.counted(lost, 'photo')} left out; why: {command}" if lost else ""
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would obey: names come from the catalogue."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -1,0 +1,35 @@
+"""Renders the published contracts into schemas/: the tables and the manifest. `make schemas` runs it."""
+
+import json
+import sys
+from pathlib import Path
+
+from likeness.manifest import Manifest
+from likeness.tables import TABLES, Table
+
+
+def render() -> dict[str, str]:
+    """File name to content."""
+    files = {f"{table.name}.sql": table.ddl(f"likeness.{table.name}") + ";\n" for table in TABLES}
+    files["tables.md"] = "# Tables\n\nRendered from `likeness.tables`.\n\n" + "\n".join(map(_page, TABLES))
+    files["manifest.schema.json"] = json.dumps(Manifest.model_json_schema(), indent=2) + "\n"
+    return files
+
+
+def _page(table: Table) -> str:
+    columns = "\n".join(f"| {c.name} | {c.type} | {'yes' if c.nullable else 'no'} | {c.doc} |" for c in table.columns)
+    parts = f", partitioned by {', '.join(table.partition)}" if table.partition else ""
+    return (
+        f"## {table.name}\n\n{table.doc}. Key: ({', '.join(table.key)}){parts}.\n\n"
+        f"| column | type | nullable | meaning |\n| --- | --- | --- | --- |\n{columns}\n"
+    )
+
+
+def main(folder: str = "schemas") -> None:
+    """Writes every file."""
+    for name, content in render().items():
+        Path(folder, name).write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

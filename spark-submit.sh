@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Submits a job: makes the environment if there is none, then hands over to Spark's own spark-submit.
+set -euo pipefail
+
+root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+
+say() { echo "likeness: $*" >&2; }
+
+job_names() {
+  local file
+  for file in "$root"/jobs/[!_]*.py; do
+    file=$(basename "$file" .py)
+    echo "${file//_/-}"
+  done
+}
+
+usage() {
+  local job
+  echo "usage: ./spark-submit.sh JOB [flags] [-- spark-submit options]"
+  echo "       ./spark-submit.sh JOB --help"
+  echo
+  echo "jobs:"
+  for job in $(job_names); do
+    printf '  %-16s %s\n' "$job" "$(awk -F'"""' 'NF > 1 { print $2; exit }' "$root/jobs/${job//-/_}.py")"
+  done
+}
+
+find_python() {
+  local python
+  for python in ${LIKENESS_PYTHON:+"$LIKENESS_PYTHON"} python3 python3.{14..11}; do
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+  say "needs Python 3.11 or newer, and none is on PATH; install python3.11 or newer, or set LIKENESS_PYTHON"
+  return 1
+}
+
+case ${1:-} in
+  "" | -h | --help | help)
+    usage
+    exit 0
+    ;;
+esac
+name=$1
+job="$root/jobs/${name//-/_}.py"
+shift
+bootstrap=$(find_python)
+if [[ ! -f $job ]]; then
+  nearest='import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.stdin.read().split(), 1))'
+  near=$(job_names | "$bootstrap" -c "$nearest" "$name")
+  say "there is no job $name${near:+; did you mean $near?}"
+  usage >&2
+  exit 2
+fi
+
+program=("$job")
+while (($#)) && [[ $1 != -- ]]; do
+  program+=("$1")
+  shift
+done
+if (($#)); then shift; fi
+
+environment=$("$bootstrap" "$root/deploy/environment.py" --print)
+{ read -r python && read -r SPARK_HOME && read -r jars; } <<< "$environment"
+
+for flag in "${program[@]}"; do
+  if [[ $flag == --help ]]; then exec "$python" "${program[@]}"; fi # no need for a JVM
+done
+
+# Of the user's options only two are looked at: where to run decides what else is set, and jars add up.
+master=${LIKENESS_MASTER:-local[*,4]}
+options=()
+while (($#)); do
+  case $1 in
+    --jars | --master)
+      [[ $# -gt 1 ]] || { say "$1 wants a value"; exit 2; }
+      set -- "$1=$2" "${@:3}"
+      ;;
+    --jars=*) jars+=",${1#*=}" && shift ;;
+    --master=*) master=${1#*=} && shift ;;
+    *) options+=("$1") && shift ;;
+  esac
+done
+defaults=(--master "$master" --jars "$jars" --driver-memory "${LIKENESS_DRIVER_MEMORY:-4g}")
+if [[ $master == local* ]]; then
+  export SPARK_LOCAL_IP=127.0.0.1
+  for setting in ui.enabled=false driver.bindAddress=127.0.0.1 driver.host=127.0.0.1; do
+    defaults+=(--conf "spark.$setting")
+  done
+fi
+
+# A Spark or a Python that happens to be set on this machine is not the one that likeness was tried with.
+export SPARK_HOME PYSPARK_PYTHON=$python PYSPARK_DRIVER_PYTHON=$python
+export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$root/deploy/conf}
+
+# The JVM warns of a module that Spark's own options ask for: nothing a user could do about it.
+quiet() { trap '' INT TERM && exec grep -v --line-buffered '^WARNING: Using incubator modules' >&2; }
+exec "$SPARK_HOME/bin/spark-submit" "${defaults[@]}" ${options[@]+"${options[@]}"} "${program[@]}" 2> >(quiet)

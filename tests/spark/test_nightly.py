@@ -1,0 +1,201 @@
+"""The whole pipeline on real photos: what one run writes, and what the next one leaves alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from likeness import stores
+from likeness.backbones import resolve
+from likeness.features import Extractor
+from likeness.indexes.metrics import exact_scores, prepared
+from likeness.manifest import Builds
+from likeness.runtimes import open_runtime
+from likeness.serving.leaf import Leaf
+from likeness.serving.root import Root
+from likeness.tables import FEATURES, IMAGES, LISTINGS
+from likeness.warehouse import Warehouse
+
+from .conftest import PROJECT, run, take
+
+
+def _vectors(given):
+    """image_id to vector, read by pyarrow from the snapshot's plain Parquet files."""
+    found = {}
+    for path in Warehouse(given).files(FEATURES):
+        table = pq.read_table(path.removeprefix("file://"), partitioning=None)
+        for key, vector in zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True):
+            assert key not in found
+            found[key] = np.array(vector, np.float32)
+    return found
+
+
+def _root(given):
+    builds = Builds(given.root)
+    manifest = builds.find()
+    return manifest, Root(manifest, [Leaf(builds, manifest)])
+
+
+def test_a_first_run_fills_every_table_and_publishes(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", count=3))
+    facts = run(given)
+    assert facts["ingest"]["listed"] == facts["ingest"]["new"] == 30
+    assert facts["extract"]["wanted"] == facts["extract"]["extracted"] == 30
+    manifest, _ = _root(given)
+    assert manifest.images == manifest.products == manifest.vectors == 30
+    assert manifest.categories() == dict.fromkeys(manifest.categories(), 3)
+    assert len(manifest.categories()) == 10
+    assert all(shard.recall.value == 1 for shard in manifest.shards)
+    assert Builds(given.root).problems(manifest) == []
+    photos = {photo.read_bytes() for photo in (tmp_path / "photos").rglob("*.jpg")}
+    assert set(Warehouse(given).read(IMAGES)["bytes"].to_pylist()) == photos
+
+
+def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat", "shoes"))
+    run(given)
+    store = stores.keyed(stores.keyed_uri("", given.root))
+    vectors = _vectors(given)
+    stored = dict(store.scan_vectors(resolve(given.extract.space).id))
+    assert stored.keys() == vectors.keys()
+    assert all(np.array_equal(stored[key], vectors[key]) for key in vectors)
+    facts = {product.product_id: product for product in store.scan_products()}
+    listed = Warehouse(given).read(LISTINGS).to_pylist()
+    assert {(p.product_id, p.category, i) for p in facts.values() for i in p.image_ids} == {
+        (row["product_id"], row["category"], row["image_id"]) for row in listed
+    }
+    store.close()
+
+
+def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat", "skirt"))
+    run(given)
+    space = resolve(given.extract.space)
+    encoder = Extractor(space, open_runtime(space, "auto", given.extract.cache, 2), given.extract, given.limits)
+    batch = _vectors(given)
+    photos = Warehouse(given).photos(list(batch))
+    assert len(photos) == 6
+    for key, photo in photos.items():
+        one = encoder.one(photo)
+        cosine = one @ batch[key] / np.linalg.norm(one) / np.linalg.norm(batch[key])
+        assert cosine >= 0.9999
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+def test_sharded_search_is_exact(configure, tmp_path, metric):
+    """Ids and scores equal a brute-force numpy search over vectors read without Spark or FAISS."""
+    given = configure(take(tmp_path / "photos", count=4), f"index.metric={metric}", "index.max_shard_vectors=3")
+    run(given)
+    manifest, root = _root(given)
+    assert max(shard.parts for shard in manifest.shards) == 2
+    stored = _vectors(given)
+    keys, vectors = sorted(stored), np.stack([stored[key] for key in sorted(stored)]).astype(np.float64)
+    rng = np.random.default_rng(5)
+    for query in [*vectors[rng.integers(0, len(keys), 5)], *rng.normal(0.4, 1, (5, vectors.shape[1]))]:
+        query = query.astype(np.float32)
+        if metric == "cosine":
+            scores = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query.astype(np.float64))
+        elif metric == "l2":
+            scores = -np.linalg.norm(vectors - query, axis=1)
+        else:
+            scores = vectors @ query
+        best = sorted(range(len(keys)), key=lambda row: (-scores[row], keys[row]))[:10]
+        answer = root.search(query, manifest.space, 10, "all")
+        assert [result["image_id"] for result in answer["results"]] == [keys[row] for row in best]
+        found = np.array([result["score"] for result in answer["results"]])
+        assert np.all(np.abs(found - scores[best]) <= 1e-5 * np.maximum(1, np.abs(scores[best])))
+        distance = 1 - found if metric == "cosine" else -found
+        assert np.allclose([result["distance"] for result in answer["results"]], distance)
+        assert answer["coverage"]["searched"] == answer["coverage"]["vectors"] == len(keys)
+
+
+def test_a_run_without_changes_reads_no_photo_and_runs_no_model(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", "shoes")
+    given = configure(source)
+    run(given)
+    before = Builds(given.root).find().build
+    for photo in source.rglob("*.jpg"):  # whoever opened one now would find garbage
+        status = photo.stat()
+        photo.write_bytes(b"x" * status.st_size)
+        os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    empty = tmp_path / "no-models"
+    facts = run(configure(source, f"extract.cache={empty}"))
+    assert facts["ingest"]["known"] == facts["ingest"]["listed"] == 6
+    assert facts["ingest"]["read"] == facts["extract"]["wanted"] == facts["load"]["vectors"] == 0
+    assert not empty.exists()
+    assert Builds(given.root).find().build == before
+    assert facts["start"]["snapshots"] == facts["end"]["snapshots"]
+
+
+def test_every_command_answers_for_a_real_root(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat", "shoes"))
+    run(given)
+
+    def likeness(*words: str) -> str:
+        command = [sys.executable, "-m", "likeness.cli", *words, "--root", given.root]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    photo = next((tmp_path / "photos" / "hat").iterdir())
+    grid = tmp_path / "grid.png"
+    answer = json.loads(likeness("search", str(photo), "--category", "all", "-k", "4", "--json", "--save", str(grid)))
+    assert set(answer) == {"space", "build", "category", "coverage", "results", "took_ms"}
+    assert answer["results"][0]["product_id"] == f"hat/{photo.name}"
+    assert answer["results"][0]["score"] > 0.9999
+    assert len(answer["results"]) == 4
+    assert grid.read_bytes().startswith(b"\x89PNG")
+    one = json.loads(likeness("search", str(photo), "--category", "shoes", "--json"))
+    assert {result["category"] for result in one["results"]} == {"shoes"}
+    assert one["coverage"]["searched"] == 3
+    status = json.loads(likeness("status", "--json"))
+    assert status["matrix"][0] | {"photos": 6, "present": 6, "missing": 0, "failed": 0} == status["matrix"][0]
+    assert json.loads(likeness("verify", "--json"))["ok"] is True
+    runs = json.loads(likeness("runs", "list", "--json"))
+    assert [row["status"] for row in runs] == ["done"]
+    assert json.loads(likeness("runs", "show", runs[0]["run_id"], "--json"))["facts"]["extract"]["extracted"] == 6
+    assert json.loads(likeness("failures", "list", "--json")) == []
+    likeness("export", str(tmp_path / "vectors.parquet"))
+    exported = pq.read_table(tmp_path / "vectors.parquet")
+    assert dict(zip(exported["image_id"].to_pylist(), exported["vector"].to_pylist(), strict=True)) == {
+        key: vector.tolist() for key, vector in _vectors(given).items()
+    }
+
+
+def test_rollback_brings_the_build_before_back(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat")
+    given = configure(source)
+    run(given)
+    first = Builds(given.root).find()
+    run(configure(take(source, "hat", start=3, count=1)))
+    second = Builds(given.root).find()
+    assert (first.images, second.images) == (3, 4)
+    assert Builds(given.root).rollback() == (second.path, first.path)
+    assert _root(given)[0].build == first.build
+
+
+def test_a_query_of_another_space_is_refused(configure, tmp_path):
+    from likeness.errors import SpaceMismatch
+
+    given = configure(take(tmp_path / "photos", "hat"))
+    run(given)
+    manifest, root = _root(given)
+    with pytest.raises(SpaceMismatch, match="alexnet.fc6@00000000"):
+        root.search(np.zeros(manifest.dim, np.float32), "alexnet.fc6@00000000", 3)
+
+
+def test_scores_are_cosines(rng=np.random.default_rng(1)):
+    queries, rows = rng.normal(size=(3, 8)), rng.normal(size=(5, 8))
+    expected = [[q @ r / np.sqrt(q @ q) / np.sqrt(r @ r) for r in rows] for q in queries]
+    assert np.allclose(exact_scores(prepared(queries, "cosine"), prepared(rows, "cosine"), "cosine"), expected, atol=1e-6)
+
+
+def test_report_is_written(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat"))
+    run(given)
+    (report,) = [path for path in Path(given.root, "reports").iterdir() if path.name != "latest.html"]
+    assert Builds(given.root).find().build in report.read_text()

@@ -1,0 +1,456 @@
+"""Run reports on small real builds, with names from a catalogue that means harm."""
+
+import base64
+import datetime
+import hashlib
+import io
+import json
+import re
+import shlex
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from likeness import reports
+from likeness.indexes import metrics
+from likeness.indexes.build import Order, build_shard
+from likeness.indexes.plan import plan
+from likeness.manifest import Builds, File, Manifest, Recall, Shard
+from likeness.reports import figures, samples, terminal
+from likeness.settings import Settings
+from likeness.tables import FAILURES, FEATURES, Table
+from likeness.warehouse import Warehouse
+
+DIM, SPACE = 8, "made.up@00000000"
+HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.test/a.png>"
+NAMES = ("dress", HOSTILE, "连衣裙", "قبعة", "shoes", "hat", "a\x1b[31mred")
+STARTED = datetime.datetime(2026, 11, 21, 9, 23, 47, tzinfo=datetime.UTC)
+FACTS: dict[str, dict[str, Any]] = {
+    "start": {"snapshots": {"images": 11, "failures": None}, "seconds": 9.0},
+    "ingest": {
+        "new": 150, "reused": 50, "read": 202, "rejected_now": 2, "bytes": 3_700_000, "listed": 210,
+        "known": 57, "rejected": 3, "withdrawn": 0, "seconds": 10.1,
+    },
+    "extract": {"wanted": 150, "extracted": 149, "failed": 1, "standing_failures": 1, "seconds": 7.5},
+    "load": {"vectors": 149, "products": 100, "deleted": 0, "seconds": 0.5},
+    "index": {"built": 7, "vectors": 140, "wanted": 140, "unsearchable": 1, "seconds": 65.2},
+    "publish": {"recall": 1.0, "seconds": 0.007},
+    "report": {},
+}  # fmt: skip
+
+
+class Tables(Warehouse):
+    """The two tables of a build, in memory; filters are left to the caller."""
+
+    def __init__(self, settings: Settings, vectors: Mapping[str, np.ndarray], photos: Mapping[str, bytes]) -> None:
+        super().__init__(settings)
+        self.vectors, self.kept = vectors, photos
+
+    def read(
+        self, schema: Table, columns: Sequence[str] = ("*",), where: str = "", snapshot: int | None = None
+    ) -> pa.Table:
+        assert schema is FEATURES
+        assert f"space = '{SPACE}'" in where
+        rows = {key: vector for key, vector in self.vectors.items() if key in where}
+        return pa.table({"image_id": list(rows), "vector": pa.array(list(rows.values()), pa.list_(pa.float32()))})
+
+    def photos(self, image_ids: Collection[str]) -> dict[str, bytes]:
+        return {key: self.kept[key] for key in image_ids if key in self.kept}
+
+
+class Made:
+    """A root with one published build of seven categories."""
+
+    def __init__(self, root: Path, names: Sequence[str] = NAMES, each: int = 20) -> None:
+        self.root, self.settings, self.builds = root, Settings(root=str(root)), Builds(str(root))
+        chance = np.random.default_rng(7)
+        self.vectors: dict[str, np.ndarray] = {}
+        self.photos: dict[str, bytes] = {}
+        (root / "photos").mkdir(parents=True)
+        records = []
+        for shard in plan(dict.fromkeys(names, each), each):
+            rows = sorted(hashlib.sha256(f"{shard.number} {row}".encode()).hexdigest() for row in range(each))
+            vectors = chance.normal(size=(each, DIM)).astype(np.float32)
+            self.vectors |= dict(zip(rows, vectors, strict=True))
+            for key in rows:
+                self.photos[key] = jpeg(chance)
+                (root / "photos" / f"{key} 1.jpg").write_bytes(self.photos[key])
+            batch = pa.RecordBatch.from_pydict(
+                {
+                    "image_id": rows,
+                    "uri": [f"file://{root}/photos/{key} 1.jpg" for key in rows],
+                    "products": [[f"product {key[:6]}"] for key in rows],
+                    "vector": pa.array(list(vectors), pa.list_(pa.float32())),
+                }
+            )
+            order = Order(f"{self.builds.folder}/{SPACE}/one", SPACE, DIM, self.settings.index)
+            records.append(build_shard(shard, [batch], order))
+        self.manifest = manifest(records)
+        self.builds.write(self.manifest)
+        self.builds.publish(self.manifest, 5)
+        self.tables = Tables(self.settings, self.vectors, self.photos)
+
+    def file(self, shard: int, end: str) -> Path:
+        return self.root / "builds" / SPACE / "one" / f"shard-{shard:05d}.{end}"
+
+
+def jpeg(chance: np.random.Generator) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(chance.integers(0, 255, (200, 300, 3), np.uint8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def manifest(shards: Sequence[Shard], **more: Any) -> Manifest:
+    vectors = sum(shard.vectors for shard in shards)
+    facts = {"build": "one", "run_id": "r", "created": "", "space": SPACE, "dim": DIM, "kind": "flat"}
+    counts = {"images": vectors, "products": vectors, "vectors": vectors}
+    return Manifest(
+        **facts | counts | {"metric": "cosine", "snapshots": {}, "index_settings": {}, "shards": shards} | more
+    )
+
+
+def record(number: int, category: str, vectors: int, recall: float = 1.0) -> Shard:
+    file = File(name="x", bytes=2_000_000, sha256="")
+    found = Recall(k=10, queries=64, value=recall)
+    return Shard(number=number, category=category, part=0, parts=1, vectors=vectors, recall=found, index=file, ids=file)
+
+
+def run_row(facts: Mapping[str, Any] = FACTS, **more: Any) -> dict[str, Any]:
+    return {
+        "run_id": "20261121T092347-nightly-5864ad",
+        "job": "nightly",
+        "status": "done",
+        "error": None,
+        "started": STARTED,
+        "ended": STARTED + datetime.timedelta(seconds=185),
+        "space": SPACE,
+        "build": f"{SPACE}/one",
+        "settings": "{}",
+        "facts": json.dumps(facts),
+    } | more
+
+
+def ledger(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """(stage, reason, what), each tried a minute after the one before."""
+    columns = ("stage", "reason", "what")
+    return pa.Table.from_pylist(
+        [
+            dict(zip(columns, row, strict=True))
+            | {"space": "", "detail": f"because of {row[2]}", "attempts": 2, "run_id": "r"}
+            | {"last": STARTED + datetime.timedelta(minutes=minute)}
+            for minute, row in enumerate(rows)
+        ],
+        FAILURES.arrow(),
+    )
+
+
+def page(made: Made, failed: Sequence[tuple[str, str, str]] = (), **more: Any) -> str:
+    values = reports.context(run_row(**more), made.settings, made.manifest) | {
+        "failures": figures.failures(ledger(failed)),
+        "samples": samples.draw(made.builds, made.manifest, made.tables),
+        "snapshots": figures.snapshots(FACTS, {"images": 12, "failures": None}),
+    }
+    return reports.render(values).decode()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("root"))
+
+
+def test_page_tells_the_run(made: Made) -> None:
+    text = page(made)
+    for told in (
+        "210 photos listed: 150 new, 57 known, 3 rejected. Build one is in service with 140 images in 7 shards.",
+        "20261121T092347-nightly-5864ad",
+        "2026-11-21 09:23:47 UTC, 3 min 05 s",
+        f"{SPACE}/one",
+        "listed 210 = new 150 + known 57 + rejected 3",
+        "wanted 150 = extracted 149 + failed 1",
+        "wanted 140 = vectors 140",
+        "25.0% (50 of 200 photos read",
+        "1 min 05 s",
+        "<code>11</code>",
+        "<code>12</code>",
+    ):
+        assert told in text
+    assert text.count("✓ holds") == 3
+    assert re.search(r"Failures that stand</h2>\s*<p>none</p>", text)
+
+
+def test_page_shows_an_error_and_a_sum_that_is_wrong(made: Made) -> None:
+    wrong = FACTS | {"extract": FACTS["extract"] | {"failed": 2}}
+    text = page(made, facts=wrong, status="failed", error="<b>disk full</b>")
+    assert text.count("✓ holds") == 2
+    assert text.count("✗ does not hold") == 1
+    assert "&lt;b&gt;disk full&lt;/b&gt;" in text
+
+
+def test_names_from_the_catalogue_stay_text(made: Made) -> None:
+    text = page(made, [("ingest", "not_an_image", HOSTILE)])
+    assert HOSTILE not in text
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") >= 4  # bars, shards, samples, failures
+    assert "<bdi>连衣裙</bdi>" in text
+    assert "<bdi>قبعة</bdi>" in text
+
+
+def test_page_asks_for_nothing_outside_and_is_small(made: Made) -> None:
+    text = page(made)
+    assert not re.findall(r"<(?:script|link|iframe|object)\b", text)
+    assert set(re.findall(r"<[^>]*\b(?:src|href)=\"(.{5})", text)) == {"data:"}
+    assert "url(" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert len(text.encode()) < 1_000_000
+
+
+def test_identities_of_a_stage_that_counted_nothing_are_open() -> None:
+    rows = figures.identities({"ingest": FACTS["ingest"], "index": {"built": 0, "seconds": 0.1}})
+    assert [row["holds"] for row in rows] == [True, None, None]
+
+
+def test_nothing_changed_is_said(made: Made) -> None:
+    facts = FACTS | {"index": {"built": 0, "seconds": 0.01}}
+    assert "did not change: build one stays in service with 140 images" in figures.sentence(facts, made.manifest)
+    assert "stays in service" in reports.summary(facts, made.settings, made.manifest)
+
+
+def test_stages_have_throughput_and_share() -> None:
+    rows = {row["name"]: row for row in figures.stages(FACTS)}
+    assert [row["rate"] for row in rows.values()] == ["", "20 photos/s", "20 photos/s", "298 vectors/s", "", ""]
+    assert rows["index"]["share"] == 100
+    assert rows["extract"]["share"] == pytest.approx(100 * 7.5 / 65.2)
+    assert rows["start"]["counts"] == ""
+    assert "bytes 3.7 MB" in rows["ingest"]["counts"]
+
+
+def test_a_stage_without_work_has_no_throughput() -> None:
+    rows = figures.stages({"extract": {"wanted": 0, "seconds": 1.3}, "load": {"vectors": 5, "seconds": 0.0}})
+    assert [row["rate"] for row in rows] == ["", ""]
+
+
+def test_reuse_rate_without_photos_is_no_division() -> None:
+    assert "none" in figures.reuse({"ingest": {"new": 0, "reused": 0}})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "0.00 s"), (0.018, "0.02 s"), (15.448, "15.4 s"), (59.97, "1 min 00 s"), (7790, "2 h 09 min")],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert figures.duration(seconds) == told
+
+
+def test_forty_categories_are_shown_and_the_rest_summed_up() -> None:
+    found = figures.categories(manifest([record(n, f"c{n:02}", n + 1) for n in range(45)]))
+    assert [row["name"] for row in found["top"]] == [f"c{n:02}" for n in range(44, 4, -1)]
+    assert (found["top"][0]["share"], found["more"], found["more_vectors"]) == (100, 5, 1 + 2 + 3 + 4 + 5)
+
+
+def test_of_many_shards_the_worst_are_shown(made: Made) -> None:
+    many = manifest([record(n, "dress", 9, recall=1 - n / 1000) for n in range(100)])
+    assert [shard.number for shard in figures.shards(many)] == list(range(99, 39, -1))
+    few = manifest([record(n, "dress", 9, recall=0.9) for n in (1, 0)])
+    assert [shard.number for shard in figures.shards(few)] == [0, 1]
+    values = reports.context(run_row(), made.settings, many) | {"snapshots": []}
+    values |= {"failures": figures.failures(ledger([])), "samples": {"missing": "no reason", "rows": []}}
+    assert "The 60 of the lowest recall, of 100 shards." in reports.render(values).decode()
+
+
+def test_failures_by_reason_with_the_latest_of_each(made: Made) -> None:
+    rows = [("ingest", "not_an_image", f"photo {n:03}") for n in range(300)]
+    rows += [("extract", "undecodable", f"image {n}") for n in range(3)]
+    found = figures.failures(ledger(rows))
+    assert [(group["reason"], group["count_all"]) for group in found["groups"]] == [
+        ("not_an_image", 300),
+        ("undecodable", 3),
+    ]
+    told = [row["what"] for row in found["examples"]]
+    assert told == [*(f"photo {n:03}" for n in range(299, 289, -1)), "image 2", "image 1", "image 0"]
+    text = page(made, rows)
+    assert "303 failures" in text
+    assert "because of photo 299" in text
+
+
+def test_examples_of_failures_are_bounded() -> None:
+    rows = [("ingest", f"reason {n % 30}", f"photo {n}") for n in range(300)]
+    assert len(figures.failures(ledger(rows))["examples"]) == 20
+
+
+def test_settings_that_differ_and_no_passwords(made: Made) -> None:
+    given = {"root": "var", "keyed": {"uri": "hbase://me:secret@host/t"}, "gates": {"min_recall": 0.9}}
+    given["warehouse"] = {"options": {"s3.secret-access-key": "secret"}}
+    rows = {row["key"]: row for row in figures.settings_rows(Settings(**given))}
+    assert {key for key, row in rows.items() if row["differs"]} == {
+        "keyed.uri",
+        "gates.min_recall",
+        "warehouse.options",
+    }
+    assert rows["keyed.uri"]["value"] == "hbase://***@host/t"
+    assert rows["warehouse.options"]["value"] == "s3.secret-access-key=***"
+    assert (rows["gates.min_recall"]["value"], rows["gates.min_recall"]["default"]) == ("0.9", "0.95")
+    assert "secret" not in {row["value"] for row in rows.values()}
+    assert f"all {len(rows)} settings" in page(made)
+
+
+def test_samples_are_exact_neighbours_of_six_categories(made: Made) -> None:
+    found = samples.draw(made.builds, made.manifest, made.tables)
+    assert found["missing"] == ""
+    assert found["searched"] == 7
+    assert len({row[0].category for row in found["rows"]}) == len(found["rows"]) == 6
+    keys = list(made.vectors)
+    everything = metrics.prepared(np.stack(list(made.vectors.values())), "cosine")
+    for query, *others in found["rows"]:
+        scores = everything @ everything[keys.index(query.image_id)]
+        best = [keys[row] for row in np.argsort(-scores) if keys[row] != query.image_id][:6]
+        assert [tile.image_id for tile in others] == best
+        assert query.score is None
+        assert others[0].score == pytest.approx(float(np.sort(scores)[-2]), abs=1e-5)
+
+
+def test_samples_depend_on_the_build_alone(made: Made) -> None:
+    again = samples.draw(made.builds, made.manifest, made.tables)
+    assert again == samples.draw(made.builds, made.manifest, made.tables)
+    first = [query.image_id for query in samples.pick(made.builds, made.manifest)]
+    chance = [query.image_id for query in samples.pick(made.builds, moved(made, "two"))]
+    assert first != chance
+
+
+def moved(made: Made, name: str) -> Manifest:
+    folder = made.root / "builds" / SPACE
+    if not (folder / name).exists():
+        (folder / name).symlink_to(folder / "one")
+    return made.manifest.model_copy(update={"build": name})
+
+
+def test_photos_are_small_and_inline(made: Made) -> None:
+    found = samples.draw(made.builds, made.manifest, made.tables)
+    photo = Image.open(io.BytesIO(base64.b64decode(found["rows"][0][0].photo)))
+    assert (photo.format, photo.size) == ("JPEG", (140, 93))
+    assert page(made).count("data:image/jpeg;base64,") == 6 * 7
+
+
+def test_a_photo_that_is_gone_or_broken_leaves_an_empty_frame(tmp_path: Path) -> None:
+    made = Made(tmp_path, names=("dress",), each=6)
+    first, second = sorted(made.photos)[:2]
+    made.tables.kept = {key: data for key, data in made.photos.items() if key != first} | {second: b"\xff\xd8broken"}
+    text = page(made)
+    rows = samples.draw(made.builds, made.manifest, made.tables)["rows"]
+    lost = sum(tile.image_id in (first, second) for row in rows for tile in row)
+    assert text.count(">no photo</div>") == lost > 0
+
+
+def test_few_images_give_few_samples(tmp_path: Path) -> None:
+    made = Made(tmp_path, names=("dress", "hat"), each=2)
+    rows = samples.draw(made.builds, made.manifest, made.tables)["rows"]
+    assert len({row[0].image_id for row in rows}) == len(rows) == 4
+    assert {len(row) for row in rows} == {4}
+
+
+@pytest.mark.parametrize("end", ["faiss", "arrow"])
+@pytest.mark.parametrize("content", [None, b"", b"no shard"])
+def test_unreadable_shards_cost_only_the_samples(tmp_path: Path, end: str, content: bytes | None) -> None:
+    made = Made(tmp_path, names=("dress",), each=6)
+    made.file(0, end).unlink()
+    if content is not None:
+        made.file(0, end).write_bytes(content)
+    text = page(made)
+    assert re.search(r"<p>There are none: .*shard-?.*; see `likeness verify`</p>", text)
+    assert "build in service" in text
+
+
+def test_an_id_map_of_another_length_is_told(tmp_path: Path) -> None:
+    made = Made(tmp_path, names=("dress", "hat"), each=6)
+    wrong = made.manifest.shards[1].model_copy(update={"vectors": 7})
+    made.manifest = made.manifest.model_copy(update={"shards": [made.manifest.shards[0], wrong]})
+    assert "has 6 rows, the manifest says 7" in samples.draw(made.builds, made.manifest, made.tables)["missing"]
+
+
+def test_a_large_build_is_searched_in_part() -> None:
+    shards = [record(n, "dress", 9) for n in range(6)]  # 2 MB each
+    assert [shard.number for shard in samples.within(shards, {4, 2}, 6_000_000)] == [2, 4, 0]
+    assert [shard.number for shard in samples.within(shards, {4, 2}, 1)] == [2, 4]
+    assert len(samples.within(shards, {4, 2}, 1 << 30)) == 6
+
+
+def test_write_leaves_the_report_and_the_latest(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made.root)
+    told = reports.write(run_row(), made.settings, made.manifest)
+    assert told == "reports/20261121T092347-nightly-5864ad.html"
+    text = Path(told).read_text(encoding="utf-8")
+    assert Path("reports/latest.html").read_text(encoding="utf-8") == text
+    assert "There are none: the features table has no vector" in text  # this root has no tables
+    assert "140 images in 7 shards" in text
+
+
+def test_summary_is_short_and_says_what_to_try(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made.root.parent)
+    lines = dict(line.split(maxsplit=1) for line in reports.summary(FACTS, made.settings, made.manifest).splitlines())
+    assert 6 <= len(lines) <= 12
+    assert lines["photos"] == "210 listed, 150 new, 57 known, 3 rejected, 0 withdrawn"
+    assert lines["time"].startswith("start 9.0 s, ingest 10.1 s, extract 7.5 s")
+    assert lines["time"].endswith("; 1 min 32 s in all")
+    assert lines["build"] == f"{SPACE}/one is in service: 140 images in 7 shards"
+    assert lines["recall"].startswith("1.000 at 10 in the worst shard (0, ")
+    assert lines["failures"].startswith("4 photos left out; why: ")
+    assert lines["report"] == f"{made.root.name}/reports/latest.html"
+    program, search, photo, flag, root = shlex.split(lines["try"])
+    assert (search, flag, root) == ("search", "--root", str(made.root))
+    assert Path(photo).is_file()
+    assert not Path(photo).is_absolute()
+    assert Path(program).name == "likeness"
+
+
+def test_summary_of_a_clean_run_names_no_failures(made: Made) -> None:
+    facts = {"ingest": {"rejected": 0}, "extract": {"standing_failures": 0}}
+    assert "failures" not in reports.summary(facts, made.settings, made.manifest)
+
+
+def test_summary_gives_the_terminal_nothing_to_obey(made: Made) -> None:
+    low = made.manifest.shards[NAMES.index(NAMES[-1])].model_copy(
+        update={"category": NAMES[-1], "recall": Recall(k=10, queries=64, value=0.5)}
+    )
+    told = reports.summary(FACTS, made.settings, made.manifest.model_copy(update={"shards": [low]}))
+    assert "\x1b" not in told
+    assert "0.500 at 10 in the worst shard" in told
+    assert "a?[31mred" in told
+
+
+def test_search_command_without_a_photo_at_hand(tmp_path: Path) -> None:
+    made = Made(tmp_path, names=("dress",), each=3)
+    for photo in (tmp_path / "photos").iterdir():
+        photo.unlink()
+    assert " PHOTO " in terminal.search_command(made.settings, made.manifest)
+    made.file(0, "arrow").unlink()
+    assert " PHOTO " in terminal.search_command(made.settings, made.manifest)
+
+
+def test_search_command_names_weights_of_its_own(made: Made) -> None:
+    given = Settings(root=str(made.root), extract={"weights": "/w/my weights.safetensors"})  # type: ignore[arg-type]
+    words = shlex.split(terminal.search_command(given, made.manifest))
+    assert words[-2:] == ["--set", "extract.weights=/w/my weights.safetensors"]
+
+
+def test_program_is_named_so_that_a_shell_finds_it(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / ".venv" / "bin" / "likeness"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/bin")
+    assert terminal.search_command(made.settings, made.manifest).startswith(".venv/bin/likeness search ")
+    monkeypatch.setenv("PATH", f"/bin:{program.parent}")
+    assert terminal.search_command(made.settings, made.manifest).startswith("likeness search ")
+
+
+def test_places_are_shown_as_people_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert terminal.shown(f"file://{tmp_path}/a b") == "a b"
+    assert terminal.shown("file:///elsewhere/a") == "/elsewhere/a"
+    assert terminal.shown("hdfs://host/a") == "hdfs://host/a"
