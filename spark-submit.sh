@@ -95,6 +95,11 @@ fi
 export SPARK_HOME PYSPARK_PYTHON=$python PYSPARK_DRIVER_PYTHON=$python
 export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$root/deploy/conf}
 
+# The JVM stands between the job and a terminal: the job is told that there is one, and how wide.
+if [[ -t 1 ]]; then
+  export LIKENESS_TERMINAL=1 COLUMNS=${COLUMNS:-$(tput cols 2> /dev/null || echo 80)}
+fi
+
 # The JVM warns of a module that Spark's own options ask for: nothing a user could do about it.
 quiet() { trap '' INT TERM && exec grep -v --line-buffered '^WARNING: Using incubator modules' >&2; }
 exec "$SPARK_HOME/bin/spark-submit" "${defaults[@]}" ${options[@]+"${options[@]}"} "${program[@]}" 2> >(quiet)

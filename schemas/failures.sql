@@ -1,7 +1,7 @@
 CREATE TABLE IF NOT EXISTS likeness.failures (
-  what STRING NOT NULL COMMENT 'uri (ingest) or image_id (extract)',
-  stage STRING NOT NULL COMMENT 'ingest or extract',
-  space STRING NOT NULL COMMENT 'feature space, empty for ingest',
+  what STRING NOT NULL COMMENT 'catalogue row (list), uri (list, ingest) or image_id (extract)',
+  stage STRING NOT NULL COMMENT 'list, ingest or extract',
+  space STRING NOT NULL COMMENT 'feature space, empty but for extract',
   reason STRING NOT NULL COMMENT 'short code',
   detail STRING NOT NULL COMMENT 'in words',
   attempts INT NOT NULL COMMENT 'how often it was tried',

@@ -1,7 +1,7 @@
 CREATE TABLE IF NOT EXISTS likeness.runs (
   run_id STRING NOT NULL COMMENT 'start time and process',
   job STRING NOT NULL COMMENT 'nightly or a stage',
-  status STRING NOT NULL COMMENT 'running, done, refused or failed',
+  status STRING NOT NULL COMMENT 'done, refused, failed or killed',
   started TIMESTAMP NOT NULL COMMENT 'when it began',
   ended TIMESTAMP COMMENT 'when it ended',
   space STRING COMMENT 'feature space',

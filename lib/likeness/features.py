@@ -3,12 +3,14 @@
 No Spark, no storage: the extraction job and the query encoder both run this.
 """
 
-import itertools
+import threading
+import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -42,31 +44,37 @@ class Extractor:
     def __init__(self, space: Space, runtime: Runtime, settings: Extract, limits: Limits) -> None:
         self._space, self._runtime, self._settings, self._limits = space, runtime, settings, limits
         self._how = registry()[space.backbone].preprocessing
-        self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        self._pool = _Pool(settings.decode_threads)
 
     def run(self, photos: Iterable[tuple[str, bytes]]) -> Iterator[Extracted]:
         """Yields a batch as soon as it is full; the order of the photos is kept.
 
         A photo that fails, takes too long or gives a vector that is not finite is in `failures`.
         """
-        pixels = self._how.crop**2 * 3
-        ahead = max(2, min(4 * self._settings.batch_size, self._settings.queue_bytes // pixels))
         waiting: deque[_Waiting] = deque()
         images: list[np.ndarray] = []
         batch = Extracted()
-        for photo in itertools.chain(photos, itertools.repeat(None)):
-            if photo is not None:
-                waiting.append(_Waiting(*photo, self._pool.submit(self._prepare, photo[1])))
-                if len(waiting) < ahead:
-                    continue
-            elif not waiting:
-                break
+        for _ in self._ahead(photos, waiting):
             self._take(waiting, batch, images)
             if len(images) == self._settings.batch_size:
                 yield self._forward(batch, images)
                 batch, images = Extracted(), []
         if images or batch.failures:
             yield self._forward(batch, images)
+
+    def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting]) -> Iterator[None]:
+        """Begins to decode photos, and yields whenever the first of those waiting must be taken."""
+        for key, data in photos:
+            waiting.append(_Waiting(key, data, self._pool.submit(self._prepare, data)))
+            while len(waiting) > 1 and self._full(waiting):
+                yield
+        while waiting:
+            yield
+
+    def _full(self, waiting: deque[_Waiting]) -> bool:
+        """Four batches, or `queue_bytes` of photos as they came and decoded."""
+        held = sum(len(item.data) for item in waiting) + len(waiting) * self._how.crop**2 * 3
+        return len(waiting) >= 4 * self._settings.batch_size or held > self._settings.queue_bytes
 
     def one(self, data: bytes) -> np.ndarray:
         """The vector of one photo, float32 (dim,).
@@ -96,10 +104,9 @@ class Extractor:
 
     def _renew_pool(self, waiting: deque[_Waiting]) -> None:
         """A thread cannot be killed: leaves the stuck one behind and gives the others' work to new ones."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = ThreadPoolExecutor(self._settings.decode_threads, thread_name_prefix="decode")
+        self._pool = _Pool(self._settings.decode_threads)
         for item in waiting:
-            if item.future.cancelled():
+            if item.future.cancel():
                 item.future = self._pool.submit(self._prepare, item.data)
 
     def _forward(self, batch: Extracted, images: list[np.ndarray]) -> Extracted:
@@ -112,3 +119,48 @@ class Extractor:
         batch.keys = [key for key, good in zip(batch.keys, finite, strict=True) if good]
         batch.vectors = vectors[finite]
         return batch
+
+
+@dataclass
+class _Job:
+    """One call that a thread of the pool makes."""
+
+    call: Callable[[bytes], np.ndarray]
+    data: bytes
+    future: "Future[np.ndarray]" = field(default_factory=Future)
+
+    def run(self) -> None:
+        if self.future.set_running_or_notify_cancel():
+            try:
+                self.future.set_result(self.call(self.data))
+            except BaseException as error:  # the one who waits for it gets it
+                self.future.set_exception(error)
+
+
+class _Pool:
+    """Decoder threads that end with the pool; one that is stuck does not keep the process from ending.
+
+    concurrent.futures' own threads would: they are joined at exit.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        for _ in range(threads):
+            threading.Thread(target=_work, args=(self._jobs,), name="decode", daemon=True).start()
+        weakref.finalize(self, _end, self._jobs, threads)
+
+    def submit(self, call: Callable[[bytes], np.ndarray], data: bytes) -> "Future[np.ndarray]":
+        job = _Job(call, data)
+        self._jobs.put(job)
+        return job.future
+
+
+def _work(jobs: "SimpleQueue[_Job | None]") -> None:
+    while (job := jobs.get()) is not None:
+        job.run()
+        del job  # it would keep the pool alive while the thread waits
+
+
+def _end(jobs: "SimpleQueue[_Job | None]", threads: int) -> None:
+    for _ in range(threads):
+        jobs.put(None)

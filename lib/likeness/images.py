@@ -45,8 +45,8 @@ class Header:
 class Preprocessing:
     """How a decoded photo becomes the network's input; a part of the feature space.
 
-    The shorter side is resized to `resize` pixels, then the centre `crop` x `crop` is cut out, pixel for
-    pixel as torchvision's Resize and CenterCrop; `(pixel / scale - mean) / std` is applied inside the network.
+    The shorter side is resized to `resize` pixels, then the centre `crop` x `crop` is cut out, as torchvision's
+    Resize and CenterCrop do; `(pixel / scale - mean) / std` is applied inside the network.
     """
 
     resize: int

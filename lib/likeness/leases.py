@@ -6,11 +6,13 @@ creation of the next generation, so of two takers one wins, and a holder that lo
 
 import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,7 @@ from likeness.errors import ServiceError
 
 HEARTBEAT_S = 10.0
 EXPIRY_S = 60.0
+_NEEDED = {"run_id", "host", "pid", "born", "token", "state", "beat"}
 
 
 class Lease:
@@ -43,6 +46,16 @@ class Lease:
         self._beat = threading.Thread(target=self._heartbeat, name=f"lease-{name}", daemon=True)
 
     def __enter__(self) -> "Lease":
+        try:
+            self._take()
+        except OSError as error:
+            raise ServiceError(
+                f"the lease {self._name} in {self._folder} cannot be taken: {error}; name a root that can be written"
+            ) from None
+        self._beat.start()
+        return self
+
+    def _take(self) -> None:
         before, holder = self._latest()
         if holder and _alive(holder):
             raise ServiceError(
@@ -58,8 +71,6 @@ class Lease:
         self.check()
         for generation in range(max(1, before - 3), self._generation):
             self._files.delete(self._path(generation))
-        self._beat.start()
-        return self
 
     def check(self) -> None:
         """Called before each commit.
@@ -76,31 +87,34 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._beat.join()
-        latest, _ = self._latest()
-        if latest == self._generation:
-            self._files.write(self._path(self._generation), self._state("released"))
+        with suppress(OSError, ServiceError):  # what cannot be given back ends with this process
+            if self._latest()[0] == self._generation:
+                self._files.write(self._path(self._generation), self._state("released"))
 
     def _heartbeat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             try:
                 if self._latest()[0] == self._generation:
                     self._files.write(self._path(self._generation), self._state("held"))
-            except OSError:
+            except (OSError, ServiceError):
                 continue  # the next beat may reach the store; if none does, the lease expires
 
     def _latest(self) -> tuple[int, dict[str, Any] | None]:
-        generations = [
-            int(name.split(".")[-2])
-            for name in self._files.names(self._folder)
-            if name.startswith(f"{self._name}.") and name.endswith(".json")
-        ]
+        pattern = re.compile(rf"{re.escape(self._name)}\.([0-9]+)\.json")
+        generations = [int(match[1]) for name in self._files.names(self._folder) if (match := pattern.fullmatch(name))]
         if not generations:
             return 0, None
         latest = max(generations)
+        path = self._path(latest)
         try:
-            return latest, json.loads(self._files.read(self._path(latest)))
+            holder = json.loads(self._files.read(path))
         except FileNotFoundError:  # replaced by a younger one since it was listed
             return self._latest()
+        except ValueError:
+            holder = None
+        if not isinstance(holder, dict) or not holder.keys() >= _NEEDED:
+            raise ServiceError(f"the lease {path} is damaged; if no run is at work on this root, delete it")
+        return latest, holder
 
     def _path(self, generation: int) -> str:
         return uris.join(self._folder, f"{self._name}.{generation}.json")

@@ -5,7 +5,6 @@ rename, so a reader sees one chain or the other.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, Literal
@@ -52,6 +51,13 @@ class Shard(_Frozen):
     ids: File
 
 
+class _Chain(_Frozen):
+    """The content of CURRENT."""
+
+    current: str
+    previous: Sequence[str]
+
+
 class Manifest(_Frozen):
     """What a build holds, what it was made from, and the recall it reached."""
 
@@ -94,11 +100,11 @@ class Builds:
         """Published builds as `space/build`, the one in service first; empty before the first publish."""
         uri = uris.join(self.folder, CURRENT)
         try:
-            content = json.loads(self._files.read(uri))
-            return [content["current"], *content["previous"]]
+            chain = _Chain.model_validate_json(self._files.read(uri))
+            return [chain.current, *chain.previous]
         except FileNotFoundError:
             return []
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             raise DataError(f"{uri} is damaged; write it anew with `likeness rollback --to BUILD`") from None
 
     def current(self) -> Manifest | None:
@@ -156,6 +162,7 @@ class Builds:
         space = uris.join(self.folder, manifest.space)
         for build in self._files.names(space):
             if f"{manifest.space}/{build}" not in chain and build < manifest.build:
+                self._files.delete(uris.join(space, build, MANIFEST))  # first: half a build is none
                 self._files.delete(uris.join(space, build))
 
     def rollback(self, to: str = "") -> tuple[str | None, str]:
@@ -192,13 +199,16 @@ class Builds:
                 except FileNotFoundError:
                     found.append(f"{uri} is missing")
                     continue
+                except OSError as error:
+                    found.append(f"{uri} cannot be read: {error}")
+                    continue
                 if checksum != file.sha256:
                     found.append(f"{uri} has checksum {checksum[:12]}, the manifest says {file.sha256[:12]}")
         return found
 
     def _point(self, chain: Sequence[str]) -> None:
-        content = {"current": chain[0], "previous": list(chain[1:])}
-        self._files.write(uris.join(self.folder, CURRENT), json.dumps(content, indent=2).encode() + b"\n")
+        content = _Chain(current=chain[0], previous=chain[1:]).model_dump_json(indent=2)
+        self._files.write(uris.join(self.folder, CURRENT), content.encode() + b"\n")
 
 
 def checksum_of(file: BinaryIO) -> str:

@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, plain lines elsewhere.   [rich]"""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ class Reporter:
     """Speaks on standard error, so that standard output stays a program's."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        # under spark-submit the JVM stands between this process and the terminal; the wrapper says there is one
+        terminal = True if os.environ.get("LIKENESS_TERMINAL") else None
+        self._console = Console(stderr=True, highlight=False, force_terminal=terminal)
 
     def say(self, text: str) -> None:
         """One line."""

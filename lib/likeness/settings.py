@@ -6,13 +6,20 @@ nearest known spelling.
 
 import datetime
 import difflib
+import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from likeness.errors import UsageError
 
@@ -39,14 +46,14 @@ class Limits(_Frozen):
 
     max_bytes: Count = Field(30_000_000, description="a longer file is rejected")
     max_pixels: Count = Field(100_000_000, description="a photo of more pixels is rejected unopened")
-    decode_timeout_s: float = Field(30.0, gt=0, description="a photo that takes longer to decode fails")
+    decode_timeout_s: float = Field(30.0, gt=0, le=86_400, description="a photo that takes longer to decode fails")
 
 
 class Gates(_Frozen):
     """What stops a run before it publishes (exit code 3)."""
 
-    max_failure_rate: Rate = Field(0.05, description="share of this run's photos that may fail")
-    max_withdraw_rate: Rate = Field(0.2, description="share of the active products that a run may withdraw")
+    max_failure_rate: Rate = Field(0.05, description="share of the photos that may stand failed")
+    max_withdraw_rate: Rate = Field(0.2, description="share of the active listings that a run may withdraw")
     min_recall: Rate = Field(0.95, description="recall@k each shard must reach against exact search")
 
 
@@ -142,17 +149,21 @@ def load(
     Raises:
         UsageError: naming every wrong key and value at once.
     """
+    errors: list[str] = []
     given: dict[str, Any] = {}
-    for key, value in [*(flags or {}).items(), *(_assignment(text) for text in assignments)]:
+    for key, value in [*(flags or {}).items(), *_assigned(assignments, errors)]:
         if value is not None:
-            _put(given, key, value)
+            _put(given, key, value, errors)
     from_file = _read_file(config) if config else {}
-    values = _merge(_merge(from_file, EnvSettingsSource(Settings)()), given)
+    values = _merge(_merge(from_file, _environment(errors)), given)
     try:
-        return Settings(**values)
+        settings = Settings(**values)
     except ValidationError as error:
+        errors += _explain(error)
+    if errors:
         where = f" (file {config})" if config else ""
-        raise UsageError(f"settings{where}:\n" + "\n".join(_explain(error))) from None
+        raise UsageError(f"settings{where}:\n" + "\n".join(f"  {line}" for line in errors))
+    return settings
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,29 +176,64 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_file(config: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(config).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(config).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"--config {config}: {error.strerror}; name a TOML file that can be read") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {config} is not TOML: {error}; see deploy/conf/ for examples") from None
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"--set {text!r} is not key=value; write for example --set gates.min_recall=0.9")
+def _environment(errors: list[str]) -> dict[str, Any]:
+    """What LIKENESS_* variables say; a name that can only be a misspelt key is an error, as in a file."""
+    names = {
+        name.upper().removeprefix("LIKENESS_"): name for name in os.environ if name.upper().startswith("LIKENESS_")
+    }
+    for rest, name in names.items():
+        key = rest.lower().replace("__", ".")
+        if key.partition(".")[0] in Settings.model_fields:
+            continue
+        # LIKENESS_JARS and its like are no settings: without a dot only a near miss is refused
+        if "." in key or difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.8):
+            errors.append(f"{name}: unknown key; {_meant(key)}")
     try:
-        return key.strip(), tomllib.loads(f"v = {value}")["v"]
+        return EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        errors.append(f"environment: {error}, which is not JSON; set single keys, as LIKENESS_SOURCE__URI")
+        return {}
+
+
+def _assigned(assignments: Iterable[str], errors: list[str]) -> Iterator[tuple[str, Any]]:
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if equals and key.strip():
+            yield key.strip(), _value(key.strip(), value)
+        else:
+            errors.append(f"--set {text!r} is not key=value; write for example --set gates.min_recall=0.9")
+
+
+def _value(key: str, text: str) -> Any:
+    """TOML where it is TOML; a key whose value is text takes it as typed, so that a folder may be called 2024."""
+    field = known_keys().get(key)
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), value
+        return text
+    return text if field and field.annotation is str and not isinstance(value, str) else value
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
+def _put(tree: dict[str, Any], dotted: str, value: Any, errors: list[str]) -> None:
+    for table in _TEXT_TABLES:
+        if dotted.startswith(f"{table}."):  # its keys have dots of their own
+            *parents, last = *table.split("."), dotted.removeprefix(f"{table}.")
+            value = str(value)
+            break
+    else:
+        *parents, last = dotted.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise UsageError(f"--set {dotted}: {parent} is a value, not a table")
+            errors.append(f"--set {dotted}: {parent} is a value, not a table")
+            return
     tree[last] = value
 
 
@@ -203,15 +249,28 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str,
     return keys
 
 
-def _explain(error: ValidationError) -> list[str]:
-    lines = []
-    known = list(known_keys())
+def _explain(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            meant = f"did you mean {near[0]}?" if near else "`likeness config show` lists the keys"
-            lines.append(f"  {key}: unknown key; {meant}")
+            for name in _leaves(key, item["input"]):
+                yield f"{name}: unknown key; {_meant(name)}"
         else:
-            lines.append(f"  {key} = {item['input']!r}: {item['msg']}")
-    return lines
+            yield f"{key} = {item['input']!r}: {item['msg']}"
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """The keys of an unknown table, so that each gets its nearest spelling."""
+    if not isinstance(value, dict) or not value:
+        yield key
+        return
+    for name, inner in value.items():
+        yield from _leaves(f"{key}.{name}", inner)
+
+
+def _meant(key: str) -> str:
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "`likeness config show` lists the keys"
+
+
+_TEXT_TABLES = tuple(key for key, field in known_keys().items() if field.annotation == dict[str, str])

@@ -166,9 +166,9 @@ FAILURES = Table(
     "The failure ledger: what was rejected or failed and has not succeeded since",
     ("what", "stage", "space"),
     (
-        Column("what", pa.string(), "uri (ingest) or image_id (extract)"),
-        Column("stage", pa.string(), "ingest or extract"),
-        Column("space", pa.string(), "feature space, empty for ingest"),
+        Column("what", pa.string(), "catalogue row (list), uri (list, ingest) or image_id (extract)"),
+        Column("stage", pa.string(), "list, ingest or extract"),
+        Column("space", pa.string(), "feature space, empty but for extract"),
         Column("reason", pa.string(), "short code"),
         Column("detail", pa.string(), "in words"),
         Column("attempts", pa.int32(), "how often it was tried"),
@@ -184,7 +184,7 @@ RUNS = Table(
     (
         Column("run_id", pa.string(), "start time and process"),
         Column("job", pa.string(), "nightly or a stage"),
-        Column("status", pa.string(), "running, done, refused or failed"),
+        Column("status", pa.string(), "done, refused, failed or killed"),
         Column("started", TIMESTAMP, "when it began"),
         Column("ended", TIMESTAMP, "when it ended", nullable=True),
         Column("space", pa.string(), "feature space", nullable=True),

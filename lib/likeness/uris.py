@@ -4,16 +4,21 @@ import re
 from pathlib import Path
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
+_ELSEWHERE = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*:)?[/\\]")
 
 
 def canonical(text: str) -> str:
-    """A path or URI as an absolute URI without a trailing slash; a path is taken from the working folder."""
+    """A path or URI as an absolute URI without a trailing slash; a path is taken from the working folder.
+
+    `..` in a path is resolved: the same folder is one URI, from wherever it was named.
+    """
     if text.startswith("file:"):
         path = re.sub(r"^file:/*", "/", text)
     elif _SCHEME.match(text):
         return text.rstrip("/")
     else:
-        path = str(Path(text).expanduser().absolute())
+        named = Path(text).expanduser().absolute()
+        path = str(named.resolve() if ".." in named.parts else named)
     return "file://" + (re.sub(r"(?<=.)/+$", "", path))
 
 
@@ -40,8 +45,13 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def plain(path: str) -> str:
+    """A relative path without empty and `.` parts: one spelling a file."""
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
 def inside(path: str) -> bool:
     """Whether a relative path from a catalogue or an archive stays below the folder it is taken from."""
-    if not path or "\0" in path or _SCHEME.match(path) or path.startswith(("/", "\\")):
+    if not path or "\0" in path or _ELSEWHERE.match(path):
         return False
     return ".." not in path.replace("\\", "/").split("/")

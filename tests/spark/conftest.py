@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from likeness import settings
 from likeness.settings import Settings
 from likeness.spark import jobs

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
 from likeness import stores
 from likeness.backbones import resolve
 from likeness.features import Extractor
@@ -184,14 +185,16 @@ def test_a_query_of_another_space_is_refused(configure, tmp_path):
     given = configure(take(tmp_path / "photos", "hat"))
     run(given)
     manifest, root = _root(given)
-    with pytest.raises(SpaceMismatch, match="alexnet.fc6@00000000"):
+    with pytest.raises(SpaceMismatch, match=r"alexnet\.fc6@00000000"):
         root.search(np.zeros(manifest.dim, np.float32), "alexnet.fc6@00000000", 3)
 
 
-def test_scores_are_cosines(rng=np.random.default_rng(1)):
+def test_scores_are_cosines():
+    rng = np.random.default_rng(1)
     queries, rows = rng.normal(size=(3, 8)), rng.normal(size=(5, 8))
     expected = [[q @ r / np.sqrt(q @ q) / np.sqrt(r @ r) for r in rows] for q in queries]
-    assert np.allclose(exact_scores(prepared(queries, "cosine"), prepared(rows, "cosine"), "cosine"), expected, atol=1e-6)
+    scores = exact_scores(prepared(queries, "cosine"), prepared(rows, "cosine"), "cosine")
+    assert np.allclose(scores, expected, atol=1e-6)
 
 
 def test_report_is_written(configure, tmp_path):

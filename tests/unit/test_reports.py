@@ -217,7 +217,7 @@ def test_identities_of_a_stage_that_counted_nothing_are_open() -> None:
 
 def test_nothing_changed_is_said(made: Made) -> None:
     facts = FACTS | {"index": {"built": 0, "seconds": 0.01}}
-    assert "did not change: build one stays in service with 140 images" in figures.sentence(facts, made.manifest)
+    assert "did not change: build one stays in service with 140 images" in figures.sentence(facts, made.manifest, made.manifest.path)
     assert "stays in service" in reports.summary(facts, made.settings, made.manifest)
 
 
@@ -284,7 +284,7 @@ def test_examples_of_failures_are_bounded() -> None:
 
 
 def test_settings_that_differ_and_no_passwords(made: Made) -> None:
-    given = {"root": "var", "keyed": {"uri": "hbase://me:secret@host/t"}, "gates": {"min_recall": 0.9}}
+    given: dict[str, Any] = {"root": "var", "keyed": {"uri": "hbase://me:secret@host/t"}, "gates": {"min_recall": 0.9}}
     given["warehouse"] = {"options": {"s3.secret-access-key": "secret"}}
     rows = {row["key"]: row for row in figures.settings_rows(Settings(**given))}
     assert {key for key, row in rows.items() if row["differs"]} == {
@@ -432,7 +432,7 @@ def test_search_command_without_a_photo_at_hand(tmp_path: Path) -> None:
 
 
 def test_search_command_names_weights_of_its_own(made: Made) -> None:
-    given = Settings(root=str(made.root), extract={"weights": "/w/my weights.safetensors"})  # type: ignore[arg-type]
+    given = Settings(root=str(made.root), extract={"weights": "/w/my weights.safetensors"})
     words = shlex.split(terminal.search_command(given, made.manifest))
     assert words[-2:] == ["--set", "extract.weights=/w/my weights.safetensors"]
 

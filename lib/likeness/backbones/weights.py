@@ -1,6 +1,7 @@
 """Weights files: path in, checked state dict out. Never unpickles code.   [torch, safetensors]"""
 
 import os
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ from likeness.errors import ServiceError, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+_TORCHVISION = "https://download.pytorch.org/models"
+_REACHED_S = 10.0
 
 
 def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
@@ -19,7 +23,7 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
     try:
         model.load_state_dict(_read(path))
     except Exception as error:
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
             f"weights file {path} does not fit {type(model).__name__}: {first}; "
             "name a safetensors file or a torch state dict of this network"
@@ -50,9 +54,10 @@ def torchvision_file(filename: str) -> Path:
         return path
     import torch
 
-    address = f"https://download.pytorch.org/models/{filename}"
+    address = f"{_TORCHVISION}/{filename}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(address, timeout=_REACHED_S):  # torch's own download would wait for ever
+            path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(path), hash_prefix=_hash_prefix(filename), progress=False)
     except Exception as error:
         raise ServiceError(

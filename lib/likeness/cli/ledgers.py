@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic_core import PydanticUndefined
 
 from likeness import settings as settings_module
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
@@ -108,7 +107,7 @@ def show_config(
         value: Any = given
         for part in key.split("."):
             value = value[part]
-        default = field.get_default(call_default_factory=True) if field.default is PydanticUndefined else field.default
+        default = field.get_default(call_default_factory=True)
         rows.append({"key": key, "value": value, "default": default, "meaning": field.description})
     if as_json:
         show_json(rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from likeness import stores, uris
 from likeness.errors import DataError
@@ -88,13 +89,16 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
 def audit(index: faiss.Index, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int) -> Recall:
     """Recall@k of an index against exact search over the same prepared vectors, float32 (n, dim).
 
-    The queries are held out: midpoints of random pairs, in the distribution of the rows but none of them.
+    The queries are held out: midpoints of random pairs, in the distribution of the rows but (of two or more)
+    none of them.
     A row as near as the k-th nearest (to 1e-5) counts as found, so that ties are not held against the index.
     """
     rows = len(keys)
     k = min(settings.audit_k, rows)
-    pairs = np.random.default_rng(seed).integers(0, rows, size=(settings.audit_queries, 2))
-    middle = (vectors[pairs[:, 0]] + vectors[pairs[:, 1]]) / 2
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, rows, settings.audit_queries)
+    other = (first + rng.integers(1, max(2, rows), settings.audit_queries)) % rows
+    middle = (vectors[first] + vectors[other]) / 2
     queries = metrics.prepared(middle, settings.metric)
     _, found = index.search(queries, k)
     best = np.full((len(queries), k), -np.inf, np.float32)
@@ -117,8 +121,10 @@ def _spool(batches: Iterable[pa.RecordBatch], order: Order, folder: Path) -> tup
         for batch in batches:
             lists = batch.column("vector")
             flat = np.asarray(lists.flatten(), np.float32)
-            if len(flat) != len(lists) * order.dim:
-                raise DataError(f"a vector of {order.space} has not {order.dim} values; the features table is damaged")
+            if not pc.all(pc.equal(pc.list_value_length(lists), order.dim)).as_py() or not np.isfinite(flat).all():
+                raise DataError(
+                    f"a vector of {order.space} has not {order.dim} finite values; the features table is damaged"
+                )
             file.write(metrics.prepared(flat.reshape(-1, order.dim), order.settings.metric).tobytes())
             image_ids = batch.column("image_id")
             ids = pa.array([faiss_id(key) for key in image_ids.to_pylist()], pa.int64())

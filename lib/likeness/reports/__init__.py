@@ -20,13 +20,13 @@ from likeness.warehouse import Warehouse
 _LEDGER = ("what", "stage", "space", "reason", "detail", "attempts", "last")
 
 
-def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest) -> str:
+def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None) -> str:
     """Writes ROOT/reports/RUN_ID.html, and the same as latest.html.
 
     Args:
         row: the run's row of the `runs` table.
         settings: of the run.
-        manifest: of the build in service.
+        manifest: of the build in service, or of the one that was refused; None if there is neither.
 
     Returns:
         where the report is, for people: a path, or a URI if it is not local.
@@ -36,7 +36,7 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest) -> str
         context(row, settings, manifest)
         | {
             "failures": figures.failures(warehouse.read(FAILURES, _LEDGER)),
-            "samples": samples.draw(Builds(settings.root), manifest, warehouse),
+            "samples": samples.draw(Builds(settings.root), manifest, warehouse) if manifest else None,
             "snapshots": figures.snapshots(
                 json.loads(row["facts"]),
                 {table.name: warehouse.snapshot(table) for table in TABLES if table is not RUNS},
@@ -50,7 +50,7 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest) -> str
     return shown(place)
 
 
-def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest) -> dict[str, Any]:
+def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None) -> dict[str, Any]:
     """What the page says of a run and its build; the tables and the samples are not asked."""
     facts = json.loads(row["facts"])
     ended = row["ended"]
@@ -58,14 +58,14 @@ def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest) -> d
         "run": row,
         "started": figures.moment(row["started"]),
         "took": figures.duration((ended - row["started"]).total_seconds()) if ended else "",
-        "sentence": figures.sentence(facts, manifest),
+        "sentence": figures.sentence(facts, manifest, row["build"]),
         "manifest": manifest,
-        "worst": figures.worst_shard(manifest),
+        "worst": figures.worst_shard(manifest) if manifest else None,
         "identities": figures.identities(facts),
         "stages": figures.stages(facts),
         "reuse": figures.reuse(facts),
-        "categories": figures.categories(manifest),
-        "shards": figures.shards(manifest),
+        "categories": figures.categories(manifest) if manifest else None,
+        "shards": figures.shards(manifest) if manifest else None,
         "settings": figures.settings_rows(settings),
     }
 

@@ -41,13 +41,17 @@ def size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def sentence(facts: Facts, manifest: Manifest) -> str:
-    """What happened, in words."""
+def sentence(facts: Facts, manifest: Manifest | None, in_service: str | None) -> str:
+    """What happened, in words; `in_service` is the path of the build that was put or left in service."""
     ingest, told = facts.get("ingest", {}), ""
     if "listed" in ingest:
         parts = ", ".join(f"{ingest[name]:,} {name}" for name in ("new", "known", "rejected"))
         told = f"{counted(ingest['listed'], 'photo')} listed: {parts}. "
+    if manifest is None:
+        return f"{told}Nothing is published."
     holds = f"{counted(manifest.images, 'image')} in {counted(len(manifest.shards), 'shard')}"
+    if manifest.path != in_service:
+        return f"{told}Build {manifest.build} with {holds} is not published."
     if facts.get("index", {}).get("built") == 0:
         return f"{told}Listings and vectors did not change: build {manifest.build} stays in service with {holds}."
     return f"{told}Build {manifest.build} is in service with {holds}."

@@ -25,9 +25,11 @@ def choose(wanted: str) -> str:
     """`auto` to the runtime this machine is best served with.
 
     Raises:
-        ServiceError: none is installed.
+        ServiceError: none is installed, or not the wanted one.
     """
     if wanted != "auto":
+        if not importlib.util.find_spec(wanted):
+            raise ServiceError(f"extract.runtime = {wanted!r}, which is not installed; install likeness[extract]")
         return wanted
     # asking for the driver's device costs nothing, importing torch costs seconds
     if Path("/dev/nvidia0").exists() and importlib.util.find_spec("torch"):

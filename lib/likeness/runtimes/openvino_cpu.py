@@ -9,23 +9,34 @@ import numpy as np
 import openvino as ov
 
 from likeness.backbones import Space, registry
+from likeness.errors import ServiceError
 
 
 def convert(space: Space, cache: str) -> Path:
     """The network's intermediate representation in the cache, made there if it is missing.
 
     The file appears by rename, and a lock keeps two workers from converting at once.
+
+    Raises:
+        ServiceError: the cache cannot be written.
     """
     folder = Path(cache).expanduser()
     path = folder / f"{space.id}-openvino{ov.__version__.split('-')[0]}.xml"
-    if path.exists():
+    if _whole(path):
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{space.id}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            _convert(space, path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{space.id}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _whole(path):
+                _convert(space, path)
+    except OSError as error:
+        raise ServiceError(f"extract.cache = {cache}: {error}; name a folder that can be written") from None
     return path
+
+
+def _whole(path: Path) -> bool:
+    return path.exists() and path.with_suffix(".bin").exists()
 
 
 def _convert(space: Space, path: Path) -> None:
@@ -60,8 +71,11 @@ class OpenVinoRuntime:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
-        core = ov.Core()
-        self._model = core.compile_model(core.read_model(convert(space, cache)), "CPU", options)
+        core, path = ov.Core(), convert(space, cache)
+        try:
+            self._model = core.compile_model(core.read_model(path), "CPU", options)
+        except RuntimeError as error:
+            raise ServiceError(f"{path} cannot be loaded: {error}; delete it, it is made again") from None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from likeness import stores
@@ -42,27 +43,39 @@ def read(uri: str) -> Iterator[CatalogueRow]:
         raise UsageError(f"catalogue {uri}: unknown kind {suffix}; known: {', '.join(SUFFIXES)}")
     try:
         for number, values in enumerate(readers[suffix](uri), 1):
-            yield values if isinstance(values, CatalogueRow) else _row(number, values)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+            yield values if isinstance(values, CatalogueRow) else row_of(number, values, REQUIRED)
+    except (OSError, csv.Error, ValueError, pa.ArrowException) as error:
         raise UsageError(f"catalogue {uri} cannot be read: {error}; it must be UTF-8 {suffix[1:]}") from None
 
 
-def _row(number: int, values: Mapping[str, Any]) -> CatalogueRow:
+def row_of(number: int, values: Mapping[str, Any], required: Sequence[str]) -> CatalogueRow:
+    """One row from its values by column name; what is neither required nor `active` is an attribute."""
     text = {key: _text(value) for key, value in values.items() if key and value is not None}
-    missing = [name for name in REQUIRED if not text.get(name, "").strip()]
+    missing = [name for name in required if not text.get(name, "").strip()]
     if missing:
         return CatalogueRow(number, error=f"no {' and no '.join(missing)}")
     active = text.pop("active", "").strip().lower()
     if active not in _TRUTH:
         return CatalogueRow(number, error=f"active is {active!r}, not true or false")
-    product_id, image, category = (text.pop(name).strip() for name in REQUIRED)
-    return CatalogueRow(number, product_id, image, category, _TRUTH[active], text)
+    if not encodable("".join([*text, *text.values()])):
+        return CatalogueRow(number, error="half a surrogate pair, which is no text")
+    named = {name: text.pop(name).strip() for name in required}
+    return CatalogueRow(number, **named, active=_TRUTH[active], attributes=text)
+
+
+def encodable(text: str) -> bool:
+    """Whether text is text: a file name's undecodable bytes and half a surrogate pair are not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, bool | dict | list):
+        return json.dumps(value, ensure_ascii=False, default=_text)
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _csv(uri: str) -> Iterator[dict[str, Any] | CatalogueRow]:
@@ -82,7 +95,7 @@ def _json_lines(uri: str) -> Iterator[dict[str, Any] | CatalogueRow]:
         for number, line in enumerate((line for line in file if line.strip()), 1):
             try:
                 values = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield CatalogueRow(number, error=f"not JSON: {error}")
                 continue
             yield values if isinstance(values, dict) else CatalogueRow(number, error="not a JSON object")

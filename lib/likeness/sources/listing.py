@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from likeness import stores, uris
 from likeness.errors import UsageError
-from likeness.images import SUFFIXES, BadImage
+from likeness.images import SUFFIXES
 from likeness.settings import Source
 from likeness.sources import catalogues, packed
-from likeness.sources.packed import Found
+from likeness.sources.packed import Aside, Found
 from likeness.stores import Files
 
 ITEM = pa.schema(
@@ -33,19 +33,14 @@ ITEM = pa.schema(
 UNCATEGORISED = "uncategorised"
 _CALTECH = re.compile(r"^\d{3}\.(?=.)")
 _CATALOGUE_NAMES = tuple(f"catalogue{suffix}" for suffix in catalogues.SUFFIXES)
+_COMPRESSED = "a compressed tar cannot be read by place; unpack it to a plain .tar"
 
 
 @dataclass
-class Listing:
-    """What a source holds.
+class Listing(Aside):
+    """What a source holds, and what was put aside; `unlisted` counts photos that the catalogue does not name."""
 
-    `rejected` are (what, why) pairs for the ledger; `ignored` counts files that are no photos, `unlisted`
-    photos that the catalogue does not name.
-    """
-
-    items: pa.Table
-    rejected: list[tuple[str, BadImage]] = field(default_factory=list)
-    ignored: int = 0
+    items: pa.Table = field(default_factory=ITEM.empty_table)
     unlisted: int = 0
 
 
@@ -53,50 +48,71 @@ def read_listing(source: Source) -> Listing:
     """Lists a source.
 
     Raises:
-        UsageError: the source or its catalogue is not there or not readable.
+        UsageError: the source or its catalogue is not there or not readable, or it is a compressed tar.
     """
     root = uris.canonical(source.uri)
     files = stores.files(root)
+    if packed.is_compressed(root):
+        raise UsageError(f"--source {source.uri}: {_COMPRESSED}")
     if not files.exists(root):
         raise UsageError(f"--source {source.uri}: no such file or folder; name a folder, .tar or .parquet")
-    listing = Listing(pa.table({name: [] for name in ITEM.names}, schema=ITEM))
-    found = _find(files, root, listing)
-    catalogue = _catalogue_uri(files, root, source.catalogue)
-    rows = _from_catalogue(catalogue, root, found, listing) if catalogue else _from_folders(found, listing)
+    listing = Listing()
+    try:
+        catalogue = _catalogue_uri(files, root, source.catalogue)
+        found = _find(files, root, catalogue, listing)
+    except OSError as error:  # a part that cannot be listed must not look as if it were empty
+        raise UsageError(f"--source {source.uri} cannot be listed: {error}; make it readable") from None
+    rows = _from_catalogue(catalogue, root, found, listing) if catalogue else _from_folders(found)
     listing.items = pa.Table.from_pylist(list(rows), schema=ITEM)
     return listing
 
 
-def _find(files: Files, root: str, listing: Listing) -> dict[str, Found]:
+def _find(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str, Found]:
     """Every photo of the source by its path relative to the root (`x.tar!/member` inside a tar)."""
     found: dict[str, Found] = {}
-    if packed.is_packed(root):
-        for member in packed.members(files, files.stat(root), listing.rejected):
-            found[member.uri.removeprefix(f"{root}!/")] = member
+    if packed.is_packed(root) and not files.names(root):  # Spark writes folders called x.parquet
+        for member in packed.members(files, files.stat(root), listing):
+            _add(found, member.uri.removeprefix(f"{root}!/"), member, listing)
         return found
     for entry in files.walk(root):
         path = entry.uri.removeprefix(f"{root}/")
-        if not _encodable(path):
+        archive = packed.is_packed(path) and path not in _CATALOGUE_NAMES
+        if entry.uri == catalogue:
+            continue
+        if not (archive or packed.is_compressed(path) or path.lower().endswith(tuple(SUFFIXES))):
+            listing.ignored += 1
+        elif not catalogues.encodable(path):
             shown = path.encode("utf-8", "backslashreplace").decode()
-            listing.rejected.append((f"{root}/{shown}", BadImage("name_not_utf8", "rename the file")))
-        elif packed.is_packed(path) and path not in _CATALOGUE_NAMES:
-            for member in packed.members(files, entry, listing.rejected):
-                found[member.uri.removeprefix(f"{root}/")] = member
-        elif not path.lower().endswith(tuple(SUFFIXES)):
-            listing.ignored += path not in _CATALOGUE_NAMES
+            listing.reject(f"{root}/{shown}", "name_not_utf8", "rename the file")
         elif entry.leaves:
-            listing.rejected.append((entry.uri, BadImage("outside_source", "a link that leaves the source")))
+            listing.reject(entry.uri, "outside_source", "a link that leaves the source")
+        elif packed.is_compressed(path):
+            listing.reject(entry.uri, "compressed", _COMPRESSED)
+        elif archive:
+            for member in packed.members(files, entry, listing):
+                _add(found, member.uri.removeprefix(f"{root}/"), member, listing)
         else:
             found[path] = Found(entry.uri, entry.length, entry.mtime)
     return found
 
 
-def _from_folders(found: dict[str, Found], listing: Listing) -> Iterator[dict[str, object]]:
+def _add(found: dict[str, Found], path: str, member: Found, listing: Listing) -> None:
+    """A name that is twice in a tar stands for the later one, as when it is unpacked."""
+    listing.ignored += path in found
+    found[path] = member
+
+
+def _from_folders(found: dict[str, Found]) -> Iterator[dict[str, object]]:
     for path, photo in found.items():
-        inner = path.rpartition("!/")[2]
-        folder = inner.rpartition("/")[0].rpartition("/")[2]
+        inner = photo.uri.removeprefix(f"{photo.container}!/") if photo.container else path
+        folder = _parent(inner) or _parent(path.removesuffix(f"!/{inner}"))
         category = photo.category or _CALTECH.sub("", folder) or UNCATEGORISED
-        yield _row(photo, photo.product_id or path, category, photo.attributes, True)
+        yield _row(photo, photo.product_id or path, category, photo.attributes, photo.active)
+
+
+def _parent(path: str) -> str:
+    """The name of the folder that a file lies in; empty at the top."""
+    return uris.plain(path).rpartition("/")[0].rpartition("/")[2]
 
 
 def _from_catalogue(
@@ -107,17 +123,17 @@ def _from_catalogue(
     for row in catalogues.read(catalogue):
         what = f"{catalogue}#{row.number}"
         if row.error:
-            listing.rejected.append((what, BadImage("bad_row", row.error)))
+            listing.reject(what, "bad_row", row.error)
             continue
         if not uris.inside(row.image):
             detail = f"image {row.image!r} leaves the source; only relative paths inside it are opened"
-            listing.rejected.append((what, BadImage("outside_source", detail)))
+            listing.reject(what, "outside_source", detail)
             continue
-        path = re.sub(r"/+", "/", row.image.replace("/./", "/").removeprefix("./"))
+        path = uris.plain(row.image)
         photo = found.get(path)
         if photo is None:
             detail = f"image {row.image!r} of product {row.product_id!r} is not in {root}"
-            listing.rejected.append((what, BadImage("missing_file", detail)))
+            listing.reject(what, "missing_file", detail)
             continue
         used.add(path)
         facts = (row.category, row.attributes, row.active)
@@ -125,7 +141,7 @@ def _from_catalogue(
         if before is not facts:
             if before != facts:
                 detail = f"product {row.product_id!r} shows {row.image!r} twice with other facts; the first row stands"
-                listing.rejected.append((what, BadImage("conflicting_row", detail)))
+                listing.reject(what, "conflicting_row", detail)
             continue
         yield _row(photo, row.product_id, row.category, row.attributes, row.active)
     listing.unlisted = len(found) - len(used)
@@ -151,15 +167,5 @@ def _catalogue_uri(files: Files, root: str, named: str) -> str:
         if not stores.files(uri).exists(uri):
             raise UsageError(f"--catalogue {named}: no such file; name a CSV, JSON lines or Parquet file")
         return uri
-    if packed.is_packed(root):
-        return ""
     here = files.names(root)
     return next((uris.join(root, name) for name in _CATALOGUE_NAMES if name in here), "")
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from likeness import stores, uris
-from likeness.errors import UsageError
 from likeness.images import SUFFIXES, BadImage
 from likeness.settings import Limits
+from likeness.sources.catalogues import row_of
 from likeness.stores import FileEntry, Files
+
+_ROW_NEEDS = ("product_id", "category")
 
 
 @dataclass(frozen=True)
@@ -30,72 +32,85 @@ class Found:
     position: int = 0
     product_id: str = ""
     category: str = ""
+    active: bool = True
     attributes: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class Aside:
+    """What is not listed: `rejected` are (what, why) pairs for the ledger, `ignored` counts what is no photo."""
+
+    rejected: list[tuple[str, BadImage]] = field(default_factory=list)
+    ignored: int = 0
+
+    def reject(self, what: str, reason: str, detail: str) -> None:
+        """Adds a row for the ledger."""
+        self.rejected.append((what, BadImage(reason, detail)))
+
+
 def is_packed(path: str) -> bool:
-    """Whether a path names a packed file.
-
-    Raises:
-        UsageError: a compressed tar, which cannot be read by place.
-    """
-    lower = path.lower()
-    if lower.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-        raise UsageError(f"{path} is a compressed tar, which cannot be read by place; unpack it to a plain .tar")
-    return lower.endswith((".tar", ".parquet"))
+    """Whether a path names a packed file that can be read by place."""
+    return path.lower().endswith((".tar", ".parquet"))
 
 
-def members(files: Files, entry: FileEntry, rejected: list[tuple[str, BadImage]]) -> Iterator[Found]:
-    """The photos of one packed file; what cannot be used is added to `rejected`."""
+def is_compressed(path: str) -> bool:
+    """Whether a path names a compressed tar, which cannot be read by place."""
+    return path.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"))
+
+
+def members(files: Files, entry: FileEntry, aside: Aside) -> Iterator[Found]:
+    """The photos of one packed file; what cannot be used is put aside."""
     list_members = _tar_members if entry.uri.lower().endswith(".tar") else _parquet_rows
     try:
         with files.open(entry.uri) as file:
-            yield from list_members(file, entry, rejected)
-    except (tarfile.TarError, pa.ArrowException, OSError, EOFError) as error:
-        rejected.append((entry.uri, BadImage("broken_archive", str(error))))
+            yield from list_members(file, entry, aside)
+    except (tarfile.TarError, pa.ArrowException, OSError, EOFError, ValueError) as error:
+        aside.reject(entry.uri, "broken_archive", str(error))
 
 
-def _tar_members(file: BinaryIO, entry: FileEntry, rejected: list[tuple[str, BadImage]]) -> Iterator[Found]:
+def _tar_members(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[Found]:
     with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
         for member in tar:
-            uri = f"{entry.uri}!/{member.name.removeprefix('./')}"
-            if member.isdir() or not member.name.lower().endswith(tuple(SUFFIXES)):
+            uri = f"{entry.uri}!/{uris.plain(member.name)}"
+            if member.isdir():
                 continue
-            if not uris.inside(member.name):
-                rejected.append((uri, BadImage("outside_source", f"member {member.name!r} leaves the tar")))
-            elif not member.isfile():
-                rejected.append((uri, BadImage("not_a_file", "a link or device in a tar is not followed")))
+            if not member.name.lower().endswith(tuple(SUFFIXES)):
+                aside.ignored += 1
+            elif not uris.inside(member.name):
+                aside.reject(uri, "outside_source", f"member {member.name!r} leaves the tar")
+            elif not member.isfile() or member.issparse():
+                aside.reject(uri, "not_a_file", "a link, a device or a sparse file in a tar is not read")
             else:
                 yield Found(uri, member.size, entry.mtime, entry.uri, member.offset_data)
+        # tarfile takes a torn header for the end; the true end is a block of zeros
+        file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"broken at byte {tar.offset}; what comes before is listed")
 
 
-def _parquet_rows(file: BinaryIO, entry: FileEntry, rejected: list[tuple[str, BadImage]]) -> Iterator[Found]:
+def _parquet_rows(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[Found]:
     table = pq.ParquetFile(file)
     names = table.schema_arrow.names
     photo = _bytes_column(table.schema_arrow)
-    missing = [name for name in ("product_id", "category") if name not in names]
-    if not photo or missing:
+    if not photo or any(name not in names for name in _ROW_NEEDS):
         wanted = "product_id, category and a binary column bytes or image"
-        rejected.append((entry.uri, BadImage("broken_archive", f"has {', '.join(names)}; needs {wanted}")))
+        aside.reject(entry.uri, "broken_archive", f"has {', '.join(names)}; needs {wanted}")
         return
-    row = 0
+    number = 0
     for batch in table.iter_batches(columns=[name for name in names if name != photo]):
         for values in batch.to_pylist():
-            product_id, category = values.pop("product_id"), values.pop("category")
-            uri = f"{entry.uri}!/{row}"
-            if product_id and category:
-                facts = {key: str(value) for key, value in values.items() if value is not None}
-                yield Found(uri, entry.length, entry.mtime, entry.uri, row, str(product_id), str(category), facts)
+            row, uri = row_of(number, values, _ROW_NEEDS), f"{entry.uri}!/{number}"
+            if row.error:
+                aside.reject(uri, "bad_row", row.error)
             else:
-                rejected.append((uri, BadImage("bad_row", "no product_id or no category")))
-            row += 1
+                facts = (row.product_id, row.category, row.active, row.attributes)
+                yield Found(uri, entry.length, entry.mtime, entry.uri, number, *facts)
+            number += 1
 
 
 def _bytes_column(schema: pa.Schema) -> str:
-    return next(
-        (name for name in ("bytes", "image") if name in schema.names and pa.types.is_binary(schema.field(name).type)),
-        "",
-    )
+    binary = [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    return next((name for name in ("bytes", "image") if name in binary), "")
 
 
 class Reader:
@@ -120,7 +135,7 @@ class Reader:
                 detail = f"{length} bytes, limits.max_bytes is {self._limits.max_bytes}"
                 raise BadImage("too_large_bytes", detail)
             if not container:
-                return stores.files(uri).read(uri)
+                return self._whole(uri)
             file = self._open(container)
             file.seek(position)
             data = file.read(length)
@@ -132,16 +147,21 @@ class Reader:
             raise BadImage("unreadable", f"the tar ends after {len(data)} of {length} bytes")
         return data
 
+    def _whole(self, uri: str) -> bytes:
+        with stores.files(uri).open(uri) as file:
+            return file.read(self._limits.max_bytes + 1)  # it may have grown since it was listed
+
     def _open(self, container: str) -> BinaryIO:
         if self._file is None or container != self._container:
-            if self._file:
-                self._file.close()
-            self._file, self._container, self._group = (
-                stores.files(container).open(container),
-                container,
-                None,
-            )
+            self.close()
+            self._file, self._container = stores.files(container).open(container), container
         return self._file
+
+    def close(self) -> None:
+        """Closes what is open; a later read opens it again."""
+        if self._file:
+            self._file.close()
+        self._file, self._group = None, None
 
     def _parquet(self, container: str, row: int) -> bytes:
         file = self._open(container)

@@ -77,7 +77,7 @@ def extract(run: Run, retry: bool = False) -> None:
                 run.say(f"extract: committed {said} of {facts['wanted']}")
         run.must_add_up("extract", "wanted", "extracted", "failed")
         facts["standing_failures"] = _standing(run)
-        run.gate_failures("extract", facts["failed"], facts["wanted"])
+        run.gate_failures("extract", facts["standing_failures"], run.lake.read(IMAGES).count())
 
 
 def _lacking(run: Run, retry: bool) -> DataFrame:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from likeness import reports, settings
-from likeness.errors import LikenessError, UsageError
+from likeness.errors import GateError, LikenessError, UsageError
 from likeness.manifest import Builds, Manifest
 from likeness.settings import Settings
 from likeness.spark.extract import extract
@@ -21,16 +21,21 @@ from likeness.spark.run import Run
 
 def nightly(given: Settings, retry: bool = False) -> None:
     """Ingest, extract, load, index, audit, publish, report."""
+    built: Manifest | None = None
     with Run("retry-failed" if retry else "nightly", given, ("ingest", "extract", "load", "index")) as run:
-        ingest(run, retry)
-        extract(run, retry)
-        load(run)
-        built = index(run)
-        if built:
-            publish(run, built)
+        try:
+            ingest(run, retry)
+            extract(run, retry)
+            load(run)
+            built = index(run)
+            if built:
+                publish(run, built)
+        except GateError as refused:
+            _report(run, built, "refused", str(refused))
+            raise
         current = Builds(given.root).find()
         run.build = current.path
-        _report(run, current)
+        _report(run, current, "done")
     print(reports.summary(run.facts, given, current))
 
 
@@ -76,9 +81,9 @@ def publish_job(given: Settings) -> None:
         publish(run, builds.read(mine[-1]))
 
 
-def _report(run: Run, current: Manifest) -> None:
+def _report(run: Run, manifest: Manifest | None, status: str, error: str | None = None) -> None:
     with run.stage("report"):
-        path = reports.write(run.row(status="done", error=None), run.settings, current)
+        path = reports.write(run.row(status=status, error=error), run.settings, manifest)
     run.say(f"report: {path}")
 
 

@@ -90,7 +90,9 @@ class Run:
             )
 
     def gate_failures(self, stage: str, failed: int, total: int) -> None:
-        """Refuses to go on when too much of a stage failed.
+        """Refuses to go on when too much of all photos listed (or held, for extraction) stands failed.
+
+        What failed on an earlier night counts too: a bad catalogue is not waved through on the second try.
 
         Raises:
             GateError: over `gates.max_failure_rate`.

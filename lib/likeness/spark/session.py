@@ -1,5 +1,6 @@
 """The Spark session and its Iceberg tables: settings in, a `Lake` out.   [pyspark]"""
 
+import functools
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from likeness import warehouse
 from likeness.errors import ServiceError
@@ -85,20 +87,17 @@ class Lake:
 
     def upsert(self, table: Table, rows: DataFrame) -> None:
         """Replaces the rows of the same key and adds the others, in one commit."""
-        view = f"{table.name}_changes"
-        rows.select(*[column.name for column in table.columns]).createOrReplaceTempView(view)
-        on = " AND ".join(f"t.{key} = c.{key}" for key in table.key)
-        self.spark.sql(
-            f"MERGE INTO {self.name(table)} t USING {view} c ON {on} "
-            "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-        )
+        changes = rows.select(*[column.name for column in table.columns])
+        self._merge(table, changes).whenMatched().updateAll().whenNotMatched().insertAll().merge()
 
     def delete(self, table: Table, keys: DataFrame) -> None:
         """Deletes the rows of the given keys, in one commit."""
-        view = f"{table.name}_deletes"
-        keys.select(*table.key).createOrReplaceTempView(view)
-        on = " AND ".join(f"t.{key} = c.{key}" for key in table.key)
-        self.spark.sql(f"MERGE INTO {self.name(table)} t USING {view} c ON {on} WHEN MATCHED THEN DELETE")
+        self._merge(table, keys.select(*table.key)).whenMatched().delete().merge()
+
+    def _merge(self, table: Table, rows: DataFrame) -> Any:
+        name = self.name(table)
+        same = [F.col(f"changes.{key}") == F.col(f"{name}.{key}") for key in table.key]
+        return rows.alias("changes").mergeInto(name, functools.reduce(lambda left, right: left & right, same))
 
     def snapshot(self, table: Table) -> int | None:
         """The table's current snapshot."""

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,23 +19,23 @@ class LocalFiles:
     def walk(self, folder: str) -> Iterator[FileEntry]:
         """Every file below a folder; hidden ones left out, links to folders not followed."""
         path = uris.local_path(folder)
-        yield from self._walk(str(path), str(path.resolve()))
+        with os.scandir(path) as entries:
+            yield from self._walk(entries, str(path.resolve()))
 
-    def _walk(self, folder: str, inside: str) -> Iterator[FileEntry]:
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda item: item.name):
-                if entry.name.startswith(".") or entry.name == "_temporary":
-                    continue
+    def _walk(self, entries: Iterable["os.DirEntry[str]"], top: str) -> Iterator[FileEntry]:
+        for entry in sorted(entries, key=lambda item: item.name):
+            if entry.name.startswith(".") or entry.name == "_temporary":
+                continue
+            try:
                 if entry.is_dir(follow_symlinks=False):
-                    yield from self._walk(entry.path, inside)
-                elif entry.is_symlink():
-                    target = os.path.realpath(entry.path)
-                    if not Path(target).is_dir():
-                        there = entry.is_file()
-                        leaves = not target.startswith(f"{inside}/")
-                        yield _entry(entry.path, entry.stat(follow_symlinks=there), leaves)
-                elif entry.is_file():
-                    yield _entry(entry.path, entry.stat())
+                    with os.scandir(entry.path) as inner:
+                        yield from self._walk(inner, top)
+                    continue
+                found = _linked(entry, top) if entry.is_symlink() else _regular(entry.path, entry.stat())
+            except FileNotFoundError:
+                continue  # deleted since its folder was read
+            if found:
+                yield found
 
     def stat(self, uri: str) -> FileEntry:
         """One file's entry."""
@@ -46,8 +48,10 @@ class LocalFiles:
 
     def names(self, folder: str) -> list[str]:
         """Names directly in a folder, sorted."""
-        path = uris.local_path(folder)
-        return sorted(child.name for child in path.iterdir()) if path.is_dir() else []
+        try:
+            return sorted(child.name for child in uris.local_path(folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def open(self, uri: str) -> BinaryIO:
         """A file for reading."""
@@ -68,6 +72,7 @@ class LocalFiles:
         path = uris.local_path(uri)
         with _Draft(path) as draft:
             draft.path.write_bytes(data)
+            draft.sync()
             os.link(draft.path, path)  # unlike a rename, a link refuses an existing name
 
     def upload(self, local: str, uri: str) -> None:
@@ -79,10 +84,10 @@ class LocalFiles:
     def delete(self, uri: str) -> None:
         """Deletes a file, or a folder with all it holds."""
         path = uris.local_path(uri)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        while path.is_dir() and not path.is_symlink():
+            with suppress(FileNotFoundError):  # another deletes it too
+                shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
 
 class _Draft:
@@ -96,13 +101,31 @@ class _Draft:
         self._target.parent.mkdir(parents=True, exist_ok=True)
         return self
 
-    def rename(self) -> None:
+    def sync(self) -> None:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
+
+    def rename(self) -> None:
+        self.sync()
         self.path.replace(self._target)
 
     def __exit__(self, *_: object) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _linked(entry: "os.DirEntry[str]", top: str) -> FileEntry | None:
+    """A link as the file it leads to; one that leads nowhere is listed too, and missing when it is read."""
+    leaves = not os.path.realpath(entry.path).startswith(f"{top.rstrip('/')}/")
+    try:
+        status = entry.stat()
+    except OSError:  # broken, or a loop
+        return _entry(entry.path, entry.stat(follow_symlinks=False), leaves)
+    return _regular(entry.path, status, leaves)
+
+
+def _regular(path: str, status: os.stat_result, leaves: bool = False) -> FileEntry | None:
+    """None for a folder, a pipe or a device: opening one of these may never end."""
+    return _entry(path, status, leaves) if stat.S_ISREG(status.st_mode) else None
 
 
 def _entry(path: str, status: os.stat_result, leaves: bool = False) -> FileEntry:

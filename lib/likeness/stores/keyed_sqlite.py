@@ -4,13 +4,13 @@ import itertools
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from likeness.errors import ServiceError
+from likeness.errors import ServiceError, UsageError
 from likeness.stores.ports import Product
 
 _SCHEMA = """
@@ -27,13 +27,12 @@ class SqliteStore:
     writers = 1
 
     def __init__(self, uri: str) -> None:
+        if not uri.startswith("sqlite:///"):
+            raise UsageError(f"keyed.uri = {uri!r} names no absolute path; write it as sqlite:///path")
         self._path = Path(uri.removeprefix("sqlite://"))
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self._path, timeout=60, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
+            self._db = _opened(self._path)
         except (OSError, sqlite3.Error) as error:
             raise ServiceError(
                 f"keyed.uri = {uri}: {error}; name a file in a folder that can be written, as sqlite:///path"
@@ -52,9 +51,8 @@ class SqliteStore:
     def scan_vectors(self, space: str) -> Iterator[tuple[str, np.ndarray]]:
         """Every vector of a space, in the order of image_id."""
         sql = "SELECT image_id, vector FROM vectors WHERE space = ? ORDER BY image_id"
-        with closing(self._db.execute(sql, (space,))) as cursor:
-            for key, cell in cursor:
-                yield key, np.frombuffer(cell, "<f4")
+        for key, cell in self._rows(sql, space):
+            yield key, np.frombuffer(cell, "<f4")
 
     def delete_vectors(self, image_ids: Sequence[str]) -> None:
         """Deletes the vectors of images in every space."""
@@ -72,9 +70,8 @@ class SqliteStore:
 
     def scan_products(self) -> Iterator[Product]:
         """Every product, in the order of product_id."""
-        with closing(self._db.execute("SELECT product_id, facts FROM products ORDER BY product_id")) as cursor:
-            for key, cell in cursor:
-                yield _product(key, cell)
+        for key, cell in self._rows("SELECT product_id, facts FROM products ORDER BY product_id"):
+            yield _product(key, cell)
 
     def delete_products(self, product_ids: Sequence[str]) -> None:
         """Deletes products."""
@@ -82,7 +79,7 @@ class SqliteStore:
 
     def get_mark(self, name: str) -> Any:
         """A JSON value kept with the data."""
-        row = self._db.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+        row = next(self._rows("SELECT value FROM marks WHERE name = ?", name), None)
         return json.loads(row[0]) if row else None
 
     def set_mark(self, name: str, value: Any) -> None:
@@ -96,20 +93,40 @@ class SqliteStore:
     def _put(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> int:
         done = 0
         rows = iter(rows)
-        try:
-            while batch := list(itertools.islice(rows, _BATCH)):
-                with self._db:
-                    self._db.executemany(sql, batch)
-                done += len(batch)
-        except sqlite3.Error as error:
-            raise ServiceError(f"keyed store {self._path}: {error}; is the disk full or the file in use?") from None
+        while batch := list(itertools.islice(rows, _BATCH)):
+            with self._named_errors(), self._db:
+                self._db.executemany(sql, batch)
+            done += len(batch)
         return done
 
     def _get(self, sql: str, keys: Sequence[str], *first: str) -> Iterator[tuple[str, Any]]:
         for start in range(0, len(keys), _BATCH):
             batch = list(keys[start : start + _BATCH])
             marks = ", ".join("?" * len(batch))
-            yield from self._db.execute(f"{sql} ({marks})", (*first, *batch))
+            yield from self._rows(f"{sql} ({marks})", *first, *batch)
+
+    def _rows(self, sql: str, *values: str) -> Iterator[tuple[Any, ...]]:
+        with self._named_errors(), closing(self._db.execute(sql, values)) as cursor:
+            yield from cursor
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ServiceError(f"keyed store {self._path}: {error}; is the disk full or the file in use?") from None
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=60, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _facts(row: Product) -> dict[str, Any]:

@@ -1,0 +1,165 @@
+"""`make bench`: every figure of the nightly pipeline, measured in one run.
+
+LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
+the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
+"""
+
+import csv
+import datetime
+import functools
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from likeness import settings as settings_module
+from likeness.manifest import Builds
+from likeness.serving.encoder import Encoder
+from likeness.serving.leaf import Leaf
+from likeness.serving.root import Root
+from likeness.settings import Settings
+from likeness.spark import jobs
+from likeness.spark.extract import extract
+from likeness.spark.run import Run
+from likeness.spark.session import open_session
+
+from . import bare
+from .photos import variant, variants
+
+PROJECT = Path(__file__).parents[2]
+SAMPLE = PROJECT / "deploy" / "sample"
+COUNT = int(os.environ.get("LIKENESS_BENCH_PHOTOS", "30185"))
+ROWS: list[tuple[str, str, str]] = []
+
+
+def row(name: str, figure: str, goal: str) -> None:
+    """One line of the table, printed as soon as it is known."""
+    ROWS.append((name, figure, goal))
+    print(f"bench: {name}: {figure} ({goal})", flush=True)
+
+
+def main() -> None:
+    """Runs all and prints the table as Markdown."""
+    clothing = os.environ.get("LIKENESS_CLOTHING")
+    full = Path(clothing) if clothing else None
+    with tempfile.TemporaryDirectory(prefix="likeness-bench-") as scratch:
+        work = Path(os.environ.get("LIKENESS_BENCH_DIR", scratch))
+        no_change(Path(scratch))
+        open_session(Settings(), "bench")
+        if full:
+            quality(full, Path(scratch))
+        photos = variants(full / "train" if full else SAMPLE, work / f"photos-{COUNT}", COUNT)
+        large(photos, full / "validation" if full else SAMPLE, Path(scratch))
+    print(f"\n{datetime.date.today()}, {os.cpu_count()} cores, {_processor()}, `make bench`\n")
+    print("| what | figure | goal |\n| --- | --- | --- |")
+    for cells in ROWS:
+        print("| " + " | ".join(cells) + " |")
+
+
+def no_change(scratch: Path) -> None:
+    """A nightly run that finds nothing new, against the start of a bare Spark session."""
+    command = [sys.executable, "jobs/nightly.py", "--root", str(scratch / "sample")]
+    start = "from likeness.settings import Settings; from likeness.spark.session import open_session; "
+    _timed(command)
+    bare_start = statistics.median(
+        _timed([sys.executable, "-c", start + "open_session(Settings(), 'x').range(1).count()"]) for _ in range(3)
+    )
+    again = statistics.median(_timed(command) for _ in range(3))
+    row("nightly without changes / Spark's start", f"{again / bare_start:.2f} ({again:.1f} s / {bare_start:.1f} s)", "")
+
+
+def quality(full: Path, scratch: Path) -> None:
+    """P@k of the validation photos over all categories of the training photos."""
+    given = _settings(full / "train", scratch / "clothing")
+    jobs.nightly(given)
+    with (full / "catalogue.csv").open(encoding="utf-8") as file:
+        queries = [item for item in csv.DictReader(file) if item["split"] == "validation"]
+    encoder, root, space = _service(given)
+    hits = []
+    for item in queries:
+        answer = root.search(encoder.encode((full / item["image"]).read_bytes()), space, 10, "all")
+        hits.append([result["category"] == item["category"] for result in answer["results"]])
+    for k, goal in ((1, ">= 0.79"), (5, ">= 0.74"), (10, "")):
+        row(f"P@{k}, {len(queries)} validation photos", f"{statistics.mean(sum(h[:k]) / k for h in hits):.3f}", goal)
+
+
+def large(photos: Path, validation: Path, scratch: Path) -> None:
+    """Extraction through Spark against the bare loop, then five photos in, ranked results out."""
+    given = _settings(photos, scratch / "large")
+    jobs.ingest_job(given)
+    chosen = random.Random(3).sample(sorted(photos.rglob("*.jpg")), min(COUNT, 2000))
+    workers = os.cpu_count() or 1
+    before = bare.rate(chosen, given, workers)
+    with Run("extract", given, ("extract",)) as run:
+        extract(run)
+        facts = run.facts["extract"]
+    after = bare.rate(chosen, given, workers)
+    through, ceiling = facts["extracted"] / facts["seconds"], (before + after) / 2
+    told = f"{through / ceiling:.2f} ({through:.0f}/s of {ceiling:.0f}/s; bare {before:.0f} before, {after:.0f} after)"
+    row(f"extraction stage / bare loop, {facts['extracted']} photos", told, ">= 0.85")
+    jobs.nightly(given)
+    encoder, root, space = _service(given)
+    pool = sorted(validation.rglob("*.jpg"))
+    queries = [path.read_bytes() for path in pool[:: len(pool) // 5][:5]]
+    queries = [variant(photo, random.Random(n)) for n, photo in enumerate(queries)]
+    vectors = [encoder.encode(photo) for photo in queries]
+    manifest = Builds(given.root).find()
+    for category in ("all", "auto"):
+        assert _answer(queries, encoder, root, space, category) == 50
+        whole = _median(functools.partial(_answer, queries, encoder, root, space, category))
+        alone = _median(functools.partial(_search, vectors, root, space, category))
+        name = f"5 photos in, ranked results out, {manifest.vectors} vectors of {manifest.dim}, category={category}"
+        row(name, f"{whole:.3f} s; search alone {alone:.3f} s", "the seed: 7.59, one run, unit not given")
+
+
+def _answer(queries: list[bytes], encoder: Encoder, root: Root, space: str, category: str) -> int:
+    return _search([encoder.encode(photo) for photo in queries], root, space, category)
+
+
+def _search(vectors: list[Any], root: Root, space: str, category: str) -> int:
+    return sum(len(root.search(vector, space, 10, category)["results"]) for vector in vectors)
+
+
+def _median(work: Callable[[], Any]) -> float:
+    """Median of five, after one that is not counted."""
+    spans = []
+    for _ in range(6):
+        begun = time.perf_counter()
+        work()
+        spans.append(time.perf_counter() - begun)
+    return statistics.median(spans[1:])
+
+
+def _service(given: Settings) -> tuple[Encoder, Root, str]:
+    builds = Builds(given.root)
+    manifest = builds.find()
+    return Encoder(given, manifest.space), Root(manifest, [Leaf(builds, manifest)]), manifest.space
+
+
+def _settings(source: Path, root: Path) -> Settings:
+    return settings_module.load(None, {"source.uri": str(source), "root": str(root)}, ("gates.max_failure_rate=1",))
+
+
+def _timed(command: list[str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

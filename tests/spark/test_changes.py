@@ -1,0 +1,243 @@
+"""What changes between two nights: new photos, known bytes, new categories, withdrawals, and the gates."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from likeness import stores
+from likeness.backbones import resolve
+from likeness.errors import GateError, ServiceError, UsageError
+from likeness.leases import Lease
+from likeness.manifest import Builds
+from likeness.serving.leaf import Leaf
+from likeness.serving.root import Root
+from likeness.spark import jobs
+from likeness.spark.index import publish
+from likeness.spark.run import Run
+from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
+from likeness.warehouse import Warehouse
+
+from .conftest import SAMPLE, last_run, run, take
+
+
+def _catalogue(folder: Path, *rows: tuple[str, ...], extra: tuple[str, ...] = ()) -> Path:
+    with (folder / "catalogue.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("product_id", "image", "category", *extra), *rows])
+    return folder
+
+
+def _photos(folder: Path, count: int) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = sorted((SAMPLE / "hat").iterdir())[:count]
+    for number, photo in enumerate(found):
+        shutil.copy2(photo, folder / f"{number}.jpg")
+    return [f"{number}.jpg" for number in range(count)]
+
+
+def _active(given):
+    rows = Warehouse(given).read(LISTINGS).to_pylist()
+    return sorted((row["product_id"], row["category"]) for row in rows if row["active"])
+
+
+def _everything(given):
+    """Every product that the build in service can answer with: (product, category, image_id)."""
+    builds = Builds(given.root)
+    manifest = builds.find()
+    vector = Leaf(builds, manifest).samples(1)
+    query = next(iter(vector.values()))[0]
+    answer = Root(manifest, [Leaf(builds, manifest)]).search(query, manifest.space, 1000, "all")
+    found = [(product, r["category"], r["image_id"]) for r in answer["results"] for product in r["products"]]
+    assert len({r["image_id"] for r in answer["results"]}) == len(answer["results"])
+    return found
+
+
+def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", "shoes", count=5)
+    given = configure(source)
+    run(given)
+    facts = run(configure(take(source, "skirt", count=4)))
+    assert (facts["ingest"]["new"], facts["extract"]["extracted"], facts["load"]["vectors"]) == (4, 4, 4)
+    for photo in (source / "skirt").iterdir():
+        (source / "outwear").mkdir(exist_ok=True)
+        shutil.copy(photo, source / "outwear" / f"again-{photo.name}")
+    facts = run(configure(source))
+    assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["wanted"]) == (0, 4, 0)
+    assert Warehouse(given).read(IMAGES).num_rows == 14
+    found = _everything(given)
+    assert len(found) == 18  # 14 images, four of them shown by two products
+    assert len({image for *_, image in found}) == 14
+
+
+def test_a_product_is_recategorised_withdrawn_and_listed_again(configure, tmp_path):
+    folder = tmp_path / "shop"
+    a, b, c = _photos(folder, 3)
+    given = configure(_catalogue(folder, ("p1", a, "hat"), ("p2", b, "hat"), ("p3", c, "hat"), ("p1", b, "hat")))
+    run(given)
+    assert _active(given) == [("p1", "hat"), ("p1", "hat"), ("p2", "hat"), ("p3", "hat")]
+    # moved to another category: no photo is read, none extracted
+    run(configure(_catalogue(folder, ("p3", c, "帽子/夏. 2026"))))
+    facts = last_run(given)["facts"]
+    assert (facts["ingest"]["read"], facts["extract"]["wanted"]) == (0, 0)
+    assert _active(given) == [("p1", "hat"), ("p1", "hat"), ("p2", "hat"), ("p3", "帽子/夏. 2026")]
+    assert "帽子/夏. 2026" in Builds(given.root).find().categories()
+    # withdrawn by word; the photo it shared with p1 stays and is answered once
+    _catalogue(folder, ("p2", b, "hat", "false"), extra=("active",))
+    run(configure(folder, "gates.max_withdraw_rate=0.5"))
+    found = _everything(given)
+    assert sorted({product for product, *_ in found}) == ["p1", "p3"]
+    assert len(found) == 3
+    store = stores.keyed(stores.keyed_uri("", given.root))
+    assert store.get_products(["p1", "p2", "p3"]).keys() == {"p1", "p3"}
+    store.close()
+    # and back
+    facts = run(configure(_catalogue(folder, ("p2", b, "cap"))))
+    assert facts["extract"]["wanted"] == 0
+    assert ("p2", "cap") in _active(given)
+
+
+def test_absence_says_nothing_unless_the_source_is_full(configure, tmp_path):
+    folder = tmp_path / "shop"
+    names = _photos(folder, 4)
+    given = configure(_catalogue(folder, *((f"p{n}", name, "hat") for n, name in enumerate(names))))
+    run(given)
+    half = _catalogue(folder, *((f"p{n}", name, "hat") for n, name in enumerate(names[:2])))
+    run(configure(half))
+    assert len(_active(given)) == 4
+    before = Builds(given.root).find().build
+    with pytest.raises(GateError, match=r"withdraw 2 of 4 .*max_withdraw_rate") as refused:
+        run(configure(half, 'source.mode="full"'))
+    assert refused.value.exit_code == 3
+    assert len(_active(given)) == 4
+    assert Builds(given.root).find().build == before
+    assert last_run(given)["status"] == "refused"
+    run(configure(half, 'source.mode="full"', "gates.max_withdraw_rate=1"))
+    assert len(_active(given)) == 2
+    assert {product for product, *_ in _everything(given)} == {"p0", "p1"}
+
+
+def test_new_bytes_at_a_known_place_are_a_new_image(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", count=3)
+    given = configure(source)
+    run(given)
+    changed = sorted((source / "hat").iterdir())[0]
+    old = {image for product, _, image in _everything(given) if product == f"hat/{changed.name}"}
+    shutil.copy(sorted((SAMPLE / "shoes").iterdir())[0], changed)
+    facts = run(configure(source))
+    assert (facts["ingest"]["new"], facts["extract"]["extracted"]) == (1, 1)
+    new = {image for product, _, image in _everything(given) if product == f"hat/{changed.name}"}
+    assert len(new) == 1
+    assert new.isdisjoint(old)
+    assert len(_everything(given)) == 3
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_packed_sources_give_the_same_images(configure, tmp_path, kind):
+    source = take(tmp_path / "photos", "hat", "shoes")
+    photos = {photo.relative_to(source).as_posix(): photo.read_bytes() for photo in source.rglob("*.jpg")}
+    packed = tmp_path / f"photos.{kind}"
+    if kind == "tar":
+        shutil.make_archive(str(tmp_path / "photos"), "tar", source)
+    else:
+        columns = {"product_id": list(photos), "category": [name.split("/")[0] for name in photos]}
+        pq.write_table(pa.table(columns | {"bytes": list(photos.values())}), packed, row_group_size=2)
+    given = configure(packed)
+    facts = run(given)
+    assert facts["ingest"]["new"] == 6
+    assert set(Warehouse(given).read(IMAGES)["bytes"].to_pylist()) == set(photos.values())
+    assert _active(given) == sorted((name, name.split("/")[0]) for name in photos)
+    assert run(given)["ingest"]["read"] == 0
+
+
+def test_too_many_failures_stop_before_publishing(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", count=3)
+    (source / "hat" / "broken.jpg").write_bytes(b"no photo")
+    given = configure(source)
+    with pytest.raises(GateError, match=r"1 of 4 failed .*max_failure_rate") as refused:
+        run(given)
+    assert refused.value.exit_code == 3
+    assert Builds(given.root).current() is None
+    report = Path(given.root, "reports", "latest.html").read_text()
+    assert "refused" in report
+    assert "max_failure_rate" in report
+    facts = run(configure(source, "gates.max_failure_rate=0.5"))
+    assert facts["ingest"]["rejected"] == 1
+    assert facts["ingest"]["read"] == 0  # a rejected photo is not read again each night
+    assert Builds(given.root).find().images == 3
+
+
+def test_a_mended_photo_leaves_the_ledger(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", count=3)
+    broken = source / "hat" / "broken.jpg"
+    broken.write_bytes(b"no photo")
+    given = configure(source, "gates.max_failure_rate=0.5")
+    run(given)
+    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+    assert (row["what"], row["reason"], row["attempts"]) == (f"file://{broken}", "not_an_image", 1)
+    jobs.retry_failed(given)
+    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+    assert row["attempts"] == 2
+    shutil.copy(sorted((SAMPLE / "shoes").iterdir())[0], broken)
+    run(given)
+    assert Warehouse(given).read(FAILURES).num_rows == 0
+    assert Builds(given.root).find().images == 4
+
+
+def test_a_photo_that_fails_in_extraction_is_tried_again_on_demand(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", count=3)
+    whole = sorted((SAMPLE / "shoes").iterdir())[0].read_bytes()
+    (source / "hat" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    given = configure(source, "gates.max_failure_rate=0.5")
+    facts = run(given)
+    assert (facts["extract"]["wanted"], facts["extract"]["failed"]) == (4, 1)
+    assert facts["index"]["unsearchable"] == 1
+    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+    assert (row["stage"], row["reason"], row["space"]) == ("extract", "undecodable", resolve(given.extract.space).id)
+    assert run(given)["extract"]["wanted"] == 0
+    jobs.retry_failed(given)
+    assert last_run(given)["facts"]["extract"]["wanted"] == 1
+    assert Warehouse(given).read(FAILURES)["attempts"].to_pylist() == [2]
+
+
+def test_low_recall_is_not_published(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat", "shoes"))
+    run(given)
+    before = Builds(given.root).find()
+    worst = before.shards[1].model_copy(update={"recall": before.shards[1].recall.model_copy(update={"value": 0.5})})
+    candidate = before.model_copy(update={"build": "candidate", "shards": [before.shards[0], worst]})
+    with Run("publish", given, ("index",)) as run_:
+        with pytest.raises(GateError, match=r"shard 1 \(shoes\) 0\.500") as refused:
+            publish(run_, candidate)
+    assert refused.value.exit_code == 3
+    assert Builds(given.root).find().build == before.build
+
+
+def test_stages_one_by_one_do_what_nightly_does(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat"))
+    jobs.ingest_job(given)
+    jobs.extract_job(given)
+    jobs.load_job(given)
+    jobs.index_job(given)
+    assert Builds(given.root).current() is None
+    jobs.publish_job(given)
+    assert Builds(given.root).find().images == 3
+    assert Warehouse(given).read(FEATURES, ("image_id",)).num_rows == 3
+    assert run(given)["index"] | {"built": 0} == last_run(given)["facts"]["index"]
+
+
+def test_two_runs_on_one_root_do_not_mix(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat"))
+    with Lease(given.root, "ingest", {"run_id": "the-other", "job": "nightly", "started": "2026-01-01T00:00:00+00:00"}):
+        with pytest.raises(ServiceError, match=f"held by run the-other .process {os.getpid()}"):
+            run(given)
+    assert run(given)["ingest"]["new"] == 3
+
+
+def test_nothing_to_index_is_said(configure, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="nothing to index"):
+        run(configure(tmp_path / "empty"))
