@@ -241,3 +241,14 @@ def test_nothing_to_index_is_said(configure, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="nothing to index"):
         run(configure(tmp_path / "empty"))
+
+
+def test_a_refused_listing_is_refused_again(configure, tmp_path):
+    """The short way of an unchanged night must not wave a refused withdrawal through."""
+    folder = tmp_path / "shop"
+    names = _photos(folder, 4)
+    run(configure(_catalogue(folder, *((f"p{n}", name, "hat") for n, name in enumerate(names)))))
+    half = configure(_catalogue(folder, ("p0", names[0], "hat")), 'source.mode="full"')
+    for _ in range(2):
+        with pytest.raises(GateError, match="withdraw 3 of 4"):
+            run(half)

@@ -217,7 +217,9 @@ def test_identities_of_a_stage_that_counted_nothing_are_open() -> None:
 
 def test_nothing_changed_is_said(made: Made) -> None:
     facts = FACTS | {"index": {"built": 0, "seconds": 0.01}}
-    assert "did not change: build one stays in service with 140 images" in figures.sentence(facts, made.manifest, made.manifest.path)
+    assert "did not change: build one stays in service with 140 images" in figures.sentence(
+        facts, made.manifest, made.manifest.path
+    )
     assert "stays in service" in reports.summary(facts, made.settings, made.manifest)
 
 

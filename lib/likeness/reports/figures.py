@@ -88,7 +88,11 @@ def stages(facts: Facts) -> list[dict[str, Any]]:
                 "took": duration(seconds),
                 "share": 100 * seconds / longest,
                 "rate": f"{done / seconds:,.0f} {unit}/s" if done and seconds else "",
-                "counts": ", ".join(_count(key, told[key]) for key in told if key not in ("seconds", "snapshots")),
+                "counts": ", ".join(
+                    _count(key, told[key])
+                    for key in told
+                    if key not in ("seconds", "snapshots", "fingerprint", "complete")
+                ),
             }
         )
     return rows

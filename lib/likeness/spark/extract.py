@@ -64,7 +64,7 @@ def extract(run: Run, retry: bool = False) -> None:
     """
     with run.stage("extract") as facts:
         facts |= {"wanted": 0, "extracted": 0, "failed": 0}
-        chunks = list(_plan(run, retry))
+        chunks = [] if _complete(run, retry) else list(_plan(run, retry))
         facts["wanted"] = sum(rows for *_, rows in chunks)
         if chunks:
             prepare(run.space, run.settings.extract.runtime, run.settings.extract.cache)
@@ -76,8 +76,14 @@ def extract(run: Run, retry: bool = False) -> None:
                 said = facts["extracted"] + facts["failed"]
                 run.say(f"extract: committed {said} of {facts['wanted']}")
         run.must_add_up("extract", "wanted", "extracted", "failed")
-        facts["standing_failures"] = _standing(run)
+        facts["standing_failures"] = len(ledger.standing(run, "extract", run.space.id))
+        facts["complete"] = run.space.id
         run.gate_failures("extract", facts["standing_failures"], run.lake.read(IMAGES).count())
+
+
+def _complete(run: Run, retry: bool) -> bool:
+    """Whether the last run extracted all there was, and no table changed since."""
+    return not retry and run.last_facts("extract", IMAGES, FEATURES, FAILURES).get("complete") == run.space.id
 
 
 def _lacking(run: Run, retry: bool) -> DataFrame:
@@ -85,7 +91,7 @@ def _lacking(run: Run, retry: bool) -> DataFrame:
     lake = run.lake
     here = lake.read(FEATURES).where(F.col("space") == run.space.id).select("image_id")
     lacking = lake.read(IMAGES).select("image_id", "epoch", "size").join(here, "image_id", "left_anti")
-    if retry:
+    if retry or lake.snapshot(FAILURES) is None:
         return lacking
     return lacking.join(_failed(run), "image_id", "left_anti")
 
@@ -93,10 +99,6 @@ def _lacking(run: Run, retry: bool) -> DataFrame:
 def _failed(run: Run) -> DataFrame:
     rows = run.lake.read(FAILURES).where((F.col("stage") == "extract") & (F.col("space") == run.space.id))
     return rows.select(F.col("what").alias("image_id"))
-
-
-def _standing(run: Run) -> int:
-    return _failed(run).count()
 
 
 def _plan(run: Run, retry: bool) -> Iterator[tuple[Any, str, str, int]]:
@@ -137,7 +139,8 @@ def _extract_chunk(run: Run, chunk: tuple[Any, str, str], retry: bool, facts: di
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
     run.guard()
     added = lake.append_files(FEATURES, files, (run.space.id, str(epoch)))
-    ledger.record(run, "extract", run.space.id, failed, wanted["image_id"].to_pylist() if retry else ())
+    healed = set(wanted["image_id"].to_pylist()) - failed.keys() if retry else ()
+    ledger.record(run, "extract", run.space.id, failed, healed)
     facts["extracted"] += added
     facts["failed"] += len(failed)
 

@@ -19,7 +19,7 @@ from likeness.settings import Limits
 from likeness.sources import Listing, Reader, read_listing
 from likeness.spark import ledger, listings
 from likeness.spark.run import Run
-from likeness.tables import IMAGES, SOURCES
+from likeness.tables import FAILURES, IMAGES, LISTINGS, SOURCES
 
 _READ = pa.schema(
     [
@@ -53,24 +53,49 @@ def ingest(run: Run, retry: bool = False) -> None:
     with run.stage("ingest") as facts:
         listing = read_listing(run.settings.source)
         run.say(f"ingest: listed {listing.items.num_rows} in {run.settings.source.uri}")
-        _record_listing(run, listing)
-        pending, standing = _split(run, listing, retry)
-        facts |= {"new": 0, "reused": 0, "read": pending.num_rows, "rejected_now": 0, "bytes": 0}
-        for chunk in _chunks(pending, run.settings.ingest.chunk_images, run.settings.ingest.chunk_bytes):
-            _ingest_chunk(run, chunk, facts)
-        rejected = facts["rejected_now"] + standing.get("rejected", 0) + len(listing.rejected)
-        facts |= {
-            "listed": sum(standing.values()) + pending.num_rows + len(listing.rejected),
-            "known": standing.get("image", 0) + facts["reused"],
-            "rejected": rejected,
-            "ignored": listing.ignored,
-            "unlisted": listing.unlisted,
-        }
+        fingerprint = _fingerprint(run, listing)
+        before = run.last_facts("ingest", SOURCES, LISTINGS, FAILURES)
+        if before.get("fingerprint") == fingerprint and not retry:
+            facts |= _nothing_new(before)
+        else:
+            _take_in(run, listing, retry, facts)
+        facts["fingerprint"] = fingerprint  # only now: a listing that was refused was not taken in
         run.must_add_up("ingest", "listed", "new", "known", "rejected")
-        listings.update(run, listing.items, facts)
         told = ("listed", "new", "known", "reused", "rejected", "changed", "withdrawn")
         run.say("ingest: " + ", ".join(f"{facts[name]} {name}" for name in told))
-        run.gate_failures("ingest", rejected, facts["listed"])
+        run.gate_failures("ingest", facts["rejected"], facts["listed"])
+
+
+def _take_in(run: Run, listing: Listing, retry: bool, facts: dict[str, Any]) -> None:
+    _record_listing(run, listing)
+    pending, standing = _split(run, listing, retry)
+    facts |= {"new": 0, "reused": 0, "read": pending.num_rows, "rejected_now": 0, "bytes": 0}
+    for chunk in _chunks(pending, run.settings.ingest.chunk_images, run.settings.ingest.chunk_bytes):
+        _ingest_chunk(run, chunk, facts)
+    facts |= {
+        "listed": sum(standing.values()) + pending.num_rows + len(listing.rejected),
+        "known": standing.get("image", 0) + facts["reused"],
+        "rejected": facts["rejected_now"] + standing.get("rejected", 0) + len(listing.rejected),
+        "ignored": listing.ignored,
+        "unlisted": listing.unlisted,
+    }
+    listings.update(run, listing.items, facts)
+
+
+def _fingerprint(run: Run, listing: Listing) -> str:
+    """Tells one listing, read in one mode, from any other."""
+    digest = hashlib.sha256(run.settings.source.mode.encode())
+    for batch in listing.items.to_batches(max_chunksize=65_536):
+        digest.update(batch.serialize())
+    digest.update(repr([(what, bad.reason) for what, bad in listing.rejected]).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _nothing_new(before: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a listing that was taken in already, without asking the tables."""
+    nothing = dict.fromkeys(("new", "reused", "read", "rejected_now", "bytes", "changed", "withdrawn"), 0)
+    standing = {name: before[name] for name in ("listed", "rejected", "ignored", "unlisted")}
+    return nothing | standing | {"known": before["new"] + before["known"]}
 
 
 def _record_listing(run: Run, listing: Listing) -> None:

@@ -13,10 +13,7 @@ from likeness.tables import FAILURES
 def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()) -> None:
     """Adds or counts up failures, and clears those of what has succeeded since. Writes nothing if nothing changed."""
     lake = run.lake
-    known: dict[str, int] = {}
-    if failed or succeeded:
-        standing = lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))
-        known = {row.what: row.attempts for row in standing.select("what", "attempts").collect()}
+    known = {what: attempts for what, (attempts, _) in standing(run, stage, space).items()}
     now = datetime.datetime.now(datetime.UTC)
     rows = [
         {
@@ -47,7 +44,17 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
 
 def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str, ...]) -> None:
     """Brings the rows of stage `list` for one source up to date; a row that stays is not counted up each night."""
-    rows = run.lake.read(FAILURES).where(F.col("stage") == "list").select("what", "reason").collect()
-    known = {row.what: row.reason for row in rows if row.what.startswith(prefixes)}
+    rows = standing(run, "list", "")
+    known = {what: reason for what, (_, reason) in rows.items() if what.startswith(prefixes)}
     changed = {what: bad for what, bad in failed.items() if known.get(what) != bad.reason}
-    record(run, "list", "", changed, known.keys() - failed.keys())
+    healed = known.keys() - failed.keys()
+    if changed or healed:
+        record(run, "list", "", changed, healed)
+
+
+def standing(run: Run, stage: str, space: str) -> dict[str, tuple[int, str]]:
+    """What stands failed, with its attempts and reason; a ledger that was never written is not asked."""
+    if run.lake.snapshot(FAILURES) is None:
+        return {}
+    rows = run.lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))
+    return {row.what: (row.attempts, row.reason) for row in rows.select("what", "attempts", "reason").collect()}

@@ -15,7 +15,8 @@ from likeness.leases import Lease
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.spark.session import Lake, open_session
-from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
+from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
+from likeness.warehouse import Warehouse
 
 
 class Run:
@@ -31,6 +32,7 @@ class Run:
         self.space: Space = resolve(settings.extract.space, settings.extract.weights)
         self.facts: dict[str, dict[str, Any]] = {}
         self.build: str | None = None
+        self._last: dict[str, Any] | None = None
         self._stages, self._leases, self._stack = stages, [], ExitStack()  # type: ignore[var-annotated]
 
     def __enter__(self) -> "Run":
@@ -74,6 +76,16 @@ class Run:
         """Called before each commit: stops if another run has taken a lease over."""
         for lease in self._leases:
             lease.check()
+
+    def last_facts(self, stage: str, *tables: Table) -> dict[str, Any]:
+        """What the last run left of a stage, if none of the tables changed since it ended; else nothing."""
+        if self._last is None:
+            rows = Warehouse(self.settings).read(RUNS, ("started", "facts")).sort_by("started")
+            self._last = json.loads(rows["facts"][-1].as_py()) if rows.num_rows else {}
+        then, now = self._last.get("end", {}).get("snapshots", {}), self._snapshots()
+        same = all(then.get(table.name) == now[table.name] for table in tables)
+        facts: dict[str, Any] = self._last.get(stage, {}) if same else {}
+        return facts
 
     def must_add_up(self, stage: str, left: str, *right: str) -> None:
         """Enforces a count identity of a stage: `left` is the sum of `right`.

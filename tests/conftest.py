@@ -1,0 +1,32 @@
+"""What all tests share: the sample, one photo of it, a seeded generator, and a hypothesis that repeats itself."""
+
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+hypothesis.settings.register_profile("likeness", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("likeness")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # as `likeness.images` does for the jobs: pytest sets its own filters anew for each test
+    config.addinivalue_line("filterwarnings", r"ignore::UserWarning:PIL\.")
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The bundled photos: a folder a category, and catalogue.csv."""
+    return Path(__file__).parents[1] / "deploy" / "sample"
+
+
+@pytest.fixture(scope="session")
+def photo(sample: Path) -> bytes:
+    """One photo of the sample, a JPEG."""
+    return min((sample / "hat").iterdir()).read_bytes()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20260102)

@@ -1,0 +1,332 @@
+"""What every keyed store does (likeness.stores.ports.KeyedStore). Add a factory to try another store."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from likeness import stores
+from likeness.errors import ServiceError, UsageError
+from likeness.stores import KeyedStore, Product
+
+
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite://{tmp_path}/folder/keyed.sqlite"
+
+
+FACTORIES: dict[str, Callable[[Path], str]] = {"sqlite": sqlite}
+"""Each gives the URI of a store that is empty."""
+
+UNREACHABLE = {"sqlite": lambda tmp_path: f"sqlite://{tmp_path}/file/keyed.sqlite"}
+"""Each gives the URI of a store that cannot be reached, once `tmp_path/file` is a file."""
+
+
+@pytest.fixture(params=FACTORIES)
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return FACTORIES[request.param](tmp_path)
+
+
+@pytest.fixture
+def store(uri: str) -> Iterator[KeyedStore]:
+    opened = stores.keyed(uri)
+    yield opened
+    opened.close()
+
+
+def keys(count: int) -> list[str]:
+    rng = np.random.default_rng(5)
+    return [rng.bytes(32).hex() for _ in range(count)]
+
+
+def vectors(rng: np.random.Generator, count: int, dim: int = 8) -> dict[str, np.ndarray]:
+    return dict(zip(keys(count), rng.standard_normal((count, dim), np.float32), strict=True))
+
+
+def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
+    return found.keys() == expected.keys() and all(
+        found[key].dtype == np.float32 and found[key].tobytes() == expected[key].tobytes() for key in expected
+    )
+
+
+def test_how_many_may_write_is_said(store: KeyedStore) -> None:
+    assert store.writers >= 1
+
+
+def test_vectors_come_back_to_the_bit(store: KeyedStore, rng: np.random.Generator) -> None:
+    for dim in (1, 1280, 4096):
+        put = vectors(rng, 3, dim)
+        assert store.put_vectors(f"space{dim}", put.items()) == 3
+        assert same(store.get_vectors(f"space{dim}", list(put)), put)
+    odd = np.array([0.0, -0.0, 1e-45, -1e-38, 3.4e38, 1 / 3, np.pi], np.float32)
+    store.put_vectors("odd", [("a" * 64, odd)])
+    assert store.get_vectors("odd", ["a" * 64])["a" * 64].tobytes() == odd.tobytes()
+
+
+def test_other_kinds_of_arrays_become_float32(store: KeyedStore) -> None:
+    store.put_vectors(
+        "s", [("a", np.arange(3)), ("b", np.arange(6, dtype=np.float64)[::2]), ("c", np.arange(3, dtype=">f4"))]
+    )
+    found = store.get_vectors("s", ["a", "b", "c"])
+    assert {key: (value.dtype, value.tolist()) for key, value in found.items()} == {
+        "a": (np.float32, [0, 1, 2]),
+        "b": (np.float32, [0, 2, 4]),
+        "c": (np.float32, [0, 1, 2]),
+    }
+
+
+def test_puts_may_be_repeated(store: KeyedStore, rng: np.random.Generator) -> None:
+    put = vectors(rng, 700)
+    for _ in range(2):
+        assert store.put_vectors("s", put.items()) == 700
+    assert same(dict(store.scan_vectors("s")), put)
+    product = Product("1", "hat", {}, ("a",))
+    for _ in range(2):
+        assert store.put_products([product]) == 1
+    assert list(store.scan_products()) == [product]
+
+
+def test_a_later_put_replaces(store: KeyedStore) -> None:
+    store.put_vectors("s", [("a", np.ones(3)), ("a", np.zeros(5))])
+    assert store.get_vectors("s", ["a"])["a"].tolist() == [0] * 5
+    store.put_products([Product("1", "hat", {"x": "y"}, ("a", "b"))])
+    store.put_products([Product("1", "shoe", {}, ())])
+    assert store.get_products(["1"]) == {"1": Product("1", "shoe", {}, ())}
+
+
+def test_unknown_keys_are_left_out(store: KeyedStore) -> None:
+    store.put_vectors("s", [("a", np.ones(1))])
+    store.put_products([Product("1", "hat", {}, ())])
+    assert list(store.get_vectors("s", ["b", "a", "c"])) == ["a"]
+    assert list(store.get_products(["2", "1", ""])) == ["1"]
+    assert store.get_vectors("s", []) == store.get_vectors("nowhere", ["a"]) == store.get_products([]) == {}
+    assert list(store.scan_vectors("nowhere")) == []
+
+
+def test_a_key_asked_twice_is_answered(store: KeyedStore) -> None:
+    store.put_vectors("s", [("a", np.ones(1))])
+    assert list(store.get_vectors("s", ["a", "a"])) == ["a"]
+
+
+@pytest.mark.parametrize("count", [499, 500, 501, 2000])
+def test_many_keys_at_once(store: KeyedStore, rng: np.random.Generator, count: int) -> None:
+    put = vectors(rng, count, 4)
+    assert store.put_vectors("s", put.items()) == count
+    assert same(store.get_vectors("s", list(put)), put)
+    products = [Product(f"p{number}", "hat", {}, (str(number),)) for number in range(count)]
+    assert store.put_products(iter(products)) == count
+    assert store.get_products([product.product_id for product in products]) == {p.product_id: p for p in products}
+
+
+def test_two_spaces_are_kept_apart(store: KeyedStore) -> None:
+    store.put_vectors("alexnet.fc6@1", [("a", np.ones(2)), ("b", np.ones(2))])
+    store.put_vectors("alexnet.fc6@2", [("a", np.zeros(3))])
+    assert store.get_vectors("alexnet.fc6@1", ["a"])["a"].tolist() == [1, 1]
+    assert store.get_vectors("alexnet.fc6@2", ["a", "b"]).keys() == {"a"}
+    assert [key for key, _ in store.scan_vectors("alexnet.fc6@1")] == ["a", "b"]
+    assert [key for key, _ in store.scan_vectors("alexnet.fc6@2")] == ["a"]
+
+
+def test_scans_are_in_the_order_of_the_keys(store: KeyedStore, rng: np.random.Generator) -> None:
+    put = vectors(rng, 1200, 2)
+    store.put_vectors("s", put.items())
+    assert [key for key, _ in store.scan_vectors("s")] == sorted(put)
+    ids = ["猫", "b", "a", "B", "10", "9", "é", "z/1", "𝒳", "～"]
+    store.put_products(Product(product_id, "c", {}, ()) for product_id in ids)
+    assert [product.product_id for product in store.scan_products()] == sorted(ids, key=str.encode)
+
+
+ODD = [
+    Product("商品/1 2.0", "裤子/夏", {"颜色": "红", "size": "5/6"}, ("a" * 64,)),
+    Product('it\'s "quoted"; DROP TABLE products;--', "a'b", {"k'": '"'}, ()),
+    Product("", "", {}, ()),
+    Product("%_*", "c", {"": ""}, ("b", "a")),
+    Product("\n\t\\", "\n", {"x": "\0"}, ()),
+    Product("a" * 2000, "c" * 2000, {"k": "v" * 20_000}, tuple(map(str, range(500)))),
+]
+
+
+def test_odd_products(store: KeyedStore) -> None:
+    assert store.put_products(ODD) == len(ODD)
+    assert store.get_products([product.product_id for product in ODD]) == {p.product_id: p for p in ODD}
+    store.delete_products([ODD[1].product_id, "%"])
+    assert [p.product_id for p in store.scan_products()] == sorted(p.product_id for p in ODD if p is not ODD[1])
+
+
+def test_deleting(store: KeyedStore, rng: np.random.Generator) -> None:
+    put = vectors(rng, 1100, 2)
+    for space in ("one", "two"):
+        store.put_vectors(space, put.items())
+    gone = sorted(put)[:1050]
+    store.delete_vectors([*gone, "unknown"])
+    for space in ("one", "two"):
+        assert [key for key, _ in store.scan_vectors(space)] == sorted(put)[1050:]
+    store.put_products([Product("1", "c", {}, ()), Product("2", "c", {}, ())])
+    store.delete_products(["1", "unknown"])
+    store.delete_products([])
+    store.delete_vectors([])
+    assert [product.product_id for product in store.scan_products()] == ["2"]
+
+
+def test_marks(store: KeyedStore) -> None:
+    assert store.get_mark("never set") is None
+    for value in (5, 2**63 - 1, None, "猫", {"a": [1, None, 0.5]}, []):
+        store.set_mark("vectors alexnet.fc6@1", value)
+        assert store.get_mark("vectors alexnet.fc6@1") == value
+    store.set_mark("other", 1)
+    assert store.get_mark("vectors alexnet.fc6@1") == []
+
+
+def test_what_was_put_is_there_after_it_was_closed(uri: str, rng: np.random.Generator) -> None:
+    put = vectors(rng, 10)
+    first = stores.keyed(uri)
+    first.put_vectors("s", put.items())
+    first.put_products(ODD)
+    first.set_mark("m", 7)
+    first.close()
+    first.close()
+    second = stores.keyed(uri)
+    assert same(dict(second.scan_vectors("s")), put)
+    assert second.get_products([""]) == {"": ODD[2]}
+    assert second.get_mark("m") == 7
+    second.close()
+
+
+READ = """
+import sys
+from likeness import stores
+store = stores.keyed(sys.argv[1])
+print("ready", flush=True)
+least = 0
+while least < int(sys.argv[2]):
+    rows = list(store.scan_vectors("s"))
+    assert len(rows) >= least, (len(rows), least)
+    assert all((vector == vector[0]).all() and len(vector) == 100 for _, vector in rows)
+    assert len(store.get_vectors("s", [key for key, _ in rows])) == len(rows)
+    least = len(rows)
+store.close()
+print(least)
+"""
+
+
+def test_another_process_reads_while_one_writes(store: KeyedStore, uri: str) -> None:
+    reader = subprocess.Popen([sys.executable, "-c", READ, uri, "3000"], stdout=subprocess.PIPE, text=True)
+    assert reader.stdout
+    assert reader.stdout.readline() == "ready\n"
+    for number, key in enumerate(keys(3000)):
+        if number % 100 == 0:
+            batch = []
+        batch.append((key, np.full(100, number, np.float32)))
+        if number % 100 == 99:
+            store.put_vectors("s", batch)
+    assert reader.communicate(timeout=60)[0] == "3000\n"
+    assert reader.returncode == 0
+
+
+OPEN = """
+import sys
+from likeness import stores
+print("ready", flush=True)
+sys.stdin.readline()
+store = stores.keyed(sys.argv[1])
+store.set_mark(sys.argv[2], 1)
+store.close()
+"""
+
+
+def test_several_processes_open_a_new_store_at_once(uri: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, uri, str(me)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for me in range(4)
+    ]
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+    for process in processes:
+        process.communicate("\n", timeout=60)
+    assert [process.returncode for process in processes] == [0] * 4
+    store = stores.keyed(uri)
+    assert [store.get_mark(str(me)) for me in range(4)] == [1] * 4
+    store.close()
+
+
+def test_threads_read_beside_a_scan(store: KeyedStore, rng: np.random.Generator) -> None:
+    put = vectors(rng, 300)
+    store.put_vectors("s", put.items())
+    scan = store.scan_vectors("s")
+    next(scan)
+    found: list[dict[str, np.ndarray]] = []
+    thread = threading.Thread(target=lambda: found.append(store.get_vectors("s", list(put))))
+    thread.start()
+    thread.join()
+    assert same(found[0], put)
+    assert len(list(scan)) == 299
+
+
+@pytest.mark.parametrize("kind", UNREACHABLE)
+def test_a_store_that_cannot_be_reached(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    uri = UNREACHABLE[kind](tmp_path)
+    with pytest.raises(ServiceError, match=r"keyed\.uri") as caught:
+        stores.keyed(uri)
+    assert uri in str(caught.value)
+
+
+def test_a_closed_store_is_a_service_error(uri: str) -> None:
+    store = stores.keyed(uri)
+    store.close()
+    calls: list[Callable[[], object]] = [
+        lambda: store.put_vectors("s", [("a", np.ones(1))]),
+        lambda: store.get_vectors("s", ["a"]),
+        lambda: list(store.scan_vectors("s")),
+        lambda: store.delete_vectors(["a"]),
+        lambda: store.put_products([ODD[0]]),
+        lambda: store.get_products(["a"]),
+        lambda: list(store.scan_products()),
+        lambda: store.delete_products(["a"]),
+        lambda: store.get_mark("a"),
+        lambda: store.set_mark("a", 1),
+    ]
+    for call in calls:
+        with pytest.raises(ServiceError):
+            call()
+
+
+def test_a_file_that_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "keyed.sqlite").write_bytes(b"This is no database." * 100)
+    with pytest.raises(ServiceError, match="not a database"):
+        stores.keyed(f"sqlite://{tmp_path}/keyed.sqlite")
+
+
+def test_a_store_that_is_damaged_is_a_service_error(tmp_path: Path, rng: np.random.Generator) -> None:
+    uri = sqlite(tmp_path)
+    store = stores.keyed(uri)
+    store.put_vectors("s", vectors(rng, 200, 100).items())
+    store.close()
+    path = Path(uri.removeprefix("sqlite://"))
+    data = bytearray(path.read_bytes())
+    data[8192:] = bytes(b ^ 0x55 for b in data[8192:])
+    path.write_bytes(data)
+    with pytest.raises(ServiceError, match=str(path)):
+        list((store := stores.keyed(uri)).scan_vectors("s"))
+    store.close()
+
+
+@pytest.mark.parametrize("uri", ["sqlite:relative.sqlite", "sqlite://relative.sqlite", "redis://host", "/a/path"])
+def test_a_uri_that_names_no_store(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"sqlite:///path"):
+        stores.keyed(uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_store_of_a_root(tmp_path: Path) -> None:
+    assert stores.keyed_uri("", str(tmp_path)) == f"sqlite://{tmp_path}/keyed.sqlite"
+    assert stores.keyed_uri("sqlite:///x", str(tmp_path)) == "sqlite:///x"
+    with pytest.raises(UsageError, match=r"set keyed\.uri"):
+        stores.keyed_uri("", "hdfs://name/root")
