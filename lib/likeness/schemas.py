@@ -1,9 +1,10 @@
-"""Renders the published contracts into schemas/: the tables and the manifest. `make schemas` runs it."""
+"""Renders the published contracts into schemas/, and the settings into docs/. `make schemas` runs it."""
 
 import json
 import sys
 from pathlib import Path
 
+from likeness import settings
 from likeness.manifest import Manifest
 from likeness.tables import TABLES, Table
 
@@ -25,10 +26,13 @@ def _page(table: Table) -> str:
     )
 
 
-def main(folder: str = "schemas") -> None:
-    """Writes every file."""
+def main(folder: str = "schemas", page: str = "docs/operating.md") -> None:
+    """Writes every file, and the settings into their place in the documentation."""
     for name, content in render().items():
         Path(folder, name).write_text(content, encoding="utf-8")
+    before, begin, rest = Path(page).read_text(encoding="utf-8").partition("<!-- settings -->\n")
+    _, end, after = rest.partition("<!-- /settings -->")
+    Path(page).write_text(before + begin + settings.document() + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

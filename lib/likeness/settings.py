@@ -274,3 +274,12 @@ def _meant(key: str) -> str:
 
 
 _TEXT_TABLES = tuple(key for key, field in known_keys().items() if field.annotation == dict[str, str])
+
+
+def document() -> str:
+    """Every key with its default and meaning, as a Markdown table."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key, field in known_keys().items():
+        default = "today" if key == "date" else field.get_default(call_default_factory=True)
+        rows.append(f"| `{key}` | {f'`{default}`' if default not in ('', {}) else ''} | {field.description} |")
+    return "\n".join(rows) + "\n"

@@ -78,7 +78,8 @@ def extract(run: Run, retry: bool = False) -> None:
         run.must_add_up("extract", "wanted", "extracted", "failed")
         facts["standing_failures"] = len(ledger.standing(run, "extract", run.space.id))
         facts["complete"] = run.space.id
-        run.gate_failures("extract", facts["standing_failures"], run.lake.read(IMAGES).count())
+        if facts["standing_failures"]:
+            run.gate_failures("extract", facts["standing_failures"], run.lake.read(IMAGES).count())
 
 
 def _complete(run: Run, retry: bool) -> bool:

@@ -1,0 +1,70 @@
+"""On the full clothing data (LIKENESS_CLOTHING): what the network is worth, and what a night costs."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from likeness import settings
+from likeness.manifest import Builds
+from likeness.serving.encoder import Encoder
+from likeness.serving.leaf import Leaf
+from likeness.serving.root import Root
+
+from .conftest import run
+
+CLOTHING = os.environ.get("LIKENESS_CLOTHING", "")
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not CLOTHING, reason="LIKENESS_CLOTHING is not set")]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory, model_cache):
+    folder = tmp_path_factory.mktemp("clothing")
+    for photo in Path(CLOTHING, "train").rglob("*.jpg"):  # file by file: the folders may be read-only
+        (folder / "train" / photo.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photo, folder / "train" / photo.parent.name / photo.name)
+    flags = {"root": str(folder / "root"), "source.uri": str(folder / "train"), "date": "2026-01-02"}
+    return settings.load(None, flags, (f"extract.cache={model_cache}",))
+
+
+@pytest.fixture(scope="module")
+def first(given):
+    return run(given)
+
+
+def _validation() -> list[dict[str, str]]:
+    with Path(CLOTHING, "catalogue.csv").open(encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == "validation"]
+
+
+def test_neighbours_are_of_the_same_category(given, first):
+    assert first["extract"]["extracted"] == 3068
+    builds = Builds(given.root)
+    manifest = builds.find()
+    root, encoder = Root(manifest, [Leaf(builds, manifest)]), Encoder(given, manifest.space)
+    hits = []
+    for row in _validation():
+        vector = encoder.encode(Path(CLOTHING, row["image"]).read_bytes())
+        found = root.search(vector, manifest.space, 5, "all")["results"]
+        hits.append([result["category"] == row["category"] for result in found])
+    assert len(hits) == 341
+    assert sum(row[0] for row in hits) / len(hits) >= 0.79
+    assert sum(sum(row) for row in hits) / len(hits) / 5 >= 0.74
+
+
+def test_fifty_new_photos_among_3068_cost_fifty_extractions(given, first):
+    fresh = _validation()[:50]
+    source = Path(given.source.uri)
+    for row in fresh:
+        shutil.copyfile(Path(CLOTHING, row["image"]), source / row["category"] / Path(row["image"]).name)
+    facts = run(given)
+    assert (facts["ingest"]["read"], facts["ingest"]["new"], facts["extract"]["extracted"]) == (50, 50, 50)
+    assert facts["load"]["vectors"] == 50
+    for row in fresh:
+        shutil.copyfile(Path(CLOTHING, row["image"]), source / row["category"] / f"again-{Path(row['image']).name}")
+    facts = run(given)
+    assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["wanted"]) == (0, 50, 0)
+    manifest = Builds(given.root).find()
+    assert (manifest.images, manifest.products) == (3118, 3168)
