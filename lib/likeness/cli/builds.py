@@ -79,7 +79,7 @@ def _failed_by_epoch(warehouse: Warehouse) -> dict[tuple[str, str], int]:
 
 def verify(
     root: Root = None,
-    build: Annotated[str, typer.Option(help="a build by name  [default: the one in service]")] = "",
+    build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
     as_json: AsJson = False,
     config: Config = None,
     assignments: Assignments = None,
@@ -149,7 +149,7 @@ def _against_store(given: Settings, manifest: Manifest) -> list[str]:
 
 def rollback(
     root: Root = None,
-    to: Annotated[str, typer.Option(help="a build by name  [default: the one before]")] = "",
+    to: Annotated[str, typer.Option(help="a build by name (default: the one before)")] = "",
 ) -> None:
     """Put the previous build back in service."""
     given = load(root)
@@ -160,8 +160,8 @@ def rollback(
 def export(
     out: Annotated[Path, typer.Argument(help="a Parquet file to write")],
     root: Root = None,
-    space: Annotated[str, typer.Option(help="feature space with its hash  [default: the one in service]")] = "",
-    snapshot: Annotated[int | None, typer.Option(help="snapshot of the features table  [default: now]")] = None,
+    space: Annotated[str, typer.Option(help="feature space with its hash (default: the one in service)")] = "",
+    snapshot: Annotated[int | None, typer.Option(help="snapshot of the features table (default: now)")] = None,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 from likeness import settings as settings_module
 from likeness.settings import Settings
 
-Root = Annotated[str | None, typer.Option(help="folder that holds everything written  [default: var]")]
+Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
 Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")]
 AsJson = Annotated[bool, typer.Option("--json", help="for programs")]

@@ -58,7 +58,7 @@ def show_run(
 @failures.command("list")
 def list_failures(
     root: Root = None,
-    stage: Annotated[str, typer.Option(help="list, ingest or extract  [default: all]")] = "",
+    stage: Annotated[str, typer.Option(help="list, ingest or extract (default: all)")] = "",
     as_json: AsJson = False,
     config: Config = None,
     assignments: Assignments = None,
@@ -78,7 +78,7 @@ def list_failures(
 def export_failures(
     out: Annotated[Path, typer.Argument(help="a CSV file to write; - for standard output")],
     root: Root = None,
-    stage: Annotated[str, typer.Option(help="list, ingest or extract  [default: all]")] = "",
+    stage: Annotated[str, typer.Option(help="list, ingest or extract (default: all)")] = "",
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:

@@ -18,7 +18,7 @@ def search(
     root: Root = None,
     category: Annotated[str, typer.Option(help="auto (the best predicted), all, or a name")] = "auto",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="results wanted")] = 10,
-    build: Annotated[str, typer.Option(help="a build by name  [default: the one in service]")] = "",
+    build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
     save: Annotated[Path | None, typer.Option(help="write query and results as a picture (PNG)")] = None,
     as_json: AsJson = False,
     config: Config = None,

@@ -97,7 +97,7 @@ def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
 
     def main(
         source: Annotated[str | None, typer.Option(help="folder, .tar or .parquet of photos")] = None,
-        root: Annotated[str | None, typer.Option(help="folder that holds everything written  [default: var]")] = None,
+        root: Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")] = None,
         catalogue: Annotated[str | None, typer.Option(help="CSV, JSON lines or Parquet of products")] = None,
         source_mode: Annotated[
             str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")

@@ -1,0 +1,52 @@
+"""Networks for tests: every backbone with weights that can be had here, and one cache of converted networks."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from likeness.backbones import Space, registry, resolve
+from likeness.images import decode
+from likeness.settings import Limits
+
+SPACES = tuple(f"{spec.name}.{layer}" for spec in registry().values() for layer in spec.layers)
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for what is too large to be kept for three sessions, as pytest does."""
+    folder = tmp_path_factory.mktemp("networks")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def weights(scratch: Path) -> dict[str, str]:
+    """Backbone to weights file; empty for the ones that come as a package. The others are seeded noise."""
+    import torch
+    import torchvision
+
+    with torch.random.fork_rng():
+        torch.manual_seed(20260102)
+        torch.save(torchvision.models.alexnet(weights=None).state_dict(), scratch / "alexnet.pth")
+    return {"alexnet": str(scratch / "alexnet.pth"), "efficientnet_lite0": ""}
+
+
+@pytest.fixture(scope="session", params=SPACES)
+def space(request: pytest.FixtureRequest, weights: dict[str, str]) -> Space:
+    """Each space in turn. A new backbone needs a line in `weights`."""
+    return resolve(request.param, weights[request.param.partition(".")[0]])
+
+
+@pytest.fixture(scope="session")
+def cache(scratch: Path) -> str:
+    """Where converted networks are kept."""
+    return str(scratch / "cache")
+
+
+@pytest.fixture(scope="session")
+def pictures(sample: Path) -> list[np.ndarray]:
+    """Six photos of the sample, decoded."""
+    return [decode(path.read_bytes(), Limits()) for path in sorted(sample.glob("*/*.jpg"))[::27]]

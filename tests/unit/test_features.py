@@ -1,0 +1,335 @@
+"""The extractor: every photo comes out once, in order, as a vector or as a failure, whatever the photos are."""
+
+import gc
+import io
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from likeness.backbones import Space, resolve
+from likeness.features import Extracted, Extractor
+from likeness.images import BadImage
+from likeness.runtimes import Runtime
+from likeness.runtimes.openvino_cpu import OpenVinoRuntime
+from likeness.settings import Extract, Limits
+
+PIXELS = 224 * 224 * 3
+
+
+class Centre:
+    """A network that gives the colour of the middle: a photo's vector says which photo it was."""
+
+    name = "centre"
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.batches.append(len(images))
+        return images[:, 112, 112].astype(np.float32)
+
+
+def coloured(number: int) -> bytes:
+    """A photo whose colour is a number up to 65,535, without loss."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (number >> 8, number & 255, 7)).save(file, "PNG")
+    return file.getvalue()
+
+
+COLOURED = [coloured(number) for number in range(80)]
+
+
+def photos(count: int) -> Iterator[tuple[str, bytes]]:
+    return ((str(number), COLOURED[number]) for number in range(count))
+
+
+@pytest.fixture(scope="session")
+def default() -> Space:
+    return resolve("efficientnet_lite0.pool")
+
+
+def extractor(space: Space, runtime: Runtime | None = None, timeout: float = 30, **settings: int) -> Extractor:
+    return Extractor(space, runtime or Centre(), Extract(**settings), Limits(decode_timeout_s=timeout))  # type: ignore[arg-type]
+
+
+def numbers(batch: Extracted) -> list[int]:
+    """Which photos the vectors of a batch are of, as the vectors themselves say."""
+    return [int(vector[0]) * 256 + int(vector[1]) for vector in batch.vectors]
+
+
+def keys(batches: list[Extracted]) -> list[str]:
+    return [key for batch in batches for key in batch.keys]
+
+
+def failures(batches: list[Extracted]) -> dict[str, str]:
+    return {key: bad.reason for batch in batches for key, bad in batch.failures}
+
+
+# -- order and batches
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 9, 40])
+def test_the_order_is_kept_and_batches_are_full(default: Space, count: int) -> None:
+    runtime = Centre()
+    batches = list(extractor(default, runtime, batch_size=4).run(photos(count)))
+    assert keys(batches) == [str(number) for number in range(count)]
+    assert [number for batch in batches for number in numbers(batch)] == list(range(count))
+    assert (
+        [len(batch.keys) for batch in batches] == runtime.batches == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+    )
+    assert all(batch.vectors.dtype == np.float32 and batch.failures == [] for batch in batches)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_the_order_is_kept_when_later_photos_are_ready_first(default: Space, threads: int) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((1200, 1200), 90).convert("RGB").save(file, "PNG")
+    mixed = [(str(number), file.getvalue() if number % 7 == 0 else COLOURED[number]) for number in range(30)]
+    batches = list(extractor(default, batch_size=5, decode_threads=threads).run(mixed))
+    assert keys(batches) == [str(number) for number in range(30)]
+    found = [number for batch in batches for number in numbers(batch)]
+    assert [number for place, number in enumerate(found) if place % 7] == [n for n in range(30) if n % 7]
+
+
+@given(st.lists(st.sampled_from(["good", "broken", "empty", "nan"]), max_size=14), st.integers(1, 5), st.integers(1, 3))
+def test_every_photo_comes_out_once(default: Space, kinds: list[str], size: int, threads: int) -> None:
+    class Moody(Centre):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            vectors = super().__call__(images)
+            vectors[vectors[:, 0] == 1] = [1, np.nan, 0]
+            return vectors
+
+    data = {"broken": b"\xff\xd8\xff\xe0 no photo", "empty": b"", "nan": coloured(256)}
+    given_ = [(f"{number} {kind}", data.get(kind, COLOURED[number])) for number, kind in enumerate(kinds)]
+    batches = list(extractor(default, Moody(), batch_size=size, decode_threads=threads).run(given_))
+    assert keys(batches) == [key for key, _ in given_ if key.endswith("good")]
+    assert [f"{number} good" for batch in batches for number in numbers(batch)] == keys(batches)
+    reasons = {"broken": "not_an_image", "empty": "empty", "nan": "not_finite"}
+    assert failures(batches) == {key: reasons[key.split()[1]] for key, _ in given_ if not key.endswith("good")}
+    assert sum(len(batch.failures) for batch in batches) == len(failures(batches))
+    assert all(len(batch.keys) == len(batch.vectors) <= size for batch in batches)
+
+
+def test_nothing_but_failures_is_one_batch(default: Space) -> None:
+    runtime = Centre()
+    (batch,) = extractor(default, runtime, batch_size=2).run((str(number), b"") for number in range(7))
+    assert [key for key, _ in batch.failures] == [str(number) for number in range(7)]
+    assert (batch.keys, len(batch.vectors), runtime.batches) == ([], 0, [])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_not_finite_is_a_failure_of_its_own_photo(default: Space, value: float) -> None:
+    class Broken(Centre):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            vectors = super().__call__(images)
+            vectors[vectors[:, 1] == 2, 2] = value
+            return vectors
+
+    (batch,) = extractor(default, Broken(), batch_size=8).run(photos(5))
+    assert batch.keys == ["0", "1", "3", "4"]
+    assert numbers(batch) == [0, 1, 3, 4]
+    assert [(key, bad.reason) for key, bad in batch.failures] == [("2", "not_finite")]
+
+
+def test_the_limits_are_the_callers(default: Space) -> None:
+    limits = Limits(max_pixels=63)
+    (batch,) = Extractor(default, Centre(), Extract(), limits).run(photos(2))
+    assert [bad.reason for _, bad in batch.failures] == ["too_many_pixels"] * 2
+
+
+# -- how far it looks ahead
+
+
+class Pulled:
+    """Photos that count how many of them were asked for."""
+
+    def __init__(self, count: int, data: bytes | None = None) -> None:
+        self.count, self.data, self.pulled = count, data, 0
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        for number in range(self.count):
+            self.pulled += 1
+            yield str(number), self.data or COLOURED[number]
+
+
+def most_ahead(extractor_: Extractor, source: Pulled) -> int:
+    """The most photos that were asked for and had not come out when a batch was given."""
+    ahead = done = 0
+    for batch in extractor_.run(source):
+        done += len(batch.keys) + len(batch.failures)
+        ahead = max(ahead, source.pulled - done)
+    assert done == source.count
+    return ahead
+
+
+@pytest.mark.parametrize("size", [1, 4, 10])
+def test_it_looks_four_batches_ahead(default: Space, size: int) -> None:
+    source = Pulled(80)
+    ahead = most_ahead(extractor(default, batch_size=size), source)
+    assert size <= ahead <= 4 * size
+
+
+def test_decoded_photos_are_bounded_by_bytes(default: Space) -> None:
+    assert most_ahead(extractor(default, batch_size=8, queue_bytes=5 * (PIXELS + 1000)), Pulled(40)) <= 6
+
+
+def test_photos_as_they_came_are_bounded_by_bytes_too(default: Space) -> None:
+    large = coloured(5) + bytes(10_000_000)
+    assert most_ahead(extractor(default, batch_size=8, queue_bytes=32_000_000), Pulled(30, large)) <= 4
+
+
+def test_a_photo_larger_than_the_queue_passes(default: Space) -> None:
+    batches = list(extractor(default, batch_size=4, queue_bytes=1).run(photos(9)))
+    assert keys(batches) == [str(number) for number in range(9)]
+
+
+def test_nothing_is_asked_for_before_it_is_wanted(default: Space) -> None:
+    source = Pulled(10)
+    batches = extractor(default).run(source)
+    assert source.pulled == 0
+    next(batches)
+
+
+def test_a_source_that_fails_is_heard(default: Space) -> None:
+    def broken() -> Iterator[tuple[str, bytes]]:
+        yield from photos(6)
+        raise OSError("the table is gone")
+
+    found = []
+    with pytest.raises(OSError, match="the table is gone"):
+        found.extend(extractor(default, batch_size=1).run(broken()))
+
+
+def test_a_bug_of_the_decoder_is_not_taken_for_a_bad_photo(default: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    def buggy(self: Extractor, data: bytes) -> np.ndarray:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Extractor, "_prepare", buggy)
+    with pytest.raises(ZeroDivisionError):
+        list(extractor(default).run(photos(3)))
+
+
+# -- decoders that hang
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[bytes]]:
+    """Photos whose decoding does not end before the test does."""
+    hanging: set[bytes] = set()
+    release, real = threading.Event(), Extractor._prepare
+
+    def prepare(self: Extractor, data: bytes) -> np.ndarray:
+        if data in hanging:
+            release.wait(60)
+        return real(self, data)
+
+    monkeypatch.setattr(Extractor, "_prepare", prepare)
+    yield hanging
+    release.set()
+
+
+@pytest.mark.parametrize("hanging", [[0], [9], [29], [3, 4], [3, 4, 5], [0, 10, 20, 29]])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_decode_that_hangs_fails_and_the_rest_go_on(
+    default: Space, stuck: set[bytes], hanging: list[int], threads: int
+) -> None:
+    stuck |= {COLOURED[number] for number in hanging}
+    begun = time.perf_counter()
+    batches = list(extractor(default, timeout=0.25, batch_size=4, decode_threads=threads).run(photos(30)))
+    assert time.perf_counter() - begun < 0.25 * len(hanging) + 3
+    assert failures(batches) == {str(number): "decode_timeout" for number in hanging}
+    assert keys(batches) == [str(number) for number in range(30) if number not in hanging]
+    assert [str(number) for batch in batches for number in numbers(batch)] == keys(batches)
+
+
+def test_a_photo_behind_a_stuck_one_has_its_own_time(default: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Extractor._prepare
+
+    def slow(self: Extractor, data: bytes) -> np.ndarray:
+        time.sleep(0.3)
+        return real(self, data)
+
+    monkeypatch.setattr(Extractor, "_prepare", slow)
+    batches = list(extractor(default, timeout=1, batch_size=8, decode_threads=1).run(photos(6)))  # 1.8 s in all
+    assert keys(batches) == [str(number) for number in range(6)]
+
+
+HANG = """
+import sys, threading
+from likeness.backbones import resolve
+from likeness.features import Extractor
+from likeness.images import BadImage
+from likeness.settings import Extract, Limits
+Extractor._prepare = lambda self, data: threading.Event().wait()
+extractor = Extractor(resolve("efficientnet_lite0.pool"), None, Extract(), Limits(decode_timeout_s=0.2))
+try:
+    extractor.one(b"x")
+except BadImage as bad:
+    print(bad.reason, flush=True)
+"""
+
+
+def test_a_stuck_decoder_does_not_keep_the_process_from_ending() -> None:
+    told = subprocess.run([sys.executable, "-c", HANG], capture_output=True, text=True, timeout=30, check=True)
+    assert told.stdout == "decode_timeout\n"
+
+
+def test_the_threads_end_with_the_extractor(default: Space) -> None:
+    def mine() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "decode"}
+
+    gc.collect()
+    before = mine()
+    used, unused, left = (extractor(default, decode_threads=3) for _ in range(3))
+    list(used.run(photos(10)))
+    next(left.run(photos(80)))  # its consumer goes away in the middle
+    assert len(mine() - before) == 9
+    del used, unused, left
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while mine() - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert mine() - before == set()
+
+
+# -- the real network
+
+
+def test_one_photo(default: Space, photo: bytes) -> None:
+    one = extractor(default).one
+    assert one(COLOURED[9]).tolist() == [0, 9, 7]
+    assert one(COLOURED[9]).shape == (3,)
+    for data, reason in ((b"", "empty"), (b"text", "not_an_image"), (photo[:2000], "undecodable")):
+        with pytest.raises(BadImage) as caught:
+            one(data)
+        assert caught.value.reason == reason
+
+
+def test_service_and_job_give_the_same_vector(default: Space, cache: str, sample: object) -> None:
+    paths = sorted(sample.glob("*/*.jpg"))[::16]  # type: ignore[attr-defined]
+    given_ = [(path.name, path.read_bytes()) for path in paths]
+    mine = extractor(default, OpenVinoRuntime(default, cache, 1), batch_size=4)
+    batches = list(mine.run(given_))
+    assert keys(batches) == [path.name for path in paths]
+    vectors = np.concatenate([batch.vectors for batch in batches])
+    assert (vectors.shape, vectors.dtype) == ((10, 1280), np.float32)
+    for vector, (_, data) in zip(vectors, given_, strict=True):
+        alone = mine.one(data)
+        assert alone.dtype == np.float32
+        assert vector @ alone / np.linalg.norm(vector) / np.linalg.norm(alone) >= 0.9999
+
+
+def test_several_callers_at_once(default: Space) -> None:
+    mine = extractor(default, decode_threads=2)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(mine.one, COLOURED))
+    assert [int(vector[1]) for vector in found] == list(range(80))

@@ -1,0 +1,197 @@
+"""Runtimes: OpenVINO against torch in float32, and the cache of converted networks."""
+
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from likeness import runtimes
+from likeness.backbones import Backbone, Layer, Space, alexnet, registry, resolve
+from likeness.errors import ServiceError
+from likeness.images import Preprocessing, fit
+from likeness.runtimes import choose, open_runtime, openvino_cpu, prepare
+from likeness.runtimes.openvino_cpu import OpenVinoRuntime, convert
+from likeness.runtimes.torch_any import TorchRuntime
+
+DEFAULT = "efficientnet_lite0.pool"
+
+
+@pytest.fixture
+def inputs(pictures: list[np.ndarray]) -> np.ndarray:
+    return np.stack([fit(picture, registry()["efficientnet_lite0"].preprocessing) for picture in pictures])
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+def test_openvino_is_torch(space: Space, cache: str, inputs: np.ndarray) -> None:
+    reference = TorchRuntime(space, 1)(inputs)
+    runtime = OpenVinoRuntime(space, cache, 1)
+    found = runtime(inputs)
+    assert (found.shape, found.dtype) == (reference.shape, np.float32)
+    assert cosines(found, reference).min() >= 0.9999
+    assert np.abs(found - reference).max() <= 1e-3 * np.abs(reference).max()
+    # a photo's vector does not depend on the photos beside it, and any number may come at once
+    for count in (1, 2, 5):
+        assert cosines(runtime(inputs[:count]), found[:count]).min() >= 0.999999
+    assert cosines(runtime(inputs[::-1])[::-1], found).min() >= 0.999999  # not contiguous
+
+
+def test_an_answer_is_not_overwritten_by_the_next(cache: str, inputs: np.ndarray) -> None:
+    runtime = OpenVinoRuntime(resolve(DEFAULT), cache, 1)
+    first = runtime(inputs[:1])
+    kept = first.copy()
+    runtime(inputs[1:2])
+    assert np.array_equal(first, kept)
+
+
+def test_every_kind_opens_by_name(cache: str, inputs: np.ndarray) -> None:
+    space = resolve(DEFAULT)
+    for wanted, name in (("openvino", "openvino"), ("torch", "torch"), ("auto", choose("auto"))):
+        runtime = open_runtime(space, wanted, cache, threads=1)
+        assert runtime.name.startswith(name)
+        assert runtime(inputs[:1]).shape == (1, space.dim)
+
+
+def test_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"openvino", "torch"}
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(runtimes, "Path", lambda device: Path("/nowhere"))
+    assert choose("auto") == "openvino"
+    monkeypatch.setattr(runtimes, "Path", lambda device: Path("/"))  # a GPU's driver
+    assert choose("auto") == "torch"
+    installed.remove("torch")
+    assert choose("auto") == "openvino"
+    with pytest.raises(ServiceError, match=r"extract\.runtime = 'torch'.*not installed"):
+        choose("torch")
+    installed.clear()
+    for wanted in ("auto", "openvino"):
+        with pytest.raises(ServiceError, match=r"install likeness\[extract\]"):
+            choose(wanted)
+
+
+# -- the cache
+
+
+@pytest.fixture
+def own_cache(cache: str, tmp_path: Path) -> Path:
+    """A cache of the test's own, with the default network in it."""
+    path = convert(resolve(DEFAULT), cache)
+    for each in (path, path.with_suffix(".bin")):
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        shutil.copy(each, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_the_cache_is_named_by_space_and_version(own_cache: Path) -> None:
+    import openvino
+
+    space = resolve(DEFAULT)
+    path = convert(space, str(own_cache))
+    assert path.name.startswith(f"{space.id}-openvino{openvino.__version__.split('-')[0]}")
+    assert {each.suffix for each in own_cache.iterdir()} == {".xml", ".bin"}
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["efficientnet_lite_pytorch"] = None
+import numpy as np
+from likeness.backbones import resolve
+from likeness.runtimes import open_runtime, prepare
+space = resolve("efficientnet_lite0.pool")
+prepare(space, "openvino", sys.argv[1])
+runtime = open_runtime(space, "openvino", sys.argv[1], 1)
+print(runtime(np.zeros((1, 224, 224, 3), np.uint8)).shape)
+"""
+
+
+def test_a_converted_network_needs_no_torch(own_cache: Path) -> None:
+    told = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, own_cache], capture_output=True, text=True, check=True)
+    assert told.stdout == "(1, 1280)\n"
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Space:
+    """A network of one layer, for what does not depend on the network."""
+    import torch
+
+    def build(path: Path, layer: str) -> torch.nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8 * 8 * 3, 4)).eval()
+
+    how = Preprocessing(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    spec = Backbone("tiny", "tiny", "none", how, {"out": Layer(4, "out")}, lambda: Path("/nowhere"), build)
+    monkeypatch.setattr(alexnet, "BACKBONES", (spec,))
+    return Space("tiny", "out", 4, "0" * 64, "/nowhere")
+
+
+def test_workers_that_begin_at_once_convert_once(tmp_path: Path, tiny: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted, real = [], openvino_cpu._convert
+
+    def slowly(space: Space, path: Path) -> None:
+        converted.append(path)
+        time.sleep(0.2)
+        real(space, path)
+
+    monkeypatch.setattr(openvino_cpu, "_convert", slowly)
+    with ThreadPoolExecutor(3) as pool:  # a lock of a file holds between threads as between processes
+        paths = set(pool.map(convert, [tiny] * 3, [str(tmp_path / "cache")] * 3))
+    assert converted == list(paths)
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".bin", ".lock", ".xml"]
+    image = np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)
+    assert np.allclose(
+        OpenVinoRuntime(tiny, str(tmp_path / "cache"), 1)(image), TorchRuntime(tiny, 1)(image), atol=1e-5
+    )
+
+
+def test_half_a_network_is_made_anew(tmp_path: Path, tiny: Space) -> None:
+    path = convert(tiny, str(tmp_path))
+    path.with_suffix(".bin").unlink()
+    OpenVinoRuntime(tiny, str(tmp_path), 1)
+    assert path.with_suffix(".bin").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<net/>", b"no network"])
+def test_a_damaged_network_is_a_named_error(own_cache: Path, content: bytes) -> None:
+    path = convert(resolve(DEFAULT), str(own_cache))
+    path.write_bytes(content)
+    with pytest.raises(ServiceError, match="delete it") as caught:
+        OpenVinoRuntime(resolve(DEFAULT), str(own_cache), 1)
+    assert str(path) in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ServiceError, match=r"extract\.cache = .*file/cache"):
+        prepare(resolve(DEFAULT), "openvino", str(tmp_path / "file" / "cache"))
+
+
+def test_preparing_for_torch_converts_nothing(tmp_path: Path) -> None:
+    prepare(resolve(DEFAULT), "torch", str(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_number_of_threads_is_the_callers(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino as ov
+
+    asked: list[dict[str, Any]] = []
+    real = ov.Core.compile_model
+
+    def spying(self: Any, model: Any, device: str, options: dict[str, Any]) -> Any:
+        asked.append(options)
+        return real(self, model, device, options)
+
+    monkeypatch.setattr(ov.Core, "compile_model", spying)
+    runtime = OpenVinoRuntime(resolve(DEFAULT), cache, 2)
+    assert runtime._model.get_property("INFERENCE_NUM_THREADS") == 2
+    assert runtime._model.get_property("ENABLE_CPU_PINNING") is False  # two workers that pin would share one core
+    assert asked[0]["NUM_STREAMS"] == 1
