@@ -143,6 +143,7 @@ MORE_POINTS = [
     "load: 15 vectors",
     "is whole, 3 shards",
     "is in service",
+    "report: ",
 ]
 
 

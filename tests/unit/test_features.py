@@ -90,9 +90,11 @@ def test_the_order_is_kept_and_batches_are_full(default: Space, count: int) -> N
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
-def test_the_order_is_kept_when_later_photos_are_ready_first(default: Space, threads: int) -> None:
+def test_the_order_is_kept_when_later_photos_are_ready_first(
+    default: Space, rng: np.random.Generator, threads: int
+) -> None:
     file = io.BytesIO()
-    Image.effect_noise((1200, 1200), 90).convert("RGB").save(file, "PNG")
+    Image.fromarray(rng.integers(0, 256, (700, 700, 3), np.uint8)).save(file, "PNG")
     mixed = [(str(number), file.getvalue() if number % 7 == 0 else COLOURED[number]) for number in range(30)]
     batches = list(extractor(default, batch_size=5, decode_threads=threads).run(mixed))
     assert keys(batches) == [str(number) for number in range(30)]

@@ -53,6 +53,15 @@ def test_an_answer_is_not_overwritten_by_the_next(cache: str, inputs: np.ndarray
     assert np.array_equal(first, kept)
 
 
+def test_callers_at_once_get_their_own_answers(cache: str, inputs: np.ndarray) -> None:
+    runtime = OpenVinoRuntime(resolve(DEFAULT), cache, 1)
+    truth = [runtime(image[None]) for image in inputs]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(runtime, [image[None] for image in inputs] * 5))
+    for number, vectors in enumerate(found):
+        assert np.abs(vectors - truth[number % len(inputs)]).max() < 1e-3
+
+
 def test_every_kind_opens_by_name(cache: str, inputs: np.ndarray) -> None:
     space = resolve(DEFAULT)
     for wanted, name in (("openvino", "openvino"), ("torch", "torch"), ("auto", choose("auto"))):

@@ -329,6 +329,7 @@ def test_a_poor_index_gets_the_recall_it_has(
         PLACE, data.to_batches(), Order(f"file://{tmp_path}", "s@1", 16, Index(kind="poor", metric=metric))
     )
     expected = recall(spied[0], data, metric)
+    assert (spied[0].found == -1).any() == (make is forgetful)
     assert record.recall.value == pytest.approx(expected, abs=1e-9)
     assert record.recall.value < 0.8
     assert record.recall.value > 0

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import threading
 import warnings
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def _convert(space: Space, path: Path) -> None:
 class OpenVinoRuntime:
     """The network run by OpenVINO in float32.
 
-    Threads are not pinned: two workers that pin would share one core.
+    Threads are not pinned: two workers that pin would share one core. Callers in several threads take turns,
+    for there is one request, and with it one place for the answer.
     """
 
     def __init__(self, space: Space, cache: str, threads: int) -> None:
@@ -71,6 +73,7 @@ class OpenVinoRuntime:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
+        self._turn = threading.Lock()
         core, path = ov.Core(), convert(space, cache)
         try:
             self._model = core.compile_model(core.read_model(path), "CPU", options)
@@ -79,5 +82,6 @@ class OpenVinoRuntime:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""
-        vectors: np.ndarray = self._model(np.ascontiguousarray(images))[0].copy()
+        with self._turn:
+            vectors: np.ndarray = self._model(np.ascontiguousarray(images))[0].copy()
         return vectors

@@ -3,7 +3,7 @@
 `read_listing` opens no photo; `Reader` gives the bytes of one listed item.
 """
 
-from likeness.sources.listing import ITEM, Listing, read_listing
+from likeness.sources.listing import ITEM, Listing, check_source, read_listing
 from likeness.sources.packed import Reader
 
-__all__ = ["ITEM", "Listing", "Reader", "read_listing"]
+__all__ = ["ITEM", "Listing", "Reader", "check_source", "read_listing"]

@@ -44,18 +44,30 @@ class Listing(Aside):
     unlisted: int = 0
 
 
+def check_source(source: Source) -> None:
+    """Says at once, before anything is started, that a source cannot be meant.
+
+    Raises:
+        UsageError: no source is named, it is not there, or it is a compressed tar.
+    """
+    if not source.uri:
+        raise UsageError("no source is named; name a folder, .tar or .parquet of photos with --source")
+    root = uris.canonical(source.uri)
+    if packed.is_compressed(root):
+        raise UsageError(f"--source {source.uri}: {_COMPRESSED}")
+    if not stores.files(root).exists(root):
+        raise UsageError(f"--source {source.uri}: no such file or folder; name a folder, .tar or .parquet")
+
+
 def read_listing(source: Source) -> Listing:
     """Lists a source.
 
     Raises:
         UsageError: the source or its catalogue is not there or not readable, or it is a compressed tar.
     """
+    check_source(source)
     root = uris.canonical(source.uri)
     files = stores.files(root)
-    if packed.is_compressed(root):
-        raise UsageError(f"--source {source.uri}: {_COMPRESSED}")
-    if not files.exists(root):
-        raise UsageError(f"--source {source.uri}: no such file or folder; name a folder, .tar or .parquet")
     listing = Listing()
     try:
         catalogue = _catalogue_uri(files, root, source.catalogue)

@@ -12,6 +12,7 @@ from likeness import reports, settings
 from likeness.errors import GateError, LikenessError, UsageError
 from likeness.manifest import Builds, Manifest
 from likeness.settings import Settings
+from likeness.sources import check_source
 from likeness.spark.extract import extract
 from likeness.spark.index import index, publish
 from likeness.spark.ingest import ingest
@@ -21,6 +22,7 @@ from likeness.spark.run import Run
 
 def nightly(given: Settings, retry: bool = False) -> None:
     """Ingest, extract, load, index, audit, publish, report."""
+    check_source(given.source)
     built: Manifest | None = None
     with Run("retry-failed" if retry else "nightly", given, ("ingest", "extract", "load", "index")) as run:
         try:
@@ -46,6 +48,7 @@ def retry_failed(given: Settings) -> None:
 
 def ingest_job(given: Settings) -> None:
     """Bring the tables up to date with a source."""
+    check_source(given.source)
     with Run("ingest", given, ("ingest",)) as run:
         ingest(run)
 
