@@ -85,7 +85,7 @@ class Extract(_Frozen):
         "auto", description="auto: CUDA through torch where there is a GPU, else OpenVINO"
     )
     batch_size: Count = Field(32, description="photos a forward pass")
-    decode_threads: Count = Field(2, description="decoder threads beside each model")
+    decode_threads: Count = Field(1, description="decoder threads beside each model")
     queue_bytes: Count = Field(256_000_000, description="bytes of decoded photos that may wait for the model")
     chunk_images: Count = Field(20_000, description="photos committed at once; what a kill can cost")
     cache: str = Field("~/.cache/likeness", description="folder for converted models, on each machine")

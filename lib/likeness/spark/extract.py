@@ -41,7 +41,7 @@ _RESULT = pa.schema(
     ]
 )
 _RESULT_DDL = "file string, rows long, what string, reason string, detail string"
-_MIN_SPLIT, _TASKS_A_CORE = 4 << 20, 8
+_MIN_SPLIT, _TASKS_A_CORE = 4 << 20, 16
 
 
 @dataclass(frozen=True)
