@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from likeness.settings import Limits
 
@@ -18,6 +18,15 @@ Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` decides, for jobs and servi
 # Pillow warns of odd metadata; the pixels decide. Set once, for `catch_warnings` is not for the decoders' threads
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -27,9 +36,6 @@ class BadImage(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason, self.detail = reason, detail[:500]
-
-    def __reduce__(self) -> tuple[type["BadImage"], tuple[str, str]]:
-        return BadImage, (self.reason, self.detail)
 
 
 @dataclass(frozen=True)
@@ -124,11 +130,15 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as EXIF says; a broken EXIF block leaves the photo as it is."""
+    """Turned as EXIF says; a broken EXIF block leaves the photo as it is.
+
+    Not by ImageOps.exif_transpose: it rewrites the block, and fails at a tag that has nothing to do with it.
+    """
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever the block holds
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

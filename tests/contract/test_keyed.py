@@ -1,9 +1,12 @@
 """What every keyed store does (likeness.stores.ports.KeyedStore). Add a factory to try another store."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -232,12 +235,14 @@ from likeness import stores
 print("ready", flush=True)
 sys.stdin.readline()
 store = stores.keyed(sys.argv[1])
+for _ in range(10):
+    store.put_products([stores.Product(f"{sys.argv[2]} {number}", "c", {}, ()) for number in range(100)])
 store.set_mark(sys.argv[2], 1)
 store.close()
 """
 
 
-def test_several_processes_open_a_new_store_at_once(uri: str) -> None:
+def test_several_processes_open_a_new_store_and_write_at_once(uri: str) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN, uri, str(me)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -252,6 +257,22 @@ def test_several_processes_open_a_new_store_at_once(uri: str) -> None:
     assert [process.returncode for process in processes] == [0] * 4
     store = stores.keyed(uri)
     assert [store.get_mark(str(me)) for me in range(4)] == [1] * 4
+    assert sum(1 for _ in store.scan_products()) == 400
+    store.close()
+
+
+def test_a_writer_waits_for_another(tmp_path: Path) -> None:
+    """SQLite alone locks its whole file."""
+    store = stores.keyed(sqlite(tmp_path))
+    with closing(sqlite3.connect(sqlite(tmp_path).removeprefix("sqlite://"), check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.3, other.rollback)
+        release.start()
+        begun = time.perf_counter()
+        store.set_mark("m", 1)
+        assert 0.2 < time.perf_counter() - begun < 10
+        release.join()
+    assert store.get_mark("m") == 1
     store.close()
 
 

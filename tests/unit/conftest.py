@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from likeness.backbones import Space, registry, resolve
-from likeness.images import decode
+from likeness.images import decode, fit
+from likeness.runtimes.torch_any import TorchRuntime
 from likeness.settings import Limits
 
 SPACES = tuple(f"{spec.name}.{layer}" for spec in registry().values() for layer in spec.layers)
@@ -50,3 +51,10 @@ def cache(scratch: Path) -> str:
 def pictures(sample: Path) -> list[np.ndarray]:
     """Six photos of the sample, decoded."""
     return [decode(path.read_bytes(), Limits()) for path in sorted(sample.glob("*/*.jpg"))[::27]]
+
+
+@pytest.fixture(scope="session")
+def reference(space: Space, pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures as each space's network takes them, and what torch in float32 gives."""
+    inputs = np.stack([fit(picture, registry()[space.backbone].preprocessing) for picture in pictures])
+    return inputs, TorchRuntime(space, 1)(inputs)

@@ -53,9 +53,9 @@ def test_a_spec_is_sound(spec: Backbone) -> None:
         spec.name = "x"  # type: ignore[misc]
 
 
-def test_a_layer_gives_what_its_spec_says(space: Space, pictures: list[np.ndarray]) -> None:
-    vectors = TorchRuntime(space, 1)(fitted(space, pictures[:2]))
-    assert (vectors.shape, vectors.dtype) == ((2, space.dim), np.float32)
+def test_a_layer_gives_what_its_spec_says(space: Space, reference: tuple[np.ndarray, np.ndarray]) -> None:
+    inputs, vectors = reference
+    assert (vectors.shape, vectors.dtype) == ((len(inputs), space.dim), np.float32)
     assert np.isfinite(vectors).all()
     assert space.dim == registry()[space.backbone].layers[space.layer].dim
     assert np.abs(vectors[0] - vectors[1]).max() > 0

@@ -96,6 +96,14 @@ def test_rows_of_every_kind(source: Path, suffix: str) -> None:
     ]
 
 
+def test_the_order_of_the_columns_changes_nothing(source: Path) -> None:
+    found = []
+    for facts in ({"colour": "red", "brand": "x"}, {"brand": "x", "colour": "red"}):
+        as_csv(source / "catalogue.csv", [row("1", "c.jpg", "c", **facts)])
+        found.append(listed(source).items["attributes"].to_pylist())
+    assert found[0] == found[1]  # else every product would have changed
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_values_that_are_no_text(source: Path, suffix: str) -> None:
     rows = [row(7, "c.jpg", "1", active=False, size=5, price=0.5, tags=["a", "猫"], more={"x": True}, nothing=None)]

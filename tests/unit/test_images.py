@@ -211,7 +211,7 @@ def test_an_animation_is_its_first_frame(kind: str) -> None:
     assert np.abs(found.astype(int) - (0, 0, 255)).max() <= 4
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_upright(orientation: int, kind: str) -> None:
     undo = {
@@ -226,17 +226,45 @@ def test_every_exif_orientation_is_upright(orientation: int, kind: str) -> None:
     stored = scene().transpose(undo[orientation]) if orientation in undo else scene()
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    options = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}[kind]
+    options = {"PNG": {}, "TIFF": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}[kind]
     found = decode(encoded(stored, kind, exif=exif, **options), LIMITS)
     assert found.shape == (24, 40, 3)
     assert np.abs(found.astype(int) - np.asarray(scene())).max() <= 6
 
 
-def test_a_broken_exif_block_leaves_the_photo_as_it_is() -> None:
+def with_exif(jpeg: bytes, block: bytes) -> bytes:
+    block = b"Exif\0\0" + block
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"MM\0*\xff\xff\xff\xff" + b"\x12" * 30,
+        b"XX\0*" + bytes(30),
+        b"",
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0\0\0\0\0",  # an orientation of 9
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x01x\0\0\0\0\0\0\0",  # or of "x"
+    ],
+)
+def test_a_broken_exif_block_leaves_the_photo_as_it_is(block: bytes) -> None:
     plain = encoded(scene(), "JPEG", quality=95)
-    exif = b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\x12" * 30
-    broken = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
-    assert np.array_equal(decode(broken, LIMITS), decode(plain, LIMITS))
+    assert np.array_equal(decode(with_exif(plain, block), LIMITS), decode(plain, LIMITS))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_block_that_is_no_exif_leaves_the_photo_as_it_is(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(scene(), kind, exif=b"Exif\0\0XX no EXIF at all" + bytes(30), **options)
+    assert np.array_equal(decode(data, LIMITS), np.asarray(scene()))
+
+
+def test_a_broken_tag_beside_the_orientation_does_not_matter() -> None:
+    resolution, turn = b"\x01\x1a\0\x02\0\0\0\x02x\0\0\0", b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+    plain = encoded(scene().transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, subsampling=0)
+    found = decode(with_exif(plain, b"MM\0*\0\0\0\x08\0\x02" + resolution + turn + bytes(4)), LIMITS)
+    assert found.shape == (24, 40, 3)
+    assert np.abs(found.astype(int) - np.asarray(scene())).max() <= 6
 
 
 # -- the way to the network's input

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -215,8 +214,8 @@ def test_a_root_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None:
 def test_a_lease_that_cannot_be_given_back_does_not_hide_how_the_run_ended(tmp_path: Path) -> None:
     def work() -> None:
         with lease(tmp_path / "root"):
-            shutil.rmtree(tmp_path / "root" / "leases")
-            (tmp_path / "root" / "leases").write_text("a file")
+            (tmp_path / "root" / "leases" / "ingest.1.json").unlink()
+            (tmp_path / "root" / "leases" / "ingest.1.json").mkdir()
             raise KeyError
 
     with pytest.raises(KeyError):

@@ -284,6 +284,16 @@ def test_parquet_of_another_kind(tmp_path: Path, table: pa.Table) -> None:
     assert "needs product_id, category" in bad.detail
 
 
+def test_parquet_text_that_is_no_utf8(tmp_path: Path) -> None:
+    text = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
+    )
+    table = pa.table({"product_id": text, "category": ["c"], "bytes": [b"x"]})
+    pq.write_table(table, tmp_path / "s.parquet")
+    listing = listed(tmp_path / "s.parquet")
+    assert (listing.items.num_rows, [bad.reason for _, bad in listing.rejected]) == (0, ["broken_archive"])
+
+
 def test_a_folder_of_parquet_files_as_spark_writes_it(tmp_path: Path) -> None:
     source = tmp_path / "photos.parquet"
     source.mkdir()

@@ -131,11 +131,13 @@ def test_zero_vectors_are_found_last_or_not_at_all(
     assert np.isfinite([hit.score for hit in found]).all()
 
 
-def test_vectors_that_are_all_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
-    data = table(sorted(rng.bytes(32).hex() for _ in range(50)), np.ones((50, 8), np.float32))
-    record, shard = built(tmp_path, data, 8)
+@pytest.mark.parametrize("noise", [0, 1e-4])
+def test_vectors_that_are_all_the_same(tmp_path: Path, rng: np.random.Generator, noise: float) -> None:
+    vectors = (1 + noise * rng.standard_normal((500, 24))).astype(np.float32)
+    data = table(sorted(rng.bytes(32).hex() for _ in range(500)), vectors)
+    record, shard = built(tmp_path, data, 24)
     assert record.recall.value == 1.0  # ties are not held against the index
-    (found,) = shard.search(metrics.prepared(np.ones((1, 8)), "cosine"), 5)
+    (found,) = shard.search(metrics.prepared(np.ones((1, 24)), "cosine"), 5)
     assert [hit.score for hit in found] == pytest.approx([1] * 5)
 
 

@@ -83,5 +83,5 @@ class OpenVinoRuntime:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""
         with self._turn:
-            vectors: np.ndarray = self._model(np.ascontiguousarray(images))[0].copy()
+            vectors: np.ndarray = self._model(np.ascontiguousarray(images))[0]
         return vectors
