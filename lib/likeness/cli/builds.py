@@ -154,7 +154,7 @@ def rollback(
     """Put the previous build back in service."""
     given = load(root)
     before, now = Builds(given.root).rollback(to)
-    print(f"in service: {now} (was {before or 'damaged'}); the next nightly with changes publishes a new build")
+    print(f"in service: {now} (was {before or 'damaged'}); the next nightly run builds anew from the tables")
 
 
 def export(

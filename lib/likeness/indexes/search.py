@@ -45,15 +45,15 @@ class LoadedShard:
             )
 
     def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
-        """The k nearest of each prepared query, float32 (q, dim), nearest first."""
+        """The k nearest of each prepared query, float32 (q, dim), nearest first; fewer if the index finds fewer."""
         k = min(k, len(self._keys))
         scores, ids = self._index.search(queries, k)
         if self._metric == "l2":
             scores = -np.sqrt(np.maximum(scores, 0))
         rows = np.searchsorted(self._keys, ids)
         return [
-            [self._hit(int(row), float(score)) for row, score in zip(*pair, strict=True)]
-            for pair in zip(rows, scores, strict=True)
+            [self._hit(int(row), float(score)) for row, score, key in zip(*found, strict=True) if key >= 0]
+            for found in zip(rows, scores, ids, strict=True)
         ]
 
     def sample(self, rows: int) -> np.ndarray:

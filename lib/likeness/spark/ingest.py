@@ -205,6 +205,7 @@ def _reader(limits: Limits) -> Any:
                 if held > _BATCH_BYTES:
                     yield pa.RecordBatch.from_pylist(rows, schema=_READ)
                     rows, held = [], 0
+        reader.close()
         yield pa.RecordBatch.from_pylist(rows, schema=_READ)
 
     return read
