@@ -97,6 +97,7 @@ def large(photos: Path, validation: Path, scratch: Path) -> None:
     chosen = random.Random(3).sample(sorted(photos.rglob("*.jpg")), min(COUNT, 2000))
     workers = os.cpu_count() or 1
     before = bare.rate(chosen, given, workers)
+    jobs.nightly(_settings(SAMPLE, scratch / "warm"))  # after start-up: the bare loop has loaded its network as well
     with Run("extract", given, ("extract",)) as run:
         extract(run)
         facts = run.facts["extract"]

@@ -198,6 +198,7 @@ def _has_openvino(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_local_run_listens_on_loopback_only(configure, source):
     given = configure(source, *SMALL)
     seen: set[tuple[str, int]] = set()
@@ -220,6 +221,7 @@ def test_a_local_run_listens_on_loopback_only(configure, source):
     assert {ip for ip, _ in seen} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_a_second_run_at_once_is_refused(configure, source):
     given = configure(source, *SMALL)
     with Nightly(given, *SMALL) as first:
