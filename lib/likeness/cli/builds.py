@@ -150,9 +150,11 @@ def _against_store(given: Settings, manifest: Manifest) -> list[str]:
 def rollback(
     root: Root = None,
     to: Annotated[str, typer.Option(help="a build by name (default: the one before)")] = "",
+    config: Config = None,
+    assignments: Assignments = None,
 ) -> None:
     """Put the previous build back in service."""
-    given = load(root)
+    given = load(root, config, assignments)
     before, now = Builds(given.root).rollback(to)
     print(f"in service: {now} (was {before or 'damaged'}); the next nightly run builds anew from the tables")
 

@@ -5,6 +5,7 @@ no vector passes through the JVM, and a killed chunk leaves files that nobody re
 """
 
 import functools
+import itertools
 import os
 import tempfile
 import uuid
@@ -42,6 +43,7 @@ _RESULT = pa.schema(
 )
 _RESULT_DDL = "file string, rows long, what string, reason string, detail string"
 _MIN_SPLIT, _TASKS_A_CORE = 4 << 20, 16
+_DIGITS, _ABOVE = 3, "g"  # a chunk is cut at these digits of an image_id; `g` is above every id
 
 
 @dataclass(frozen=True)
@@ -103,26 +105,17 @@ def _failed(run: Run) -> DataFrame:
 
 
 def _plan(run: Run, retry: bool) -> Iterator[tuple[Any, str, str, int]]:
-    """Chunks (epoch, first id, id after the last, photos): even ranges of the ids of an epoch."""
-    prefix = F.conv(F.substring("image_id", 1, 8), 16, 10).cast("long")
-    epochs = _lacking(run, retry).groupBy("epoch").count().orderBy("epoch").collect()
-    for row in epochs:
-        parts = -(-row["count"] // run.settings.extract.chunk_images)
-        share = F.floor(prefix * parts / F.lit(2**32)).cast("int")
-        rows = (
-            _lacking(run, retry).where(F.col("epoch") == row.epoch).groupBy(share.alias("part")).count().collect()
-            if parts > 1
-            else []
-        )
-        counts = {r.part: r["count"] for r in rows} if parts > 1 else {0: row["count"]}
-        for part in sorted(counts):
-            yield row.epoch, _bound(part, parts), _bound(part + 1, parts), counts[part]
-
-
-def _bound(part: int, parts: int) -> str:
-    """The least id of a part: ids compare as text, so eight digits are enough, and `g` is above them all."""
-    low = -(-part * 2**32 // parts)
-    return f"{low:08x}" if low < 2**32 else "g"
+    """Chunks (epoch, first id, id after the last, photos): ranges of the ids of an epoch, near to even."""
+    first = F.substring("image_id", 1, _DIGITS).alias("first")
+    counts = _lacking(run, retry).groupBy("epoch", first).count().orderBy("epoch", "first").collect()
+    for epoch, rows in itertools.groupby(counts, key=lambda row: row.epoch):
+        low, held = "", 0
+        for row in rows:
+            if held and held + row["count"] > run.settings.extract.chunk_images:
+                yield epoch, low, row.first, held
+                low, held = row.first, 0
+            held += row["count"]
+        yield epoch, low, _ABOVE, held
 
 
 def _extract_chunk(run: Run, chunk: tuple[Any, str, str], retry: bool, facts: dict[str, Any]) -> None:

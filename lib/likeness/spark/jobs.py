@@ -86,8 +86,10 @@ def publish_job(given: Settings) -> None:
 
 def _report(run: Run, manifest: Manifest | None, status: str, error: str | None = None) -> None:
     with run.stage("report"):
-        path = reports.write(run.row(status=status, error=error), run.settings, manifest)
-    run.say(f"report: {path}")
+        try:
+            run.say(f"report: {reports.write(run.row(status=status, error=error), run.settings, manifest)}")
+        except OSError as failed:  # the work is done and published; its report is not worth a failed run
+            run.say(f"report: cannot be written: {failed}; `likeness runs show {run.run_id}` says the same")
 
 
 def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:

@@ -1,0 +1,140 @@
+"""The settings: a frozen model a concern, and `Settings` of all of them."""
+
+import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    """Where photos and their catalogue come from."""
+
+    uri: str = Field("", description="folder, .tar or .parquet of photos")
+    catalogue: str = Field("", description="CSV, JSON lines or Parquet; default: catalogue.* in the source")
+    mode: Literal["delta", "full"] = Field(
+        "delta", description="delta: a product that is absent stays; full: it is withdrawn"
+    )
+
+
+class Limits(_Frozen):
+    """What one photo may cost."""
+
+    max_bytes: Count = Field(30_000_000, description="a longer file is rejected")
+    max_pixels: Count = Field(100_000_000, description="a photo of more pixels is rejected unopened")
+    decode_timeout_s: float = Field(30.0, gt=0, le=86_400, description="a photo that takes longer to decode fails")
+
+
+class Gates(_Frozen):
+    """What stops a run before it publishes (exit code 3)."""
+
+    max_failure_rate: Rate = Field(0.05, description="share of the photos that may stand failed")
+    max_withdraw_rate: Rate = Field(0.2, description="share of the active listings that a run may withdraw")
+    min_recall: Rate = Field(0.95, description="recall@k each shard must reach against exact search")
+
+
+class Warehouse(_Frozen):
+    """Where the Iceberg tables are."""
+
+    type: str = Field("hadoop", description="Iceberg catalogue type: hadoop, hive or rest")
+    uri: str = Field("", description="warehouse location; default: ROOT/tables")
+    namespace: str = Field("likeness", pattern=r"^[a-z][a-z0-9_]*$", description="namespace of the tables")
+    options: dict[str, str] = Field(default_factory=dict, description="further Iceberg catalogue properties")
+
+
+class Ingest(_Frozen):
+    """How photos are read and packed."""
+
+    chunk_images: Count = Field(20_000, description="photos committed at once; what a kill can cost")
+    chunk_bytes: Count = Field(2_000_000_000, description="bytes committed at once")
+
+
+class Extract(_Frozen):
+    """Which vectors, and how they are made."""
+
+    space: str = Field(
+        "efficientnet_lite0.pool",
+        description="backbone.layer; with @hash it is pinned, and any other weights are refused",
+    )
+    weights: str = Field("", description="weights file (safetensors or a state dict); default: the backbone's own")
+    runtime: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="auto: CUDA through torch where there is a GPU, else OpenVINO"
+    )
+    batch_size: Count = Field(32, description="photos a forward pass")
+    decode_threads: Count = Field(1, description="decoder threads beside each model")
+    queue_bytes: Count = Field(256_000_000, description="bytes of decoded photos that may wait for the model")
+    chunk_images: Count = Field(20_000, description="photos committed at once; what a kill can cost")
+    cache: str = Field("~/.cache/likeness", description="folder for converted models, on each machine")
+
+
+class Index(_Frozen):
+    """How shards are built and proved."""
+
+    kind: str = Field("flat", description="index kind; see `likeness.indexes.kinds`")
+    metric: Literal["cosine", "l2", "ip"] = Field("cosine", description="how vectors are compared")
+    max_shard_vectors: Count = Field(1_000_000, description="a larger category is split")
+    keep_builds: Count = Field(5, description="builds kept for rollback")
+    audit_queries: Count = Field(64, description="held-out queries a shard")
+    audit_k: Count = Field(10, description="k of the audited recall@k")
+
+
+class Keyed(_Frozen):
+    """The store that gives vectors and product facts by key."""
+
+    uri: str = Field("", description="sqlite:///path; default: ROOT/keyed.sqlite")
+
+
+class Settings(BaseSettings):
+    """All of a run's settings."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="LIKENESS_", env_nested_delimiter="__")
+
+    root: str = Field("var", description="folder that holds everything the project writes")
+    date: datetime.date = Field(default_factory=datetime.date.today, description="epoch of new photos")
+    source: Source = Source()
+    limits: Limits = Limits()
+    gates: Gates = Gates()
+    warehouse: Warehouse = Warehouse()
+    ingest: Ingest = Ingest()
+    extract: Extract = Extract()
+    index: Index = Index()
+    keyed: Keyed = Keyed()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` has merged."""
+        return (init_settings,)
+
+
+def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of the settings, with its pydantic field."""
+    keys: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            keys |= known_keys(nested, f"{prefix}{name}.")
+        else:
+            keys[prefix + name] = field
+    return keys
+
+
+def document() -> str:
+    """Every key with its default and meaning, as a Markdown table."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key, field in known_keys().items():
+        default = "today" if key == "date" else field.get_default(call_default_factory=True)
+        rows.append(f"| `{key}` | {f'`{default}`' if default not in ('', {}) else ''} | {field.description} |")
+    return "\n".join(rows) + "\n"
