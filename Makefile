@@ -3,19 +3,34 @@ PYTHON ?= $(or $(LIKENESS_PYTHON),python3)
 VENV_PYTHON := $(or $(LIKENESS_PYTHON),.venv/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all lint format bench schemas clean
+.PHONY: help setup test test-stack test-all stack-up stack-down stack-status stack-env lint format bench schemas clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv, development tools included, or bring it up to date
 	@$(PYTHON) deploy/environment.py --extra dev
 
-test: setup ## run the tests, but for those marked slow or full
-	$(VENV_PYTHON) -m pytest -m "not slow and not full"
+test: setup ## run the tests, but for those marked slow, full or stack
+	$(VENV_PYTHON) -m pytest -m "not slow and not full and not stack"
+
+test-stack: setup ## run the tests on real HDFS, YARN and HBase, started and stopped for them
+	$(VENV_PYTHON) -m pytest -m stack
 
 test-all: setup ## run every test; those marked full need LIKENESS_CLOTHING
 	$(VENV_PYTHON) -m pytest
+
+stack-up: ## start HDFS, YARN and HBase on this machine
+	@$(PYTHON) deploy/local/stack.py up
+
+stack-down: ## stop them; data stays in var/stack
+	@$(PYTHON) deploy/local/stack.py down
+
+stack-status: ## say which of their servers run, and where
+	@$(PYTHON) deploy/local/stack.py status
+
+stack-env: ## print what a shell needs to use them
+	@$(PYTHON) deploy/local/stack.py env
 
 lint: setup ## check style, layout and types
 	$(VENV_PYTHON) -m ruff check .

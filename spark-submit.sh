@@ -55,44 +55,18 @@ if [[ ! -f $job ]]; then
   exit 2
 fi
 
-program=("$job")
-while (($#)) && [[ $1 != -- ]]; do
-  program+=("$1")
-  shift
-done
-if (($#)); then shift; fi
-
 environment=$("$bootstrap" "$root/deploy/environment.py" --print)
 { read -r python && read -r SPARK_HOME && read -r jars; } <<< "$environment"
 
-for flag in "${program[@]}"; do
-  if [[ $flag == --help ]]; then exec "$python" "${program[@]}"; fi # no need for a JVM
-done
-
-# Of the user's options only two are looked at: where to run decides what else is set, and jars add up.
-master=${LIKENESS_MASTER:-local[*,4]}
-options=()
-while (($#)); do
-  case $1 in
-    --jars | --master)
-      [[ $# -gt 1 ]] || { say "$1 wants a value"; exit 2; }
-      set -- "$1=$2" "${@:3}"
-      ;;
-    --jars=*) jars+=",${1#*=}" && shift ;;
-    --master=*) master=${1#*=} && shift ;;
-    *) options+=("$1") && shift ;;
+for flag in "$@"; do
+  case $flag in
+    --) break ;;
+    --help) exec "$python" "$job" --help ;; # no need for a JVM
   esac
 done
-defaults=(--master "$master" --jars "$jars" --driver-memory "${LIKENESS_DRIVER_MEMORY:-4g}")
-if [[ $master == local* ]]; then
-  export SPARK_LOCAL_IP=127.0.0.1
-  for setting in ui.enabled=false driver.bindAddress=127.0.0.1 driver.host=127.0.0.1; do
-    defaults+=(--conf "spark.$setting")
-  done
-fi
 
 # A Spark or a Python that happens to be set on this machine is not the one that likeness was tried with.
-export SPARK_HOME PYSPARK_PYTHON=$python PYSPARK_DRIVER_PYTHON=$python
+export SPARK_HOME PYSPARK_PYTHON=$python PYSPARK_DRIVER_PYTHON=$python LIKENESS_JARS=$jars
 export SPARK_CONF_DIR=${SPARK_CONF_DIR:-$root/deploy/conf}
 
 # The JVM stands between the job and a terminal: the job is told that there is one, and how wide.
@@ -102,4 +76,4 @@ fi
 
 # The JVM warns of a module that Spark's own options ask for: nothing a user could do about it.
 quiet() { trap '' INT TERM && exec grep -v --line-buffered '^WARNING: Using incubator modules' >&2; }
-exec "$SPARK_HOME/bin/spark-submit" "${defaults[@]}" ${options[@]+"${options[@]}"} "${program[@]}" 2> >(quiet)
+exec "$python" -m likeness.submit "$job" "$@" 2> >(quiet)

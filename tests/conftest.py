@@ -1,6 +1,10 @@
 """What all tests share: the sample, one photo of it, a seeded generator, and a hypothesis that repeats itself."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -30,3 +34,21 @@ def photo(sample: Path) -> bytes:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20260102)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Any]:
+    """HDFS, YARN and HBase, started empty for this session and stopped at its end."""
+    from tests.stack import local
+
+    given = local.of_the_tests()
+    given.down()
+    for name in ("data", "logs", "tmp"):
+        shutil.rmtree(given.home / name, ignore_errors=True)
+    given.up()
+    before = dict(os.environ)
+    os.environ |= {"HADOOP_CONF_DIR": f"{given.home}/conf/hadoop", "PATH": f"{given.home}/bin:{before['PATH']}"}
+    yield given
+    os.environ.clear()
+    os.environ |= before
+    given.down()

@@ -4,6 +4,7 @@ A lease is the highest numbered file `<name>.<generation>.json` of ROOT/leases. 
 creation of the next generation, so of two takers one wins, and a holder that lost it can tell.
 """
 
+import datetime
 import json
 import os
 import re
@@ -23,6 +24,11 @@ from likeness.errors import ServiceError
 HEARTBEAT_S = 10.0
 EXPIRY_S = 60.0
 _NEEDED = {"run_id", "host", "pid", "born", "token", "state", "beat"}
+
+
+def run_name(job: str) -> str:
+    """A new run's id: names sort by age."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{job}-{os.urandom(3).hex()}"
 
 
 class Lease:

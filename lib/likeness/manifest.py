@@ -5,14 +5,18 @@ rename, so a reader sees one chain or the other.
 """
 
 import hashlib
+import os
 import re
+import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from likeness import stores, uris
-from likeness.errors import DataError, UsageError
+from likeness.errors import DataError, ServiceError, UsageError
 
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
@@ -90,9 +94,10 @@ class Manifest(_Frozen):
 
 
 class Builds:
-    """The builds of one root."""
+    """The builds of one root; what is copied to this machine goes to `cache`."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, cache: str = "~/.cache/likeness") -> None:
+        self._cache = cache
         self.folder = uris.join(uris.canonical(root), "builds")
         self._files = stores.files(self.folder)
 
@@ -206,9 +211,56 @@ class Builds:
                     found.append(f"{uri} has checksum {checksum[:12]}, the manifest says {file.sha256[:12]}")
         return found
 
+    def local(self, manifest: Manifest) -> Path:
+        """A folder of this machine with the build's shards: the build itself, or a copy in a cache.
+
+        What is copied is checked against its checksum, and of a root's older copies all but one are deleted.
+
+        Raises:
+            DataError: a file is missing or has another checksum.
+            ServiceError: the copy cannot be written.
+        """
+        if uris.scheme(self.folder) == "file":
+            return uris.local_path(uris.join(self.folder, manifest.path))
+        home = Path(self._cache).expanduser() / "builds" / hashlib.sha256(self.folder.encode()).hexdigest()[:16]
+        folder = home / manifest.path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for shard in manifest.shards:
+                for file in (shard.index, shard.ids):
+                    if not _same_length(folder / file.name, file):
+                        self._copy(uris.join(self.folder, manifest.path, file.name), folder / file.name, file)
+            os.utime(folder)
+            others = sorted(home.glob("*/*"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for other in others[2:]:
+                shutil.rmtree(other, ignore_errors=True)
+        except OSError as error:
+            raise ServiceError(f"{manifest.path} cannot be copied to {folder}: {error}; free some disk") from None
+        return folder
+
+    def _copy(self, uri: str, path: Path, file: File) -> None:
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        digest = hashlib.sha256()
+        try:
+            with self._files.open(uri) as source, draft.open("wb") as target:
+                while block := source.read(1 << 22):
+                    digest.update(block)
+                    target.write(block)
+            if digest.hexdigest() != file.sha256:
+                raise DataError(f"{uri} has not the checksum of its manifest; roll back with `likeness rollback`")
+            draft.replace(path)
+        except FileNotFoundError:
+            raise DataError(f"{uri} is missing; roll back with `likeness rollback`") from None
+        finally:
+            draft.unlink(missing_ok=True)
+
     def _point(self, chain: Sequence[str]) -> None:
         content = _Chain(current=chain[0], previous=chain[1:]).model_dump_json(indent=2)
         self._files.write(uris.join(self.folder, CURRENT), content.encode() + b"\n")
+
+
+def _same_length(path: Path, file: File) -> bool:
+    return path.exists() and path.stat().st_size == file.bytes
 
 
 def checksum_of(file: BinaryIO) -> str:

@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+from likeness.errors import UsageError
+
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*:")
+_AUTHORITY = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://[^/]+)(/|$)")
 _ELSEWHERE = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*:)?[/\\]")
 
 
@@ -26,6 +29,18 @@ def scheme(uri: str) -> str:
     """The scheme of a URI, lower-case; `file` for a bare path."""
     match = _SCHEME.match(uri)
     return match.group()[:-1].lower() if match else "file"
+
+
+def authority(uri: str) -> str:
+    """`scheme://host:port` of a URI that has a host.
+
+    Raises:
+        UsageError: it names no host.
+    """
+    match = _AUTHORITY.match(uri)
+    if not match:
+        raise UsageError(f"{uri} names no host; write it as {scheme(uri)}://host:port/path or with a nameservice")
+    return match.group(1)
 
 
 def local_path(uri: str) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
 from pyiceberg.table import StaticTable, Table
 
 from likeness import stores, uris
@@ -102,7 +103,38 @@ class Warehouse:
             for name in stores.files(folder).names(folder)
             if name.startswith("v") and name.endswith(".metadata.json")
         ]
-        return StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json") if versions else None
+        if not versions:
+            return None
+        # Arrow reads local files best by itself; its own HDFS client would want a JVM
+        properties = {} if uris.scheme(folder) == "file" else {"py-io-impl": f"{__name__}.{PortIO.__name__}"}
+        return StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json", properties)
+
+
+class PortIO(FileIO):
+    """pyiceberg's files, read through the files port."""
+
+    def new_input(self, location: str) -> InputFile:
+        """A file to read."""
+        return _PortInput(location)
+
+    def new_output(self, location: str) -> OutputFile:
+        """Nothing is written here: Spark writes the tables."""
+        raise NotImplementedError(f"{location}: tables are written by Spark alone")
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        """Nothing is deleted here: Spark writes the tables."""
+        raise NotImplementedError(f"{location}: tables are written by Spark alone")
+
+
+class _PortInput(InputFile):
+    def __len__(self) -> int:
+        return stores.files(self.location).stat(self.location).length
+
+    def exists(self) -> bool:
+        return stores.files(self.location).exists(self.location)
+
+    def open(self, seekable: bool = True) -> InputStream:
+        return stores.files(self.location).open(self.location)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

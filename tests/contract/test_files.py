@@ -20,13 +20,21 @@ def local(tmp_path: Path) -> str:
     return f"file://{tmp_path}/store"
 
 
-FACTORIES: dict[str, Callable[[Path], str]] = {"local": local}
+def hdfs(request: pytest.FixtureRequest) -> str:
+    return f"{request.getfixturevalue('stack').hdfs}/contract/{uuid.uuid4().hex}"
+
+
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
+    "local": lambda request: local(request.getfixturevalue("tmp_path")),
+    "hdfs": hdfs,
+}
 """Each gives the URI of a folder that is not there yet."""
+NEEDS_STACK = {"hdfs"}
 
 
-@pytest.fixture(params=FACTORIES)
-def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return FACTORIES[request.param](tmp_path)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.stack] * (name in NEEDS_STACK)) for name in FACTORIES])
+def base(request: pytest.FixtureRequest) -> str:
+    return FACTORIES[request.param](request)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,27 +16,46 @@ import pytest
 from likeness import stores
 from likeness.errors import ServiceError, UsageError
 from likeness.stores import KeyedStore, Product
+from likeness.stores.keyed_hbase import IMAGES, MARKS, PRODUCTS, HbaseStore
 
 
 def sqlite(tmp_path: Path) -> str:
     return f"sqlite://{tmp_path}/folder/keyed.sqlite"
 
 
-FACTORIES: dict[str, Callable[[Path], str]] = {"sqlite": sqlite}
-"""Each gives the URI of a store that is empty."""
+def hbase(request: pytest.FixtureRequest) -> str:
+    """Tables that are made once and emptied for each test: to make some takes HBase seconds."""
+    uri = f"{request.getfixturevalue('stack').hbase}/contract"
+    store = stores.keyed(uri, create=True)
+    places = cast(HbaseStore, store)
+    for table in (IMAGES, PRODUCTS, MARKS):
+        places._delete(table, [key for key, _ in places._scan(table, [])])
+    store.close()
+    return uri
 
-UNREACHABLE = {"sqlite": lambda tmp_path: f"sqlite://{tmp_path}/file/keyed.sqlite"}
+
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
+    "sqlite": lambda request: sqlite(request.getfixturevalue("tmp_path")),
+    "hbase": hbase,
+}
+"""Each gives the URI of a store that is empty."""
+NEEDS_STACK = {"hbase"}
+
+UNREACHABLE = {
+    "sqlite": lambda tmp_path: f"sqlite://{tmp_path}/file/keyed.sqlite",
+    "hbase": lambda tmp_path: "hbase://127.0.0.1:1/likeness",
+}
 """Each gives the URI of a store that cannot be reached, once `tmp_path/file` is a file."""
 
 
-@pytest.fixture(params=FACTORIES)
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return FACTORIES[request.param](tmp_path)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.stack] * (name in NEEDS_STACK)) for name in FACTORIES])
+def uri(request: pytest.FixtureRequest) -> str:
+    return FACTORIES[request.param](request)
 
 
 @pytest.fixture
 def store(uri: str) -> Iterator[KeyedStore]:
-    opened = stores.keyed(uri)
+    opened = stores.keyed(uri, create=True)
     yield opened
     opened.close()
 
@@ -139,7 +159,7 @@ def test_scans_are_in_the_order_of_the_keys(store: KeyedStore, rng: np.random.Ge
     assert [key for key, _ in store.scan_vectors("s")] == sorted(put)
     ids = ["猫", "b", "a", "B", "10", "9", "é", "z/1", "𝒳", "～"]
     store.put_products(Product(product_id, "c", {}, ()) for product_id in ids)
-    assert [product.product_id for product in store.scan_products()] == sorted(ids, key=str.encode)
+    assert sorted(product.product_id for product in store.scan_products()) == sorted(ids)
 
 
 ODD = [
@@ -156,7 +176,7 @@ def test_odd_products(store: KeyedStore) -> None:
     assert store.put_products(ODD) == len(ODD)
     assert store.get_products([product.product_id for product in ODD]) == {p.product_id: p for p in ODD}
     store.delete_products([ODD[1].product_id, "%"])
-    assert [p.product_id for p in store.scan_products()] == sorted(p.product_id for p in ODD if p is not ODD[1])
+    assert sorted(p.product_id for p in store.scan_products()) == sorted(p.product_id for p in ODD if p is not ODD[1])
 
 
 def test_deleting(store: KeyedStore, rng: np.random.Generator) -> None:
@@ -185,7 +205,7 @@ def test_marks(store: KeyedStore) -> None:
 
 def test_what_was_put_is_there_after_it_was_closed(uri: str, rng: np.random.Generator) -> None:
     put = vectors(rng, 10)
-    first = stores.keyed(uri)
+    first = stores.keyed(uri, create=True)
     first.put_vectors("s", put.items())
     first.put_products(ODD)
     first.set_mark("m", 7)
@@ -234,7 +254,7 @@ import sys
 from likeness import stores
 print("ready", flush=True)
 sys.stdin.readline()
-store = stores.keyed(sys.argv[1])
+store = stores.keyed(sys.argv[1], create=True)
 for _ in range(10):
     store.put_products([stores.Product(f"{sys.argv[2]} {number}", "c", {}, ()) for number in range(100)])
 store.set_mark(sys.argv[2], 1)
@@ -263,7 +283,7 @@ def test_several_processes_open_a_new_store_and_write_at_once(uri: str) -> None:
 
 def test_a_writer_waits_for_another(tmp_path: Path) -> None:
     """SQLite alone locks its whole file."""
-    store = stores.keyed(sqlite(tmp_path))
+    store = stores.keyed(sqlite(tmp_path), create=True)
     with closing(sqlite3.connect(sqlite(tmp_path).removeprefix("sqlite://"), check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         release = threading.Timer(0.3, other.rollback)
@@ -294,12 +314,12 @@ def test_a_store_that_cannot_be_reached(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     uri = UNREACHABLE[kind](tmp_path)
     with pytest.raises(ServiceError, match=r"keyed\.uri") as caught:
-        stores.keyed(uri)
+        stores.keyed(uri, create=True)
     assert uri in str(caught.value)
 
 
 def test_a_closed_store_is_a_service_error(uri: str) -> None:
-    store = stores.keyed(uri)
+    store = stores.keyed(uri, create=True)
     store.close()
     calls: list[Callable[[], object]] = [
         lambda: store.put_vectors("s", [("a", np.ones(1))]),
@@ -326,7 +346,7 @@ def test_a_file_that_is_no_store(tmp_path: Path) -> None:
 
 def test_a_store_that_is_damaged_is_a_service_error(tmp_path: Path, rng: np.random.Generator) -> None:
     uri = sqlite(tmp_path)
-    store = stores.keyed(uri)
+    store = stores.keyed(uri, create=True)
     store.put_vectors("s", vectors(rng, 200, 100).items())
     store.close()
     path = Path(uri.removeprefix("sqlite://"))
@@ -336,6 +356,20 @@ def test_a_store_that_is_damaged_is_a_service_error(tmp_path: Path, rng: np.rand
     with pytest.raises(ServiceError, match=str(path)):
         list((store := stores.keyed(uri)).scan_vectors("s"))
     store.close()
+
+
+def test_a_store_that_was_never_made(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="there is no such file; the load job"):
+        stores.keyed(sqlite(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_of_one_space_are_deleted(store: KeyedStore) -> None:
+    for space in ("one", "two"):
+        store.put_vectors(space, [("a", np.ones(1)), ("b", np.ones(1))])
+    store.delete_vectors(["a"], "one")
+    assert [key for key, _ in store.scan_vectors("one")] == ["b"]
+    assert [key for key, _ in store.scan_vectors("two")] == ["a", "b"]
 
 
 @pytest.mark.parametrize("uri", ["sqlite:relative.sqlite", "sqlite://relative.sqlite", "redis://host", "/a/path"])

@@ -15,7 +15,7 @@ from likeness.backbones import resolve
 from likeness.features import Extractor
 from likeness.indexes.metrics import exact_scores, prepared
 from likeness.manifest import Builds
-from likeness.runtimes import open_runtime
+from likeness.runtimes import Machine, open_runtime
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.tables import FEATURES, IMAGES, LISTINGS
@@ -76,7 +76,8 @@ def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
     given = configure(take(tmp_path / "photos", "hat", "skirt"))
     run(given)
     space = resolve(given.extract.space)
-    encoder = Extractor(space, open_runtime(space, "auto", given.extract.cache, 2), given.extract, given.limits)
+    runtime = open_runtime(space, "auto", Machine(given.extract.cache, 2))
+    encoder = Extractor(space, runtime, given.extract, given.limits)
     batch = _vectors(given)
     photos = Warehouse(given).photos(list(batch))
     assert len(photos) == 6

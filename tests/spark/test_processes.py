@@ -131,7 +131,7 @@ POINTS = [
     "ingest: listed",
     "ingest: committed 6 images",
     "ingest: recorded",
-    "extract: committed 5 of",
+    "extract: committed 4 of",
     "index: 3 shards written",
     "passes its gates",
 ]
@@ -139,7 +139,7 @@ MORE_POINTS = [
     "nightly: ",
     "ingest: committed 15 listings",
     "ingest: 16 listed",
-    "extract: committed 14 of",
+    "extract: committed 12 of",
     "load: 15 vectors",
     "is whole, 3 shards",
     "is in service",

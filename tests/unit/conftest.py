@@ -57,4 +57,4 @@ def pictures(sample: Path) -> list[np.ndarray]:
 def reference(space: Space, pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The pictures as each space's network takes them, and what torch in float32 gives."""
     inputs = np.stack([fit(picture, registry()[space.backbone].preprocessing) for picture in pictures])
-    return inputs, TorchRuntime(space, 1)(inputs)
+    return inputs, TorchRuntime(space, "~/.cache/likeness", 1)(inputs)

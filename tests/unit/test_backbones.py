@@ -86,7 +86,7 @@ def test_alexnet_is_torchvisions(weights: dict[str, str], pictures: list[np.ndar
     found = {}
     for layer, expected in truth.items():
         space = resolve(f"alexnet.{layer}", weights["alexnet"])
-        found[layer] = TorchRuntime(space, 1)(fitted(space, pictures))
+        found[layer] = TorchRuntime(space, "~/.cache/likeness", 1)(fitted(space, pictures))
         assert cosines(found[layer], expected).min() >= 0.9999
         assert np.abs(found[layer] - expected).max() <= 0.02 * np.abs(expected).max()
     assert found.keys() == registry()["alexnet"].layers.keys()
@@ -125,7 +125,7 @@ def test_efficientnet_lite_is_its_authors(pictures: list[np.ndarray]) -> None:
     with torch.inference_mode():
         net(torch.from_numpy(np.stack(inputs)))
     space = resolve("efficientnet_lite0.pool")
-    found = TorchRuntime(space, 1)(fitted(space, pictures))
+    found = TorchRuntime(space, "~/.cache/likeness", 1)(fitted(space, pictures))
     assert cosines(found, seen["pool"].numpy()).min() >= 0.9999
 
 

@@ -15,7 +15,7 @@ from likeness import runtimes
 from likeness.backbones import Backbone, Layer, Space, alexnet, registry, resolve
 from likeness.errors import ServiceError
 from likeness.images import Preprocessing, fit
-from likeness.runtimes import choose, open_runtime, openvino_cpu, prepare
+from likeness.runtimes import Machine, choose, open_runtime, openvino_cpu, prepare
 from likeness.runtimes.openvino_cpu import OpenVinoRuntime, convert
 from likeness.runtimes.torch_any import TorchRuntime
 
@@ -65,7 +65,7 @@ def test_callers_at_once_get_their_own_answers(cache: str, inputs: np.ndarray) -
 def test_every_kind_opens_by_name(cache: str, inputs: np.ndarray) -> None:
     space = resolve(DEFAULT)
     for wanted, name in (("openvino", "openvino"), ("torch", "torch"), ("auto", choose("auto"))):
-        runtime = open_runtime(space, wanted, cache, threads=1)
+        runtime = open_runtime(space, wanted, Machine(cache, 1))
         assert runtime.name.startswith(name)
         assert runtime(inputs[:1]).shape == (1, space.dim)
 
@@ -114,10 +114,10 @@ import sys
 sys.modules["torch"] = sys.modules["efficientnet_lite_pytorch"] = None
 import numpy as np
 from likeness.backbones import resolve
-from likeness.runtimes import open_runtime, prepare
+from likeness.runtimes import Machine, open_runtime, prepare
 space = resolve("efficientnet_lite0.pool")
-prepare(space, "openvino", sys.argv[1])
-runtime = open_runtime(space, "openvino", sys.argv[1], 1)
+prepare(space, "openvino", Machine(sys.argv[1], 1))
+runtime = open_runtime(space, "openvino", Machine(sys.argv[1], 1))
 print(runtime(np.zeros((1, 224, 224, 3), np.uint8)).shape)
 """
 
@@ -146,10 +146,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Space:
 def test_workers_that_begin_at_once_convert_once(tmp_path: Path, tiny: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     converted, real = [], openvino_cpu._convert
 
-    def slowly(space: Space, path: Path) -> None:
+    def slowly(space: Space, path: Path, cache: str) -> None:
         converted.append(path)
         time.sleep(0.2)
-        real(space, path)
+        real(space, path, cache)
 
     monkeypatch.setattr(openvino_cpu, "_convert", slowly)
     with ThreadPoolExecutor(3) as pool:  # a lock of a file holds between threads as between processes
@@ -158,7 +158,7 @@ def test_workers_that_begin_at_once_convert_once(tmp_path: Path, tiny: Space, mo
     assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".bin", ".lock", ".xml"]
     image = np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)
     assert np.allclose(
-        OpenVinoRuntime(tiny, str(tmp_path / "cache"), 1)(image), TorchRuntime(tiny, 1)(image), atol=1e-5
+        OpenVinoRuntime(tiny, str(tmp_path / "cache"), 1)(image), TorchRuntime(tiny, str(tmp_path), 1)(image), atol=1e-5
     )
 
 
@@ -181,11 +181,11 @@ def test_a_damaged_network_is_a_named_error(own_cache: Path, content: bytes) -> 
 def test_a_cache_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ServiceError, match=r"extract\.cache = .*file/cache"):
-        prepare(resolve(DEFAULT), "openvino", str(tmp_path / "file" / "cache"))
+        prepare(resolve(DEFAULT), "openvino", Machine(str(tmp_path / "file" / "cache"), 1))
 
 
 def test_preparing_for_torch_converts_nothing(tmp_path: Path) -> None:
-    prepare(resolve(DEFAULT), "torch", str(tmp_path / "cache"))
+    prepare(resolve(DEFAULT), "torch", Machine(str(tmp_path / "cache"), 1))
     assert not (tmp_path / "cache").exists()
 
 

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likeness.errors import SpaceMismatch, UsageError
+from likeness import stores, uris
+from likeness.errors import ServiceError, SpaceMismatch, UsageError
 from likeness.images import Preprocessing
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Space:
-    """A feature space: which network, layer, weights and preprocessing a vector came from."""
+    """A feature space: which network, layer, weights and preprocessing a vector came from.
+
+    `weights_path` is an absolute path or a URI; workers elsewhere find the same bytes with `weights_file`.
+    """
 
     backbone: str
     layer: str
@@ -66,6 +70,26 @@ class Space:
         parts = [self.name, self.dim, self.weights_sha256, asdict(spec.preprocessing)]
         return f"{self.name}@{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
 
+    def weights_file(self, cache: str) -> Path:
+        """The weights on this machine: at their path, copied from their URI, or the backbone's own here.
+
+        Raises:
+            ServiceError: they are none of these.
+        """
+        try:
+            path = stores.local_copy(self.weights_path, cache)
+            if not path.is_file():
+                path = registry()[self.backbone].weights()
+            if _checksum(path) == self.weights_sha256:
+                return path
+            found = f"{path} has other bytes"
+        except OSError as error:
+            found = str(error)
+        raise ServiceError(
+            f"the weights {self.weights_path} of {self.id} are not on this machine: {found}; "
+            "name a file that every machine can read, as extract.weights = hdfs://..."
+        )
+
 
 def registry() -> dict[str, Backbone]:
     """Every known backbone by name."""
@@ -74,12 +98,13 @@ def registry() -> dict[str, Backbone]:
     return {spec.name: spec for family in (alexnet, efficientnet_lite) for spec in family.BACKBONES}
 
 
-def resolve(name: str, weights: str = "") -> Space:
+def resolve(name: str, weights: str = "", cache: str = "~/.cache/likeness") -> Space:
     """The space that `backbone.layer` or `backbone.layer@hash` names, with the weights found and hashed.
 
     Args:
         name: as in `extract.space`.
-        weights: a weights file; empty for the backbone's own.
+        weights: a weights file, a path or a URI; empty for the backbone's own.
+        cache: folder for the copy of a file that is not local.
 
     Raises:
         UsageError: unknown backbone or layer, or a weights file that is not there.
@@ -88,18 +113,30 @@ def resolve(name: str, weights: str = "") -> Space:
     """
     plain, _, pinned = name.partition("@")
     spec, layer = _find(plain)
-    path = Path(weights).expanduser() if weights else spec.weights()
+    here = uris.scheme(weights) == "file"
+    place = str(_local(weights)) if weights and here else weights or str(spec.weights().absolute())
+    try:
+        path = stores.local_copy(place, cache)
+    except FileNotFoundError:
+        path = Path(place)
     if not path.is_file():
         raise UsageError(f"extract.weights = {weights!r}: no such file; name a safetensors or state-dict file")
-    with path.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    space = Space(spec.name, layer, spec.layers[layer].dim, checksum, str(path.absolute()))
+    space = Space(spec.name, layer, spec.layers[layer].dim, _checksum(path), place)
     if pinned and space.id != name:
         raise SpaceMismatch(
             f"extract.space = {name!r}, but the weights at {path} give {space.id}; "
             "name the weights of that space with extract.weights, or take the pin off to begin a new space"
         )
     return space
+
+
+def _local(path: str) -> Path:
+    return Path(path.removeprefix("file://")).expanduser().absolute()
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _find(name: str) -> tuple[Backbone, str]:

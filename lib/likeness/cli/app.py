@@ -2,7 +2,7 @@
 
 import typer
 
-from likeness.cli import builds, ledgers, query
+from likeness.cli import builds, hbase, ledgers, query
 
 app = typer.Typer(
     name="likeness",
@@ -18,6 +18,7 @@ app.command()(builds.verify)
 app.command()(builds.rollback)
 app.command()(builds.export)
 app.command("retry-failed")(ledgers.retry_failed)
+app.command("hbase-init")(hbase.hbase_init)
 app.add_typer(ledgers.runs, name="runs")
 app.add_typer(ledgers.failures, name="failures")
 app.add_typer(ledgers.config, name="config")

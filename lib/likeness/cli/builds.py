@@ -1,5 +1,6 @@
 """`likeness status`, `verify`, `rollback`, `export`: what a root holds, and whether it is whole."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,13 +9,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from likeness import stores
+from likeness import agreement, stores
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
-from likeness.errors import DataError, UsageError
+from likeness.errors import DataError, ServiceError, UsageError
 from likeness.manifest import Builds, Manifest
 from likeness.settings import Settings
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import Warehouse
+
+_NAMED = 20
 
 
 def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
@@ -86,22 +89,23 @@ def verify(
 ) -> None:
     """Check a build: checksums, loads every shard, counts against the tables and the keyed store."""
     given = load(root, config, assignments)
-    builds = Builds(given.root)
+    builds = Builds(given.root, given.extract.cache)
     manifest = builds.find(build)
     problems = builds.problems(manifest) or _load_all(builds, manifest)
-    problems += _against_tables(Warehouse(given), manifest) + _against_store(given, manifest)
+    problems += _against_tables(Warehouse(given), manifest)
+    apart = _against_store(given, manifest)
     if as_json:
-        show_json({"build": manifest.path, "ok": not problems, "problems": problems})
-    elif not problems:
+        show_json({"build": manifest.path, "ok": not problems + apart, "problems": problems + apart})
+    elif not problems + apart:
         print(
             f"{manifest.path} is whole: {len(manifest.shards)} shards, {manifest.vectors} vectors of "
             f"{manifest.images} images and {manifest.products} products; tables and keyed store agree"
         )
-    if problems:
-        told = "" if as_json else ":\n  " + "\n  ".join(problems)
-        raise DataError(
-            f"{manifest.path} has {len(problems)} problems{told}\n`likeness rollback` goes back to the build before"
-        )
+    if problems or apart:
+        told = "" if as_json else ":\n  " + "\n  ".join(problems + apart)
+        remedies = ["`likeness rollback` goes back to the build before"] * bool(problems)
+        remedies += ["`./spark-submit.sh load --set keyed.reload=true` puts the keyed store right"] * bool(apart)
+        raise DataError(f"{manifest.path} has {len(problems + apart)} problems{told}\n" + "\n".join(remedies))
 
 
 def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
@@ -134,17 +138,25 @@ def _against_tables(warehouse: Warehouse, manifest: Manifest) -> list[str]:
 
 
 def _against_store(given: Settings, manifest: Manifest) -> list[str]:
-    store = stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))
+    """Every row that the keyed store and the tables disagree on, the first of each kind named."""
+    warehouse = Warehouse(given)
     try:
-        vectors = sum(1 for _ in store.scan_vectors(manifest.space))
+        store = stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))
+    except ServiceError as error:
+        return [str(error)]
+    found: dict[tuple[str, str], list[str]] = {}
+    try:
+        for item in itertools.chain(
+            agreement.vectors(warehouse, store, manifest.space), agreement.products(warehouse, store)
+        ):
+            found.setdefault((item.table, item.kind), []).append(item.key)
     finally:
         store.close()
-    rows = sum(part["rows"] for part in Warehouse(given).partitions(FEATURES) if part["space"] == manifest.space)
-    if vectors != rows:
-        return [
-            f"the keyed store holds {vectors} vectors of {manifest.space}, the features table {rows}; run the load job"
-        ]
-    return []
+    return [
+        f"keyed store: {len(names)} {kind} against {table}: {', '.join(names[:_NAMED])}"
+        + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        for (table, kind), names in sorted(found.items())
+    ]
 
 
 def rollback(

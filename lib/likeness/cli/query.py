@@ -36,7 +36,7 @@ def search(
     except OSError as error:
         raise UsageError(f"{image}: {error.strerror}; name a photo") from None
     begun = time.perf_counter()
-    builds = Builds(given.root)
+    builds = Builds(given.root, given.extract.cache)
     manifest = builds.find(build)
     merger = Merger(manifest, [Leaf(builds, manifest)])
     encoder = Encoder(given, manifest.space)

@@ -31,12 +31,12 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None)
     Returns:
         where the report is, for people: a path, or a URI if it is not local.
     """
-    warehouse = Warehouse(settings)
+    warehouse, builds = Warehouse(settings), Builds(settings.root, settings.extract.cache)
     page = render(
         context(row, settings, manifest)
         | {
             "failures": figures.failures(warehouse.read(FAILURES, _LEDGER)),
-            "samples": samples.draw(Builds(settings.root), manifest, warehouse) if manifest else None,
+            "samples": samples.draw(builds, manifest, warehouse) if manifest else None,
             "snapshots": figures.snapshots(
                 json.loads(row["facts"]),
                 {table.name: warehouse.snapshot(table) for table in TABLES if table is not RUNS},

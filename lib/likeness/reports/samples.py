@@ -72,7 +72,8 @@ def id_map(builds: Builds, manifest: Manifest, shard: Shard) -> pa.Table:
     """
     uri = uris.join(builds.folder, manifest.path, shard.ids.name)
     try:
-        ids = pa.ipc.open_file(pa.memory_map(str(uris.local_path(uri)))).read_all()
+        folder = builds.local(manifest.model_copy(update={"shards": [shard]}))
+        ids = pa.ipc.open_file(pa.memory_map(str(folder / shard.ids.name))).read_all()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{uri} cannot be read: {error}; see `likeness verify`") from None
     if ids.num_rows != shard.vectors:

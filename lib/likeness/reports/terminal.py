@@ -46,7 +46,8 @@ def shown(place: str) -> str:
 
 def search_command(settings: Settings, manifest: Manifest) -> str:
     """A search that works as it stands, with a photo of the build if one lies in a file of its own."""
-    words = [_program(), "search", _photo(Builds(settings.root), manifest), "--root", settings.root]
+    photo = _photo(Builds(settings.root, settings.extract.cache), manifest)
+    words = [_program(), "search", photo, "--root", settings.root]
     if settings.extract.weights:  # without them the encoder would refuse the build's space
         words += ["--set", f"extract.weights={settings.extract.weights}"]
     return shlex.join(words)

@@ -2,11 +2,13 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from likeness import uris
 from likeness.backbones import Space
 from likeness.errors import ServiceError
 
@@ -40,37 +42,53 @@ def choose(wanted: str) -> str:
     raise ServiceError("neither openvino nor torch is installed; install likeness[extract]")
 
 
-def open_runtime(space: Space, wanted: str, cache: str, threads: int) -> Runtime:
-    """Loads a network.
+@dataclass(frozen=True)
+class Machine:
+    """Where a network runs.
 
-    Args:
-        space: what to run.
-        wanted: auto, openvino or torch.
-        cache: folder for converted networks.
-        threads: CPU threads the network may use.
+    `cache` is this machine's folder for converted networks and copied weights, `shelf` the URI of a folder that
+    all machines share (empty for none), `threads` the CPU threads a network may use, and `device` a CUDA device
+    that the scheduler assigned, as `cuda:1` (empty for any).
     """
+
+    cache: str
+    threads: int
+    shelf: str = ""
+    device: str = ""
+
+
+def shelf(root: str) -> str:
+    """Where a root keeps converted networks for other machines; empty for a local root, whose machine is this one."""
+    root = uris.canonical(root)
+    return "" if uris.scheme(root) == "file" else uris.join(root, "models", "converted")
+
+
+def open_runtime(space: Space, wanted: str, machine: Machine) -> Runtime:
+    """Loads a network; `wanted` is auto, openvino or torch."""
     openers: dict[str, Callable[[], Runtime]] = {
-        "openvino": lambda: _openvino(space, cache, threads),
-        "torch": lambda: _torch(space, threads),
+        "openvino": lambda: _openvino(space, machine),
+        "torch": lambda: _torch(space, machine),
     }
     return openers[choose(wanted)]()
 
 
-def prepare(space: Space, wanted: str, cache: str) -> None:
-    """Does once what every worker would otherwise do: converts the network into the cache."""
+def prepare(space: Space, wanted: str, machine: Machine) -> None:
+    """Does once what every worker would otherwise do: converts the network, and puts it on the shelf."""
     if choose(wanted) == "openvino":
         from likeness.runtimes import openvino_cpu
 
-        openvino_cpu.convert(space, cache)
+        path = openvino_cpu.convert(space, machine.cache, machine.shelf)
+        if machine.shelf:
+            openvino_cpu.offer(path, machine.shelf)
 
 
-def _openvino(space: Space, cache: str, threads: int) -> Runtime:
+def _openvino(space: Space, machine: Machine) -> Runtime:
     from likeness.runtimes.openvino_cpu import OpenVinoRuntime
 
-    return OpenVinoRuntime(space, cache, threads)
+    return OpenVinoRuntime(space, machine.cache, machine.threads, machine.shelf)
 
 
-def _torch(space: Space, threads: int) -> Runtime:
+def _torch(space: Space, machine: Machine) -> Runtime:
     from likeness.runtimes.torch_any import TorchRuntime
 
-    return TorchRuntime(space, threads)
+    return TorchRuntime(space, machine.cache, machine.threads, machine.device)

@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
+from likeness import stores, uris
 from likeness.backbones import Space, registry
 from likeness.errors import ServiceError
 
 
-def convert(space: Space, cache: str) -> Path:
-    """The network's intermediate representation in the cache, made there if it is missing.
+def convert(space: Space, cache: str, shelf: str = "") -> Path:
+    """The network's intermediate representation in the cache; if it is missing, copied from a shelf or made.
+
+    Args:
+        space: the network.
+        cache: a folder of this machine.
+        shelf: URI of a folder where `offer` may have put it; empty for none.
 
     The file appears by rename, and a lock keeps two workers from converting at once.
 
@@ -29,18 +35,34 @@ def convert(space: Space, cache: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{space.id}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _whole(path):
-                _convert(space, path)
+            if not _whole(path) and not _fetched(path, shelf):
+                _convert(space, path, cache)
     except OSError as error:
         raise ServiceError(f"extract.cache = {cache}: {error}; name a folder that can be written") from None
     return path
+
+
+def offer(path: Path, shelf: str) -> None:
+    """Puts a converted network where the other machines find it."""
+    for part in (path.with_suffix(".bin"), path):
+        uri = uris.join(shelf, part.name)
+        if not stores.files(uri).exists(uri):
+            stores.files(uri).upload(str(part), uri)
+
+
+def _fetched(path: Path, shelf: str) -> bool:
+    if not shelf or not stores.files(shelf).exists(uris.join(shelf, path.name)):
+        return False
+    for part in (path.with_suffix(".bin"), path):
+        stores.local_copy(uris.join(shelf, part.name), str(path.parent)).replace(part)
+    return True
 
 
 def _whole(path: Path) -> bool:
     return path.exists() and path.with_suffix(".bin").exists()
 
 
-def _convert(space: Space, path: Path) -> None:
+def _convert(space: Space, path: Path, cache: str) -> None:
     import torch
 
     from likeness.runtimes.torch_any import Normalised
@@ -49,7 +71,7 @@ def _convert(space: Space, path: Path) -> None:
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of its own future
-        model = ov.convert_model(Normalised(space).eval(), example_input=example)
+        model = ov.convert_model(Normalised(space, cache).eval(), example_input=example)
     model.reshape({0: [-1, size, size, 3]})
     draft = path.with_name(f"{path.stem}.{os.getpid()}.xml")
     ov.save_model(model, draft, compress_to_fp16=False)
@@ -65,7 +87,7 @@ class OpenVinoRuntime:
     for there is one request, and with it one place for the answer.
     """
 
-    def __init__(self, space: Space, cache: str, threads: int) -> None:
+    def __init__(self, space: Space, cache: str, threads: int, shelf: str = "") -> None:
         self.name = f"openvino {ov.__version__.split('-')[0]} cpu"
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -74,7 +96,7 @@ class OpenVinoRuntime:
             "ENABLE_CPU_PINNING": False,
         }
         self._turn = threading.Lock()
-        core, path = ov.Core(), convert(space, cache)
+        core, path = ov.Core(), convert(space, cache, shelf)
         try:
             self._model = core.compile_model(core.read_model(path), "CPU", options)
         except RuntimeError as error:

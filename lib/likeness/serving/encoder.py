@@ -7,7 +7,7 @@ import numpy as np
 from likeness.backbones import resolve
 from likeness.errors import SpaceMismatch
 from likeness.features import Extractor
-from likeness.runtimes import open_runtime
+from likeness.runtimes import Machine, open_runtime, shelf
 from likeness.settings import Settings
 
 
@@ -20,11 +20,11 @@ class Encoder:
         Raises:
             SpaceMismatch: the weights at hand are not those of the space.
         """
-        self.space = resolve(space, settings.extract.weights)
+        self.space = resolve(space, settings.extract.weights, settings.extract.cache)
         if self.space.id != space:
             raise SpaceMismatch(f"the network at hand gives {self.space.id}, not {space}; name its weights")
-        threads = os.cpu_count() or 1
-        runtime = open_runtime(self.space, settings.extract.runtime, settings.extract.cache, threads)
+        machine = Machine(settings.extract.cache, os.cpu_count() or 1, shelf(settings.root))
+        runtime = open_runtime(self.space, settings.extract.runtime, machine)
         self._extractor = Extractor(self.space, runtime, settings.extract, settings.limits)
 
     def encode(self, photo: bytes) -> np.ndarray:

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 
-from likeness import uris
 from likeness.errors import SpaceMismatch
 from likeness.indexes import metrics
 from likeness.indexes.search import Hit, LoadedShard
@@ -37,11 +36,11 @@ class LeafPort(Protocol):
 
 
 class Leaf:
-    """The shards of a build, loaded from local disk."""
+    """The shards of a build, loaded from local disk; those of a root elsewhere are copied there first."""
 
     def __init__(self, builds: Builds, manifest: Manifest) -> None:
         self._manifest = manifest
-        folder = uris.local_path(uris.join(builds.folder, manifest.path))
+        folder = builds.local(manifest)
         self._shards = [LoadedShard(record, folder, manifest.metric) for record in manifest.shards]
 
     def search(

@@ -71,7 +71,9 @@ class Extract(_Frozen):
     decode_threads: Count = Field(1, description="decoder threads beside each model")
     queue_bytes: Count = Field(256_000_000, description="bytes of decoded photos that may wait for the model")
     chunk_images: Count = Field(20_000, description="photos committed at once; what a kill can cost")
-    cache: str = Field("~/.cache/likeness", description="folder for converted models, on each machine")
+    gpus: int = Field(0, ge=0, description="GPUs an executor asks YARN for")
+    tasks_per_gpu: Count = Field(1, description="tasks, each with a network of its own, that share a GPU")
+    cache: str = Field("~/.cache/likeness", description="folder of each machine for converted models and copies")
 
 
 class Index(_Frozen):
@@ -88,7 +90,8 @@ class Index(_Frozen):
 class Keyed(_Frozen):
     """The store that gives vectors and product facts by key."""
 
-    uri: str = Field("", description="sqlite:///path; default: ROOT/keyed.sqlite")
+    uri: str = Field("", description="sqlite:///path or hbase://host:port[,host:port]/name; default: ROOT/keyed.sqlite")
+    reload: bool = Field(False, description="load every row anew, and delete those that no table knows")
 
 
 class Settings(BaseSettings):

@@ -4,6 +4,7 @@ Workers write Parquet files beside the table with pyarrow, and the driver commit
 no vector passes through the JVM, and a killed chunk leaves files that nobody refers to.
 """
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -24,8 +26,8 @@ from likeness import stores, uris
 from likeness.backbones import Space
 from likeness.features import Extracted, Extractor
 from likeness.images import BadImage
-from likeness.runtimes import open_runtime, prepare
-from likeness.settings import Extract, Limits
+from likeness.runtimes import Machine, open_runtime, prepare, shelf
+from likeness.settings import Extract, Limits, Settings
 from likeness.spark import ledger
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
@@ -53,6 +55,7 @@ class Task:
     space: Space
     settings: Extract
     limits: Limits
+    machine: Machine
     epoch: Any
     folder: str
 
@@ -69,7 +72,7 @@ def extract(run: Run, retry: bool = False) -> None:
         chunks = [] if _complete(run, retry) else list(_plan(run, retry))
         facts["wanted"] = sum(rows for *_, rows in chunks)
         if chunks:
-            prepare(run.space, run.settings.extract.runtime, run.settings.extract.cache)
+            prepare(run.space, run.settings.extract.runtime, _machine(run.settings))
         with run.reporter.bar("extract", facts["wanted"], "photos") as bar:
             for epoch, low, high, rows in chunks:
                 done = facts["extracted"] + facts["failed"]
@@ -127,7 +130,7 @@ def _extract_chunk(run: Run, chunk: tuple[Any, str, str], retry: bool, facts: di
     photos = lake.read(IMAGES, **{"split-size": split}).where(mine).select("image_id", "bytes")
     keys = F.broadcast(spark.createDataFrame(wanted.select(["image_id"])))
     folder = uris.join(lake.location(FEATURES), "data", run.space.id, str(epoch))
-    task = Task(run.space, run.settings.extract, run.settings.limits, epoch, folder)
+    task = Task(run.space, run.settings.extract, run.settings.limits, _machine(run.settings), epoch, folder)
     results = photos.join(keys, "image_id", "left_semi").mapInArrow(_worker(task), _RESULT_DDL).collect()
     files = [DataFile(row.file, row.rows) for row in results if row.file]
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
@@ -149,7 +152,7 @@ def _worker(task: Task) -> Any:
         first = next(photos, None)
         if first is None:
             return
-        extractor = _extractor(task.space, task.settings, task.limits)
+        extractor = _extractor(task.space, task.settings, task.limits, task.machine, _gpu())
         rows = list(_write(task, extractor.run(_chain(first, photos))))
         yield pa.RecordBatch.from_pylist(rows, schema=_RESULT)
 
@@ -161,10 +164,22 @@ def _chain(first: tuple[str, bytes], rest: Iterator[tuple[str, bytes]]) -> Itera
     yield from rest
 
 
+def _machine(settings: Settings) -> Machine:
+    """A machine of the cluster: one thread a network, for each core has a worker of its own."""
+    return Machine(settings.extract.cache, 1, shelf(settings.root))
+
+
+def _gpu() -> str:
+    """The CUDA device that Spark assigned to this task; empty where GPUs are not scheduled."""
+    context = TaskContext.get()
+    gpus = context.resources().get("gpu") if context else None
+    return f"cuda:{gpus.addresses[0]}" if gpus and gpus.addresses else ""
+
+
 @functools.cache
-def _extractor(space: Space, settings: Extract, limits: Limits) -> Extractor:
-    """One network a worker process, however many tasks it runs; one thread, for each core has its own worker."""
-    runtime = open_runtime(space, settings.runtime, settings.cache, threads=1)
+def _extractor(space: Space, settings: Extract, limits: Limits, machine: Machine, device: str) -> Extractor:
+    """One network a worker process and device, however many tasks it runs."""
+    runtime = open_runtime(space, settings.runtime, dataclasses.replace(machine, device=device))
     return Extractor(space, runtime, settings, limits)
 
 

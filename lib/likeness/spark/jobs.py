@@ -2,7 +2,7 @@
 
 import datetime
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +100,36 @@ def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
         sample: the source that is indexed when none is named; None where a source is not needed.
     """
 
+    def use(given: Settings) -> None:
+        if sample and not given.source.uri:
+            given = given.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})})
+        job(given)
+
+    main = _command(use)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def read_flags(flags: Sequence[str]) -> Settings:
+    """The settings that a job's flags give it; a flag that no job knows ends the program with exit code 2.
+
+    Raises:
+        UsageError: as `settings.load`.
+    """
+    found: list[Settings] = []
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(_command(found.append))
+    try:
+        app(list(flags))
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    return found[0]
+
+
+def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
+    """The flags that every job has, as a Typer command."""
+
     def main(
         source: Annotated[str | None, typer.Option(help="folder, .tar or .parquet of photos")] = None,
         root: Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")] = None,
@@ -122,13 +152,9 @@ def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
             "date": date.date() if date else None,
             "extract.space": space,
         }
-        given = settings.load(config, flags, assignments or ())
-        if sample and not given.source.uri:
-            given = given.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})})
-        job(given)
+        use(settings.load(config, flags, assignments or ()))
 
-    main.__doc__ = job.__doc__
-    run_door(main)
+    return main
 
 
 def run_door(main: Callable[..., None]) -> None:

@@ -3,7 +3,7 @@
 The store itself keeps how far the last load came, so the two cannot disagree; puts may be repeated.
 """
 
-import json
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,24 +12,28 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from likeness import stores
+from likeness import agreement, stores
+from likeness.products import COLUMNS, fold
 from likeness.spark.run import Run
-from likeness.stores import Product
 from likeness.tables import FEATURES, LISTINGS
+from likeness.warehouse import Warehouse
 
 _DONE = pa.schema([("put", pa.int64()), ("deleted", pa.int64())])
 _DONE_DDL = "put long, deleted long"
+_PRODUCTS = 1000
 
 
 def load(run: Run) -> None:
     """Brings the keyed store up to date with the tables."""
     with run.stage("load") as facts:
         uri = stores.keyed_uri(run.settings.keyed.uri, run.settings.root)
-        store = stores.keyed(uri)
+        store = stores.keyed(uri, create=True)
         try:
             marks = (f"vectors {run.space.id}", "products")
             facts["vectors"] = _load_vectors(run, store, uri, marks[0])
             facts["products"], facts["deleted"] = _load_products(run, store, uri, marks[1])
+            if run.settings.keyed.reload:
+                facts["deleted"] += _delete_surplus(run, store)
         finally:
             store.close()
         if any(facts[name] for name in ("vectors", "products", "deleted")):
@@ -39,21 +43,21 @@ def load(run: Run) -> None:
 
 def _load_vectors(run: Run, store: stores.KeyedStore, uri: str, mark: str) -> int:
     now = run.lake.snapshot(FEATURES)
-    before = store.get_mark(mark)
+    before = None if run.settings.keyed.reload else store.get_mark(mark)
     if now is None or now == before:
         return 0
     span: dict[str, Any] = {"versionAsOf": now}
     if before is not None and run.lake.has_snapshot(FEATURES, before):
         span = {"start-snapshot-id": before, "end-snapshot-id": now}
     rows = run.lake.read(FEATURES, **span).where(F.col("space") == run.space.id).select("image_id", "vector")
-    put, _ = _run(rows, _put_vectors(uri, run.space.id), store.writers)
+    put, _ = _run(rows.coalesce(store.writers), _put_vectors(uri, run.space.id))
     store.set_mark(mark, now)
     return put
 
 
 def _load_products(run: Run, store: stores.KeyedStore, uri: str, mark: str) -> tuple[int, int]:
     now = run.lake.snapshot(LISTINGS)
-    before = store.get_mark(mark)
+    before = None if run.settings.keyed.reload else store.get_mark(mark)
     if now is None or now == before:
         return 0, 0
     rows = run.lake.read(LISTINGS, now)
@@ -61,19 +65,25 @@ def _load_products(run: Run, store: stores.KeyedStore, uri: str, mark: str) -> t
         old = run.lake.read(LISTINGS, before)
         changed = rows.exceptAll(old).unionByName(old.exceptAll(rows)).select("product_id").distinct()
         rows = rows.join(changed, "product_id", "left_semi")
-    active = F.col("active")
-    products = rows.groupBy("product_id").agg(
-        F.min(F.when(active, F.struct("uri", "category", "attributes"))).alias("first"),
-        F.array_sort(F.collect_set(F.when(active, F.col("image_id")))).alias("image_ids"),
-    )
-    columns = products.select("product_id", "first.category", "first.attributes", "image_ids")
-    put, deleted = _run(columns, _put_products(uri), store.writers)
+    # a product's listings come one after the other, whatever their order
+    listings = rows.select(*COLUMNS).repartition(store.writers, "product_id").sortWithinPartitions("product_id")
+    put, deleted = _run(listings, _put_products(uri))
     store.set_mark(mark, now)
     return put, deleted
 
 
-def _run(rows: DataFrame, work: Any, writers: int) -> tuple[int, int]:
-    done = rows.coalesce(writers).mapInArrow(work, _DONE_DDL).toArrow()
+def _delete_surplus(run: Run, store: stores.KeyedStore) -> int:
+    """Deletes what no table knows; everything else was put just now."""
+    warehouse = Warehouse(run.settings)
+    differences = [*agreement.vectors(warehouse, store, run.space.id), *agreement.products(warehouse, store)]
+    surplus = [item for item in differences if item.kind == "surplus"]
+    store.delete_vectors([item.key for item in surplus if item.table == FEATURES.name], run.space.id)
+    store.delete_products([item.key for item in surplus if item.table == LISTINGS.name])
+    return len(surplus)
+
+
+def _run(rows: DataFrame, work: Any) -> tuple[int, int]:
+    done = rows.mapInArrow(work, _DONE_DDL).toArrow()
     return sum(done["put"].to_pylist()), sum(done["deleted"].to_pylist())
 
 
@@ -96,22 +106,18 @@ def _put_vectors(uri: str, space: str) -> Any:
 def _put_products(uri: str) -> Any:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         store, put, deleted = stores.keyed(uri), 0, 0
+        found = fold(row for batch in batches for row in batch.to_pylist())
         try:
-            for batch in batches:
-                rows = batch.to_pylist()
-                gone = [row["product_id"] for row in rows if not row["image_ids"]]
+            while some := list(itertools.islice(found, _PRODUCTS)):
+                gone = [product.product_id for product in some if not product.image_ids]
                 store.delete_products(gone)
-                put += store.put_products(_product(row) for row in rows if row["image_ids"])
+                put += store.put_products(product for product in some if product.image_ids)
                 deleted += len(gone)
             yield _done(put, deleted)
         finally:
             store.close()
 
     return work
-
-
-def _product(row: dict[str, Any]) -> Product:
-    return Product(row["product_id"], row["category"], json.loads(row["attributes"]), tuple(row["image_ids"]))
 
 
 def _done(put: int, deleted: int) -> pa.RecordBatch:

@@ -11,7 +11,7 @@ from typing import Any
 
 from likeness.backbones import Space, resolve
 from likeness.errors import DataError, GateError, LikenessError
-from likeness.leases import Lease
+from likeness.leases import Lease, run_name
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.spark.session import Lake, open_session
@@ -28,8 +28,8 @@ class Run:
     def __init__(self, job: str, settings: Settings, stages: Sequence[str], reporter: Reporter | None = None) -> None:
         self.job, self.settings, self.reporter = job, settings, reporter or Reporter()
         self.started = datetime.datetime.now(datetime.UTC)
-        self.run_id = f"{self.started:%Y%m%dT%H%M%S}-{job}-{os.urandom(3).hex()}"
-        self.space: Space = resolve(settings.extract.space, settings.extract.weights)
+        self.run_id = os.environ.get("LIKENESS_RUN_ID") or run_name(job)  # on YARN the submitter wants to know it
+        self.space: Space = resolve(settings.extract.space, settings.extract.weights, settings.extract.cache)
         self.facts: dict[str, dict[str, Any]] = {}
         self.build: str | None = None
         self._last: dict[str, Any] | None = None
@@ -131,7 +131,8 @@ class Run:
         }
 
     def _record(self, error: BaseException | None) -> None:
-        self.facts["end"] = {"snapshots": self._snapshots()}
+        code = 0 if error is None else error.exit_code if isinstance(error, LikenessError) else 1
+        self.facts["end"] = {"snapshots": self._snapshots(), "exit_code": code}
         status = "done" if error is None else "refused" if isinstance(error, GateError) else "failed"
         told = None if error is None else str(error) if isinstance(error, LikenessError) else repr(error)
         self.lake.append(RUNS, self.lake.rows(RUNS, [self.row(status=status, error=told)]))

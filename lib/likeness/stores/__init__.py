@@ -3,6 +3,11 @@
 `files(uri)` and `keyed(uri)` are the only doors; each implementation is a file here.
 """
 
+import hashlib
+import shutil
+import uuid
+from pathlib import Path
+
 from likeness import uris
 from likeness.errors import UsageError
 from likeness.stores.ports import FileEntry, Files, KeyedStore, Product
@@ -19,22 +24,36 @@ def files(uri: str) -> Files:
         from likeness.stores.files_local import LocalFiles
 
         return LocalFiles()
-    raise UsageError(f"{uri}: no file store for {scheme}://; known: file://")
+    if scheme == "hdfs":
+        from likeness.stores.files_hdfs import HdfsFiles
+
+        return HdfsFiles(uris.authority(uri))
+    raise UsageError(f"{uri}: no file store for {scheme}://; known: file:// and hdfs://")
 
 
-def keyed(uri: str) -> KeyedStore:
+def keyed(uri: str, create: bool = False) -> KeyedStore:
     """The keyed store at a URI, opened and ready.
 
+    Args:
+        uri: `sqlite:///path` or `hbase://host:port[,host:port...]/name`.
+        create: makes what the store lacks: the file, the tables.
+
     Raises:
-        UsageError: a scheme no store knows.
-        ServiceError: the store cannot be reached.
+        UsageError: a URI no store knows.
+        ServiceError: the store cannot be reached, or was never made.
     """
     scheme = uris.scheme(uri)
     if scheme == "sqlite":
         from likeness.stores.keyed_sqlite import SqliteStore
 
-        return SqliteStore(uri)
-    raise UsageError(f"keyed.uri = {uri!r}: no keyed store for {scheme}://; known: sqlite:///path")
+        return SqliteStore(uri, create)
+    if scheme == "hbase":
+        from likeness.stores.keyed_hbase import HbaseStore
+
+        return HbaseStore(uri, create)
+    raise UsageError(
+        f"keyed.uri = {uri!r}: no keyed store for {scheme}://; known: sqlite:///path, hbase://host:port/name"
+    )
 
 
 def keyed_uri(configured: str, root: str) -> str:
@@ -50,4 +69,30 @@ def keyed_uri(configured: str, root: str) -> str:
     return f"sqlite://{uris.local_path(root)}/keyed.sqlite"
 
 
-__all__ = ["FileEntry", "Files", "KeyedStore", "Product", "files", "keyed", "keyed_uri"]
+def local_copy(uri: str, folder: str) -> Path:
+    """A file on this machine: itself if it is local, else its copy in a folder, made there if it is missing.
+
+    A copy is named by length and time of change, so that a file that was replaced is copied anew.
+
+    Raises:
+        OSError: it is not there, cannot be read, or the folder cannot be written.
+    """
+    if uris.scheme(uri) == "file":
+        return uris.local_path(uri)
+    store = files(uri)
+    entry = store.stat(uri)
+    told = hashlib.sha256(f"{entry.uri} {entry.length} {entry.mtime}".encode()).hexdigest()[:16]
+    path = Path(folder).expanduser() / f"{told}-{uri.rpartition('/')[2]}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name[-40:]}.{uuid.uuid4().hex}")
+        try:
+            with store.open(uri) as source, draft.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 22)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    return path
+
+
+__all__ = ["FileEntry", "Files", "KeyedStore", "Product", "files", "keyed", "keyed_uri", "local_copy"]

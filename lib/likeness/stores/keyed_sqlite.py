@@ -26,12 +26,15 @@ class SqliteStore:
 
     writers = 1
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, create: bool = False) -> None:
         if not uri.startswith("sqlite:///"):
             raise UsageError(f"keyed.uri = {uri!r} names no absolute path; write it as sqlite:///path")
         self._path = Path(uri.removeprefix("sqlite://"))
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if create:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            elif not self._path.exists():
+                raise ServiceError(f"keyed.uri = {uri}: there is no such file; the load job makes and fills it")
             self._db = _opened(self._path)
         except (OSError, sqlite3.Error) as error:
             raise ServiceError(
@@ -54,9 +57,10 @@ class SqliteStore:
         for key, cell in self._rows(sql, space):
             yield key, np.frombuffer(cell, "<f4")
 
-    def delete_vectors(self, image_ids: Sequence[str]) -> None:
-        """Deletes the vectors of images in every space."""
-        self._put("DELETE FROM vectors WHERE image_id = ?", ((key,) for key in image_ids))
+    def delete_vectors(self, image_ids: Sequence[str], space: str = "") -> None:
+        """Deletes the vectors of images, in every space if none is named."""
+        sql = "DELETE FROM vectors WHERE image_id = ?" + " AND space = ?" * bool(space)
+        self._put(sql, ((key, space) if space else (key,) for key in image_ids))
 
     def put_products(self, rows: Iterable[Product]) -> int:
         """Stores facts by product_id."""
@@ -69,7 +73,7 @@ class SqliteStore:
         return {key: _product(key, cell) for key, cell in self._get(sql, product_ids)}
 
     def scan_products(self) -> Iterator[Product]:
-        """Every product, in the order of product_id."""
+        """Every product once, in the order of product_id."""
         for key, cell in self._rows("SELECT product_id, facts FROM products ORDER BY product_id"):
             yield _product(key, cell)
 

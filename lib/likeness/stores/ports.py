@@ -99,8 +99,8 @@ class KeyedStore(Protocol):
         """Every vector of a space, in the order of image_id."""
         ...
 
-    def delete_vectors(self, image_ids: Sequence[str]) -> None:
-        """Deletes the vectors of images in every space."""
+    def delete_vectors(self, image_ids: Sequence[str], space: str = "") -> None:
+        """Deletes the vectors of images, in every space if none is named."""
         ...
 
     def put_products(self, rows: Iterable[Product]) -> int:
@@ -112,7 +112,7 @@ class KeyedStore(Protocol):
         ...
 
     def scan_products(self) -> Iterator[Product]:
-        """Every product, in the order of product_id."""
+        """Every product once, in an order of the store's own."""
         ...
 
     def delete_products(self, product_ids: Sequence[str]) -> None:

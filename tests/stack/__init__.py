@@ -1,0 +1,1 @@
+"""The real stack on this machine: HDFS, YARN, HBase."""
