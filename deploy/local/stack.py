@@ -253,6 +253,8 @@ class Stack:
         return [
             *[_java(), *JAVA_OPTIONS, "-cp", f"{self.home}/conf/{home}:{self.jars}/{home}/*"],
             *(f"-D{name}.log.dir={logs}" for name in ("hadoop", "yarn", "hbase")),
+            # the configuration is one for all; what a server does not say of itself must still be a port
+            *(f"-Dlikeness.{use}=0" for use in ("data", "http", "ipc", "rpc")),
             f"-Djava.io.tmpdir={self.home}/tmp",
         ]
 
@@ -304,7 +306,7 @@ class Stack:
             command, cwd=self.home, env=self.environment(), capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise StackError(f"the NameNode cannot be formatted: {done.stderr.strip()[-500:]}")
+            raise StackError(f"the NameNode cannot be formatted: {(done.stdout + done.stderr).strip()[-500:]}")
 
     def _wait_port(self, server: Server) -> None:
         deadline = time.monotonic() + READY_S

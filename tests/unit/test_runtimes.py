@@ -1,5 +1,6 @@
 """Runtimes: OpenVINO against torch in float32, and the cache of converted networks."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -128,7 +129,7 @@ def test_a_converted_network_needs_no_torch(own_cache: Path) -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Space:
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Space:
     """A network of one layer, for what does not depend on the network."""
     import torch
 
@@ -138,9 +139,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Space:
             return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8 * 8 * 3, 4)).eval()
 
     how = Preprocessing(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    spec = Backbone("tiny", "tiny", "none", how, {"out": Layer(4, "out")}, lambda: Path("/nowhere"), build)
+    spec = Backbone("tiny", "tiny", "none", how, {"out": Layer(4, "out")}, lambda: tmp_path, build)
     monkeypatch.setattr(alexnet, "BACKBONES", (spec,))
-    return Space("tiny", "out", 4, "0" * 64, "/nowhere")
+    (tmp_path / "tiny.weights").write_bytes(b"")  # it makes its own
+    return Space("tiny", "out", 4, hashlib.sha256(b"").hexdigest(), str(tmp_path / "tiny.weights"))
 
 
 def test_workers_that_begin_at_once_convert_once(tmp_path: Path, tiny: Space, monkeypatch: pytest.MonkeyPatch) -> None:

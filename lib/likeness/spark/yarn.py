@@ -21,7 +21,7 @@ from likeness.manifest import Builds
 from likeness.reports import summary
 from likeness.settings import Extract, Settings
 from likeness.spark.jobs import read_flags
-from likeness.submit import Options, confs
+from likeness.spark.submit import Options, confs
 from likeness.tables import RUNS
 from likeness.warehouse import Warehouse
 

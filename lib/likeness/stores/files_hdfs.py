@@ -115,7 +115,7 @@ class HdfsFiles:
                     shutil.copyfileobj(source, file, 4 * _BLOCK)
                 self._client.rename(draft, path, overwrite)
             except BaseException:
-                with suppress(Exception):  # the error that led here is the one to tell
+                with suppress(OSError, RuntimeError):  # the error that led here is the one to tell
                     self._client.delete(draft)
                 raise
 

@@ -244,7 +244,7 @@ class _Servers:
         limit = self._place.retry_s if patience_s is None else patience_s
         tries = Retrying(
             retry=retry_if_exception(_passing),
-            wait=wait_exponential_jitter(initial=0.2, max=5),
+            wait=wait_exponential_jitter(multiplier=0.2, max=5),
             stop=stop_after_delay(limit),
             reraise=True,
         )
