@@ -123,6 +123,7 @@ class Stack:
     def __init__(self, home: Path, port: int, jars: Path | None = None) -> None:
         self.home, self.port = home.absolute(), port
         self.jars = (jars or home / "jars").absolute()
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def address(self, server: str, use: str = "") -> str:
         """`127.0.0.1:port` of a server, by default its first port."""
@@ -197,6 +198,7 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._children[process.pid] = process
         record = self._record(name)
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({"pid": process.pid, "born": _born(process.pid), "port": self.port}))
@@ -212,7 +214,8 @@ class Stack:
                 if time.monotonic() > deadline:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                _reap(pid)
+                if pid in self._children:
+                    self._children[pid].poll()  # a dead child stays until it is asked after
                 time.sleep(0.05)
         self._record(name).unlink(missing_ok=True)
 
@@ -568,11 +571,6 @@ def _born(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] == "Z" else fields[19]
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 def given_stack() -> Stack:

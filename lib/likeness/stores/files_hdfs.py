@@ -176,6 +176,8 @@ def _named(uri: str) -> Iterator[None]:
 
 def _explained(uri: str, error: OSError) -> OSError:
     told = str(error)
+    if "is not a directory" in told:  # HDFS takes it for a question of permission
+        return NotADirectoryError(f"{uri}: a part of it is a file, not a folder")
     remedy = next((text for name, text in _REMEDIES.items() if name in told), "")
     kinds = {"FileNotFound": FileNotFoundError, "AlreadyExists": FileExistsError, "NotDirectory": NotADirectoryError}
     kind = next((known for name, known in kinds.items() if name in told), type(error))
