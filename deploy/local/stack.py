@@ -448,7 +448,7 @@ def _configuration(stack: Stack) -> dict[str, str]:
         "hbase.tmp.dir": f"{data}/${{likeness.server}}",
         "hbase.zookeeper.quorum": "127.0.0.1",
         "hbase.zookeeper.property.clientPort": at("zookeeper").partition(":")[2],
-        "zookeeper.session.timeout": "10000",
+        "zookeeper.session.timeout": "30000",
         "hbase.master.hostname": "127.0.0.1",
         "hbase.master.ipc.address": "127.0.0.1",
         "hbase.master.port": at("hmaster").partition(":")[2],

@@ -13,6 +13,7 @@ def render() -> dict[str, str]:
     """File name to content."""
     files = {f"{table.name}.sql": table.ddl(f"likeness.{table.name}") + ";\n" for table in TABLES}
     files["tables.md"] = "# Tables\n\nRendered from `likeness.tables`.\n\n" + "\n".join(map(_page, TABLES))
+    files["hbase.md"] = _hbase()
     files["manifest.schema.json"] = json.dumps(Manifest.model_json_schema(), indent=2) + "\n"
     return files
 
@@ -23,6 +24,23 @@ def _page(table: Table) -> str:
     return (
         f"## {table.name}\n\n{table.doc}. Key: ({', '.join(table.key)}){parts}.\n\n"
         f"| column | type | nullable | meaning |\n| --- | --- | --- | --- |\n{columns}\n"
+    )
+
+
+def _hbase() -> str:
+    from likeness.stores import keyed_hbase
+
+    rows = "".join(
+        f"| `NAME_{layout.name}` | `{layout.family}` | {layout.key} | {layout.cells} |\n"
+        for layout in keyed_hbase.LAYOUT
+    )
+    place = keyed_hbase.parse("hbase://host:9090/NAME")
+    commands = "\n".join(" ".join(command) for command in keyed_hbase.create_commands(place))
+    return (
+        "# HBase\n\nRendered from `likeness.stores.keyed_hbase`. NAME is the end of `keyed.uri`.\n\n"
+        f"| table | family | row key | cells |\n| --- | --- | --- | --- |\n{rows}\n"
+        f"`likeness hbase-init` makes them; an administrator may run the same:\n\n```\n{commands}\n```\n\n"
+        "`NAME_marks` is small and needs no split: `create 'NAME_marks', 'm'` in the HBase shell.\n"
     )
 
 

@@ -35,7 +35,7 @@ def test_a_dead_server_is_named_and_started_again(stack: Any) -> None:
     os.kill(stack.pid("datanode3"), signal.SIGKILL)
     while stack.pid("datanode3"):
         pass
-    assert dict((name, state) for name, state, *_ in stack.status())["datanode3"] == "dead"
+    assert {name: state for name, state, *_ in stack.status()}["datanode3"] == "dead"
     stack.up()
     assert {state for _, state, *_ in stack.status()} == {"up"}
 

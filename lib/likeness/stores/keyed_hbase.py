@@ -29,7 +29,34 @@ from likeness.stores.ports import Product
 T = TypeVar("T")
 FORM = "hbase://host:port[,host:port...]/name"
 IMAGES, PRODUCTS, MARKS = "images", "products", "marks"
-FAMILIES = {IMAGES: "v", PRODUCTS: "p", MARKS: "m"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One table: the end of its name, its family, and what its keys and cells are."""
+
+    name: str
+    family: str
+    key: str
+    cells: str
+
+
+LAYOUT = (
+    Layout(
+        IMAGES,
+        "v",
+        "image_id, hexadecimal: a hash spreads evenly",
+        "a qualifier a feature space: little-endian float32",
+    ),
+    Layout(
+        PRODUCTS,
+        "p",
+        "two hexadecimal digits of the SHA-256 of product_id, and product_id in UTF-8",
+        "`category`: text; `attributes`: a JSON object of text; `image_ids`: a JSON list",
+    ),
+    Layout(MARKS, "m", "what is marked, such as how far a load came", "`value`: JSON"),
+)
+FAMILIES = {layout.name: layout.family for layout in LAYOUT}
 _BATCH_BYTES, _BATCH_ROWS = 2_000_000, 500
 _SCAN_BYTES = 4_000_000
 _OPEN_S = 15.0

@@ -1,0 +1,108 @@
+"""What is handed to spark-submit: options of the user, of this machine and of YARN."""
+
+from pathlib import Path
+
+import pytest
+
+from likeness import settings
+from likeness.errors import UsageError
+from likeness.settings import Extract
+from likeness.spark import yarn
+from likeness.spark.submit import Options, local_options, read_options
+
+
+def confs(words: list[str]) -> dict[str, str]:
+    return dict(words[n + 1].split("=", 1) for n, word in enumerate(words) if word == "--conf")
+
+
+def test_only_a_few_options_are_looked_at() -> None:
+    words = [
+        "--master",
+        "yarn",
+        "--deploy-mode=cluster",
+        "--num-executors",
+        "8",
+        "--conf",
+        "a=b=c",
+        "-c",
+        "spark.x=1",
+        "--queue",
+        "q",
+    ]
+    options = read_options(words, {})
+    assert (options.master, options.deploy_mode, options.cluster, options.local) == ("yarn", "cluster", True, False)
+    assert options.confs == {"a": "b=c", "spark.x": "1"}
+    assert options.rest == ["--num-executors", "8", "--queue", "q"]
+
+
+def test_the_master_may_be_named_in_three_ways() -> None:
+    assert read_options([], {}).master == "local[*,4]"
+    assert read_options([], {"LIKENESS_MASTER": "yarn"}).master == "yarn"
+    assert read_options(["--master", "local[2]"], {"LIKENESS_MASTER": "yarn"}).master == "local[2]"
+    assert read_options(["--conf", "spark.master=yarn"], {}).master == "yarn"
+
+
+def test_an_option_without_its_value_is_named() -> None:
+    with pytest.raises(UsageError, match="--master wants a value"):
+        read_options(["--queue", "q", "--master"], {})
+
+
+def test_a_local_run_listens_on_this_machine_alone() -> None:
+    words = local_options(Options(jars=["mine.jar"], confs={"spark.ui.enabled": "true"}), "iceberg.jar", {})
+    assert words[words.index("--jars") + 1] == "iceberg.jar,mine.jar"
+    found = confs(words)
+    assert found["spark.driver.host"] == found["spark.driver.bindAddress"] == "127.0.0.1"
+    assert found["spark.ui.enabled"] == "true"  # the user's own word stands
+
+
+def plan(options: Options, environment: dict[str, str] | None = None, *assignments: str) -> list[str]:
+    given = settings.load(None, {"root": "hdfs://name/root"}, assignments)
+    return yarn.yarn_options(options, "/jars/iceberg.jar", given, "20260102T000000-nightly-abcdef", environment or {})
+
+
+def test_a_driver_elsewhere_gets_its_environment() -> None:
+    secret_free = {"LIKENESS_GATES__MIN_RECALL": "0.9", "LIKENESS_JARS": "/here", "HOME": "/root"}
+    found = confs(plan(Options("yarn", "cluster"), secret_free))
+    for where in ("spark.executorEnv", "spark.yarn.appMasterEnv"):
+        assert found[f"{where}.LIKENESS_GATES__MIN_RECALL"] == "0.9"
+        assert f"{where}.LIKENESS_JARS" not in found
+        assert f"{where}.HOME" not in found
+        assert found[f"{where}.PYSPARK_PYTHON"].startswith("/")
+    assert found["spark.yarn.appMasterEnv.LIKENESS_RUN_ID"] == "20260102T000000-nightly-abcdef"
+    assert found["spark.yarn.maxAppAttempts"] == "1"
+
+
+def test_a_driver_here_finds_iceberg_without_an_upload() -> None:
+    words = plan(Options("yarn"))
+    assert confs(words)["spark.driver.extraClassPath"] == "/jars/iceberg.jar"
+    assert "--jars" not in words
+
+
+def test_a_packed_environment() -> None:
+    words = plan(Options("yarn", "cluster"), {"LIKENESS_ARCHIVE": "hdfs:///envs/e.tar.gz"})
+    assert words[words.index("--archives") + 1] == "hdfs:///envs/e.tar.gz#environment"
+    assert confs(words)["spark.executorEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+
+
+def test_gpus_are_asked_for_and_shared() -> None:
+    assert yarn.gpu_confs(Extract()) == {}
+    found = confs(plan(Options("yarn"), None, "extract.gpus=2", "extract.tasks_per_gpu=4"))
+    assert found["spark.executor.resource.gpu.amount"] == "2"
+    assert found["spark.task.resource.gpu.amount"] == "0.25"
+    assert found["spark.executor.cores"] == "8"
+    script = Path(found["spark.files"])
+    assert script.is_file()
+    assert found["spark.executor.resource.gpu.discoveryScript"] == f"./{script.name}"
+
+
+@pytest.mark.parametrize("flags", [["--config", "conf/a.toml", "--date", "2026-01-02"], ["--config=conf/a.toml"]])
+def test_the_configuration_goes_along(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sent, options = yarn.shipped(flags)
+    assert sent[:2] == ["--config", "likeness.toml"]
+    assert sent[2:] == flags[2:]
+    assert options == ["--files", f"{tmp_path}/conf/a.toml#likeness.toml"]
+
+
+def test_without_a_configuration_nothing_goes_along() -> None:
+    assert yarn.shipped(["--root", "hdfs://name/root"]) == (["--root", "hdfs://name/root"], [])
