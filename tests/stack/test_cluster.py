@@ -1,0 +1,167 @@
+"""The nightly run on HDFS, YARN and HBase gives what the embedded default gives, with 4096-d vectors."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyspark
+import pytest
+from tests.bench.photos import variants
+from tests.stack.local import PROJECT
+
+from likeness import settings, stores, uris
+from likeness.manifest import Builds
+from likeness.serving.leaf import Leaf
+from likeness.serving.root import Root
+from likeness.settings import Settings
+from likeness.tables import FEATURES, IMAGES, LISTINGS
+from likeness.warehouse import Warehouse
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
+PHOTOS = 320
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A root that was run on, and how to run on it again."""
+
+    given: Settings
+    flags: Sequence[str]
+    options: Sequence[str]
+
+    def run(self, job: str, *flags: str, options: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+        program = str(PROJECT / "jobs" / f"{job}.py")
+        jars = os.environ.get("LIKENESS_JARS") or ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar")))
+        environment = os.environ | {
+            "SPARK_HOME": str(Path(pyspark.__file__).parent),
+            "SPARK_CONF_DIR": str(PROJECT / "deploy" / "conf"),
+            "PYSPARK_PYTHON": sys.executable,
+            "PYSPARK_DRIVER_PYTHON": sys.executable,
+            "LIKENESS_JARS": jars,
+        }
+        command = [sys.executable, "-m", "likeness.spark.submit", program, *self.flags, *flags, "--", *self.options]
+        return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Site]:
+    """The same photos indexed on this machine and on the stack."""
+    import torch
+    import torchvision
+
+    folder = tmp_path_factory.mktemp("cluster")
+    with torch.random.fork_rng():
+        torch.manual_seed(20260102)
+        torch.save(torchvision.models.alexnet(weights=None).state_dict(), folder / "alexnet.pth")
+    photos = variants(PROJECT / "deploy" / "sample", folder / "photos", PHOTOS)
+    with tarfile.open(folder / "photos.tar", "w") as tar:
+        tar.add(photos, ".")
+    for name in ("photos.tar", "alexnet.pth"):
+        stores.files(stack.hdfs).upload(str(folder / name), f"{stack.hdfs}/{name}")
+    found = {}
+    for site, base, keyed, options in (
+        ("embedded", str(folder), "", []),
+        ("cluster", stack.hdfs, f"{stack.hbase}/nightly", ["--master", "yarn"]),
+    ):
+        flags = {
+            "--source": f"{base}/photos.tar",
+            "--root": f"{base}/root",
+            "--space": "alexnet.fc6",
+            "--date": "2026-01-02",
+        }
+        assignments = [f"extract.weights={base}/alexnet.pth", f"extract.cache={folder}/cache", f"keyed.uri={keyed}"]
+        words = [word for pair in flags.items() for word in pair] + [w for a in assignments for w in ("--set", a)]
+        keys = {"source.uri": flags["--source"], "root": flags["--root"], "extract.space": "alexnet.fc6"}
+        found[site] = Site(settings.load(None, keys, assignments), words, options)
+        done = found[site].run("nightly")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert f"{PHOTOS} extracted, 0 failed" in done.stdout
+    return found
+
+
+def vectors(site: Site) -> dict[str, np.ndarray]:
+    rows = Warehouse(site.given).read(FEATURES, ("image_id", "vector"))
+    return {k: np.asarray(v.values) for k, v in zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)}
+
+
+def test_the_tables_are_equal(sites: dict[str, Site]) -> None:
+    for table, columns in (
+        (IMAGES, ("image_id", "bytes", "format", "width", "height", "epoch")),
+        (LISTINGS, ("product_id", "image_id", "category", "attributes", "active")),
+    ):
+        rows = [Warehouse(site.given).read(table, columns) for site in sites.values()]
+        one, other = (part.sort_by([(name, "ascending") for name in columns if name != "bytes"]) for part in rows)
+        assert one.num_rows == PHOTOS
+        assert one.equals(other)
+
+
+def test_the_vectors_are_equal(sites: dict[str, Site]) -> None:
+    one, other = (vectors(site) for site in sites.values())
+    assert one.keys() == other.keys()
+    assert len(one) == PHOTOS
+    for key, vector in one.items():
+        assert vector.shape == (4096,)
+        cosine = vector @ other[key] / (np.linalg.norm(vector) * np.linalg.norm(other[key]))
+        assert cosine >= 0.9999
+
+
+def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
+    """Seeded noise has near ties: a neighbour may differ where its score is that of the other to 1e-5."""
+    queries = list(vectors(sites["embedded"]).values())[::16]
+    answers = []
+    for site in sites.values():
+        builds = Builds(site.given.root, site.given.extract.cache)
+        manifest = builds.find()
+        root = Root(manifest, [Leaf(builds, manifest)])
+        answers.append([root.search(query, manifest.space, 10, "all")["results"] for query in queries])
+    for one, other in zip(*answers, strict=True):
+        for left, right in zip(one, other, strict=True):
+            assert left["score"] == pytest.approx(right["score"], abs=1e-5)
+        kth = one[-1]["score"]
+        clear = [{hit["image_id"] for hit in hits if hit["score"] > kth + 2e-5} for hits in (one, other)]
+        assert clear[0] == clear[1]
+
+
+def test_every_row_is_in_hbase(sites: dict[str, Site]) -> None:
+    site = sites["cluster"]
+    store = stores.keyed(site.given.keyed.uri)
+    found = dict(store.scan_vectors(Builds(site.given.root).find().space))
+    store.close()
+    here = vectors(site)
+    assert found.keys() == here.keys()
+    assert all(found[key].tobytes() == here[key].tobytes() for key in here)
+
+
+def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str, Site]) -> None:
+    site = sites["cluster"]
+    space, command = Builds(site.given.root).find().space, [sys.executable, "-m", "likeness.cli", "verify"]
+    command += ["--root", site.given.root, "--set", f"keyed.uri={site.given.keyed.uri}"]
+    command += ["--set", f"extract.cache={site.given.extract.cache}"]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    stale, missing, surplus = *sorted(vectors(site))[:2], "f" * 64
+    store = stores.keyed(site.given.keyed.uri)
+    store.put_vectors(space, [(stale, np.zeros(4096)), (surplus, np.ones(4096))])
+    store.delete_vectors([missing])
+    store.close()
+    told = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert told.returncode == 1
+    for kind, key in (("stale", stale), ("missing", missing), ("surplus", surplus)):
+        assert f"1 {kind} against features: {key}" in told.stderr
+    site.run("load", "--set", "keyed.reload=true")
+    told = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+
+
+def test_a_gate_in_cluster_mode_is_exit_code_3(sites: dict[str, Site], stack: Any) -> None:
+    site, photo = sites["cluster"], min((PROJECT / "deploy" / "sample" / "hat").iterdir())
+    few = uris.join(stack.hdfs, "few")
+    stores.files(few).upload(str(photo), uris.join(few, "hat", photo.name))
+    done = site.run("nightly", "--source", few, "--source-mode", "full", options=["--deploy-mode", "cluster"])
+    assert done.returncode == 3, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "gates.max_withdraw_rate" in done.stderr
