@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -225,34 +224,19 @@ class Builds:
         home = Path(self._cache).expanduser() / "builds" / hashlib.sha256(self.folder.encode()).hexdigest()[:16]
         folder = home / manifest.path
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             for shard in manifest.shards:
                 for file in (shard.index, shard.ids):
                     if not _same_length(folder / file.name, file):
-                        self._copy(uris.join(self.folder, manifest.path, file.name), folder / file.name, file)
+                        stores.fetch(uris.join(self.folder, manifest.path, file.name), folder / file.name, file.sha256)
             os.utime(folder)
             others = sorted(home.glob("*/*"), key=lambda path: path.stat().st_mtime, reverse=True)
             for other in others[2:]:
                 shutil.rmtree(other, ignore_errors=True)
+        except FileNotFoundError as error:
+            raise DataError(f"{error} is missing; roll back with `likeness rollback`") from None
         except OSError as error:
             raise ServiceError(f"{manifest.path} cannot be copied to {folder}: {error}; free some disk") from None
         return folder
-
-    def _copy(self, uri: str, path: Path, file: File) -> None:
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        digest = hashlib.sha256()
-        try:
-            with self._files.open(uri) as source, draft.open("wb") as target:
-                while block := source.read(1 << 22):
-                    digest.update(block)
-                    target.write(block)
-            if digest.hexdigest() != file.sha256:
-                raise DataError(f"{uri} has not the checksum of its manifest; roll back with `likeness rollback`")
-            draft.replace(path)
-        except FileNotFoundError:
-            raise DataError(f"{uri} is missing; roll back with `likeness rollback`") from None
-        finally:
-            draft.unlink(missing_ok=True)
 
     def _point(self, chain: Sequence[str]) -> None:
         content = _Chain(current=chain[0], previous=chain[1:]).model_dump_json(indent=2)

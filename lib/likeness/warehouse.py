@@ -1,5 +1,6 @@
 """The Iceberg tables read without Spark: settings in, Arrow out.   [pyiceberg]"""
 
+import io
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -119,11 +120,11 @@ class PortIO(FileIO):
 
     def new_output(self, location: str) -> OutputFile:
         """Nothing is written here: Spark writes the tables."""
-        raise NotImplementedError(f"{location}: tables are written by Spark alone")
+        raise io.UnsupportedOperation(f"{location}: tables are written by Spark alone")
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Nothing is deleted here: Spark writes the tables."""
-        raise NotImplementedError(f"{location}: tables are written by Spark alone")
+        raise io.UnsupportedOperation(f"{location}: tables are written by Spark alone")
 
 
 class _PortInput(InputFile):

@@ -54,7 +54,7 @@ def _fetched(path: Path, shelf: str) -> bool:
     if not shelf or not stores.files(shelf).exists(uris.join(shelf, path.name)):
         return False
     for part in (path.with_suffix(".bin"), path):
-        stores.local_copy(uris.join(shelf, part.name), str(path.parent)).replace(part)
+        stores.fetch(uris.join(shelf, part.name), part)
     return True
 
 

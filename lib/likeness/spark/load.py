@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from likeness import agreement, stores
 from likeness.products import COLUMNS, fold
 from likeness.spark.run import Run
-from likeness.tables import FEATURES, LISTINGS
+from likeness.tables import FEATURES, LISTINGS, Table
 from likeness.warehouse import Warehouse
 
 _DONE = pa.schema([("put", pa.int64()), ("deleted", pa.int64())])
@@ -29,9 +29,8 @@ def load(run: Run) -> None:
         uri = stores.keyed_uri(run.settings.keyed.uri, run.settings.root)
         store = stores.keyed(uri, create=True)
         try:
-            marks = (f"vectors {run.space.id}", "products")
-            facts["vectors"] = _load_vectors(run, store, uri, marks[0])
-            facts["products"], facts["deleted"] = _load_products(run, store, uri, marks[1])
+            facts["vectors"] = _load_vectors(run, store, uri)
+            facts["products"], facts["deleted"] = _load_products(run, store, uri)
             if run.settings.keyed.reload:
                 facts["deleted"] += _delete_surplus(run, store)
         finally:
@@ -41,13 +40,20 @@ def load(run: Run) -> None:
             run.say(f"load: {told}")
 
 
-def _load_vectors(run: Run, store: stores.KeyedStore, uri: str, mark: str) -> int:
-    now = run.lake.snapshot(FEATURES)
+def _span(run: Run, store: stores.KeyedStore, table: Table, mark: str) -> tuple[int | None, int | None]:
+    """(last loaded, to load up to): snapshots of a table; the first is None where all of it is to be loaded."""
     before = None if run.settings.keyed.reload else store.get_mark(mark)
+    known = before is not None and run.lake.has_snapshot(table, before)
+    return before if known else None, run.lake.snapshot(table)
+
+
+def _load_vectors(run: Run, store: stores.KeyedStore, uri: str) -> int:
+    mark = f"vectors {run.space.id}"
+    before, now = _span(run, store, FEATURES, mark)
     if now is None or now == before:
         return 0
     span: dict[str, Any] = {"versionAsOf": now}
-    if before is not None and run.lake.has_snapshot(FEATURES, before):
+    if before is not None:
         span = {"start-snapshot-id": before, "end-snapshot-id": now}
     rows = run.lake.read(FEATURES, **span).where(F.col("space") == run.space.id).select("image_id", "vector")
     put, _ = _run(rows.coalesce(store.writers), _put_vectors(uri, run.space.id))
@@ -55,13 +61,12 @@ def _load_vectors(run: Run, store: stores.KeyedStore, uri: str, mark: str) -> in
     return put
 
 
-def _load_products(run: Run, store: stores.KeyedStore, uri: str, mark: str) -> tuple[int, int]:
-    now = run.lake.snapshot(LISTINGS)
-    before = None if run.settings.keyed.reload else store.get_mark(mark)
+def _load_products(run: Run, store: stores.KeyedStore, uri: str) -> tuple[int, int]:
+    before, now = _span(run, store, LISTINGS, mark := "products")
     if now is None or now == before:
         return 0, 0
     rows = run.lake.read(LISTINGS, now)
-    if before is not None and run.lake.has_snapshot(LISTINGS, before):
+    if before is not None:
         old = run.lake.read(LISTINGS, before)
         changed = rows.exceptAll(old).unionByName(old.exceptAll(rows)).select("product_id").distinct()
         rows = rows.join(changed, "product_id", "left_semi")

@@ -9,10 +9,9 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import run
-from typing import Any
 
 from likeness import stores, uris
 from likeness.errors import ServiceError, UsageError
@@ -25,8 +24,6 @@ from likeness.spark.submit import Options, confs
 from likeness.tables import RUNS
 from likeness.warehouse import Warehouse
 
-_OWN = ("JARS", "PYTHON", "MASTER", "DRIVER_MEMORY", "TERMINAL", "ARCHIVE", "MAVEN_REPOSITORY", "RUN_ID")
-"""LIKENESS_* variables that speak of this machine only."""
 _ARCHIVED_PYTHON = "./environment/bin/python"
 _GPU_SCRIPT = Path(__file__).with_name("gpu_addresses.sh")
 
@@ -59,7 +56,7 @@ def yarn_options(
     """spark-submit's options for YARN, but for the archive of Spark's jars and the configuration file."""
     archive = environment.get("LIKENESS_ARCHIVE", "")
     python = _ARCHIVED_PYTHON if archive else sys.executable
-    shared = {f"LIKENESS_{name}": value for name, value in _shared(environment)} | {"PYSPARK_PYTHON": python}
+    shared = _settings(environment) | {"PYSPARK_PYTHON": python}
     defaults = {
         # Python and its networks live beside the JVM's heap
         "spark.executor.memory": "2g",
@@ -125,7 +122,13 @@ def _outcome(given: Settings, run_id: str) -> int:
             f"-appTags {run_id}` names the application, `yarn logs -applicationId` shows what it said; start the job "
             "again to complete the run"
         )
-    return _told(rows[0], given)
+    row = rows[0]
+    facts = json.loads(row["facts"])
+    if row["error"]:
+        print(f"error: {row['error']}", file=sys.stderr)
+    elif row["build"]:
+        print(summary(facts, given, Builds(given.root, given.extract.cache).find(row["build"])))
+    return int(facts.get("end", {}).get("exit_code", 1))
 
 
 def gpu_confs(extract: Extract) -> dict[str, str]:
@@ -144,26 +147,20 @@ def gpu_confs(extract: Extract) -> dict[str, str]:
 def _check(given: Settings, options: Options) -> None:
     if not os.environ.get("HADOOP_CONF_DIR") and not os.environ.get("YARN_CONF_DIR"):
         raise UsageError("--master yarn wants the cluster's configuration; set HADOOP_CONF_DIR to its folder")
-    for name, place in (("root", given.root), ("source.uri", given.source.uri)):
-        if options.cluster and place and uris.scheme(place) == "file":
-            raise UsageError(
-                f"{name} = {place!r} is a path of this machine, and the driver will run on another; name it as hdfs://"
-            )
     if uris.scheme(given.root) == "file":
         raise UsageError(f"root = {given.root!r} is not shared by the machines of the cluster; name it as hdfs://")
+    if options.cluster and given.source.uri and uris.scheme(given.source.uri) == "file":
+        raise UsageError(
+            f"source.uri = {given.source.uri!r} is a path of this machine, and the driver will run on another; "
+            "name it as hdfs://"
+        )
 
 
-def _told(row: Mapping[str, Any], given: Settings) -> int:
-    facts = json.loads(row["facts"])
-    if row["error"]:
-        print(f"error: {row['error']}", file=sys.stderr)
-    elif row["build"]:
-        print(summary(facts, given, Builds(given.root).find(row["build"])))
-    return int(facts.get("end", {}).get("exit_code", 1))
-
-
-def _shared(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for name, value in environment.items():
-        short = name.removeprefix("LIKENESS_")
-        if short != name and short not in _OWN:
-            yield short, value
+def _settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are settings; others speak of this machine only."""
+    prefix = "LIKENESS_"
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(prefix) and name.removeprefix(prefix).partition("__")[0].lower() in Settings.model_fields
+    }

@@ -4,12 +4,11 @@
 """
 
 import hashlib
-import shutil
 import uuid
 from pathlib import Path
 
 from likeness import uris
-from likeness.errors import UsageError
+from likeness.errors import DataError, UsageError
 from likeness.stores.ports import FileEntry, Files, KeyedStore, Product
 
 
@@ -79,20 +78,39 @@ def local_copy(uri: str, folder: str) -> Path:
     """
     if uris.scheme(uri) == "file":
         return uris.local_path(uri)
-    store = files(uri)
-    entry = store.stat(uri)
+    entry = files(uri).stat(uri)
     told = hashlib.sha256(f"{entry.uri} {entry.length} {entry.mtime}".encode()).hexdigest()[:16]
     path = Path(folder).expanduser() / f"{told}-{uri.rpartition('/')[2]}"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name[-40:]}.{uuid.uuid4().hex}")
-        try:
-            with store.open(uri) as source, draft.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 22)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        fetch(uri, path)
     return path
 
 
-__all__ = ["FileEntry", "Files", "KeyedStore", "Product", "files", "keyed", "keyed_uri", "local_copy"]
+def fetch(uri: str, path: Path, sha256: str = "") -> None:
+    """Copies a file to a path of this machine, which appears whole.
+
+    Args:
+        uri: where it is.
+        path: where it is wanted; its folder is made.
+        sha256: the checksum it must have; empty for any.
+
+    Raises:
+        OSError: it cannot be read, or the path not be written.
+        DataError: it has another checksum.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name[-40:]}.{uuid.uuid4().hex}")
+    digest = hashlib.sha256()
+    try:
+        with files(uri).open(uri) as source, draft.open("wb") as target:
+            while block := source.read(1 << 22):
+                digest.update(block)
+                target.write(block)
+        if sha256 and digest.hexdigest() != sha256:
+            raise DataError(f"{uri} has not the checksum {sha256[:12]} but {digest.hexdigest()[:12]}")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+__all__ = ["FileEntry", "Files", "KeyedStore", "Product", "fetch", "files", "keyed", "keyed_uri", "local_copy"]

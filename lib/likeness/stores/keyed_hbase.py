@@ -8,6 +8,7 @@ product with its facts in family `p`, `likeness_marks` the marks in family `m`.
 import hashlib
 import itertools
 import json
+import random
 import shutil
 import subprocess
 import threading
@@ -260,7 +261,7 @@ class _Servers:
 
     def __init__(self, place: Place) -> None:
         self._place, self._idle, self._closed = place, list[Connection](), False
-        self._lock, self._turn = threading.Lock(), itertools.count(threading.get_ident() % len(place.servers))
+        self._lock, self._turn = threading.Lock(), itertools.count(random.randrange(len(place.servers)))
 
     def call(self, work: Callable[[Connection], T], patience_s: float | None = None) -> T:
         """Does one repeatable piece of work.
