@@ -18,7 +18,8 @@ test-stack: setup ## run the tests on real HDFS, YARN and HBase, started and sto
 	$(VENV_PYTHON) -m pytest -m stack
 
 test-all: setup ## run every test; those marked full need LIKENESS_CLOTHING
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest -m "not stack"
+	$(VENV_PYTHON) -m pytest -m stack
 
 stack-up: ## start HDFS, YARN and HBase on this machine
 	@$(PYTHON) deploy/local/stack.py up

@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
+
+import configuration
 
 HERE = Path(__file__).resolve().parent
 DATANODES, REGIONSERVERS, THRIFTS = 3, 2, 2
@@ -123,7 +124,7 @@ class Stack:
     def __init__(self, home: Path, port: int, jars: Path | None = None) -> None:
         self.home, self.port = home.absolute(), port
         self.jars = (jars or home / "jars").absolute()
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def address(self, server: str, use: str = "") -> str:
         """`127.0.0.1:port` of a server, by default its first port."""
@@ -152,7 +153,7 @@ class Stack:
         for server in missing:
             self._check_ports(server)
         self._fetch()
-        _write_all(self.home, _configuration(self))
+        _write_all(self.home, configuration.files(self.home, self.address, self.java))
         if missing and not (self.home / "data/namenode/current/VERSION").exists():
             self._format()
         for step in sorted({server.step for server in SERVERS}):
@@ -175,6 +176,8 @@ class Stack:
         for pid in self._strays():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        while self._children:
+            self._children.pop().wait()
 
     def start(self, name: str) -> None:
         """Starts one server, without waiting for it."""
@@ -198,7 +201,7 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._children[process.pid] = process
+        self._children.append(process)
         record = self._record(name)
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({"pid": process.pid, "born": _born(process.pid), "port": self.port}))
@@ -214,8 +217,6 @@ class Stack:
                 if time.monotonic() > deadline:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                if pid in self._children:
-                    self._children[pid].poll()  # a dead child stays until it is asked after
                 time.sleep(0.05)
         self._record(name).unlink(missing_ok=True)
 
@@ -374,150 +375,6 @@ class Stack:
                 folder = (entry / "cwd").readlink()
                 if folder.is_relative_to(self.home / "data") and int(entry.name) != os.getpid():
                     yield int(entry.name)
-
-
-def _configuration(stack: Stack) -> dict[str, str]:
-    """Every configuration file by its path below the stack's folder."""
-    home, data = stack.home, f"{stack.home}/data"
-    at = stack.address
-    core = {
-        "fs.defaultFS": stack.hdfs,
-        "hadoop.tmp.dir": f"{home}/tmp",
-        "ipc.client.connect.max.retries": "5",
-        "hadoop.http.staticuser.user": "nobody",
-    }
-    hdfs = {
-        "dfs.replication": "2",
-        "dfs.namenode.name.dir": f"file://{data}/namenode",
-        "dfs.namenode.rpc-bind-host": "127.0.0.1",
-        "dfs.namenode.http-address": at("namenode", "http"),
-        "dfs.namenode.https-address": "127.0.0.1:0",
-        "dfs.namenode.safemode.extension": "0",
-        "dfs.namenode.safemode.min.datanodes": "1",
-        # a dead DataNode is noticed after 20 s, not after 10 min
-        "dfs.heartbeat.interval": "1",
-        "dfs.namenode.heartbeat.recheck-interval": "5000",
-        "dfs.datanode.data.dir": f"file://{data}/${{likeness.server}}",
-        "dfs.datanode.address": "127.0.0.1:${likeness.data}",
-        "dfs.datanode.http.address": "127.0.0.1:${likeness.http}",
-        "dfs.datanode.ipc.address": "127.0.0.1:${likeness.ipc}",
-        "dfs.datanode.hostname": "127.0.0.1",
-        "dfs.datanode.max.transfer.threads": "512",
-        # closing a file otherwise sleeps 400 ms, because it asks before the DataNode has reported
-        "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "10",
-    }
-    yarn = {
-        "yarn.resourcemanager.hostname": "127.0.0.1",
-        "yarn.resourcemanager.bind-host": "127.0.0.1",
-        "yarn.resourcemanager.address": at("resourcemanager", "client"),
-        "yarn.resourcemanager.scheduler.address": at("resourcemanager", "scheduler"),
-        "yarn.resourcemanager.resource-tracker.address": at("resourcemanager", "tracker"),
-        "yarn.resourcemanager.admin.address": at("resourcemanager", "admin"),
-        "yarn.resourcemanager.webapp.address": at("resourcemanager", "http"),
-        "yarn.nodemanager.hostname": "127.0.0.1",
-        "yarn.nodemanager.bind-host": "127.0.0.1",
-        "yarn.nodemanager.address": at("nodemanager", "rpc"),
-        "yarn.nodemanager.localizer.address": at("nodemanager", "localizer"),
-        "yarn.nodemanager.webapp.address": at("nodemanager", "http"),
-        "yarn.nodemanager.collector-service.address": at("nodemanager", "collector"),
-        "yarn.nodemanager.local-dirs": f"{data}/nodemanager",
-        "yarn.nodemanager.log-dirs": f"{home}/logs/containers",
-        "yarn.nodemanager.resource.memory-mb": "10240",
-        "yarn.nodemanager.resource.cpu-vcores": "8",
-        "yarn.nodemanager.vmem-check-enabled": "false",
-        "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "99",
-        "yarn.scheduler.minimum-allocation-mb": "256",
-        "yarn.am.liveness-monitor.expiry-interval-ms": "30000",
-    }
-    queues = {
-        "yarn.scheduler.capacity.root.queues": "default",
-        "yarn.scheduler.capacity.root.default.capacity": "100",
-        "yarn.scheduler.capacity.maximum-am-resource-percent": "0.5",
-    }
-    zookeeper = {
-        "tickTime": "2000",
-        "dataDir": f"{data}/zookeeper",
-        "clientPort": at("zookeeper").partition(":")[2],
-        "clientPortAddress": "127.0.0.1",
-        "admin.enableServer": "false",
-        "maxClientCnxns": "100",
-    }
-    hbase = {
-        "hbase.cluster.distributed": "true",
-        "hbase.rootdir": f"{stack.hdfs}/hbase",
-        "hbase.tmp.dir": f"{data}/${{likeness.server}}",
-        "hbase.zookeeper.quorum": "127.0.0.1",
-        "hbase.zookeeper.property.clientPort": at("zookeeper").partition(":")[2],
-        "zookeeper.session.timeout": "30000",
-        "hbase.master.hostname": "127.0.0.1",
-        "hbase.master.ipc.address": "127.0.0.1",
-        "hbase.master.port": at("hmaster").partition(":")[2],
-        "hbase.master.info.bindAddress": "127.0.0.1",
-        "hbase.master.info.port": at("hmaster", "http").partition(":")[2],
-        "hbase.unsafe.regionserver.hostname": "127.0.0.1",
-        "hbase.regionserver.ipc.address": "127.0.0.1",
-        "hbase.regionserver.port": "${likeness.rpc}",
-        "hbase.regionserver.info.bindAddress": "127.0.0.1",
-        "hbase.regionserver.info.port": "${likeness.http}",
-        "hbase.regionserver.handler.count": "16",
-        "hbase.wal.provider": "filesystem",
-        "hbase.unsafe.stream.capability.enforce": "false",
-        # what a client waits for while a region moves
-        "hbase.client.operation.timeout": "60000",
-        "hbase.rpc.timeout": "10000",
-    }
-    log = (
-        "rootLogger.level = info\nrootLogger.appenderRef.o.ref = out\nappender.o.type = Console\n"
-        "appender.o.name = out\nappender.o.layout.type = PatternLayout\n"
-        "appender.o.layout.pattern = %d{ISO8601} %p %c{1}: %m%n\n"
-    )
-    log4j = "log4j.rootLogger=INFO,out\nlog4j.appender.out=org.apache.log4j.ConsoleAppender\n"
-    log4j += "log4j.appender.out.layout=org.apache.log4j.PatternLayout\n"
-    log4j += "log4j.appender.out.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n\n"
-    return {
-        "conf/hadoop/core-site.xml": _xml(core),
-        "conf/hadoop/hdfs-site.xml": _xml(hdfs),
-        "conf/hadoop/yarn-site.xml": _xml(yarn),
-        "conf/hadoop/capacity-scheduler.xml": _xml(queues),
-        "conf/hadoop/log4j.properties": log4j,
-        "conf/hadoop/webapps/hdfs/.here": "",  # the servers look for these folders on their class path
-        "conf/hadoop/webapps/datanode/.here": "",
-        "conf/hbase/core-site.xml": _xml(core),
-        "conf/hbase/hdfs-site.xml": _xml(hdfs),
-        "conf/hbase/hbase-site.xml": _xml(hbase),
-        "conf/hbase/zoo.cfg": "".join(f"{key}={value}\n" for key, value in zookeeper.items()),
-        "conf/hbase/log4j2.properties": log,
-        "conf/hbase/log4j.properties": log4j,
-        "bin/hdfs": _launcher(
-            stack,
-            "hadoop",
-            {"dfs": "org.apache.hadoop.fs.FsShell", "dfsadmin": "org.apache.hadoop.hdfs.tools.DFSAdmin"},
-        ),
-        "bin/yarn": _launcher(
-            stack, "hadoop", {"application": "org.apache.hadoop.yarn.client.cli.ApplicationCLI application"}
-        ),
-        "bin/hbase": _launcher(stack, "hbase", {}),
-        "tmp/.here": "",
-        "data/.here": "",
-    }
-
-
-def _xml(properties: Mapping[str, str]) -> str:
-    rows = "".join(
-        f"  <property><name>{escape(name)}</name><value>{escape(value)}</value></property>\n"
-        for name, value in properties.items()
-    )
-    return f'<?xml version="1.0"?>\n<configuration>\n{rows}</configuration>\n'
-
-
-def _launcher(stack: Stack, home: str, commands: Mapping[str, str]) -> str:
-    """A shell script as Hadoop's own: a command it knows, or the name of a class."""
-    cases = "".join(f'  {name}) shift; set -- {main} "$@" ;;\n' for name, main in commands.items())
-    java = " ".join(f"'{word}'" for word in stack.java(home))
-    return (
-        f"#!/bin/sh\nexport HADOOP_CONF_DIR='{stack.home}/conf/hadoop'\n"
-        f'case "${{1:-}}" in\n{cases}esac\nexec {java} -Xmx256m -Dlikeness.server=client "$@"\n'
-    )
 
 
 def _write_all(home: Path, files: Mapping[str, str]) -> None:

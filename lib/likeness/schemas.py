@@ -28,16 +28,16 @@ def _page(table: Table) -> str:
 
 
 def _hbase() -> str:
-    from likeness.stores import keyed_hbase
+    from likeness.stores import hbase_layout
 
     rows = "".join(
         f"| `NAME_{layout.name}` | `{layout.family}` | {layout.key} | {layout.cells} |\n"
-        for layout in keyed_hbase.LAYOUT
+        for layout in hbase_layout.LAYOUT
     )
-    place = keyed_hbase.parse("hbase://host:9090/NAME")
-    commands = "\n".join(" ".join(command) for command in keyed_hbase.create_commands(place))
+    place = hbase_layout.parse("hbase://host:9090/NAME")
+    commands = "\n".join(" ".join(command) for command in hbase_layout.create_commands(place))
     return (
-        "# HBase\n\nRendered from `likeness.stores.keyed_hbase`. NAME is the end of `keyed.uri`.\n\n"
+        "# HBase\n\nRendered from `likeness.stores.hbase_layout`. NAME is the end of `keyed.uri`.\n\n"
         f"| table | family | row key | cells |\n| --- | --- | --- | --- |\n{rows}\n"
         f"`likeness hbase-init` makes them; an administrator may run the same:\n\n```\n{commands}\n```\n\n"
         "`NAME_marks` is small and needs no split: `create 'NAME_marks', 'm'` in the HBase shell.\n"

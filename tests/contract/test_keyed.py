@@ -16,7 +16,8 @@ import pytest
 from likeness import stores
 from likeness.errors import ServiceError, UsageError
 from likeness.stores import KeyedStore, Product
-from likeness.stores.keyed_hbase import IMAGES, MARKS, PRODUCTS, HbaseStore
+from likeness.stores.hbase_layout import IMAGES, MARKS, PRODUCTS
+from likeness.stores.keyed_hbase import HbaseStore
 
 
 def sqlite(tmp_path: Path) -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).parents[2]
-_FILE = PROJECT / "deploy" / "local" / "stack.py"
 
 
 def module() -> Any:
-    """deploy/local/stack.py, which is no part of a package."""
+    """deploy/local/stack.py: a program beside its own modules, and no part of a package."""
     if "likeness_stack" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("likeness_stack", _FILE)
+        folder = PROJECT / "deploy" / "local"
+        sys.path.append(str(folder))
+        spec = importlib.util.spec_from_file_location("likeness_stack", folder / "stack.py")
         assert spec
         assert spec.loader
         sys.modules[spec.name] = loaded = importlib.util.module_from_spec(spec)

@@ -13,7 +13,7 @@ from likeness import agreement, stores
 from likeness.errors import UsageError
 from likeness.products import fold
 from likeness.stores import KeyedStore, Product
-from likeness.stores.keyed_hbase import parse, product_key
+from likeness.stores.hbase_layout import parse, product_key
 from likeness.warehouse import Warehouse
 
 IDS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(39)]
