@@ -1,7 +1,5 @@
 """What all tests share: the sample, one photo of it, a seeded generator, and a hypothesis that repeats itself."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,14 +39,5 @@ def stack() -> Iterator[Any]:
     """HDFS, YARN and HBase, started empty for this session and stopped at its end."""
     from tests.stack import local
 
-    given = local.of_the_tests()
-    given.down()
-    for name in ("data", "logs", "tmp"):
-        shutil.rmtree(given.home / name, ignore_errors=True)
-    given.up()
-    before = dict(os.environ)
-    os.environ |= {"HADOOP_CONF_DIR": f"{given.home}/conf/hadoop", "PATH": f"{given.home}/bin:{before['PATH']}"}
-    yield given
-    os.environ.clear()
-    os.environ |= before
-    given.down()
+    with local.running() as given:
+        yield given

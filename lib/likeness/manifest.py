@@ -169,6 +169,30 @@ class Builds:
                 self._files.delete(uris.join(space, build, MANIFEST))  # first: half a build is none
                 self._files.delete(uris.join(space, build))
 
+    def keep_only(self, manifest: Manifest | None) -> int:
+        """Deletes every build but one, of all spaces, and the copies on this machine; returns how many went.
+
+        None deletes them all: nothing is in service then.
+        """
+        if manifest:
+            self._point([manifest.path])
+        else:
+            self._files.delete(uris.join(self.folder, CURRENT))
+        gone = 0
+        for space in self._files.names(self.folder):
+            for build in self._files.names(uris.join(self.folder, space)):
+                if not manifest or f"{space}/{build}" != manifest.path:
+                    self._files.delete(uris.join(self.folder, space, build))
+                    gone += 1
+        for copy in self._copies().glob("*/*"):
+            if not manifest or copy != self._copies() / manifest.path:
+                shutil.rmtree(copy, ignore_errors=True)
+        return gone
+
+    def _copies(self) -> Path:
+        """The folder of this machine for copies of this root's builds."""
+        return Path(self._cache).expanduser() / "builds" / hashlib.sha256(self.folder.encode()).hexdigest()[:16]
+
     def rollback(self, to: str = "") -> tuple[str | None, str]:
         """Puts the previous build, or a named one, back in service; returns what was and what is.
 
@@ -221,7 +245,7 @@ class Builds:
         """
         if uris.scheme(self.folder) == "file":
             return uris.local_path(uris.join(self.folder, manifest.path))
-        home = Path(self._cache).expanduser() / "builds" / hashlib.sha256(self.folder.encode()).hexdigest()[:16]
+        home = self._copies()
         folder = home / manifest.path
         try:
             for shard in manifest.shards:

@@ -25,6 +25,11 @@ def canonical(text: str) -> str:
     return "file://" + (re.sub(r"(?<=.)/+$", "", path))
 
 
+def hadoop(uri: str) -> str:
+    """A canonical URI as Hadoop writes it, and as it therefore stands in the tables: local ones have one slash."""
+    return uri.replace("file:///", "file:/", 1)
+
+
 def scheme(uri: str) -> str:
     """The scheme of a URI, lower-case; `file` for a bare path."""
     match = _SCHEME.match(uri)

@@ -1,7 +1,8 @@
-"""`make bench`: every figure of the nightly pipeline, measured in one run.
+"""`make bench`: every figure of the nightly pipeline and of the Hadoop stack, measured in one run.
 
 LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
 the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
+LIKENESS_BENCH chooses `nightly` or `stack`; by default both are measured, the stack where Maven is installed.
 """
 
 import csv
@@ -10,6 +11,7 @@ import functools
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,33 +32,32 @@ from likeness.spark.extract import extract
 from likeness.spark.run import Run
 from likeness.spark.session import open_session
 
-from . import bare
+from . import bare, stack
 from .photos import variant, variants
+from .rows import ROWS, row
 
 PROJECT = Path(__file__).parents[2]
 SAMPLE = PROJECT / "deploy" / "sample"
 COUNT = int(os.environ.get("LIKENESS_BENCH_PHOTOS", "30185"))
-ROWS: list[tuple[str, str, str]] = []
-
-
-def row(name: str, figure: str, goal: str) -> None:
-    """One line of the table, printed as soon as it is known."""
-    ROWS.append((name, figure, goal))
-    print(f"bench: {name}: {figure} ({goal})", flush=True)
 
 
 def main() -> None:
     """Runs all and prints the table as Markdown."""
-    clothing = os.environ.get("LIKENESS_CLOTHING")
+    clothing, chosen = os.environ.get("LIKENESS_CLOTHING"), os.environ.get("LIKENESS_BENCH", "")
     full = Path(clothing) if clothing else None
+    train = full / "train" if full else SAMPLE
     with tempfile.TemporaryDirectory(prefix="likeness-bench-") as scratch:
         work = Path(os.environ.get("LIKENESS_BENCH_DIR", scratch))
-        no_change(Path(scratch))
-        open_session(Settings(), "bench")
-        if full:
-            quality(full, Path(scratch))
-        photos = variants(full / "train" if full else SAMPLE, work / f"photos-{COUNT}", COUNT)
-        large(photos, full / "validation" if full else SAMPLE, Path(scratch))
+        if chosen in ("", "nightly"):
+            no_change(Path(scratch))
+            open_session(Settings(), "bench")
+            if full:
+                quality(full, Path(scratch))
+            large(
+                variants(train, work / f"photos-{COUNT}", COUNT), full / "validation" if full else SAMPLE, Path(scratch)
+            )
+        if chosen == "stack" or (not chosen and shutil.which("mvn")):
+            stack.measure(variants(train, work / f"photos-{stack.PHOTOS}", stack.PHOTOS), Path(scratch))
     print(f"\n{datetime.date.today()}, {os.cpu_count()} cores, {_processor()}, `make bench`\n")
     print("| what | figure | goal |\n| --- | --- | --- |")
     for cells in ROWS:

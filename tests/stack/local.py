@@ -2,7 +2,10 @@
 
 import importlib.util
 import os
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,20 @@ def module() -> Any:
     return sys.modules["likeness_stack"]
 
 
-def of_the_tests() -> Any:
-    """A stack whose class paths are those of `make stack-up`."""
+@contextmanager
+def running() -> Iterator[Any]:
+    """A stack that is started empty, named in the environment, and stopped; its class paths are `make stack-up`'s."""
     port = int(os.environ.get("LIKENESS_TEST_STACK_PORT", "21800"))
-    return module().Stack(PROJECT / "var" / "stack-test", port, PROJECT / "var" / "stack" / "jars")
+    given = module().Stack(PROJECT / "var" / "stack-test", port, PROJECT / "var" / "stack" / "jars")
+    given.down()
+    for name in ("data", "logs", "tmp"):
+        shutil.rmtree(given.home / name, ignore_errors=True)
+    before = dict(os.environ)
+    try:
+        given.up()
+        os.environ |= {"HADOOP_CONF_DIR": f"{given.home}/conf/hadoop", "PATH": f"{given.home}/bin:{before['PATH']}"}
+        yield given
+    finally:
+        os.environ.clear()
+        os.environ |= before
+        given.down()

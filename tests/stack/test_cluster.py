@@ -1,19 +1,16 @@
 """The nightly run on HDFS, YARN and HBase gives what the embedded default gives, with 4096-d vectors."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyspark
 import pytest
 from tests.bench.photos import variants
-from tests.stack.local import PROJECT
+from tests.runs import PROJECT, submitted
 
 from likeness import settings, stores, uris
 from likeness.manifest import Builds
@@ -36,17 +33,8 @@ class Site:
     options: Sequence[str]
 
     def run(self, job: str, *flags: str, options: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
-        program = str(PROJECT / "jobs" / f"{job}.py")
-        jars = os.environ.get("LIKENESS_JARS") or ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar")))
-        environment = os.environ | {
-            "SPARK_HOME": str(Path(pyspark.__file__).parent),
-            "SPARK_CONF_DIR": str(PROJECT / "deploy" / "conf"),
-            "PYSPARK_PYTHON": sys.executable,
-            "PYSPARK_DRIVER_PYTHON": sys.executable,
-            "LIKENESS_JARS": jars,
-        }
-        command = [sys.executable, "-m", "likeness.spark.submit", program, *self.flags, *flags, "--", *self.options]
-        return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, check=False)
+        command, environment = submitted(job, [*self.flags, *flags], [*self.options, *options])
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import typer
 
-from likeness.cli import builds, hbase, ledgers, query
+from likeness.cli import builds, hbase, ledgers, query, roots
 
 app = typer.Typer(
     name="likeness",
@@ -17,6 +17,8 @@ app.command()(builds.status)
 app.command()(builds.verify)
 app.command()(builds.rollback)
 app.command()(builds.export)
+app.command()(roots.forget)
+app.command()(roots.copy)
 app.command("retry-failed")(ledgers.retry_failed)
 app.command("hbase-init")(hbase.hbase_init)
 app.add_typer(ledgers.runs, name="runs")

@@ -9,26 +9,33 @@ from typing import Annotated
 import typer
 
 from likeness import reports, settings
-from likeness.errors import GateError, LikenessError, UsageError
+from likeness.errors import GateError, LikenessError, ServiceError, UsageError
 from likeness.manifest import Builds, Manifest
 from likeness.settings import Settings
 from likeness.sources import check_source
+from likeness.spark.compact import compact
+from likeness.spark.copy import copy
 from likeness.spark.extract import extract
+from likeness.spark.forget import forget
 from likeness.spark.index import index, publish
 from likeness.spark.ingest import ingest
-from likeness.spark.load import load
+from likeness.spark.load import expect_store, load
 from likeness.spark.run import Run
+
+_ALL = ("ingest", "extract", "load", "index")
 
 
 def nightly(given: Settings, retry: bool = False) -> None:
     """Ingest, extract, load, index, audit, publish, report."""
     check_source(given.source)
     built: Manifest | None = None
-    with Run("retry-failed" if retry else "nightly", given, ("ingest", "extract", "load", "index")) as run:
+    unloaded: ServiceError | None = None
+    with Run("retry-failed" if retry else "nightly", given, _ALL) as run:
+        expect_store(run)
         try:
             ingest(run, retry)
             extract(run, retry)
-            load(run)
+            unloaded = _load_or_later(run)
             built = index(run)
             if built:
                 publish(run, built)
@@ -37,8 +44,20 @@ def nightly(given: Settings, retry: bool = False) -> None:
             raise
         current = Builds(given.root).find()
         run.build = current.path
-        _report(run, current, "done")
+        _report(run, current, "failed" if unloaded else "done", str(unloaded) if unloaded else None)
+        if unloaded:
+            raise unloaded
     print(reports.summary(run.facts, given, current))
+
+
+def _load_or_later(run: Run) -> ServiceError | None:
+    """Loads; a store that is down keeps no photo from the index, and is returned as the error to end with."""
+    try:
+        load(run)
+    except ServiceError as error:
+        run.say(f"load: {error}")
+        return ServiceError(f"{error} – the index is in service all the same; once the store is back, run `load` alone")
+    return None
 
 
 def retry_failed(given: Settings) -> None:
@@ -82,6 +101,24 @@ def publish_job(given: Settings) -> None:
         if not mine:
             raise UsageError(f"root {given.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
         publish(run, builds.read(mine[-1]))
+
+
+def compact_job(given: Settings) -> None:
+    """Put the tables' small files together, and let go of snapshots that nothing needs."""
+    with Run("compact", given, _ALL) as run:
+        compact(run)
+
+
+def copy_root(given: Settings, to: str) -> None:
+    """Copy a root to another place."""
+    with Run("copy", given, _ALL) as run:
+        copy(run, to)
+
+
+def forget_products(given: Settings, product_ids: Sequence[str]) -> None:
+    """Erase products from tables, keyed store, builds and reports."""
+    with Run("forget", given, _ALL) as run:
+        forget(run, product_ids)
 
 
 def _report(run: Run, manifest: Manifest | None, status: str, error: str | None = None) -> None:

@@ -4,15 +4,18 @@ The store itself keeps how far the last load came, so the two cannot disagree; p
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from likeness import agreement, stores
+from likeness.errors import ServiceError
 from likeness.products import COLUMNS, fold
 from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS, Table
@@ -21,10 +24,24 @@ from likeness.warehouse import Warehouse
 _DONE = pa.schema([("put", pa.int64()), ("deleted", pa.int64())])
 _DONE_DDL = "put long, deleted long"
 _PRODUCTS = 1000
+PRODUCTS_MARK = "products"
+"""The store's mark of the `listings` snapshot that was loaded last."""
+
+
+def expect_store(run: Run) -> None:
+    """Says at once if the keyed store does not answer: extraction may take hours, and the load tries again after it."""
+    try:
+        stores.keyed(stores.keyed_uri(run.settings.keyed.uri, run.settings.root), create=True).close()
+    except ServiceError as error:
+        run.say(f"load: {error} – all else goes on, and the load is tried when its turn comes")
 
 
 def load(run: Run) -> None:
-    """Brings the keyed store up to date with the tables."""
+    """Brings the keyed store up to date with the tables.
+
+    Raises:
+        ServiceError: the store does not answer; what was put stays, and the next load goes on.
+    """
     with run.stage("load") as facts:
         uri = stores.keyed_uri(run.settings.keyed.uri, run.settings.root)
         store = stores.keyed(uri, create=True)
@@ -40,6 +57,11 @@ def load(run: Run) -> None:
             run.say(f"load: {told}")
 
 
+def vectors_mark(space: str) -> str:
+    """The store's mark of the `features` snapshot that was loaded last."""
+    return f"vectors {space}"
+
+
 def _span(run: Run, store: stores.KeyedStore, table: Table, mark: str) -> tuple[int | None, int | None]:
     """(last loaded, to load up to): snapshots of a table; the first is None where all of it is to be loaded."""
     before = None if run.settings.keyed.reload else store.get_mark(mark)
@@ -48,7 +70,7 @@ def _span(run: Run, store: stores.KeyedStore, table: Table, mark: str) -> tuple[
 
 
 def _load_vectors(run: Run, store: stores.KeyedStore, uri: str) -> int:
-    mark = f"vectors {run.space.id}"
+    mark = vectors_mark(run.space.id)
     before, now = _span(run, store, FEATURES, mark)
     if now is None or now == before:
         return 0
@@ -62,7 +84,7 @@ def _load_vectors(run: Run, store: stores.KeyedStore, uri: str) -> int:
 
 
 def _load_products(run: Run, store: stores.KeyedStore, uri: str) -> tuple[int, int]:
-    before, now = _span(run, store, LISTINGS, mark := "products")
+    before, now = _span(run, store, LISTINGS, PRODUCTS_MARK)
     if now is None or now == before:
         return 0, 0
     rows = run.lake.read(LISTINGS, now)
@@ -73,7 +95,7 @@ def _load_products(run: Run, store: stores.KeyedStore, uri: str) -> tuple[int, i
     # a product's listings come one after the other, whatever their order
     listings = rows.select(*COLUMNS).repartition(store.writers, "product_id").sortWithinPartitions("product_id")
     put, deleted = _run(listings, _put_products(uri))
-    store.set_mark(mark, now)
+    store.set_mark(PRODUCTS_MARK, now)
     return put, deleted
 
 
@@ -88,7 +110,12 @@ def _delete_surplus(run: Run, store: stores.KeyedStore) -> int:
 
 
 def _run(rows: DataFrame, work: Any) -> tuple[int, int]:
-    done = rows.mapInArrow(work, _DONE_DDL).toArrow()
+    try:
+        done = rows.mapInArrow(work, _DONE_DDL).toArrow()
+    except PythonException as error:
+        if found := re.search(rf"{ServiceError.__name__}: (.+)", str(error)):
+            raise ServiceError(found[1]) from None
+        raise
     return sum(done["put"].to_pylist()), sum(done["deleted"].to_pylist())
 
 

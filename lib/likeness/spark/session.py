@@ -4,7 +4,8 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from likeness import warehouse
+from likeness import uris, warehouse
 from likeness.errors import ServiceError
 from likeness.settings import Settings
 from likeness.tables import TABLES, Table
@@ -46,7 +47,7 @@ class Lake:
         key = f"spark.sql.catalog.{self._catalog}"
         self.spark.conf.set(key, "org.apache.iceberg.spark.SparkCatalog")
         self.spark.conf.set(f"{key}.type", settings.warehouse.type)
-        self.spark.conf.set(f"{key}.warehouse", warehouse.location(settings))
+        self.spark.conf.set(f"{key}.warehouse", uris.hadoop(warehouse.location(settings)))
         self.spark.conf.set(f"{key}.cache-enabled", "false")
         for option, value in settings.warehouse.options.items():
             self.spark.conf.set(f"{key}.{option}", value)
@@ -103,6 +104,49 @@ class Lake:
         """The table's current snapshot."""
         current = self._load(table).currentSnapshot()
         return int(current.snapshotId()) if current else None
+
+    def snapshots(self, table: Table) -> list[int]:
+        """The snapshots that were not expired yet, the newest first."""
+        found = [(int(s.timestampMillis()), int(s.snapshotId())) for s in self._load(table).snapshots()]
+        return [snapshot for _, snapshot in sorted(found, reverse=True)]
+
+    def files(self, table: Table) -> int:
+        """How many data files the current snapshot has."""
+        current = self._load(table).currentSnapshot()
+        return int(current.summary().get("total-data-files") or 0) if current else 0
+
+    def rewrite(self, table: Table) -> None:
+        """Puts the rows of small files into large ones, sorted by the key as the stages wrote them."""
+        options = "map('min-input-files', '2', 'rewrite-job-order', 'bytes-asc')"
+        name = f"'{self._namespace}.{table.name}'"
+        self.spark.sql(
+            f"CALL {self._catalog}.system.rewrite_data_files(table => {name}, strategy => 'sort', "
+            f"sort_order => '{', '.join(table.key)}', options => {options})"
+        )
+        self.spark.sql(f"CALL {self._catalog}.system.rewrite_manifests(table => {name})")
+
+    def expire(self, table: Table, needed: Collection[int] = ()) -> None:
+        """Forgets the snapshots older than the oldest needed one, and deletes the files that only they name."""
+        loaded = self._load(table)
+        times = [int(s.timestampMillis()) for s in loaded.snapshots() if int(s.snapshotId()) in needed]
+        before = min([*times, int(loaded.currentSnapshot().timestampMillis())])
+        loaded.expireSnapshots().expireOlderThan(before).retainLast(1).cleanExpiredFiles(True).commit()
+
+    def delete_orphans(self, table: Table) -> None:
+        """Deletes files beside the table that no snapshot names: what killed runs left. No run may be at work."""
+        actions = self.spark._jvm.org.apache.iceberg.spark.actions.SparkActions  # type: ignore[union-attr]
+        now = int(1000 * time.time()) + 1
+        actions.get(self.spark._jsparkSession).deleteOrphanFiles(self._load(table)).olderThan(now).execute()
+
+    def relocated(self, table: Table, location: str, staging: str) -> list[tuple[str, str]]:
+        """Writes the table's metadata anew for another location; (source, target) of every file to copy there."""
+        prefixes = [uri.replace("'", "\\'") for uri in (self.location(table), *map(uris.hadoop, (location, staging)))]
+        written = self.spark.sql(
+            f"CALL {self._catalog}.system.rewrite_table_path(table => '{self._namespace}.{table.name}', "
+            "source_prefix => '{}', target_prefix => '{}', staging_location => '{}')".format(*prefixes)
+        ).collect()
+        pairs = self.spark.read.csv(written[0].file_list_location).collect()
+        return [(row[0], row[1]) for row in pairs]
 
     def has_snapshot(self, table: Table, snapshot: int) -> bool:
         """Whether a snapshot was not expired yet."""

@@ -40,7 +40,9 @@ class Servers:
             reraise=True,
         )
         try:
-            answer: T = tries(self._once, work, None if patience_s is None else min(10.0, self._place.timeout_s))
+            answer: T = tries(
+                self._once, work, None if patience_s is None else min(patience_s / 2, self._place.timeout_s)
+            )
             return answer
         except (OSError, TException) as error:
             raise ServiceError(

@@ -81,6 +81,12 @@ class SqliteStore:
         """Deletes products."""
         self._put("DELETE FROM products WHERE product_id = ?", ((key,) for key in product_ids))
 
+    def purge(self) -> None:
+        """Writes the file anew without what was deleted."""
+        with self._named_errors():
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def get_mark(self, name: str) -> Any:
         """A JSON value kept with the data."""
         row = next(self._rows("SELECT value FROM marks WHERE name = ?", name), None)

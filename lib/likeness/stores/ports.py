@@ -119,6 +119,10 @@ class KeyedStore(Protocol):
         """Deletes products."""
         ...
 
+    def purge(self) -> None:
+        """Removes the bytes of what was deleted: at once, or when the store compacts, which this asks for."""
+        ...
+
     def get_mark(self, name: str) -> Any:
         """A JSON value kept with the data, such as how far a load came; None if never set."""
         ...

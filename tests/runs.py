@@ -1,0 +1,190 @@
+"""Jobs as processes of their own, and what they leave behind, for tests that kill something."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyspark
+import pytest
+
+from likeness import stores, uris
+from likeness.backbones import resolve
+from likeness.manifest import Builds
+from likeness.serving.leaf import Leaf
+from likeness.serving.root import Root
+from likeness.settings import Settings
+from likeness.spark.run import Run
+from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
+from likeness.warehouse import Warehouse
+
+PROJECT = Path(__file__).parents[1]
+_SEEDED = 5000
+KEYS = {
+    SOURCES: ("uri", "length", "outcome", "image_id"),
+    IMAGES: ("image_id", "bytes", "epoch"),
+    LISTINGS: ("product_id", "image_id", "category", "active"),
+    FEATURES: ("image_id", "space", "epoch"),
+    FAILURES: ("what", "stage", "reason"),
+}
+
+
+def submitted(job: str, flags: Sequence[str], options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The command of `./spark-submit.sh JOB flags -- options`, and its environment, in this Python."""
+    jars = os.environ.get("LIKENESS_JARS") or ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar")))
+    environment = os.environ | {
+        "SPARK_HOME": str(Path(pyspark.__file__).parent),
+        "SPARK_CONF_DIR": str(PROJECT / "deploy" / "conf"),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "LIKENESS_JARS": jars,
+    }
+    program = str(PROJECT / "jobs" / f"{job}.py")
+    return [sys.executable, "-m", "likeness.spark.submit", program, *flags, "--", *options], environment
+
+
+class Job:
+    """A job in a process group of its own; its lines arrive as it says them."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.process.wait(30)
+        assert self.process.stderr
+        self.process.stderr.close()
+
+    def said(self) -> Iterator[str]:
+        """The lines to come."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            yield self.lines[-1]
+
+    def until(self, words: str) -> None:
+        """Waits for a line with these words."""
+        for line in self.said():
+            if words in line:
+                return
+        pytest.fail(f"never said {words!r}:\n{self.told}")
+
+    def kill(self) -> None:
+        """Kills all of it."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def code(self, limit_s: float = 300) -> int:
+        """Waits for its end; the exit code."""
+        reader = threading.Thread(target=lambda: list(self.said()))
+        reader.start()
+        try:
+            return self.process.wait(limit_s)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+            reader.join()
+
+    @property
+    def told(self) -> str:
+        """Everything it said so far."""
+        return "\n".join(self.lines)
+
+
+def extracting(processes: Iterable[psutil.Process]) -> psutil.Process | None:
+    """The first Python worker that has loaded the default runtime's library, which is to say: is extracting."""
+    for process in processes:
+        try:
+            worker = "pyspark.daemon" in " ".join(process.cmdline())
+            if worker and "libopenvino" in Path(f"/proc/{process.pid}/maps").read_text():
+                return process
+        except (psutil.Error, OSError):
+            continue
+    return None
+
+
+def eventually(look: Callable[[], Any], limit_s: float = 120) -> Any:
+    """What `look` finds, once it finds something."""
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    pytest.fail(f"{look} found nothing in {limit_s} s")
+
+
+def seed_features(given: Settings, count: int, dim: int) -> dict[str, np.ndarray]:
+    """Appends seeded noise to a root's features; the vectors by image_id."""
+    os.environ.setdefault("LIKENESS_JARS", submitted("load", (), ())[1]["LIKENESS_JARS"])
+    vectors = np.random.default_rng(20260102).standard_normal((count, dim), np.float32)
+    keys = [f"{number * (16**8 // count):08x}".ljust(64, "0") for number in range(count)]
+    schema = FEATURES.arrow()
+    with Run("seed", given, ()) as run:
+        for start in range(0, count, _SEEDED):
+            part, names = vectors[start : start + _SEEDED], keys[start : start + _SEEDED]
+            columns = {
+                "image_id": names,
+                "space": [run.space.id] * len(names),
+                "epoch": [given.date] * len(names),
+                "vector": pa.ListArray.from_arrays(np.arange(len(names) + 1, dtype=np.int32) * dim, part.ravel()),
+                "norm": np.linalg.norm(part, axis=1),
+            }
+            table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema)
+            run.lake.append(FEATURES, run.lake.spark.createDataFrame(table))
+    return dict(zip(keys, vectors, strict=True))
+
+
+def state(given: Settings) -> tuple[Any, ...]:
+    """Every table's rows, the keyed store and the answers, in an order of their own."""
+    warehouse = Warehouse(given)
+    here = uris.canonical(given.source.uri)
+    tables = {
+        table.name: sorted(
+            tuple(str(row[name]).removeprefix(here) for name in names)
+            for row in warehouse.read(table, names).to_pylist()
+        )
+        for table, names in KEYS.items()
+    }
+    store = stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))
+    stored = dict(store.scan_vectors(resolve(given.extract.space).id))
+    products = sorted((p.product_id, p.category, tuple(p.image_ids)) for p in store.scan_products())
+    store.close()
+    builds = Builds(given.root, given.extract.cache)
+    manifest = builds.find()
+    assert builds.problems(manifest) == []
+    root = Root(manifest, [Leaf(builds, manifest)])
+    answers = {
+        key: [(r["image_id"], r["product_id"], round(r["score"], 4)) for r in found["results"]]
+        for key, vector in stored.items()
+        for found in [root.search(vector, manifest.space, 5, "all")]
+    }
+    return tables, {key: np.round(vector, 4).tolist() for key, vector in stored.items()}, products, answers
+
+
+def assert_equal(found: tuple[Any, ...], wanted: tuple[Any, ...]) -> None:
+    """Two states are one; the table that differs is named."""
+    for name, rows in wanted[0].items():
+        assert found[0][name] == rows, name
+    assert found[1:] == wanted[1:]

@@ -1,0 +1,187 @@
+"""Compaction keeps every row and whatever is needed of the past; erasure keeps nothing."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from tests.runs import PROJECT, Job, assert_equal, state
+
+from likeness.errors import UsageError
+from likeness.manifest import Builds
+from likeness.spark import jobs
+from likeness.tables import FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
+from likeness.warehouse import Warehouse
+
+from .conftest import run, take
+
+NIGHTS = 3
+
+
+def likeness(command: str, given, *words: str) -> "subprocess.CompletedProcess[str]":
+    words = [*words, "--root", given.root, "--set", f"extract.cache={given.extract.cache}"]
+    called = [sys.executable, "-m", "likeness.cli", command, *words]
+    return subprocess.run(called, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", "shoes", count=1)
+    given = configure(source, "index.keep_builds=2")
+    for night in range(NIGHTS):
+        take(source, "hat", start=night + 1, count=1)
+        run(given.model_copy(update={"date": given.date.replace(day=night + 1)}))
+    before, warehouse = state(given), Warehouse(given)
+    kept = list(Builds(given.root).all())
+    stray = Path(given.root, "tables", "likeness", "features", "data", "left-by-a-kill.parquet")
+    shutil.copy(warehouse.files(FEATURES)[0].removeprefix("file:"), stray)
+    facts = run(given, jobs.compact_job)["compact"]
+    assert_equal(state(given), before)
+    assert not stray.exists()
+    assert {name: told["files"][1] for name, told in facts.items() if name != "seconds"} == {
+        "sources": 1,
+        "images": NIGHTS,  # a file an epoch
+        "listings": 1,
+        "features": NIGHTS,
+        "runs": 1,
+    }
+    assert len(warehouse.files(IMAGES)) == len(warehouse.files(FEATURES)) == NIGHTS
+    assert facts["features"]["snapshots"] == [NIGHTS, 3]  # of two builds, and of the compaction
+    for build in kept:
+        assert likeness("verify", given, "--build", build).returncode == 0
+    take(source, "hat", start=NIGHTS + 1, count=1)
+    facts = run(given)
+    assert facts["load"]["vectors"] == 1
+    assert facts["load"]["deleted"] == 0
+    assert facts["extract"]["wanted"] == 1
+
+
+@pytest.fixture
+def shop(configure, tmp_path):
+    """Products that share photos, indexed on two nights."""
+    photos = take(tmp_path / "photos", "hat", "shoes", count=4)
+    files = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
+    rows = [("secret-hat", files[0]), ("secret-hat", files[1]), ("other-hat", files[1])]
+    rows += [(f"product-{n}", file) for n, file in enumerate(files[2:])]
+    catalogue = photos / "catalogue.csv"
+
+    def write(rows: list[tuple[str, str]]) -> None:
+        with catalogue.open("w", newline="") as file:
+            csv.writer(file).writerows([("product_id", "image", "category")])
+            csv.writer(file).writerows((product, image, image.partition("/")[0]) for product, image in rows)
+
+    write(rows[:-1])
+    given = configure(photos)
+    run(given)
+    write(rows)
+    run(given)
+    assert len(list(Builds(given.root).all())) == 2
+    return given, rows, write
+
+
+def photo_of(given, product: str) -> set[str]:
+    rows = Warehouse(given).read(LISTINGS, ("product_id", "image_id")).to_pylist()
+    return {row["image_id"] for row in rows if row["product_id"] == product}
+
+
+def traces(given, *words: str) -> list[str]:
+    """The files of a root that hold one of the words: Parquet by its cells, others by their bytes."""
+    found = []
+    for path in filter(Path.is_file, Path(given.root).rglob("*")):
+        text = path.read_bytes()
+        if path.suffix == ".parquet":
+            text += repr(pq.read_table(path).to_pylist()).encode()
+        if any(word.encode() in text for word in words):
+            found.append(str(path.relative_to(given.root)))
+    return found
+
+
+def test_a_forgotten_product_leaves_no_trace(shop):
+    given, rows, write = shop
+    shared = photo_of(given, "other-hat")
+    gone = photo_of(given, "secret-hat") - shared
+    places = [row["uri"] for row in Warehouse(given).read(SOURCES).to_pylist() if row["image_id"] in gone]
+    assert len(gone) == len(places) == len(shared) == 1
+    assert traces(given, "secret-hat", *gone, *places)
+    before = state(given)
+    with pytest.raises(UsageError, match="no listing names product 'secret-cap'; nothing is changed"):
+        jobs.forget_products(given, ["secret-cap", "secret-hat"])
+    assert_equal(state(given), before)
+    jobs.forget_products(given, ["secret-hat"])
+    assert traces(given, "secret-hat", *gone, *places) == []
+    tables, vectors, _, answers = state(given)
+    assert shared <= vectors.keys() & answers.keys()
+    assert len(vectors) == len(tables["images"]) == 7
+    assert likeness("verify", given).returncode == 0
+    write([row for row in rows if row[0] != "secret-hat"])
+    assert run(given)["ingest"]["new"] == 0
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["rows of features", "rows of listings", "is in service"])
+def test_a_killed_erasure_is_completed_by_the_same_command(point, shop):
+    given, _, _ = shop
+    gone = photo_of(given, "secret-hat") - photo_of(given, "other-hat")
+    words = ["forget", "secret-hat", "--root", given.root, "--set", f"extract.cache={given.extract.cache}"]
+    with Job([sys.executable, "-m", "likeness.cli", *words]) as job:
+        job.until(point)
+        job.kill()
+    jobs.forget_products(given, ["secret-hat"])
+    assert traces(given, "secret-hat", *gone) == []
+    assert likeness("verify", given).returncode == 0
+    statuses = [row["status"] for row in Warehouse(given).read(RUNS).sort_by("started").to_pylist()]
+    assert statuses == ["done", "done", "killed", "done"]
+
+
+@pytest.mark.slow
+def test_the_last_product_takes_the_index_with_it(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat", count=1))
+    run(given)
+    product = next(iter(Warehouse(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist()))
+    jobs.forget_products(given, [product])
+    assert traces(given, product) == []
+    assert Builds(given.root).current() is None
+
+
+@pytest.mark.slow
+def test_a_copied_root_goes_on_where_the_old_one_was(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", "shoes", count=2)
+    given = configure(source)
+    run(given)
+    take(source, "hat", start=2, count=1)
+    run(given)
+    other = configure(source, root=tmp_path / "owner's place" / "root")
+    jobs.copy_root(given, other.root)
+    assert_equal(state(other), state(given))
+    shutil.rmtree(given.root)
+    for build in Builds(other.root).all():
+        assert likeness("verify", other, "--build", build).returncode == 0
+    facts = run(other)
+    assert (facts["ingest"]["new"], facts["extract"]["wanted"], facts["index"]["built"]) == (0, 0, 0)
+    take(source, "hat", start=3, count=1)
+    assert run(other)["load"]["vectors"] == 1
+
+
+@pytest.mark.slow
+def test_a_root_is_not_copied_onto_another(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat", count=1))
+    run(given)
+    with pytest.raises(UsageError, match="holds tables already; name an empty place"):
+        jobs.copy_root(given, given.root)
+
+
+@pytest.mark.slow
+def test_the_commands_say_what_comes_next(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "hat", count=2))
+    run(given)
+    told = likeness("copy", given, str(tmp_path / "copy"))
+    assert told.returncode == 0, told.stderr
+    assert f"likeness verify --root {tmp_path}/copy" in told.stdout
+    product = Warehouse(given).read(LISTINGS, ("product_id",))["product_id"][0].as_py()
+    told = likeness("forget", given, product)
+    assert told.returncode == 0, told.stderr
+    assert "take them out of the source as well" in told.stdout

@@ -1,0 +1,50 @@
+"""One source for the tests that run jobs on the stack, and what an undisturbed run makes of it."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import happybase
+import pytest
+from tests.bench.photos import variants
+from tests.runs import PROJECT, state
+
+from likeness import stores
+from likeness.stores.hbase_layout import FAMILIES
+
+from .places import Place, place
+
+PHOTOS = 60
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """photos.tar, and a cache of networks."""
+    folder = tmp_path_factory.mktemp("faults")
+    photos = variants(PROJECT / "deploy" / "sample", folder / "photos", PHOTOS)
+    with tarfile.open(folder / "photos.tar", "w") as tar:
+        tar.add(photos, ".")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(folder: Path) -> tuple[Any, ...]:
+    """What a run on this machine leaves that nothing befalls."""
+    embedded = place(str(folder / "photos.tar"), str(folder / "root"), folder / "cache")
+    with embedded.start("nightly") as job:
+        assert job.code() == 0, job.told
+    return state(embedded.given)
+
+
+@pytest.fixture
+def on_cluster(stack: Any, folder: Path, request: pytest.FixtureRequest) -> Place:
+    """The same source on HDFS, with a root and tables of the test's own."""
+    name = request.node.name.removeprefix("test_")
+    source = f"{stack.hdfs}/faults/photos.tar"
+    stores.files(source).upload(str(folder / "photos.tar"), source)
+    host, _, port = stack.address("thrift1").partition(":")
+    connection = happybase.Connection(host, int(port))
+    for table, family in FAMILIES.items():  # not split, which takes a JVM each
+        connection.create_table(f"{name}_{table}", {family: {}})
+    connection.close()
+    return place(source, f"{stack.hdfs}/faults/{name}", folder / "cache", f"{stack.hbase}/{name}")

@@ -1,0 +1,44 @@
+"""A source, a root and a keyed store on the stack, and how to run jobs on them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tests.runs import Job, submitted
+
+from likeness import settings
+from likeness.settings import Settings
+
+LOCAL = ("--master", "local[2]")
+YARN = ("--master", "yarn", "--num-executors", "2", "--executor-memory", "1g")
+YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.driver.memoryOverhead=1g")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Settings, and the flags that say the same."""
+
+    given: Settings
+    flags: Sequence[str]
+
+    def start(self, job: str, options: Sequence[str] = LOCAL) -> Job:
+        return Job(*submitted(job, self.flags, options))
+
+
+def place(source: str, root: str, cache: Path, keyed: str = "") -> Place:
+    assignments = [f"keyed.uri={keyed}", f"extract.cache={cache}", "extract.chunk_images=20"]
+    flags = ["--source", source, "--root", root, "--date", "2026-01-02"]
+    given = settings.load(None, {"source.uri": source, "root": root, "date": "2026-01-02"}, assignments)
+    return Place(given, flags + [word for text in assignments for word in ("--set", text)])
+
+
+def workers(stack: Any) -> Iterator[psutil.Process]:
+    """The processes in YARN's containers."""
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(stack.home / "data" / "nodemanager"):
+                yield process
+        except (psutil.Error, OSError):
+            continue

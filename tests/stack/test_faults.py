@@ -1,0 +1,142 @@
+"""What dies in the middle of a run costs nothing: the run, or the next one, ends with what an undisturbed one has."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from pyspark.sql import SparkSession
+from tests.runs import assert_equal, eventually, extracting, seed_features, state
+
+from likeness import stores
+from likeness.tables import FEATURES, RUNS
+from likeness.warehouse import Warehouse
+
+from .places import LOCAL, YARN, Place, place, workers
+
+pytestmark = [pytest.mark.stack, pytest.mark.kill, pytest.mark.timeout(600)]
+VECTORS, DIM = 6000, 4096
+
+
+@pytest.fixture(autouse=True)
+def mended(stack: Any) -> Iterator[None]:
+    """Every test finds all servers up."""
+    yield
+    stack.up()
+
+
+def java(processes: Iterator[psutil.Process], name: str) -> psutil.Process:
+    """The JVM of a class, of some processes."""
+    return next(p for p in processes if p.name() == "java" and any(name in word for word in p.cmdline()))
+
+
+def test_an_executor_is_killed_in_extraction(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
+    with on_cluster.start("nightly", YARN) as job:
+        worker = eventually(lambda: extracting(workers(stack)))
+        java(iter(worker.parents()), "CoarseGrainedExecutorBackend").kill()
+        assert job.code() == 0, job.told
+    assert_equal(state(on_cluster.given), undisturbed)
+
+
+def test_a_datanode_is_killed(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
+    with on_cluster.start("nightly") as job:
+        job.until("extract: committed 20 of")
+        stack.stop("datanode1", kill=True)
+        assert job.code() == 0, job.told
+    assert_equal(state(on_cluster.given), undisturbed)
+
+
+def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
+    with on_cluster.start("nightly", (*YARN, "--deploy-mode", "cluster")) as job:
+        eventually(lambda: extracting(workers(stack)))
+        java(workers(stack), "yarn.ApplicationMaster").kill()
+        assert job.code() == 1
+    assert "left no row: its driver never began or was killed" in job.told
+    with on_cluster.start("nightly") as job:
+        assert job.code() == 0, job.told
+    assert_equal(state(on_cluster.given), undisturbed)
+    rows = Warehouse(on_cluster.given).read(RUNS).sort_by("started").to_pylist()
+    assert [row["status"] for row in rows] == ["killed", "done"]
+
+
+def test_hdfs_is_in_safe_mode_at_the_start(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
+    dfsadmin = [f"{stack.home}/bin/hdfs", "dfsadmin", "-safemode"]
+    subprocess.run([*dfsadmin, "enter"], check=True)
+    try:
+        for options in (LOCAL, YARN):
+            with on_cluster.start("nightly", options) as job:
+                assert job.code(60) == 1
+            assert "HDFS is in safe mode and takes no writes; wait until it leaves it" in job.told
+            assert "Traceback" not in job.told
+    finally:
+        subprocess.run([*dfsadmin, "leave"], check=True)
+    with on_cluster.start("nightly") as job:
+        assert job.code() == 0, job.told
+    assert_equal(state(on_cluster.given), undisturbed)
+
+
+def test_hbase_is_down_at_the_start(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
+    for name in ("hmaster", "regionserver1", "regionserver2"):
+        stack.stop(name, kill=True)
+    begun = time.monotonic()
+    with on_cluster.start("nightly") as job:
+        job.until("are HBase and its Thrift servers up")
+        assert time.monotonic() - begun < 30
+        assert job.code() == 1
+    assert job.lines[-1].startswith(f"error: keyed.uri = {on_cluster.given.keyed.uri}")
+    stack.up()
+    with on_cluster.start("load") as job:
+        assert job.code() == 0, job.told
+    assert_equal(state(on_cluster.given), undisturbed)
+
+
+@pytest.fixture(scope="module")
+def wide(folder: Path) -> dict[str, np.ndarray]:
+    """A root with many 4096-d vectors: seeded noise, for a load that takes its time."""
+    vectors = seed_features(place("", str(folder / "wide"), folder / "cache").given, VECTORS, DIM)
+    SparkSession.active().stop()
+    return vectors
+
+
+@pytest.fixture
+def while_loading(stack: Any, folder: Path, wide: dict[str, np.ndarray], request: pytest.FixtureRequest) -> Any:
+    """while_loading(servers, fault): does something in the middle of a load, which must end as if it had not."""
+
+    def check(servers: Sequence[str], fault: Callable[[], None]) -> None:
+        name = request.node.name.removeprefix("test_")
+        keyed = f"hbase://{','.join(map(stack.address, servers))}/{name}?timeout_s=10"
+        loaded = place("", str(folder / "wide"), folder / "cache", keyed)
+        with closing(stores.keyed(f"{stack.hbase}/{name}", create=True)) as store, loaded.start("load") as job:
+            space = Warehouse(loaded.given).read(FEATURES, ("space",))["space"][0].as_py()
+            eventually(lambda: next(store.scan_vectors(space), None))
+            assert store.get_mark(f"vectors {space}") is None
+            fault()
+            assert job.code() == 0, job.told
+            assert f"load: {VECTORS} vectors" in job.told
+            found = dict(store.scan_vectors(space))
+        assert found.keys() == wide.keys()
+        assert all(found[key].tobytes() == wide[key].tobytes() for key in wide)
+
+    return check
+
+
+def test_a_region_server_is_killed_in_the_middle_of_puts(stack: Any, while_loading: Any) -> None:
+    while_loading(["thrift1", "thrift2"], lambda: stack.stop("regionserver1", kill=True))
+
+
+def test_the_thrift_server_is_killed_and_comes_back(stack: Any, while_loading: Any) -> None:
+    def fault() -> None:
+        stack.stop("thrift1", kill=True)
+        time.sleep(10)
+        stack.start("thrift1")
+
+    while_loading(["thrift1"], fault)
+
+
+def test_one_of_two_thrift_servers_is_killed(stack: Any, while_loading: Any) -> None:
+    while_loading(["thrift1", "thrift2"], lambda: stack.stop("thrift1", kill=True))
