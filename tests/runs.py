@@ -1,5 +1,6 @@
 """Jobs as processes of their own, and what they leave behind, for tests that kill something."""
 
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pyspark
 import pytest
 
@@ -59,8 +61,8 @@ class Job:
             command,
             cwd=PROJECT,
             env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # spark-submit puts both together as well
             text=True,
             start_new_session=True,
         )
@@ -72,13 +74,13 @@ class Job:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self.process.wait(30)
-        assert self.process.stderr
-        self.process.stderr.close()
+        assert self.process.stdout
+        self.process.stdout.close()
 
     def said(self) -> Iterator[str]:
         """The lines to come."""
-        assert self.process.stderr
-        for line in self.process.stderr:
+        assert self.process.stdout
+        for line in self.process.stdout:
             self.lines.append(line.rstrip())
             yield self.lines[-1]
 
@@ -188,3 +190,15 @@ def assert_equal(found: tuple[Any, ...], wanted: tuple[Any, ...]) -> None:
     for name, rows in wanted[0].items():
         assert found[0][name] == rows, name
     assert found[1:] == wanted[1:]
+
+
+def traces(root: str, *words: str) -> list[str]:
+    """The files of a root that hold one of the words: Parquet in its cells, others in their bytes."""
+    files, found = stores.files(uris.canonical(root)), []
+    for entry in files.walk(uris.canonical(root)):
+        held = files.read(entry.uri)
+        if entry.uri.endswith(".parquet"):
+            held += repr(pq.read_table(io.BytesIO(held)).to_pylist()).encode()
+        if any(word.encode() in held for word in words):
+            found.append(entry.uri)
+    return found

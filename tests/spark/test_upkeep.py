@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from tests.runs import PROJECT, Job, assert_equal, state
+from tests.runs import PROJECT, Job, assert_equal, state, traces
 
 from likeness.errors import UsageError
 from likeness.manifest import Builds
@@ -87,31 +86,19 @@ def photo_of(given, product: str) -> set[str]:
     return {row["image_id"] for row in rows if row["product_id"] == product}
 
 
-def traces(given, *words: str) -> list[str]:
-    """The files of a root that hold one of the words: Parquet by its cells, others by their bytes."""
-    found = []
-    for path in filter(Path.is_file, Path(given.root).rglob("*")):
-        text = path.read_bytes()
-        if path.suffix == ".parquet":
-            text += repr(pq.read_table(path).to_pylist()).encode()
-        if any(word.encode() in text for word in words):
-            found.append(str(path.relative_to(given.root)))
-    return found
-
-
 def test_a_forgotten_product_leaves_no_trace(shop):
     given, rows, write = shop
     shared = photo_of(given, "other-hat")
     gone = photo_of(given, "secret-hat") - shared
     places = [row["uri"] for row in Warehouse(given).read(SOURCES).to_pylist() if row["image_id"] in gone]
     assert len(gone) == len(places) == len(shared) == 1
-    assert traces(given, "secret-hat", *gone, *places)
+    assert traces(given.root, "secret-hat", *gone, *places)
     before = state(given)
     with pytest.raises(UsageError, match="no listing names product 'secret-cap'; nothing is changed"):
         jobs.forget_products(given, ["secret-cap", "secret-hat"])
     assert_equal(state(given), before)
     jobs.forget_products(given, ["secret-hat"])
-    assert traces(given, "secret-hat", *gone, *places) == []
+    assert traces(given.root, "secret-hat", *gone, *places) == []
     tables, vectors, _, answers = state(given)
     assert shared <= vectors.keys() & answers.keys()
     assert len(vectors) == len(tables["images"]) == 7
@@ -131,7 +118,7 @@ def test_a_killed_erasure_is_completed_by_the_same_command(point, shop):
         job.until(point)
         job.kill()
     jobs.forget_products(given, ["secret-hat"])
-    assert traces(given, "secret-hat", *gone) == []
+    assert traces(given.root, "secret-hat", *gone) == []
     assert likeness("verify", given).returncode == 0
     statuses = [row["status"] for row in Warehouse(given).read(RUNS).sort_by("started").to_pylist()]
     assert statuses == ["done", "done", "killed", "done"]
@@ -143,7 +130,7 @@ def test_the_last_product_takes_the_index_with_it(configure, tmp_path):
     run(given)
     product = next(iter(Warehouse(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist()))
     jobs.forget_products(given, [product])
-    assert traces(given, product) == []
+    assert traces(given.root, product) == []
     assert Builds(given.root).current() is None
 
 

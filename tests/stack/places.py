@@ -11,8 +11,8 @@ from tests.runs import Job, submitted
 from likeness import settings
 from likeness.settings import Settings
 
-LOCAL = ("--master", "local[2]")
-YARN = ("--master", "yarn", "--num-executors", "2", "--executor-memory", "1g")
+LOCAL = ("--master", "local[2,4]")
+YARN = ("--master", "yarn", "--num-executors", "1", "--executor-memory", "1g")
 YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.driver.memoryOverhead=1g")
 
 

@@ -37,7 +37,7 @@ def java(processes: Iterator[psutil.Process], name: str) -> psutil.Process:
 
 def test_an_executor_is_killed_in_extraction(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
     with on_cluster.start("nightly", YARN) as job:
-        worker = eventually(lambda: extracting(workers(stack)))
+        worker = eventually(lambda: extracting(workers(stack)), 300)
         java(iter(worker.parents()), "CoarseGrainedExecutorBackend").kill()
         assert job.code() == 0, job.told
     assert_equal(state(on_cluster.given), undisturbed)
@@ -53,7 +53,7 @@ def test_a_datanode_is_killed(stack: Any, on_cluster: Place, undisturbed: tuple[
 
 def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
     with on_cluster.start("nightly", (*YARN, "--deploy-mode", "cluster")) as job:
-        eventually(lambda: extracting(workers(stack)))
+        eventually(lambda: extracting(workers(stack)), 300)
         java(workers(stack), "yarn.ApplicationMaster").kill()
         assert job.code() == 1
     assert "left no row: its driver never began or was killed" in job.told
@@ -88,7 +88,7 @@ def test_hbase_is_down_at_the_start(stack: Any, on_cluster: Place, undisturbed: 
         job.until("are HBase and its Thrift servers up")
         assert time.monotonic() - begun < 30
         assert job.code() == 1
-    assert job.lines[-1].startswith(f"error: keyed.uri = {on_cluster.given.keyed.uri}")
+    assert f"error: keyed.uri = {on_cluster.given.keyed.uri}: " in job.told
     stack.up()
     with on_cluster.start("load") as job:
         assert job.code() == 0, job.told

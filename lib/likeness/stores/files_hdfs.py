@@ -1,4 +1,4 @@
-"""The files port on HDFS, without a JVM.   [hdfs-native]
+"""The files port on HDFS, without a JVM.   [hdfs-native, tenacity]
 
 A client finds the NameNodes of a nameservice in HADOOP_CONF_DIR, or in the configuration that YARN gives its
 containers; `hdfs://host:port` needs neither.
@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hdfs_native import Client, WriteOptions
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from likeness.stores.ports import FileEntry
 
 _BLOCK = 1 << 20
+_TRIES = 6  # 20 s or so
+_PASSING = ("OperationFailed", "DataTransferError", "IOError", "NotReplicatedYet")
 _YARN_CONF = "__spark_conf__/__hadoop_conf__"
 _REMEDIES = {
     "SafeModeException": "HDFS is in safe mode and takes no writes; wait until it leaves it (`hdfs dfsadmin "
@@ -107,17 +110,34 @@ class HdfsFiles:
     def _put(self, uri: str, source: BinaryIO, overwrite: bool) -> None:
         """Writes a hidden file beside the target and renames it onto it: the rename is atomic."""
         path = self._path(uri)
+        with _named(uri):
+            draft = Retrying(
+                retry=retry_if_exception(_passing),
+                wait=wait_exponential_jitter(initial=0.5, max=8),
+                stop=stop_after_attempt(_TRIES),
+                reraise=True,
+            )(self._draft, path, source)
+            with self._dropped_on_failure(draft):
+                self._client.rename(draft, path, overwrite)
+
+    def _draft(self, path: str, source: BinaryIO) -> str:
+        """Writes a hidden file beside a path. A DataNode that dies meanwhile fails it, and the next try avoids it."""
         folder, _, name = path.rpartition("/")
         draft = f"{folder}/.{name[-40:]}.{uuid.uuid4().hex}"
-        with _named(uri):
-            try:
-                with self._client.create(draft, WriteOptions(create_parent=True)) as file:
-                    shutil.copyfileobj(source, file, 4 * _BLOCK)
-                self._client.rename(draft, path, overwrite)
-            except BaseException:
-                with suppress(OSError, RuntimeError):  # the error that led here is the one to tell
-                    self._client.delete(draft)
-                raise
+        source.seek(0)
+        with self._dropped_on_failure(draft):
+            with self._client.create(draft, WriteOptions(create_parent=True)) as file:
+                shutil.copyfileobj(source, file, 4 * _BLOCK)
+        return draft
+
+    @contextmanager
+    def _dropped_on_failure(self, draft: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError, RuntimeError):  # the error that led here is the one to tell
+                self._client.delete(draft)
+            raise
 
     def _path(self, uri: str) -> str:
         return uri.removeprefix(self._authority).rstrip("/") or "/"
@@ -161,6 +181,11 @@ def _client(authority: str, process: int) -> Client:
     if not folder and Path(_YARN_CONF).is_dir():
         folder = _YARN_CONF
     return Client(authority, config_dir=folder)
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether a write may succeed if it is tried again: a DataNode or a connection failed, not the request."""
+    return isinstance(error, OSError | RuntimeError) and any(name in str(error) for name in _PASSING)
 
 
 @contextmanager

@@ -1,0 +1,49 @@
+"""A root that grows from this machine to the stack, and is compacted and erased from there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runs import assert_equal, state, submitted, traces
+
+from likeness import stores
+from likeness.tables import LISTINGS
+from likeness.warehouse import Warehouse
+
+from .places import Place, place
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+
+def likeness(*words: str, given: Place) -> str:
+    command = [sys.executable, "-m", "likeness.cli", *words, "--root", given.given.root]
+    command += ["--set", f"keyed.uri={given.given.keyed.uri}", "--set", f"extract.cache={given.given.extract.cache}"]
+    environment = os.environ | {"LIKENESS_JARS": submitted("load", (), ())[1]["LIKENESS_JARS"]}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_root_moves_to_the_stack_and_is_kept_there(
+    on_cluster: Place, folder: Path, undisturbed: tuple[Any, ...]
+) -> None:
+    embedded = place(on_cluster.given.source.uri, str(folder / "root"), folder / "cache")
+    likeness("copy", on_cluster.given.root, given=embedded)
+    for job in ("load", "compact"):
+        with on_cluster.start(job) as started:
+            assert started.code() == 0, started.told
+    before = place(str(folder / "photos.tar"), on_cluster.given.root, folder / "cache", on_cluster.given.keyed.uri)
+    assert_equal(state(before.given), undisturbed)
+    likeness("verify", given=on_cluster)
+    product, image = Warehouse(on_cluster.given).read(LISTINGS, ("product_id", "image_id")).to_pylist()[0].values()
+    assert traces(on_cluster.given.root, product, image)
+    likeness("forget", product, given=on_cluster)
+    assert traces(on_cluster.given.root, product, image) == []
+    store = stores.keyed(on_cluster.given.keyed.uri)
+    assert store.get_products([product]) == {}
+    assert len(list(store.scan_products())) == len(undisturbed[2]) - 1
+    store.close()
+    likeness("verify", given=on_cluster)
