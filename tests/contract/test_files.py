@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -287,3 +288,11 @@ def test_deleting_a_link_leaves_its_target(tmp_path: Path) -> None:
 def test_an_unknown_scheme_is_named() -> None:
     with pytest.raises(UsageError, match=r"ftp://host/a: no file store for ftp://; known: file://"):
         stores.files("ftp://host/a")
+
+
+@pytest.mark.slow
+def test_a_namenode_that_is_down_is_said_within_half_a_minute() -> None:
+    uri, begun = "hdfs://127.0.0.1:1/folder/file", time.monotonic()
+    with pytest.raises(OSError, match=f"{uri}: HDFS does not answer; is its NameNode up"):
+        stores.files(uri).write(uri, b"x")
+    assert time.monotonic() - begun < 30

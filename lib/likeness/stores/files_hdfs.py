@@ -21,11 +21,15 @@ from likeness.stores.ports import FileEntry
 
 _BLOCK = 1 << 20
 _TRIES = 6  # 20 s or so
-_PASSING = ("OperationFailed", "DataTransferError", "IOError", "NotReplicatedYet")
+_PASSING = ("OperationFailed", "DataTransferError", "NotReplicatedYet", "Connection reset", "Broken pipe")
+# how long a NameNode is asked that does not answer: some 20 s, where Hadoop's own defaults take minutes
+_PATIENCE = {"dfs.client.failover.max.attempts": "6", "dfs.client.failover.sleep.max.millis": "5000"}
+_DOWN = "Connection refused"
 _YARN_CONF = "__spark_conf__/__hadoop_conf__"
 _REMEDIES = {
     "SafeModeException": "HDFS is in safe mode and takes no writes; wait until it leaves it (`hdfs dfsadmin "
     "-safemode get`), or see why DataNodes are missing",
+    _DOWN: "HDFS does not answer; is its NameNode up, and are host and port right?",
     "AccessControlException": "this user may not do that; ask for the permission, or set HADOOP_USER_NAME",
 }
 
@@ -113,7 +117,7 @@ class HdfsFiles:
         with _named(uri):
             draft = Retrying(
                 retry=retry_if_exception(_passing),
-                wait=wait_exponential_jitter(initial=0.5, max=8),
+                wait=wait_exponential_jitter(multiplier=0.5, max=8),
                 stop=stop_after_attempt(_TRIES),
                 reraise=True,
             )(self._draft, path, source)
@@ -134,9 +138,10 @@ class HdfsFiles:
     def _dropped_on_failure(self, draft: str) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            with suppress(OSError, RuntimeError):  # the error that led here is the one to tell
-                self._client.delete(draft)
+        except BaseException as error:
+            if _DOWN not in str(error):  # otherwise to delete it would only wait once more
+                with suppress(OSError, RuntimeError):  # the error that led here is the one to tell
+                    self._client.delete(draft)
             raise
 
     def _path(self, uri: str) -> str:
@@ -180,7 +185,7 @@ def _client(authority: str, process: int) -> Client:
     folder = os.environ.get("HADOOP_CONF_DIR")
     if not folder and Path(_YARN_CONF).is_dir():
         folder = _YARN_CONF
-    return Client(authority, config_dir=folder)
+    return Client(authority, _PATIENCE, config_dir=folder)
 
 
 def _passing(error: BaseException) -> bool:
