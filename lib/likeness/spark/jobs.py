@@ -11,6 +11,7 @@ import typer
 from likeness import reports, settings
 from likeness.errors import GateError, LikenessError, ServiceError, UsageError
 from likeness.manifest import Builds, Manifest
+from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.sources import check_source
 from likeness.spark.compact import compact
@@ -30,8 +31,9 @@ def nightly(given: Settings, retry: bool = False) -> None:
     check_source(given.source)
     built: Manifest | None = None
     unloaded: ServiceError | None = None
-    with Run("retry-failed" if retry else "nightly", given, _ALL) as run:
-        expect_store(run)
+    reporter = Reporter()
+    expect_store(given, reporter)
+    with Run("retry-failed" if retry else "nightly", given, _ALL, reporter) as run:
         try:
             ingest(run, retry)
             extract(run, retry)

@@ -17,6 +17,8 @@ from pyspark.sql import functions as F
 from likeness import agreement, stores
 from likeness.errors import ServiceError
 from likeness.products import COLUMNS, fold
+from likeness.progress import Reporter
+from likeness.settings import Settings
 from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS, Table
 from likeness.warehouse import Warehouse
@@ -28,12 +30,12 @@ PRODUCTS_MARK = "products"
 """The store's mark of the `listings` snapshot that was loaded last."""
 
 
-def expect_store(run: Run) -> None:
+def expect_store(settings: Settings, reporter: Reporter) -> None:
     """Says at once if the keyed store does not answer: extraction may take hours, and the load tries again after it."""
     try:
-        stores.keyed(stores.keyed_uri(run.settings.keyed.uri, run.settings.root), create=True).close()
+        stores.keyed(stores.keyed_uri(settings.keyed.uri, settings.root), create=True).close()
     except ServiceError as error:
-        run.say(f"load: {error} – all else goes on, and the load is tried when its turn comes")
+        reporter.say(f"load: {error} – all else goes on, and the load is tried when its turn comes")
 
 
 def load(run: Run) -> None:

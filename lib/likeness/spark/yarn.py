@@ -37,6 +37,7 @@ def submit(spark_submit: str, jars: str, program: str, flags: Sequence[str], opt
     """
     given, run_id = read_flags(flags), run_name(Path(program).stem.replace("_", "-"))
     _check(given, options)
+    _announce(given.root, run_id)
     words = yarn_options(options, jars, given, run_id, os.environ)
     if not {"spark.yarn.archive", "spark.yarn.jars"} & options.confs.keys():
         words += ["--conf", f"spark.yarn.archive={_spark_archive(Path(spark_submit).parents[1], jars, given.root)}"]
@@ -80,6 +81,15 @@ def yarn_options(
     words += ["--jars", ",".join(options.jars)] if options.jars else []
     words += ["--archives", f"{archive}#environment"] if archive else []
     return words + confs(defaults | options.confs) + options.rest
+
+
+def _announce(root: str, run_id: str) -> None:
+    """Names the run in the root: what keeps a job from writing is said here, not by a stack trace of Spark's."""
+    uri = uris.join(uris.canonical(root), "lib", "submitted")
+    try:
+        stores.files(uri).write(uri, f"{run_id}\n".encode())
+    except OSError as error:
+        raise ServiceError(f"root {root} cannot be written: {error}") from None
 
 
 def _spark_archive(spark_home: Path, jars: str, root: str) -> str:
