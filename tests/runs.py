@@ -127,14 +127,16 @@ def extracting(processes: Iterable[psutil.Process]) -> psutil.Process | None:
     return None
 
 
-def eventually(look: Callable[[], Any], limit_s: float = 120) -> Any:
-    """What `look` finds, once it finds something."""
+def eventually(look: Callable[[], Any], job: Job, limit_s: float = 300) -> Any:
+    """What `look` finds, once it finds something while a job is at work."""
     until = time.monotonic() + limit_s
-    while time.monotonic() < until:
+    while time.monotonic() < until and job.process.poll() is None:
         if found := look():
             return found
         time.sleep(0.02)
-    pytest.fail(f"{look} found nothing in {limit_s} s")
+    job.kill()
+    job.code()
+    pytest.fail(f"found nothing in {limit_s} s, or before the job ended:\n{job.told}")
 
 
 def seed_features(given: Settings, count: int, dim: int) -> dict[str, np.ndarray]:

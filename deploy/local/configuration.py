@@ -112,7 +112,6 @@ def _yarn(home: Path, at: Address) -> dict[str, str]:
         "yarn.nodemanager.vmem-check-enabled": "false",
         "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": "99",
         "yarn.scheduler.minimum-allocation-mb": "256",
-        "yarn.am.liveness-monitor.expiry-interval-ms": "30000",
     }
 
 

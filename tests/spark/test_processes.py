@@ -84,7 +84,7 @@ def test_a_killed_python_worker_in_extraction_costs_nothing(configure, source, u
     with nightly(given, *SMALL) as job:
         parent = psutil.Process(job.process.pid)
         job.until("ingest: 16 listed")
-        eventually(lambda: extracting(parent.children(recursive=True))).kill()
+        eventually(lambda: extracting(parent.children(recursive=True)), job).kill()
         assert job.code() == 0, job.told
     assert "is in service" in job.told
     assert_equal(state(given), undisturbed)

@@ -86,6 +86,7 @@ def photo_of(given, product: str) -> set[str]:
     return {row["image_id"] for row in rows if row["product_id"] == product}
 
 
+@pytest.mark.slow
 def test_a_forgotten_product_leaves_no_trace(shop):
     given, rows, write = shop
     shared = photo_of(given, "other-hat")

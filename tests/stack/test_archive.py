@@ -26,7 +26,7 @@ def test_executors_run_in_a_packed_environment(
     stores.files(archive).upload(str(small), archive)
     monkeypatch.setenv("LIKENESS_ARCHIVE", archive)
     with on_cluster.start("nightly", YARN) as job:
-        worker = eventually(lambda: extracting(workers(stack)), 300)
+        worker = eventually(lambda: extracting(workers(stack)), job)
         assert worker.cmdline()[0] == "./environment/bin/python"
         assert job.code() == 0, job.told
     assert_equal(state(on_cluster.given), undisturbed)

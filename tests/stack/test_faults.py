@@ -37,7 +37,7 @@ def java(processes: Iterator[psutil.Process], name: str) -> psutil.Process:
 
 def test_an_executor_is_killed_in_extraction(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
     with on_cluster.start("nightly", YARN) as job:
-        worker = eventually(lambda: extracting(workers(stack)), 300)
+        worker = eventually(lambda: extracting(workers(stack)), job)
         java(iter(worker.parents()), "CoarseGrainedExecutorBackend").kill()
         assert job.code() == 0, job.told
     assert_equal(state(on_cluster.given), undisturbed)
@@ -53,7 +53,7 @@ def test_a_datanode_is_killed(stack: Any, on_cluster: Place, undisturbed: tuple[
 
 def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
     with on_cluster.start("nightly", (*YARN, "--deploy-mode", "cluster")) as job:
-        eventually(lambda: extracting(workers(stack)), 300)
+        eventually(lambda: extracting(workers(stack)), job)
         java(workers(stack), "yarn.ApplicationMaster").kill()
         assert job.code() == 1
     assert "left no row: its driver never began or was killed" in job.told
@@ -113,7 +113,7 @@ def while_loading(stack: Any, folder: Path, wide: dict[str, np.ndarray], request
         loaded = place("", str(folder / "wide"), folder / "cache", keyed)
         with closing(stores.keyed(f"{stack.hbase}/{name}", create=True)) as store, loaded.start("load") as job:
             space = Warehouse(loaded.given).read(FEATURES, ("space",))["space"][0].as_py()
-            eventually(lambda: next(store.scan_vectors(space), None))
+            eventually(lambda: next(store.scan_vectors(space), None), job)
             assert store.get_mark(f"vectors {space}") is None
             fault()
             assert job.code() == 0, job.told
