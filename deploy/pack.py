@@ -11,6 +11,7 @@ import importlib.metadata
 import io
 import sys
 import tarfile
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ except ImportError:
 
 PROJECT = Path(__file__).resolve().parent.parent
 SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+EXTRAS = ("extract", "hadoop", "index", "spark")
 ALWAYS_WITHOUT = ("pyspark",)
 
 
@@ -32,20 +34,26 @@ def needed(without: Iterable[str]) -> Iterator[importlib.metadata.Distribution]:
         ImportError: one of them is not installed in this environment.
     """
     seen = {canonicalize_name(name) for name in (*without, *ALWAYS_WITHOUT)}
-    waiting = [Requirement("likeness[all]")]
+    waiting = list(_of_the_project())
     while waiting:
         wanted = waiting.pop()
+        extras = [{"extra": extra} for extra in (*wanted.extras, "")]
+        name = canonicalize_name(wanted.name)
+        if name in seen or (wanted.marker and not any(map(wanted.marker.evaluate, extras))):
+            continue
+        seen.add(name)
         found = importlib.metadata.distribution(wanted.name)
-        for text in found.requires or ():
-            more = Requirement(text)
-            extras = [{"extra": extra} for extra in (*wanted.extras, "")]
-            name = canonicalize_name(more.name)
-            if (more.marker and not any(map(more.marker.evaluate, extras))) or (name in seen and name != "likeness"):
-                continue
-            seen.add(name)
-            waiting.append(more)
-        if canonicalize_name(wanted.name) != "likeness":
-            yield found
+        yield found
+        for more in map(Requirement, found.requires or ()):
+            if not more.marker or any(map(more.marker.evaluate, extras)):
+                waiting.append(more)
+
+
+def _of_the_project() -> Iterator[Requirement]:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for text in (*project["dependencies"], *(text for name in EXTRAS for text in extras[name])):
+        yield Requirement(text)
 
 
 def pack(out: Path, without: Iterable[str]) -> int:
