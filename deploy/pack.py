@@ -12,7 +12,7 @@ import io
 import sys
 import tarfile
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 try:
@@ -27,33 +27,40 @@ EXTRAS = ("extract", "hadoop", "index", "spark")
 ALWAYS_WITHOUT = ("pyspark",)
 
 
-def needed(without: Iterable[str]) -> Iterator[importlib.metadata.Distribution]:
+def needed(without: Iterable[str]) -> list[importlib.metadata.Distribution]:
     """The distributions that the project needs, and those that they need, but for some.
 
     Raises:
         ImportError: one of them is not installed in this environment.
     """
-    seen = {canonicalize_name(name) for name in (*without, *ALWAYS_WITHOUT)}
+    left_out = {canonicalize_name(name) for name in (*without, *ALWAYS_WITHOUT)}
+    found: dict[str, importlib.metadata.Distribution] = {}
+    followed: set[tuple[str, str]] = set()
     waiting = list(_of_the_project())
     while waiting:
         wanted = waiting.pop()
-        extras = [{"extra": extra} for extra in (*wanted.extras, "")]
         name = canonicalize_name(wanted.name)
-        if name in seen or (wanted.marker and not any(map(wanted.marker.evaluate, extras))):
+        if name in left_out:
             continue
-        seen.add(name)
-        found = importlib.metadata.distribution(wanted.name)
-        yield found
-        for more in map(Requirement, found.requires or ()):
-            if not more.marker or any(map(more.marker.evaluate, extras)):
-                waiting.append(more)
+        if name not in found:
+            found[name] = importlib.metadata.distribution(wanted.name)
+        for extra in {"", *wanted.extras}:
+            if (name, extra) not in followed:
+                followed.add((name, extra))
+                waiting += _applying(found[name].requires or (), extra)
+    return list(found.values())
 
 
-def _of_the_project() -> Iterator[Requirement]:
+def _applying(texts: Iterable[str], extra: str) -> list[Requirement]:
+    """The requirements that hold on this machine, with an extra."""
+    wanted = map(Requirement, texts)
+    return [one for one in wanted if not one.marker or one.marker.evaluate({"extra": extra})]
+
+
+def _of_the_project() -> list[Requirement]:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for text in (*project["dependencies"], *(text for name in EXTRAS for text in extras[name])):
-        yield Requirement(text)
+    return _applying([*project["dependencies"], *(text for name in EXTRAS for text in extras[name])], "")
 
 
 def pack(out: Path, without: Iterable[str]) -> int:

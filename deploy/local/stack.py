@@ -427,7 +427,8 @@ def _born(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] == "Z" else fields[19]
+    over = fields[0] == "Z" and int(fields[17]) == 1  # while threads of a killed process end, it holds its ports
+    return None if over else fields[19]
 
 
 def given_stack() -> Stack:

@@ -6,9 +6,8 @@ changed since the last load, stays.
 
 from collections.abc import Iterator
 
-from likeness import stores
 from likeness.manifest import Builds
-from likeness.spark.load import PRODUCTS_MARK, vectors_mark
+from likeness.spark.load import PRODUCTS_MARK, opened, vectors_mark
 from likeness.spark.run import Run
 from likeness.tables import TABLES
 
@@ -45,9 +44,6 @@ def _needed(run: Run) -> Iterator[int]:
         manifest = builds.read(path)
         spaces.add(manifest.space)
         yield from manifest.snapshots.values()
-    store = stores.keyed(stores.keyed_uri(run.settings.keyed.uri, run.settings.root), create=True)
-    try:
+    with opened(run.settings) as store:
         marks = [store.get_mark(name) for name in (PRODUCTS_MARK, *map(vectors_mark, sorted(spaces)))]
-    finally:
-        store.close()
     yield from (mark for mark in marks if mark is not None)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from likeness import stores, uris
 from likeness.errors import ServiceError, UsageError
 from likeness.manifest import CURRENT, MANIFEST, Builds
+from likeness.spark.load import opened
 from likeness.spark.run import Run
 from likeness.tables import TABLES
 
@@ -50,6 +51,8 @@ def copy(run: Run, to: str) -> None:
         facts["files"] += _copy(run, list(_beside(run, old, new)))
         _copy_keyed_store(run, new)
         run.say(f"copy: {facts['files']} files are in {to}")
+        if run.settings.warehouse.uri:
+            run.say(f"copy: the tables are in {tables}; leave warehouse.uri out of the settings of the new root")
 
 
 def _beside(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
@@ -71,10 +74,9 @@ def _copy_keyed_store(run: Run, new: str) -> None:
         if not run.settings.keyed.uri:
             run.say("copy: SQLite does not go along; set keyed.uri for the new root, and run load")
         return
+    with opened(run.settings) as store:
+        store.purge()  # everything is in the one file then
     uri = stores.keyed_uri("", run.settings.root)
-    store = stores.keyed(uri, create=True)
-    store.purge()  # everything is in the one file then
-    store.close()
     stores.files(new).upload(uri.removeprefix("sqlite://"), uris.join(new, "keyed.sqlite"))
 
 

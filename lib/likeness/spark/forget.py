@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from likeness import stores, uris
 from likeness.errors import UsageError
 from likeness.manifest import Builds
-from likeness.spark.index import index, publish
+from likeness.spark.index import index, publish, searchable
+from likeness.spark.load import opened
 from likeness.spark.run import Run
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES, TABLES, Table
 
@@ -32,13 +33,10 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
         photos, places = _theirs_alone(run, listed, product_ids)
         facts |= {"products": len(product_ids), "photos": len(photos)}
         run.say(f"forget: {len(product_ids)} products, {len(photos)} photos that no other product lists")
-        store = stores.keyed(stores.keyed_uri(run.settings.keyed.uri, run.settings.root), create=True)
-        try:
+        with opened(run.settings) as store:
             store.delete_vectors(photos)
             store.delete_products(product_ids)
             store.purge()
-        finally:
-            store.close()
         for table, rows in (
             (FEATURES, F.col("image_id").isin(photos)),
             (IMAGES, F.col("image_id").isin(photos)),
@@ -49,7 +47,7 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
             _delete(run, table, rows)
     builds = Builds(run.settings.root, run.settings.extract.cache)
     kept = None
-    if not _searchable(run).isEmpty():
+    if not searchable(run).isEmpty():
         built = index(run)
         if built:
             publish(run, built)
@@ -90,12 +88,6 @@ def _theirs_alone(run: Run, listed: pa.Table, product_ids: Sequence[str]) -> tup
         shared = others.where(F.col(name).isin(mine)).select(name).distinct().toArrow()[name].to_pylist()
         alone.append(sorted(set(mine) - set(shared)))
     return alone[0], alone[1]
-
-
-def _searchable(run: Run) -> DataFrame:
-    """Active listings whose photo has a vector: what an index is made of."""
-    here = run.lake.read(FEATURES).where(F.col("space") == run.space.id)
-    return run.lake.read(LISTINGS).where("active").join(here, "image_id", "left_semi")
 
 
 def _delete(run: Run, table: Table, rows: Column) -> None:

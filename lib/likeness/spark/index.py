@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -79,6 +80,12 @@ def publish(run: Run, manifest: Manifest) -> None:
         run.say(f"publish: {manifest.build} is in service")
 
 
+def searchable(run: Run, snapshots: Mapping[str, int | None] = MappingProxyType({})) -> DataFrame:
+    """Active listings whose photo the space has a vector of, by default as of now: what an index is made of."""
+    listings = run.lake.read(LISTINGS, snapshots.get("listings")).where("active")
+    return listings.join(_features(run, snapshots).select("image_id"), "image_id", "left_semi")
+
+
 def _in_service(builds: Builds, space: str, snapshots: Mapping[str, int | None], deciding: Mapping[str, Any]) -> bool:
     try:
         current = builds.current()
@@ -91,17 +98,15 @@ def _in_service(builds: Builds, space: str, snapshots: Mapping[str, int | None],
 
 def _members(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
     """(category, image_id, uri, products) of every active listing that the space has a vector of."""
-    listings = run.lake.read(LISTINGS, snapshots["listings"]).where("active")
-    here = _features(run, snapshots).select("image_id")
     return (
-        listings.join(here, "image_id", "left_semi")
+        searchable(run, snapshots)
         .groupBy("category", "image_id")
         .agg(F.min("uri").alias("uri"), F.array_sort(F.collect_set("product_id")).alias("products"))
     )
 
 
 def _features(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
-    return run.lake.read(FEATURES, snapshots["features"]).where(F.col("space") == run.space.id)
+    return run.lake.read(FEATURES, snapshots.get("features")).where(F.col("space") == run.space.id)
 
 
 def _unsearchable(run: Run, snapshots: Mapping[str, int | None], images: int) -> int:

@@ -6,6 +6,7 @@ The store itself keeps how far the last load came, so the two cannot disagree; p
 import itertools
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,19 @@ PRODUCTS_MARK = "products"
 def expect_store(settings: Settings, reporter: Reporter) -> None:
     """Says at once if the keyed store does not answer: extraction may take hours, and the load tries again after it."""
     try:
-        stores.keyed(stores.keyed_uri(settings.keyed.uri, settings.root), create=True).close()
+        with opened(settings):
+            pass
     except ServiceError as error:
         reporter.say(f"load: {error} – all else goes on, and the load is tried when its turn comes")
+
+
+def opened(settings: Settings) -> "closing[stores.KeyedStore]":
+    """The keyed store of the settings, made if it is missing, for as long as a `with` lasts.
+
+    Raises:
+        ServiceError: it does not answer.
+    """
+    return closing(stores.keyed(stores.keyed_uri(settings.keyed.uri, settings.root), create=True))
 
 
 def load(run: Run) -> None:
@@ -44,16 +55,13 @@ def load(run: Run) -> None:
     Raises:
         ServiceError: the store does not answer; what was put stays, and the next load goes on.
     """
+    uri = stores.keyed_uri(run.settings.keyed.uri, run.settings.root)
     with run.stage("load") as facts:
-        uri = stores.keyed_uri(run.settings.keyed.uri, run.settings.root)
-        store = stores.keyed(uri, create=True)
-        try:
+        with opened(run.settings) as store:
             facts["vectors"] = _load_vectors(run, store, uri)
             facts["products"], facts["deleted"] = _load_products(run, store, uri)
             if run.settings.keyed.reload:
                 facts["deleted"] += _delete_surplus(run, store)
-        finally:
-            store.close()
         if any(facts[name] for name in ("vectors", "products", "deleted")):
             told = f"{facts['vectors']} vectors, {facts['products']} products, {facts['deleted']} deleted"
             run.say(f"load: {told}")
@@ -123,33 +131,28 @@ def _run(rows: DataFrame, work: Any) -> tuple[int, int]:
 
 def _put_vectors(uri: str, space: str) -> Any:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        store = stores.keyed(uri)
-        try:
-            pairs = (
-                (key.as_py(), np.asarray(vector.values, np.float32))
-                for batch in batches
-                for key, vector in zip(batch.column("image_id"), batch.column("vector"), strict=True)
-            )
+        pairs = (
+            (key.as_py(), np.asarray(vector.values, np.float32))
+            for batch in batches
+            for key, vector in zip(batch.column("image_id"), batch.column("vector"), strict=True)
+        )
+        with closing(stores.keyed(uri)) as store:
             yield _done(store.put_vectors(space, pairs), 0)
-        finally:
-            store.close()
 
     return work
 
 
 def _put_products(uri: str) -> Any:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        store, put, deleted = stores.keyed(uri), 0, 0
+        put, deleted = 0, 0
         found = fold(row for batch in batches for row in batch.to_pylist())
-        try:
+        with closing(stores.keyed(uri)) as store:
             while some := list(itertools.islice(found, _PRODUCTS)):
                 gone = [product.product_id for product in some if not product.image_ids]
                 store.delete_products(gone)
                 put += store.put_products(product for product in some if product.image_ids)
                 deleted += len(gone)
             yield _done(put, deleted)
-        finally:
-            store.close()
 
     return work
 
