@@ -4,17 +4,22 @@ import io
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
 from pyiceberg.table import StaticTable, Table
 
 from likeness import stores, uris
-from likeness.errors import UsageError
+from likeness.errors import DataError, UsageError
 from likeness.settings import Settings
 from likeness.tables import IMAGES
 from likeness.tables import Table as Schema
+
+_ROWS = 512
 
 
 def location(settings: Settings) -> str:
@@ -109,6 +114,23 @@ class Warehouse:
         # Arrow reads local files best by itself; its own HDFS client would want a JVM
         properties = {} if uris.scheme(folder) == "file" else {"py-io-impl": f"{__name__}.{PortIO.__name__}"}
         return StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json", properties)
+
+
+def vectors(uri: str, space: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    """A data file of `features`, read as the plain Parquet it is: image_ids and their vectors, float32 (n, dim).
+
+    Raises:
+        OSError: the file cannot be read.
+        DataError: vectors of several lengths, or of another space.
+    """
+    uri = uris.canonical(uri)
+    with stores.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(_ROWS, columns=["image_id", "space", "vector"]):
+            lists = batch.column("vector")
+            lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
+            if len(lengths) != 1 or pc.unique(batch.column("space")).to_pylist() != [space]:
+                raise DataError(f"{uri} does not hold vectors of {space} alone, of one length; the table is damaged")
+            yield batch.column("image_id").to_pylist(), np.asarray(lists.flatten()).reshape(-1, lengths[0])
 
 
 class PortIO(FileIO):

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyspark.errors import PythonException
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from likeness import agreement, stores
 from likeness.errors import ServiceError
@@ -22,7 +20,7 @@ from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS, Table
-from likeness.warehouse import Warehouse
+from likeness.warehouse import Warehouse, vectors
 
 _DONE = pa.schema([("put", pa.int64()), ("deleted", pa.int64())])
 _DONE_DDL = "put long, deleted long"
@@ -84,11 +82,12 @@ def _load_vectors(run: Run, store: stores.KeyedStore, uri: str) -> int:
     before, now = _span(run, store, FEATURES, mark)
     if now is None or now == before:
         return 0
-    span: dict[str, Any] = {"versionAsOf": now}
-    if before is not None:
-        span = {"start-snapshot-id": before, "end-snapshot-id": now}
-    rows = run.lake.read(FEATURES, **span).where(F.col("space") == run.space.id).select("image_id", "vector")
-    put, _ = _run(rows.coalesce(store.writers), _put_vectors(uri, run.space.id))
+    files = run.lake.files_of(FEATURES, "space", run.space.id, now, before)
+    put = 0
+    if files:
+        # tasks read the files themselves: Spark would take each vector apart, number by number
+        shares = run.lake.spark.createDataFrame(pa.table({"uri": files})).repartition(min(store.writers, len(files)))
+        put, _ = _run(shares, _put_vectors(uri, run.space.id))
     store.set_mark(mark, now)
     return put
 
@@ -131,11 +130,8 @@ def _run(rows: DataFrame, work: Any) -> tuple[int, int]:
 
 def _put_vectors(uri: str, space: str) -> Any:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        pairs = (
-            (key.as_py(), np.asarray(vector.values, np.float32))
-            for batch in batches
-            for key, vector in zip(batch.column("image_id"), batch.column("vector"), strict=True)
-        )
+        files = (uri for batch in batches for uri in batch.column("uri").to_pylist())
+        pairs = (pair for file in files for keys, rows in vectors(file, space) for pair in zip(keys, rows, strict=True))
         with closing(stores.keyed(uri)) as store:
             yield _done(store.put_vectors(space, pairs), 0)
 

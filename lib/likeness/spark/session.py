@@ -115,6 +115,20 @@ class Lake:
         current = self._load(table).currentSnapshot()
         return int(current.summary().get("total-data-files") or 0) if current else 0
 
+    def files_of(self, table: Table, column: str, value: str, snapshot: int, after: int | None = None) -> list[str]:
+        """The data files of one partition value: of a snapshot, or of what was appended after an earlier one."""
+        jvm: Any = self.spark._jvm
+        loaded = self._load(table)
+        if after is None:
+            scan = loaded.newScan().useSnapshot(snapshot)
+        else:
+            scan = loaded.newIncrementalAppendScan().fromSnapshotExclusive(after).toSnapshot(snapshot)
+        planned = scan.filter(jvm.org.apache.iceberg.expressions.Expressions.equal(column, value)).planFiles()
+        try:
+            return [str(task.file().location()) for task in planned.iterator()]
+        finally:
+            planned.close()
+
     def rewrite(self, table: Table) -> None:
         """Puts the rows of small files into large ones, sorted by the key as the stages wrote them."""
         options = "map('min-input-files', '2', 'rewrite-job-order', 'bytes-asc')"
