@@ -21,7 +21,7 @@ from likeness.spark.run import Run
 from .rows import row
 
 PHOTOS = 3068
-VECTORS, DIM, BATCH, ROUNDS = 12_000, 4096, 200, 3
+VECTORS, DIM, BATCH, ROUNDS = 48_000, 4096, 200, 3
 
 
 def measure(photos: Path, scratch: Path) -> None:

@@ -26,7 +26,7 @@ from likeness.stores.hbase_layout import (
 from likeness.stores.hbase_servers import Servers
 from likeness.stores.ports import Product
 
-_BATCH_BYTES, _BATCH_ROWS = 2_000_000, 500
+_BATCH_BYTES, _BATCH_ROWS = 4_000_000, 500
 _SCAN_BYTES = 4_000_000
 _OPEN_S = 12.0
 
