@@ -25,6 +25,7 @@ from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.settings import Settings
 from likeness.spark.run import Run
+from likeness.spark.session import DataFile
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
 from likeness.warehouse import Warehouse
 
@@ -145,6 +146,7 @@ def seed_features(given: Settings, count: int, dim: int) -> dict[str, np.ndarray
     vectors = np.random.default_rng(20260102).standard_normal((count, dim), np.float32)
     keys = [f"{number * (16**8 // count):08x}".ljust(64, "0") for number in range(count)]
     schema = FEATURES.arrow()
+    files = []
     with Run("seed", given, ()) as run:
         for start in range(0, count, _SEEDED):
             part, names = vectors[start : start + _SEEDED], keys[start : start + _SEEDED]
@@ -155,8 +157,15 @@ def seed_features(given: Settings, count: int, dim: int) -> dict[str, np.ndarray
                 "vector": pa.ListArray.from_arrays(np.arange(len(names) + 1, dtype=np.int32) * dim, part.ravel()),
                 "norm": np.linalg.norm(part, axis=1),
             }
-            table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema)
-            run.lake.append(FEATURES, run.lake.spark.createDataFrame(table))
+            pq.write_table(
+                pa.table([pa.array(columns[field.name], field.type) for field in schema], schema),
+                held := io.BytesIO(),
+                compression="zstd",
+            )
+            uri = uris.join(run.lake.location(FEATURES), "data", f"{start}.parquet")
+            stores.files(uri).write(uri, held.getvalue())
+            files.append(DataFile(uri, len(names)))
+        run.lake.append_files(FEATURES, files, (run.space.id, str(given.date)))
     return dict(zip(keys, vectors, strict=True))
 
 

@@ -42,6 +42,7 @@ DOORS = {
         "agreement.py",
         "images.py",
         "features.py",
+        "warehouse.py",
         "stores/",
         "indexes/",
         "runtimes/",

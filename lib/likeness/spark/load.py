@@ -6,8 +6,9 @@ The store itself keeps how far the last load came, so the two cannot disagree; p
 import itertools
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyspark.errors import PythonException
@@ -22,6 +23,7 @@ from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS, Table
 from likeness.warehouse import Warehouse, vectors
 
+T = TypeVar("T")
 _DONE = pa.schema([("put", pa.int64()), ("deleted", pa.int64())])
 _DONE_DDL = "put long, deleted long"
 _PRODUCTS = 1000
@@ -131,11 +133,21 @@ def _run(rows: DataFrame, work: Any) -> tuple[int, int]:
 def _put_vectors(uri: str, space: str) -> Any:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         files = (uri for batch in batches for uri in batch.column("uri").to_pylist())
-        pairs = (pair for file in files for keys, rows in vectors(file, space) for pair in zip(keys, rows, strict=True))
+        blocks = _ahead(block for file in files for block in vectors(file, space))
+        pairs = (pair for keys, rows in blocks for pair in zip(keys, rows, strict=True))
         with closing(stores.keyed(uri)) as store:
             yield _done(store.put_vectors(space, pairs), 0)
 
     return work
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next of which is made while one is used: files are read while the store is busy."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = reader.submit(next, items, None)
+            yield item
 
 
 def _put_products(uri: str) -> Any:
