@@ -17,11 +17,12 @@ from likeness.settings import Settings
 from likeness.spark import jobs
 from likeness.spark.load import load
 from likeness.spark.run import Run
+from likeness.stores.hbase_layout import FAMILIES
 
 from .rows import row
 
 PHOTOS = 3068
-VECTORS, DIM, BATCH, ROUNDS = 48_000, 4096, 200, 3
+VECTORS, DIM, BATCH, ROUNDS = 48_000, 4096, 200, 5
 
 
 def measure(photos: Path, scratch: Path) -> None:
@@ -59,15 +60,20 @@ def small_files(stack: Any, photos: Path, scratch: Path) -> None:
 
 
 def loads(stack: Any, scratch: Path) -> None:
-    """The load stage with one and with several connections against a bare happybase loop, in turns."""
+    """The load stage with one and with several connections against a bare happybase loop, in turns.
+
+    Each starts on a store with nothing to do: what the one before left to flush and compact is dropped.
+    """
     vectors = seed_features(_settings(scratch / "features"), VECTORS, DIM)
     rates: dict[str, list[float]] = {"bare": [], "1": [], "4": []}
     for turn in range(ROUNDS):
-        for kind, found in rates.items():
-            keyed = f"{stack.hbase}/bench{turn}{kind}?writers={kind if kind != 'bare' else 1}"
+        for kind, found in sorted(rates.items(), reverse=bool(turn % 2)):
+            name = f"bench{turn}{kind}"
+            keyed = f"{stack.hbase}/{name}?writers={kind if kind != 'bare' else 1}"
             stores.keyed(keyed, create=True).close()
-            took = _bare(stack, f"bench{turn}{kind}", vectors) if kind == "bare" else _load(scratch, keyed)
+            took = _bare(stack, name, vectors) if kind == "bare" else _load(scratch, keyed)
             found.append(VECTORS / took)
+            _drop(stack, name)
     bare, one, several = (statistics.median(found) for found in rates.values())
     told = f"{VECTORS} vectors of {DIM}"
     row(
@@ -78,9 +84,20 @@ def loads(stack: Any, scratch: Path) -> None:
     row("load with four connections / bare loop", f"{several / bare:.2f} ({several:.0f}/s)", "more than with one")
 
 
-def _bare(stack: Any, name: str, vectors: dict[str, np.ndarray]) -> float:
+def _drop(stack: Any, name: str) -> None:
+    connection = _connection(stack)
+    for table in FAMILIES:
+        connection.delete_table(f"{name}_{table}", disable=True)
+    connection.close()
+
+
+def _connection(stack: Any) -> happybase.Connection:
     host, _, port = stack.address("thrift1").partition(":")
-    connection = happybase.Connection(host, int(port))
+    return happybase.Connection(host, int(port), timeout=60_000)
+
+
+def _bare(stack: Any, name: str, vectors: dict[str, np.ndarray]) -> float:
+    connection = _connection(stack)
     begun = time.perf_counter()
     with connection.table(f"{name}_images").batch(batch_size=BATCH) as batch:
         for key, vector in vectors.items():
