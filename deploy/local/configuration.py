@@ -149,7 +149,9 @@ def _hbase(home: Path, at: Address) -> dict[str, str]:
         "hbase.regionserver.handler.count": "16",
         "hbase.wal.provider": "filesystem",
         "hbase.unsafe.stream.capability.enforce": "false",
-        "hbase.hregion.memstore.flush.size": "16777216",  # small tables are flushed and compacted as well
+        "hbase.hregion.memstore.flush.size": "33554432",  # small tables are flushed and compacted as well,
+        "hbase.hregion.memstore.block.multiplier": "16",  # and puts do not wait for it
+        "hbase.hstore.blockingStoreFiles": "100",
         # what a client waits for while a region moves
         "hbase.client.operation.timeout": "60000",
         "hbase.rpc.timeout": "10000",
