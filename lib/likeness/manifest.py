@@ -41,8 +41,17 @@ class Recall(_Frozen):
     value: float
 
 
+class Point(_Frozen):
+    """What one kind with one knob reached when the index of a shard was chosen; `ms` is for one query of a batch."""
+
+    kind: str
+    knob: Mapping[str, int]
+    recall: float
+    ms: float
+
+
 class Shard(_Frozen):
-    """One FAISS index: the images of one category, or of a part of it."""
+    """One FAISS index: the images of one category, or of a part of it. `knob` is what its searches turn."""
 
     number: int
     category: str
@@ -52,6 +61,9 @@ class Shard(_Frozen):
     recall: Recall
     index: File
     ids: File
+    kind: str = "flat"
+    knob: Mapping[str, int] = {}
+    curve: list[Point] = []
 
 
 class _Chain(_Frozen):
@@ -73,7 +85,7 @@ class Manifest(_Frozen):
     kind: str
     metric: Literal["cosine", "l2", "ip"]
     snapshots: Mapping[str, int]
-    index_settings: Mapping[str, int | str]
+    index_settings: Mapping[str, int | float | str]
     images: int
     products: int
     vectors: int

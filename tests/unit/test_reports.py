@@ -86,7 +86,7 @@ class Made:
                     "image_id": rows,
                     "uri": [f"file://{root}/photos/{key} 1.jpg" for key in rows],
                     "products": [[f"product {key[:6]}"] for key in rows],
-                    "vector": pa.array(list(vectors), pa.list_(pa.float32())),
+                    "vector": [np.asarray(vector, "<f4").tobytes() for vector in vectors],
                 }
             )
             order = Order(f"{self.builds.folder}/{SPACE}/one", SPACE, DIM, self.settings.index)

@@ -4,7 +4,7 @@ Vectors are spooled to a local file, so memory is bounded by the index itself.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from likeness import stores, uris
 from likeness.errors import DataError
 from likeness.indexes import metrics
-from likeness.indexes.kinds import kind
+from likeness.indexes.audit import ROWS, Audit
+from likeness.indexes.kinds import Kind, candidates, kind
 from likeness.indexes.plan import PlannedShard
-from likeness.manifest import File, Recall, Shard, checksum_of
+from likeness.indexes.search import Searcher
+from likeness.manifest import File, Point, Shard, checksum_of
 from likeness.settings import Index
 
-ROWS = 8192
 IDS = pa.schema(
     [
         ("id", pa.int64()),
@@ -35,12 +36,13 @@ IDS = pa.schema(
 
 @dataclass(frozen=True)
 class Order:
-    """What to build, and where."""
+    """What to build, and where; `bytes_per_vector` is the memory that a vector may cost at search."""
 
     folder: str
     space: str
     dim: int
     settings: Index
+    bytes_per_vector: float = float("inf")
 
 
 def faiss_id(image_id: str) -> int:
@@ -53,7 +55,7 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
 
     Args:
         shard: its place in the plan.
-        batches: columns image_id, uri, products, vector, sorted by image_id.
+        batches: columns image_id, uri, products, vector (its float32 as bytes), sorted by image_id.
         order: what to build, and where.
 
     Raises:
@@ -62,13 +64,10 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
     with tempfile.TemporaryDirectory(prefix="likeness-shard-") as folder:
         ids, vectors = _spool(batches, order, Path(folder))
         _refuse_collisions(ids)
-        index = faiss.IndexIDMap2(
-            kind(order.settings.kind).make(order.dim, metrics.faiss_metric(order.settings.metric))
-        )
-        keys = ids["id"].to_numpy()
-        for start in range(0, len(keys), ROWS):
-            index.add_with_ids(np.ascontiguousarray(vectors[start : start + ROWS]), keys[start : start + ROWS])
-        recall = audit(index, keys, vectors, order.settings, seed=shard.number)
+        keys, settings = ids["id"].to_numpy(), order.settings
+        index, best, curve = _chosen(keys, vectors, order, shard.number)
+        audit = Audit(vectors, settings.metric, settings.audit_queries, settings.audit_k, 2 * shard.number)
+        recall = audit.recall(Searcher(index, kind(best.kind), best.knob, settings.metric).nearest)
         stem = f"shard-{shard.number:05d}"
         faiss.write_index(index, f"{folder}/{stem}.faiss")
         with pa.OSFile(f"{folder}/{stem}.arrow", "wb") as sink, pa.ipc.new_file(sink, IDS) as writer:
@@ -83,45 +82,65 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
         recall=recall,
         index=files[0],
         ids=files[1],
+        kind=best.kind,
+        knob=best.knob,
+        curve=curve,
     )
 
 
-def audit(index: faiss.Index, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int) -> Recall:
-    """Recall@k of an index against exact search over the same prepared vectors, float32 (n, dim).
+def _chosen(
+    keys: np.ndarray, vectors: np.ndarray, order: Order, seed: int
+) -> tuple[faiss.IndexIDMap, Point, Sequence[Point]]:
+    """The first candidate that reaches `index.recall`, with its fastest knob that does; else the most faithful.
 
-    The queries are held out: midpoints of random pairs, in the distribution of the rows but (of two or more)
-    none of them.
-    A row as near as the k-th nearest (to 1e-5) counts as found, so that ties are not held against the index.
+    What is measured on the way is the curve. Its queries are not those of the audit.
     """
-    rows = len(keys)
-    k = min(settings.audit_k, rows)
-    rng = np.random.default_rng(seed)
-    first = rng.integers(0, rows, settings.audit_queries)
-    other = (first + rng.integers(1, max(2, rows), settings.audit_queries)) % rows
-    middle = (vectors[first] + vectors[other]) / 2
-    queries = metrics.prepared(middle, settings.metric)
-    _, found = index.search(queries, k)
-    best = np.full((len(queries), k), -np.inf, np.float32)
-    scored = np.full((len(queries), k), -np.inf, np.float32)
-    for start in range(0, rows, ROWS):
-        scores = metrics.exact_scores(queries, vectors[start : start + ROWS], settings.metric)
-        best = -np.partition(-np.concatenate([best, scores], axis=1), k - 1, axis=1)[:, :k]
-        chunk = keys[start : start + ROWS]
-        place = np.searchsorted(chunk, found).clip(0, len(chunk) - 1)
-        here = chunk[place] == found
-        scored = np.where(here, np.take_along_axis(scores, place, axis=1), scored)
-    kth = best.min(axis=1, keepdims=True)
-    tolerance = 1e-5 * np.maximum(1, np.abs(kth))
-    return Recall(k=k, queries=len(queries), value=float((scored >= kth - tolerance).mean()))
+    settings = order.settings
+    options = candidates(settings.kind, len(keys), order.dim, order.bytes_per_vector * len(keys))
+    if len(options) == 1 and len(options[0].knobs) == 1:
+        only = options[0]
+        return _filled(only, keys, vectors, settings, seed), Point(kind=only.name, knob={}, recall=1, ms=0), []
+    trial = Audit(vectors, settings.metric, settings.audit_queries, settings.audit_k, 2 * seed + 1)
+    curve: list[Point] = []
+    best: tuple[faiss.IndexIDMap, Point] | None = None
+    for option in options:
+        index = _filled(option, keys, vectors, settings, seed)
+        points = list(_turned(index, option, trial, settings))
+        curve += points
+        most = max(points, key=lambda point: min(point.recall, settings.recall))
+        if best is None or most.recall > best[1].recall:
+            best = index, most
+        if most.recall >= settings.recall:
+            break
+    assert best
+    return *best, curve
+
+
+def _turned(index: faiss.IndexIDMap, option: Kind, trial: Audit, settings: Index) -> Iterator[Point]:
+    """The knobs' recalls, from the fastest on, until one is enough."""
+    for knob in option.knobs:
+        recall, ms = trial.timed(Searcher(index, option, knob, settings.metric).nearest)
+        yield Point(kind=option.name, knob=knob, recall=recall.value, ms=round(ms, 4))
+        if recall.value >= settings.recall:
+            return
+
+
+def _filled(option: Kind, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int) -> faiss.IndexIDMap:
+    """An index of a kind that holds the vectors under their ids."""
+    rows = np.sort(np.random.default_rng(seed).choice(len(keys), min(len(keys), max(option.sample, 1)), replace=False))
+    index = faiss.IndexIDMap2(option.make(vectors[rows], len(keys), metrics.faiss_metric(settings.metric)))
+    for start in range(0, len(keys), ROWS):
+        index.add_with_ids(np.ascontiguousarray(vectors[start : start + ROWS]), keys[start : start + ROWS])
+    return index
 
 
 def _spool(batches: Iterable[pa.RecordBatch], order: Order, folder: Path) -> tuple[pa.Table, np.ndarray]:
     maps, rows = [], 0
     with (folder / "vectors.f32").open("wb") as file:
         for batch in batches:
-            lists = batch.column("vector")
-            flat = np.asarray(lists.flatten(), np.float32)
-            if not pc.all(pc.equal(pc.list_value_length(lists), order.dim)).as_py() or not np.isfinite(flat).all():
+            column = batch.column("vector")
+            flat = np.frombuffer(b"".join(column.to_pylist()), "<f4")
+            if not pc.all(pc.equal(pc.binary_length(column), 4 * order.dim)).as_py() or not np.isfinite(flat).all():
                 raise DataError(
                     f"a vector of {order.space} has not {order.dim} finite values; the features table is damaged"
                 )
@@ -132,7 +151,7 @@ def _spool(batches: Iterable[pa.RecordBatch], order: Order, folder: Path) -> tup
             maps.append(
                 pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(columns, IDS, strict=True)], schema=IDS)
             )
-            rows += len(lists)
+            rows += len(column)
     vectors = np.memmap(folder / "vectors.f32", np.float32, "r", shape=(rows, order.dim))
     return pa.Table.from_batches(maps, IDS).combine_chunks(), vectors
 

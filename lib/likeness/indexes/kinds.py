@@ -1,41 +1,121 @@
-"""The table of index kinds: name to how it is made, what it costs, and how faithful it is.   [faiss]
+"""The table of index kinds: how each is made, what it costs, and what can be turned at a search.   [faiss]
 
-To add a kind, add a row; nothing else changes.
+An approximate kind finds candidates by short codes of the main axes, and ranks them by float16 vectors that may
+stay on disk. To add a kind, add a row; nothing else changes.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
+import numpy as np
 
 from likeness.errors import UsageError
+from likeness.indexes.axes import main_axes
+
+_faiss: Any = faiss  # its type stubs know few search parameters
+AUTO = "auto"
+Knob = Mapping[str, int]
+"""What is turned at a search, by name; empty where there is nothing to turn."""
+
+_AXES = 96
+_LINKS = 32
+_SCANNED = 1 << 20
+_LISTED_FROM = 20_000
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind: `make(dim, faiss_metric)` gives an empty index, `bytes_per_vector(dim)` what a vector costs."""
+    """One kind of index.
+
+    `make(sample, rows, metric)` gives a trained, empty index for about `rows` vectors like the sample, float32
+    (n, dim). `bytes_per_vector(dim)` is the memory in which searches never wait for the disk. `knobs` go from the
+    fastest to the most faithful; `parameters(knob, k, selector)` says them to FAISS.
+    """
 
     name: str
     doc: str
-    make: Callable[[int, int], faiss.Index]
+    make: Callable[[np.ndarray, int, int], faiss.Index]
     bytes_per_vector: Callable[[int], int]
+    knobs: Sequence[Knob] = ({},)
+    parameters: Callable[[Knob, int, Any], Any] = lambda knob, k, selector: _faiss.SearchParameters(sel=selector)
+    sample: int = 0
 
+
+def _flat(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
+    return faiss.IndexFlat(sample.shape[1], metric)
+
+
+def _flat16(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
+    return faiss.IndexScalarQuantizer(sample.shape[1], faiss.ScalarQuantizer.QT_fp16, metric)
+
+
+def _hnsw(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
+    axes = main_axes(sample, _AXES)
+    return _refined(axes, _faiss.IndexHNSWSQ(axes.d_out, faiss.ScalarQuantizer.QT_8bit, _LINKS, metric), sample, metric)
+
+
+def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
+    axes = main_axes(sample, _AXES, rotated=True)
+    lists = max(1, min(int(4 * rows**0.5), len(sample) // 40))
+    return _refined(axes, faiss.index_factory(axes.d_out, f"IVF{lists},RaBitQ", metric), sample, metric)
+
+
+def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray, metric: int) -> faiss.Index:
+    """Candidates by `codes` of the vectors' main axes, ranked by the vectors in float16."""
+    codes.train(axes.apply(sample))
+    candidates = faiss.IndexPreTransform(axes, codes)
+    candidates.is_trained = True
+    index = faiss.IndexRefine(candidates, _flat16(sample, 0, metric))
+    index.is_trained = True
+    return index
+
+
+def _turned(turn: Callable[[Knob, int, Any], Any]) -> Callable[..., Any]:
+    def parameters(knob: Knob, k: int, selector: Any) -> Any:
+        inner = _faiss.SearchParametersPreTransform(index_params=turn(knob, k, selector))
+        return _faiss.IndexRefineSearchParameters(k_factor=knob["refine"], base_index_params=inner)
+
+    return parameters
+
+
+_hnsw_turned = _turned(
+    lambda knob, k, selector: _faiss.SearchParametersHNSW(
+        sel=selector, efSearch=max(knob["ef_search"], k * knob["refine"])
+    )
+)
+_ivf_turned = _turned(lambda knob, k, selector: _faiss.SearchParametersIVF(sel=selector, nprobe=knob["nprobe"]))
 
 KINDS = {
     kind.name: kind
     for kind in (
+        Kind("flat", "exact, float32", _flat, lambda dim: 4 * dim + 8),
+        Kind("flat16", "exact scan over float16: half the memory, scores to about 1e-3", _flat16, lambda d: 2 * d + 8),
         Kind(
-            "flat",
-            "exact, float32",
-            lambda dim, metric: faiss.IndexFlat(dim, metric),
-            lambda dim: 4 * dim + 8,
+            "hnsw",
+            f"graph of {_LINKS} links over 8-bit codes of {_AXES} axes, ranked by float16",
+            _hnsw,
+            lambda dim: min(dim, _AXES) + 9 * _LINKS + 8,
+            [
+                {"ef_search": ef, "refine": refine}
+                for ef, refine in ((16, 1), (32, 2), (32, 3), (64, 3), (64, 5), (128, 5), (128, 10), (256, 10))
+            ],
+            _hnsw_turned,
+            4096,
         ),
         Kind(
-            "flat16",
-            "exact scan over float16: half the memory, scores to about 1e-3",
-            lambda dim, metric: faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, metric),
-            lambda dim: 2 * dim + 8,
+            "ivf_rabitq",
+            f"inverted lists of 1-bit codes (RaBitQ) of {_AXES} axes, ranked by float16",
+            _ivf_rabitq,
+            lambda dim: min(dim, _AXES) // 8 + 24,
+            [
+                {"nprobe": nprobe, "refine": refine}
+                for nprobe, refine in ((8, 5), (16, 10), (32, 10), (32, 20), (64, 20), (128, 40), (256, 40))
+            ],
+            _ivf_turned,
+            100_000,
         ),
     )
 }
@@ -49,6 +129,28 @@ def kind(name: str) -> Kind:
     """
     if name in KINDS:
         return KINDS[name]
-    near = difflib.get_close_matches(name, KINDS, n=1)
+    known = (AUTO, *KINDS)
+    near = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"index.kind = {name!r}: no such kind; {meant}known: {', '.join(KINDS)}")
+    raise UsageError(f"index.kind = {name!r}: no such kind; {meant}known: {', '.join(known)}")
+
+
+def candidates(name: str, rows: int, dim: int, memory: float) -> list[Kind]:
+    """The kinds to try for a shard, the one that is likely fastest first; the last of `auto` is exact.
+
+    Args:
+        name: a kind, which is the only candidate then, or `auto`.
+        rows: vectors of the shard.
+        dim: of each.
+        memory: bytes that the shard may hold at search.
+
+    Raises:
+        UsageError: no such kind.
+    """
+    if name != AUTO:
+        return [kind(name)]
+    if rows * dim <= _SCANNED:
+        return [KINDS["flat"]]
+    wanted = ["hnsw", *(["ivf_rabitq"] if rows >= _LISTED_FROM else []), "flat16"]
+    fitting = [KINDS[one] for one in wanted if rows * KINDS[one].bytes_per_vector(dim) <= memory]
+    return fitting or [min((KINDS[one] for one in wanted), key=lambda one: one.bytes_per_vector(dim))]

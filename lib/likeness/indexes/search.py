@@ -10,7 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 from likeness.errors import DataError
+from likeness.indexes import metrics
+from likeness.indexes.kinds import Kind, Knob, kind
 from likeness.manifest import Shard
+
+_SCANNED = 1 << 22
+"""Values of allowed vectors up to which a scan of them all is the fastest search."""
+_RARE = 0.02
+"""Share of allowed vectors below which an index finds too few of them."""
 
 
 @dataclass(frozen=True)
@@ -24,43 +31,95 @@ class Hit:
     products: tuple[str, ...]
 
 
+class Searcher:
+    """An index as it is searched: queries in, scores and rows out. A row is a vector's place in the index."""
+
+    def __init__(self, index: Any, kind: Kind, knob: Knob, metric: str) -> None:
+        self._whole, self._kind, self._knob, self._metric = index, kind, knob, metric
+        inner: Any = faiss.downcast_index(index.index)
+        refined = isinstance(inner, faiss.IndexRefine)
+        self._index = inner
+        self._vectors: Any = faiss.downcast_index(inner.refine_index) if refined else inner
+
+    @property
+    def rows(self) -> int:
+        """How many vectors the index holds."""
+        return int(self._whole.ntotal)
+
+    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float32 and rows int64, each (q, k), the nearest first; -1 is the row where fewer were found.
+
+        Args:
+            queries: prepared, float32 (q, dim).
+            k: how many; never more than there are.
+            allowed: bool (rows,), which rows may be found; None for all.
+        """
+        k = min(k, self.rows)
+        if allowed is None:
+            return self._found(queries, k, self._knob, None)
+        rows = np.flatnonzero(allowed)
+        k = min(k, len(rows))
+        share = len(rows) / self.rows
+        if share < _RARE or rows.size * queries.shape[1] <= _SCANNED:
+            return self._scan(queries, k, rows)
+        # an index meets as many rows as without the filter, and may keep only this share of them
+        knob = {name: value if name == "refine" else int(value / share) for name, value in self._knob.items()}
+        return self._found(queries, k, knob, _selector(np.packbits(allowed, bitorder="little")))
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """The prepared vectors of rows, float32 (n, dim), as exactly as the index has them."""
+        found: np.ndarray = self._vectors.reconstruct_batch(rows)
+        return found
+
+    def _found(self, queries: np.ndarray, k: int, knob: Knob, selector: Any) -> tuple[np.ndarray, np.ndarray]:
+        scores, rows = self._index.search(queries, k, params=self._kind.parameters(knob, k, selector))
+        return (-np.sqrt(np.maximum(scores, 0)) if self._metric == "l2" else scores), rows
+
+    def _scan(self, queries: np.ndarray, k: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not k:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        scores = metrics.exact_scores(queries, self.vectors(rows), self._metric)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, order, axis=1), rows[order]
+
+
+def _selector(bits: np.ndarray) -> Any:
+    known: Any = faiss.IDSelectorBitmap
+    return known(bits)
+
+
 class LoadedShard:
-    """One shard in memory, its id map memory-mapped."""
+    """One shard, memory-mapped."""
 
     def __init__(self, record: Shard, folder: Path, metric: str) -> None:
-        self.record, self._metric = record, metric
+        self.record = record
         try:
-            self._index: Any = faiss.read_index(str(folder / record.index.name))
+            index = faiss.read_index(str(folder / record.index.name), faiss.IO_FLAG_MMAP_IFC)
             ids = pa.ipc.open_file(pa.memory_map(str(folder / record.ids.name))).read_all()
         except (RuntimeError, OSError, pa.ArrowException) as error:
             raise DataError(
                 f"shard {record.number} in {folder} cannot be loaded: {error}; see `likeness verify`"
             ) from None
-        self._keys = ids["id"].to_numpy()
+        keys = ids["id"].to_numpy()
         self._facts = [ids[name].combine_chunks() for name in ("image_id", "uri", "products")]
-        if self._index.ntotal != len(self._keys) or len(self._keys) != record.vectors:
+        self.searcher = Searcher(index, kind(record.kind), record.knob, metric)
+        if index.ntotal != len(keys) or len(keys) != record.vectors:
             raise DataError(
-                f"shard {record.number} in {folder}: {self._index.ntotal} vectors, {len(self._keys)} ids, "
+                f"shard {record.number} in {folder}: {index.ntotal} vectors, {len(keys)} ids, "
                 f"the manifest says {record.vectors}; see `likeness verify`"
             )
 
     def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
         """The k nearest of each prepared query, float32 (q, dim), nearest first; fewer if the index finds fewer."""
-        k = min(k, len(self._keys))
-        scores, ids = self._index.search(queries, k)
-        if self._metric == "l2":
-            scores = -np.sqrt(np.maximum(scores, 0))
-        rows = np.searchsorted(self._keys, ids)
+        scores, rows = self.searcher.nearest(queries, k)
         return [
-            [self._hit(int(row), float(score)) for row, score, key in zip(*found, strict=True) if key >= 0]
-            for found in zip(rows, scores, ids, strict=True)
+            [self._hit(int(row), float(score)) for score, row in zip(*found, strict=True) if row >= 0]
+            for found in zip(scores, rows, strict=True)
         ]
 
     def sample(self, rows: int) -> np.ndarray:
         """The first rows, float32 (n, dim); ids are hashes, so they are a random sample."""
-        index = faiss.downcast_index(self._index.index)
-        vectors: np.ndarray = index.reconstruct_n(0, min(rows, len(self._keys)))
-        return vectors
+        return self.searcher.vectors(np.arange(min(rows, self.searcher.rows)))
 
     def _hit(self, row: int, score: float) -> Hit:
         image_id, uri, products = (column[row].as_py() for column in self._facts)

@@ -79,7 +79,9 @@ class Extract(_Frozen):
 class Index(_Frozen):
     """How shards are built and proved."""
 
-    kind: str = Field("flat", description="index kind; see `likeness.indexes.kinds`")
+    kind: str = Field("auto", description="index kind (see docs/extending.md), or auto: chosen by measured recall")
+    recall: Rate = Field(0.99, description="recall@k by which a kind and what it turns at search are chosen")
+    memory_gb: float = Field(8.0, gt=0, description="memory of the machine that searches, for all shards")
     metric: Literal["cosine", "l2", "ip"] = Field("cosine", description="how vectors are compared")
     max_shard_vectors: Count = Field(1_000_000, description="a larger category is split")
     keep_builds: Count = Field(5, description="builds kept for rollback")

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -18,9 +18,11 @@ from likeness.manifest import Builds, Manifest, Shard, build_name
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS
+from likeness.warehouse import vectors
 
-_DECIDING = ("kind", "metric", "max_shard_vectors")
+_DECIDING = ("kind", "metric", "max_shard_vectors", "recall", "memory_gb")
 """The settings that make another build of the same snapshots."""
+_TASKS_A_CORE = 4
 
 
 def index(run: Run) -> Manifest | None:
@@ -32,7 +34,8 @@ def index(run: Run) -> Manifest | None:
     """
     with run.stage("index") as facts:
         settings = run.settings.index
-        kinds.kind(settings.kind)
+        if settings.kind != kinds.AUTO:
+            kinds.kind(settings.kind)
         snapshots = {t.name: run.lake.snapshot(t) for t in (LISTINGS, FEATURES)}
         deciding = {name: getattr(settings, name) for name in _DECIDING}
         builds = Builds(run.settings.root)
@@ -83,7 +86,8 @@ def publish(run: Run, manifest: Manifest) -> None:
 def searchable(run: Run, snapshots: Mapping[str, int | None] = MappingProxyType({})) -> DataFrame:
     """Active listings whose photo the space has a vector of, by default as of now: what an index is made of."""
     listings = run.lake.read(LISTINGS, snapshots.get("listings")).where("active")
-    return listings.join(_features(run, snapshots).select("image_id"), "image_id", "left_semi")
+    here = run.lake.read(FEATURES, snapshots.get("features")).where(F.col("space") == run.space.id)
+    return listings.join(here.select("image_id"), "image_id", "left_semi")
 
 
 def _in_service(builds: Builds, space: str, snapshots: Mapping[str, int | None], deciding: Mapping[str, Any]) -> bool:
@@ -105,8 +109,22 @@ def _members(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
     )
 
 
-def _features(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
-    return run.lake.read(FEATURES, snapshots.get("features")).where(F.col("space") == run.space.id)
+def _vectors(run: Run, snapshot: int | None) -> DataFrame:
+    """(image_id, vector as little-endian float32) of the space: as bytes, which Spark moves without a look inside."""
+    space = run.space.id
+    files = run.lake.files_of(FEATURES, "space", space, snapshot) if snapshot is not None else []
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for uri in batch.column("uri").to_pylist():
+                for keys, rows in vectors(uri, space):
+                    lists = pa.array([row.tobytes() for row in rows], pa.binary())
+                    yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["image_id", "vector"])
+
+    spark, reader = run.lake.spark, cast(Any, read)
+    tasks = max(1, min(len(files), _TASKS_A_CORE * spark.sparkContext.defaultParallelism))
+    named = spark.createDataFrame(pa.table({"uri": pa.array(files, pa.string())})).repartition(tasks)
+    return named.mapInArrow(reader, "image_id string, vector binary")
 
 
 def _unsearchable(run: Run, snapshots: Mapping[str, int | None], images: int) -> int:
@@ -118,7 +136,8 @@ def _unsearchable(run: Run, snapshots: Mapping[str, int | None], images: int) ->
 def _build(run: Run, members: DataFrame, sizes: Mapping[str, int], snapshots: Mapping[str, int | None]) -> list[Shard]:
     shards = plan(sizes, run.settings.index.max_shard_vectors)
     folder = uris.join(Builds(run.settings.root).folder, run.space.id, build_name(run.run_id))
-    order = Order(folder, run.space.id, run.space.dim, run.settings.index)
+    memory = run.settings.index.memory_gb * 1e9 / sum(sizes.values())
+    order = Order(folder, run.space.id, run.space.dim, run.settings.index, memory)
     first = pa.table(
         {
             "category": [s.category for s in shards if s.part == 0],
@@ -133,7 +152,7 @@ def _build(run: Run, members: DataFrame, sizes: Mapping[str, int], snapshots: Ma
         members.join(places, "category")
         .withColumn("shard", (F.col("first") + part).cast("int"))
         .select("shard", "image_id", "uri", "products")
-        .join(_features(run, snapshots).select("image_id", "vector"), "image_id")
+        .join(_vectors(run, snapshots["features"]), "image_id")
         .repartitionById(len(shards), "shard")
         .sortWithinPartitions("shard", "image_id")
     )

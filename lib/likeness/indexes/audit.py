@@ -1,0 +1,64 @@
+"""The audit: an index and the vectors it was made of in, the share of the truly nearest that it finds out.
+
+Queries are held out: midpoints of rows that lie near each other, in the distribution of the rows but (of two or
+more different ones) none of them. A row as near as the k-th nearest (to 1e-5) counts as found, so that ties are not
+held against an index.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from likeness.indexes import metrics
+from likeness.manifest import Recall
+
+ROWS = 8192
+_POOL, _NEAREST = 2048, 8
+
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""Prepared queries, float32 (q, dim), and k in; scores and rows, each (q, k), out."""
+
+
+class Audit:
+    """Queries with their exact answers, for prepared vectors, float32 (n, dim)."""
+
+    def __init__(self, vectors: np.ndarray, metric: str, queries: int, k: int, seed: int) -> None:
+        self._vectors, self._metric, self._k = vectors, metric, min(k, len(vectors))
+        self._queries = _held_out(vectors, metric, queries, np.random.default_rng(seed))
+        best = np.full((queries, self._k), -np.inf, np.float32)
+        for start in range(0, len(vectors), ROWS):
+            scores = metrics.exact_scores(self._queries, vectors[start : start + ROWS], metric)
+            best = -np.partition(-np.concatenate([best, scores], axis=1), self._k - 1, axis=1)[:, : self._k]
+        kth = best.min(axis=1, keepdims=True)
+        self._enough = kth - 1e-5 * np.maximum(1, np.abs(kth))
+
+    def recall(self, search: Search) -> Recall:
+        """Recall@k of a search over these vectors."""
+        return self.timed(search)[0]
+
+    def timed(self, search: Search) -> tuple[Recall, float]:
+        """Recall@k, and milliseconds a query, all asked at once."""
+        begun = time.perf_counter()
+        _, rows = search(self._queries, self._k)
+        took = 1000 * (time.perf_counter() - begun) / len(self._queries)
+        scores = np.stack(
+            [
+                metrics.exact_scores(query[None], self._vectors[np.maximum(found, 0)], self._metric)[0]
+                for query, found in zip(self._queries, rows, strict=True)
+            ]
+        )
+        found = (rows >= 0) & (scores >= self._enough)
+        return Recall(k=self._k, queries=len(self._queries), value=float(found.mean())), took
+
+
+def _held_out(vectors: np.ndarray, metric: str, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Midpoints of random rows and the nearest different ones of a random pool."""
+    rows = len(vectors)
+    first = rng.integers(0, rows, count)
+    pool = rng.choice(rows, min(rows, _POOL), replace=False)
+    near, ends = vectors[pool], vectors[first]
+    order = np.argsort(-metrics.exact_scores(ends, near, "l2"), axis=1, kind="stable")[:, :_NEAREST]
+    gaps = np.abs(near[order] - ends[:, None]).max(axis=2)
+    other = near[np.take_along_axis(order, (gaps > 1e-6).argmax(axis=1)[:, None], axis=1)[:, 0]]
+    return metrics.prepared((ends + other) / 2, metric)
