@@ -364,6 +364,16 @@ def asked(vectors: np.ndarray, seed: int, metric: str = "l2", queries: int = 64)
     return spy.queries
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_a_few_long_vectors_get_a_recall_of_one(
+    tmp_path: Path, rng: np.random.Generator, metric: str, rows: int
+) -> None:
+    vectors = 100 + rng.standard_normal((rows, 1280), np.float32)
+    data = table(sorted(rng.bytes(32).hex() for _ in range(rows)), vectors)
+    assert built(tmp_path, data, 1280, metric=metric)[0].recall.value == 1.0
+
+
 def test_the_queries_are_held_out(rng: np.random.Generator) -> None:
     for rows in (2, 3, 50):
         vectors = rng.standard_normal((rows, 8), np.float32)

@@ -26,11 +26,15 @@ class Audit:
     def __init__(self, vectors: np.ndarray, metric: str, queries: int, k: int, seed: int) -> None:
         self._vectors, self._metric, self._k = vectors, metric, min(k, len(vectors))
         self._queries = _held_out(vectors, metric, queries, np.random.default_rng(seed))
-        best = np.full((queries, self._k), -np.inf, np.float32)
+        best = np.empty((queries, 0), np.float32)
+        nearest = np.empty((queries, 0), np.int64)
         for start in range(0, len(vectors), ROWS):
             scores = metrics.exact_scores(self._queries, vectors[start : start + ROWS], metric)
-            best = -np.partition(-np.concatenate([best, scores], axis=1), self._k - 1, axis=1)[:, : self._k]
-        kth = best.min(axis=1, keepdims=True)
+            rows = np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)
+            best, nearest = np.concatenate([best, scores], axis=1), np.concatenate([nearest, rows], axis=1)
+            order = np.argpartition(-best, min(self._k, best.shape[1]) - 1, axis=1)[:, : self._k]
+            best, nearest = np.take_along_axis(best, order, axis=1), np.take_along_axis(nearest, order, axis=1)
+        kth = self._scores(nearest).min(axis=1, keepdims=True)
         self._enough = kth - 1e-5 * np.maximum(1, np.abs(kth))
 
     def recall(self, search: Search) -> Recall:
@@ -42,14 +46,16 @@ class Audit:
         begun = time.perf_counter()
         _, rows = search(self._queries, self._k)
         took = 1000 * (time.perf_counter() - begun) / len(self._queries)
-        scores = np.stack(
-            [
-                metrics.exact_scores(query[None], self._vectors[np.maximum(found, 0)], self._metric)[0]
-                for query, found in zip(self._queries, rows, strict=True)
-            ]
-        )
-        found = (rows >= 0) & (scores >= self._enough)
+        found = (rows >= 0) & (self._scores(np.maximum(rows, 0)) >= self._enough)
         return Recall(k=self._k, queries=len(self._queries), value=float(found.mean())), took
+
+    def _scores(self, rows: np.ndarray) -> np.ndarray:
+        """Scores of rows (q, k), one by one: a scan's distances of near vectors lose what is less than their length."""
+        found = []
+        for query, mine in zip(self._queries, rows, strict=True):
+            near = self._vectors[mine]
+            found.append(-np.linalg.norm(near - query, axis=1) if self._metric == "l2" else near @ query)
+        return np.stack(found)
 
 
 def _held_out(vectors: np.ndarray, metric: str, count: int, rng: np.random.Generator) -> np.ndarray:
