@@ -3,7 +3,7 @@ PYTHON ?= $(or $(LIKENESS_PYTHON),python3)
 VENV_PYTHON := $(or $(LIKENESS_PYTHON),.venv/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-stack test-all stack-up stack-down stack-status stack-env lint format bench schemas clean
+.PHONY: help setup test test-stack test-all stack-up stack-down stack-status stack-env lint format bench bench-full schemas clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ format: setup ## lay the code out, and correct what has one correction
 
 bench: setup ## measure this machine
 	$(VENV_PYTHON) -m tests.bench
+
+bench-full: setup ## measure it with indexes of a million vectors as well
+	LIKENESS_BENCH_FULL=1 $(VENV_PYTHON) -m tests.bench
 
 schemas: setup ## render schemas/ from the code
 	$(VENV_PYTHON) -m likeness.schemas
