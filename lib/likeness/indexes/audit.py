@@ -1,7 +1,7 @@
 """The audit: an index and the vectors it was made of in, the share of the truly nearest that it finds out.
 
-Queries are held out: midpoints of rows that lie near each other, in the distribution of the rows but (of two or
-more different ones) none of them. A row as near as the k-th nearest (to 1e-5) counts as found, so that ties are not
+Queries are held out: rows moved as far as near rows lie from each other, in the distribution of the rows but (of two
+or more different ones) none of them. A row as near as the k-th nearest (to 1e-5) counts as found, so that ties are not
 held against an index.
 """
 
@@ -14,7 +14,7 @@ from likeness.indexes import metrics
 from likeness.manifest import Recall
 
 ROWS = 8192
-_POOL, _NEAREST = 2048, 8
+_POOL, _NEAREST, _MOVED = 2048, 8, 0.9
 
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """Prepared queries, float32 (q, dim), and k in; scores and rows, each (q, k), out."""
@@ -59,12 +59,11 @@ class Audit:
 
 
 def _held_out(vectors: np.ndarray, metric: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Midpoints of random rows and the nearest different ones of a random pool."""
+    """Random rows, each moved as another random row differs from the nearest different one of a random pool."""
     rows = len(vectors)
-    first = rng.integers(0, rows, count)
-    pool = rng.choice(rows, min(rows, _POOL), replace=False)
-    near, ends = vectors[pool], vectors[first]
-    order = np.argsort(-metrics.exact_scores(ends, near, "l2"), axis=1, kind="stable")[:, :_NEAREST]
-    gaps = np.abs(near[order] - ends[:, None]).max(axis=2)
-    other = near[np.take_along_axis(order, (gaps > 1e-6).argmax(axis=1)[:, None], axis=1)[:, 0]]
-    return metrics.prepared((ends + other) / 2, metric)
+    pool = vectors[rng.choice(rows, min(rows, _POOL), replace=False)]
+    ends = vectors[rng.integers(0, rows, count)]
+    order = np.argsort(-metrics.exact_scores(ends, pool, "l2"), axis=1, kind="stable")[:, :_NEAREST]
+    gaps = np.abs(pool[order] - ends[:, None]).max(axis=2)
+    near = pool[np.take_along_axis(order, (gaps > 1e-6).argmax(axis=1)[:, None], axis=1)[:, 0]]
+    return metrics.prepared(vectors[rng.integers(0, rows, count)] + _MOVED * (ends - near), metric)

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from likeness.errors import DataError
-from likeness.indexes import metrics
 from likeness.indexes.kinds import Kind, Knob, kind
 from likeness.manifest import Shard
 
+_faiss: Any = faiss  # its type stubs know few search parameters
 _SCANNED = 1 << 22
 """Values of allowed vectors up to which a scan of them all is the fastest search."""
 _RARE = 0.02
@@ -54,17 +54,18 @@ class Searcher:
             k: how many; never more than there are.
             allowed: bool (rows,), which rows may be found; None for all.
         """
-        k = min(k, self.rows)
         if allowed is None:
-            return self._found(queries, k, self._knob, None)
-        rows = np.flatnonzero(allowed)
-        k = min(k, len(rows))
-        share = len(rows) / self.rows
-        if share < _RARE or rows.size * queries.shape[1] <= _SCANNED:
-            return self._scan(queries, k, rows)
+            return self._found(queries, min(k, self.rows), self._knob, None)
+        count = int(np.count_nonzero(allowed))
+        if not count:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        k, share = min(k, count), count / self.rows
+        selector = _faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        if share < _RARE or count * queries.shape[1] <= _SCANNED:
+            return self._searched(self._vectors, queries, k, _faiss.SearchParameters(sel=selector))
         # an index meets as many rows as without the filter, and may keep only this share of them
         knob = {name: value if name == "refine" else int(value / share) for name, value in self._knob.items()}
-        return self._found(queries, k, knob, _selector(np.packbits(allowed, bitorder="little")))
+        return self._found(queries, k, knob, selector)
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """The prepared vectors of rows, float32 (n, dim), as exactly as the index has them."""
@@ -72,20 +73,11 @@ class Searcher:
         return found
 
     def _found(self, queries: np.ndarray, k: int, knob: Knob, selector: Any) -> tuple[np.ndarray, np.ndarray]:
-        scores, rows = self._index.search(queries, k, params=self._kind.parameters(knob, k, selector))
+        return self._searched(self._index, queries, k, self._kind.parameters(knob, k, selector))
+
+    def _searched(self, index: Any, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        scores, rows = index.search(queries, k, params=parameters)
         return (-np.sqrt(np.maximum(scores, 0)) if self._metric == "l2" else scores), rows
-
-    def _scan(self, queries: np.ndarray, k: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not k:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        scores = metrics.exact_scores(queries, self.vectors(rows), self._metric)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, order, axis=1), rows[order]
-
-
-def _selector(bits: np.ndarray) -> Any:
-    known: Any = faiss.IDSelectorBitmap
-    return known(bits)
 
 
 class LoadedShard:
