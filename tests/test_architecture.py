@@ -18,7 +18,7 @@ ROOMS = (
     ("errors",),
     ("settings", "uris", "progress"),
     ("images", "stores", "tables"),
-    ("backbones", "sources", "manifest", "leases", "products"),
+    ("backbones", "sources", "manifest", "leases", "products", "hidden"),
     ("runtimes", "indexes", "warehouse", "schemas"),
     ("features", "agreement"),
     ("serving", "training"),

@@ -151,6 +151,13 @@ def test_every_command_answers_for_a_real_root(configure, tmp_path):
     assert answer["results"][0]["score"] > 0.9999
     assert len(answer["results"]) == 4
     assert grid.read_bytes().startswith(b"\x89PNG")
+    likeness("hide", f"hat/{photo.name}")
+    without = json.loads(likeness("search", str(photo), "-k", "4", "--json"))
+    assert f"hat/{photo.name}" not in [result["product_id"] for result in without["results"]]
+    assert len(without["results"]) == 4
+    assert [row["product_id"] for row in json.loads(likeness("show", "--json"))] == [f"hat/{photo.name}"]
+    likeness("show", f"hat/{photo.name}")
+    assert json.loads(likeness("search", str(photo), "--json"))["results"][0]["product_id"] == f"hat/{photo.name}"
     one = json.loads(likeness("search", str(photo), "--category", "shoes", "--json"))
     assert {result["category"] for result in one["results"]} == {"shoes"}
     assert one["coverage"]["searched"] == 3

@@ -2,7 +2,7 @@
 
 import typer
 
-from likeness.cli import builds, hbase, ledgers, query, roots
+from likeness.cli import builds, hbase, ledgers, products, query, roots
 
 app = typer.Typer(
     name="likeness",
@@ -17,7 +17,9 @@ app.command()(builds.status)
 app.command()(builds.verify)
 app.command()(builds.rollback)
 app.command()(builds.export)
-app.command()(roots.forget)
+app.command()(products.hide)
+app.command()(products.show)
+app.command()(products.forget)
 app.command()(roots.copy)
 app.command("retry-failed")(ledgers.retry_failed)
 app.command("hbase-init")(hbase.hbase_init)

@@ -8,6 +8,7 @@ import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
 from likeness.errors import UsageError
+from likeness.hidden import Hidden
 from likeness.images import BadImage
 from likeness.manifest import Builds
 from likeness.warehouse import Warehouse
@@ -38,7 +39,7 @@ def search(
     begun = time.perf_counter()
     builds = Builds(given.root, given.extract.cache)
     manifest = builds.find(build)
-    merger = Merger(manifest, [Leaf(builds, manifest)])
+    merger = Merger(manifest, [Leaf(builds, manifest)], Hidden(given.root))
     encoder = Encoder(given, manifest.space)
     loaded = time.perf_counter()
     try:

@@ -20,7 +20,7 @@ AUTO = "auto"
 Knob = Mapping[str, int]
 """What is turned at a search, by name; empty where there is nothing to turn."""
 
-_AXES = 96
+_AXES, _SHARE = 256, 0.9
 _LINKS = 32
 _SCANNED = 1 << 20
 _LISTED_FROM = 20_000
@@ -53,12 +53,12 @@ def _flat16(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
 
 
 def _hnsw(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
-    axes = main_axes(sample, _AXES)
+    axes = main_axes(sample, _AXES, _SHARE)
     return _refined(axes, _faiss.IndexHNSWSQ(axes.d_out, faiss.ScalarQuantizer.QT_8bit, _LINKS, metric), sample, metric)
 
 
 def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
-    axes = main_axes(sample, _AXES, rotated=True)
+    axes = main_axes(sample, _AXES, _SHARE, rotated=True)
     lists = max(1, min(int(4 * rows**0.5), len(sample) // 40))
     return _refined(axes, faiss.index_factory(axes.d_out, f"IVF{lists},RaBitQ", metric), sample, metric)
 
@@ -95,19 +95,30 @@ KINDS = {
         Kind("flat16", "exact scan over float16: half the memory, scores to about 1e-3", _flat16, lambda d: 2 * d + 8),
         Kind(
             "hnsw",
-            f"graph of {_LINKS} links over 8-bit codes of {_AXES} axes, ranked by float16",
+            f"graph of {_LINKS} links over 8-bit codes of at most {_AXES} axes, ranked by float16",
             _hnsw,
             lambda dim: min(dim, _AXES) + 9 * _LINKS + 8,
             [
                 {"ef_search": ef, "refine": refine}
-                for ef, refine in ((16, 1), (32, 2), (32, 3), (64, 3), (64, 5), (128, 5), (128, 10), (256, 10))
+                for ef, refine in (
+                    (16, 2),
+                    (32, 2),
+                    (32, 3),
+                    (64, 3),
+                    (64, 5),
+                    (128, 5),
+                    (128, 10),
+                    (256, 10),
+                    (256, 20),
+                    (512, 40),
+                )
             ],
             _hnsw_turned,
             4096,
         ),
         Kind(
             "ivf_rabitq",
-            f"inverted lists of 1-bit codes (RaBitQ) of {_AXES} axes, ranked by float16",
+            f"inverted lists of 1-bit codes (RaBitQ) of at most {_AXES} axes, ranked by float16",
             _ivf_rabitq,
             lambda dim: min(dim, _AXES) // 8 + 24,
             [

@@ -1,5 +1,6 @@
 """The root: a query vector in, the answer of the command contract out. No model, no shard of its own."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from likeness.errors import UsageError
+from likeness.hidden import Hidden
 from likeness.indexes import metrics
 from likeness.indexes.search import Hit, merge
 from likeness.manifest import Manifest
@@ -33,8 +35,8 @@ class Prediction:
 class Root:
     """Fans a query out to the leaves of one build and merges what they find."""
 
-    def __init__(self, manifest: Manifest, leaves: Sequence[LeafPort]) -> None:
-        self._manifest, self._leaves = manifest, leaves
+    def __init__(self, manifest: Manifest, leaves: Sequence[LeafPort], hidden: Hidden | None = None) -> None:
+        self._manifest, self._leaves, self._hidden = manifest, leaves, hidden
         self._categories = manifest.categories()
         sampled = [(name, rows) for leaf in leaves for name, rows in leaf.samples(SAMPLE_ROWS).items()]
         self._sample = np.concatenate([rows for _, rows in sampled])
@@ -67,8 +69,14 @@ class Root:
         begun = time.perf_counter()
         predicted = self.predict(vector)
         searched = self._choose(category, predicted)
-        answers = [answer for leaf in self._leaves for answer in leaf.search(vector[None], k, space, set(searched))]
-        hits = merge((answer.hits[0] for answer in answers), k)
+        wanted = k
+        while True:
+            answers = [a for leaf in self._leaves for a in leaf.search(vector[None], wanted, space, set(searched))]
+            found = merge((answer.hits[0] for answer in answers), wanted)
+            hits = self._shown(found)[:k]
+            if len(hits) == k or len(found) < wanted:
+                break
+            wanted *= 2  # hidden products took places of others
         name, score = predicted.best
         return {
             "space": self._manifest.space,
@@ -84,6 +92,13 @@ class Root:
             "results": [self._result(hit) for hit in hits],
             "took_ms": {"search": round((time.perf_counter() - begun) * 1000, 3)},
         }
+
+    def _shown(self, hits: Sequence[Hit]) -> list[Hit]:
+        """The hits without hidden products; an image that only those show is left out."""
+        if self._hidden is None:
+            return list(hits)
+        shown = (dataclasses.replace(hit, products=self._hidden.without(hit.products)) for hit in hits)
+        return [hit for hit in shown if hit.products]
 
     def _choose(self, category: str, predicted: Prediction) -> list[str]:
         if category == "all":

@@ -56,7 +56,7 @@ def copy(run: Run, to: str) -> None:
 
 
 def _beside(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
-    """(source, target) of what is not a table: builds and reports."""
+    """(source, target) of what is not a table: builds, reports, hidden products."""
     builds = Builds(run.settings.root)
     for path in builds.all():
         manifest = builds.read(path)
@@ -64,8 +64,9 @@ def _beside(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
         yield from ((uris.join(old, "builds", path, n), uris.join(new, "builds", path, n)) for n in [*names, MANIFEST])
     if builds.chain():
         yield uris.join(old, "builds", CURRENT), uris.join(new, "builds", CURRENT)
-    for name in stores.files(old).names(uris.join(old, "reports")):
-        yield uris.join(old, "reports", name), uris.join(new, "reports", name)
+    for folder in ("reports", "hidden"):
+        for name in stores.files(old).names(uris.join(old, folder)):
+            yield uris.join(old, folder, name), uris.join(new, folder, name)
 
 
 def _copy_keyed_store(run: Run, new: str) -> None:

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from likeness import stores, uris
 from likeness.errors import UsageError
+from likeness.hidden import Hidden
 from likeness.manifest import Builds
 from likeness.spark.index import index, publish, searchable
 from likeness.spark.load import opened
@@ -45,6 +46,7 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
             (LISTINGS, F.col("product_id").isin(list(product_ids))),
         ):
             _delete(run, table, rows)
+    Hidden(run.settings.root).show(product_ids)  # no trace of them there either
     builds = Builds(run.settings.root, run.settings.extract.cache)
     kept = None
     if not searchable(run).isEmpty():

@@ -1,0 +1,102 @@
+"""Hidden products: out of every answer, whatever they are called, until they are shown again."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likeness import hidden as room
+from likeness.hidden import Hidden
+from likeness.indexes.search import Hit
+from likeness.manifest import File, Manifest, Recall, Shard
+from likeness.serving.leaf import ShardAnswer
+from likeness.serving.root import Root
+
+NAMES = ["hat-1", "裤子/2.0", "../../etc/passwd", "a b", "", "x" * 3000, "hat-1.json"]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_FRESH_S", 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_hidden_and_shown(tmp_path: Path, name: str) -> None:
+    one, other = Hidden(str(tmp_path / "root")), Hidden(str(tmp_path / "root"))
+    assert other.without(NAMES) == tuple(NAMES)
+    one.hide([name])
+    one.hide([name])
+    assert [product for product, _ in other.all()] == [name]
+    assert other.without(NAMES) == tuple(product for product in NAMES if product != name)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == list((tmp_path / "root" / "hidden").iterdir())
+    one.show([name, "never hidden"])
+    assert other.without(NAMES) == tuple(NAMES)
+    assert other.all() == []
+
+
+def test_what_was_read_is_used_for_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_FRESH_S", 1.0)
+    now = 100.0
+    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    reader = Hidden(str(tmp_path))
+    assert reader.without(["a"]) == ("a",)
+    Hidden(str(tmp_path)).hide(["a"])
+    assert reader.without(["a"]) == ("a",)
+    now = 101.0
+    assert reader.without(["a"]) == ()
+
+
+class Fixed:
+    """A leaf with given hits."""
+
+    def __init__(self, hits: Sequence[Hit]) -> None:
+        self._hits = hits
+
+    def search(
+        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None
+    ) -> Sequence[ShardAnswer]:
+        return [ShardAnswer(0, len(self._hits), [self._hits[:k]])]
+
+    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+        return {"c": np.ones((1, 2), np.float32)}
+
+
+def manifest(count: int) -> Manifest:
+    file = File(name="f", bytes=1, sha256="0")
+    shard = Shard(
+        number=0,
+        category="c",
+        part=0,
+        parts=1,
+        vectors=count,
+        recall=Recall(k=1, queries=1, value=1),
+        index=file,
+        ids=file,
+    )
+    facts = {"build": "b", "run_id": "r", "created": "", "space": "s@1", "dim": 2, "kind": "auto", "metric": "cosine"}
+    sizes = {"images": count, "products": count, "vectors": count}
+    return Manifest.model_validate(facts | sizes | {"snapshots": {}, "index_settings": {}, "shards": [shard]})
+
+
+@given(
+    st.lists(st.frozensets(st.sampled_from("abcdefgh"), min_size=1), min_size=1, max_size=30),
+    st.frozensets(st.sampled_from("abcdefgh")),
+    st.integers(1, 12),
+)
+def test_answers_are_those_of_a_world_without_the_hidden(
+    tmp_path_factory: pytest.TempPathFactory, shows: list[frozenset[str]], hide: frozenset[str], k: int
+) -> None:
+    root = str(tmp_path_factory.mktemp("root"))
+    Hidden(root).hide(hide)
+    hits = [
+        Hit(1 - row / 100, f"{row:04d}", "c", "file:///x", tuple(sorted(products)))
+        for row, products in enumerate(shows)
+    ]
+    answer = Root(manifest(len(hits)), [Fixed(hits)], Hidden(root)).search(np.ones(2, np.float32), "s@1", k, "all")
+    expected = [(hit.image_id, [p for p in hit.products if p not in hide]) for hit in hits]
+    expected = [(image, left) for image, left in expected if left][:k]
+    assert [(result["image_id"], result["products"]) for result in answer["results"]] == expected
+    assert all(result["product_id"] == result["products"][0] for result in answer["results"])
