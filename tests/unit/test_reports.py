@@ -21,7 +21,7 @@ from likeness import reports
 from likeness.indexes import metrics
 from likeness.indexes.build import Order, build_shard
 from likeness.indexes.plan import plan
-from likeness.manifest import Builds, File, Manifest, Recall, Shard
+from likeness.manifest import Builds, File, Manifest, Point, Recall, Shard
 from likeness.reports import figures, samples, terminal
 from likeness.settings import Settings
 from likeness.tables import FAILURES, FEATURES, Table
@@ -150,11 +150,14 @@ def ledger(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
     )
 
 
-def page(made: Made, failed: Sequence[tuple[str, str, str]] = (), **more: Any) -> str:
+def page(
+    made: Made, failed: Sequence[tuple[str, str, str]] = (), drawn: Mapping[str, Any] | None = None, **more: Any
+) -> str:
     values = reports.context(run_row(**more), made.settings, made.manifest) | {
         "failures": figures.failures(ledger(failed)),
         "samples": samples.draw(made.builds, made.manifest, made.tables),
         "snapshots": figures.snapshots(FACTS, {"images": 12, "failures": None}),
+        "curve": drawn,
     }
     return reports.render(values).decode()
 
@@ -263,6 +266,30 @@ def test_of_many_shards_the_worst_are_shown(made: Made) -> None:
     values = reports.context(run_row(), made.settings, many) | {"snapshots": []}
     values |= {"failures": figures.failures(ledger([])), "samples": {"missing": "no reason", "rows": []}}
     assert "The 60 of the lowest recall, of 100 shards." in reports.render(values).decode()
+
+
+def test_the_choice_of_the_largest_shard_is_drawn(made: Made) -> None:
+    tried = [
+        Point(kind="hnsw", knob={"ef_search": ef, "refine": 3}, recall=recall, ms=ms)
+        for ef, recall, ms in ((16, 0.9, 0.1), (32, 0.97, 0.2), (64, 0.995, 0.4))
+    ]
+    choice = {"kind": "hnsw", "knob": tried[-1].knob}
+    shards = [
+        record(0, "small", 10).model_copy(update={"curve": tried[:1]}),
+        record(1, "<裤子>", 90_000).model_copy(update={"curve": tried, **choice}),
+        record(2, "exact", 200_000),
+    ]
+    drawn = figures.curve(manifest(shards))
+    assert drawn
+    assert drawn["shard"].number == 1
+    places = [(round(point["x"]), round(point["y"]), point["chosen"]) for point in drawn["points"]]
+    assert places == [(25, 0, False), (50, 70, False), (100, 95, True)]
+    text = page(made, drawn=drawn)
+    assert text.count("<circle") == 3
+    assert "Shard 1 (<bdi>&lt;裤子&gt;</bdi>, 90,000 vectors) took hnsw with ef_search 64, refine 3" in text
+    assert "hnsw ef_search 64, refine 3: recall 0.9950, 0.400 ms a query, chosen" in text
+    assert figures.curve(manifest(shards[2:])) is None
+    assert "<circle" not in page(made)
 
 
 def test_failures_by_reason_with_the_latest_of_each(made: Made) -> None:

@@ -66,6 +66,7 @@ def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest | Non
         "reuse": figures.reuse(facts),
         "categories": figures.categories(manifest) if manifest else None,
         "shards": figures.shards(manifest) if manifest else None,
+        "curve": figures.curve(manifest) if manifest else None,
         "settings": figures.settings_rows(settings),
     }
 

@@ -136,6 +136,33 @@ def shards(manifest: Manifest) -> Sequence[Shard]:
     return sorted(manifest.shards, key=lambda shard: (shard.recall.value, shard.number))[:_SHARDS]
 
 
+def curve(manifest: Manifest) -> dict[str, Any] | None:
+    """How the largest shard that had a choice came to its index: a plot of recall against milliseconds a query.
+
+    Places are in percent of the plot, from its lower left corner; None if every shard is searched exactly.
+    """
+    tried = [shard for shard in manifest.shards if shard.curve]
+    if not tried:
+        return None
+    shard = max(tried, key=lambda one: (one.vectors, -one.number))
+    least, most = min(point.recall for point in shard.curve), max(point.ms for point in shard.curve) or 1
+    span = (1 - least) or 1
+    points = [
+        {
+            "x": 100 * point.ms / most,
+            "y": 100 * (point.recall - least) / span,
+            "told": f"{point.kind} {_turned(point.knob)}: recall {point.recall:.4f}, {point.ms:.3f} ms a query",
+            "chosen": (point.kind, point.knob) == (shard.kind, shard.knob),
+        }
+        for point in shard.curve
+    ]
+    return {"shard": shard, "chosen": _turned(shard.knob), "points": points, "least": least, "most": most}
+
+
+def _turned(knob: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in knob.items())
+
+
 def failures(rows: pa.Table) -> dict[str, Any]:
     """The ledger by stage and reason, with the latest examples of each.
 
