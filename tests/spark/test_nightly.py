@@ -12,7 +12,9 @@ import pytest
 
 from likeness import stores
 from likeness.backbones import resolve
+from likeness.errors import UsageError
 from likeness.features import Extractor
+from likeness.forecast import forecast
 from likeness.indexes.metrics import exact_scores, prepared
 from likeness.manifest import Builds
 from likeness.runtimes import Machine, open_runtime
@@ -173,6 +175,38 @@ def test_every_command_answers_for_a_real_root(configure, tmp_path):
     assert dict(zip(exported["image_id"].to_pylist(), exported["vector"].to_pylist(), strict=True)) == {
         key: vector.tolist() for key, vector in _vectors(given).items()
     }
+
+
+def test_a_plan_comes_true(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat")
+    given = configure(source)
+    space = resolve(given.extract.space)
+
+    def counts() -> dict[str, int]:
+        return {step.stage: step.count for step in forecast(given, space)}
+
+    assert {step.seconds for step in forecast(given, space)} == {None}
+    for more, wanted in (("hat", 3), ("shoes", 2)):
+        take(source, more, count=wanted)
+        planned = counts()
+        facts = run(given)
+        assert planned == {
+            "ingest": facts["ingest"]["read"],
+            "extract": facts["extract"]["wanted"],
+            "load": facts["load"]["vectors"],
+            "index": facts["index"]["vectors"],
+        }
+        assert planned["extract"] == wanted
+    steps = {step.stage: step for step in forecast(given, space)}
+    assert {name: step.count for name, step in steps.items()} == {"ingest": 0, "extract": 0, "load": 0, "index": 5}
+    assert steps["index"].stored == steps["index"].memory == 5 * (4 * 1280 + 8)
+    assert steps["index"].seconds > 0
+    other = configure(source, "index.kind=hnsw").model_copy(
+        update={"source": given.source.model_copy(update={"uri": ""})}
+    )
+    assert {step.stage: step.count for step in forecast(other, space)} == {name: s.count for name, s in steps.items()}
+    with pytest.raises(UsageError, match="no such file or folder"):
+        forecast(configure(tmp_path / "nowhere"), space)
 
 
 def test_rollback_brings_the_build_before_back(configure, tmp_path):

@@ -2,7 +2,7 @@
 
 import typer
 
-from likeness.cli import builds, hbase, ledgers, products, query, roots
+from likeness.cli import builds, hbase, ledgers, plan, products, query, roots
 
 app = typer.Typer(
     name="likeness",
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 app.command()(query.search)
 app.command()(builds.status)
+app.command()(plan.plan)
 app.command()(builds.verify)
 app.command()(builds.rollback)
 app.command()(builds.export)
