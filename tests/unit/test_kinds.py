@@ -159,6 +159,16 @@ def test_main_axes_keep_what_is_long(rows: int) -> None:
     assert (faiss.vector_to_array(main_axes(sample, 48).A) == made.ravel()).all()
 
 
+def test_as_many_axes_are_taken_as_hold_enough() -> None:
+    inner = np.random.default_rng(1).standard_normal((3000, 40)) * np.linspace(2, 1, 40)
+    sample = (inner @ np.random.default_rng(2).standard_normal((40, DIM))).astype(np.float32)
+    values = np.linalg.svd(sample, compute_uv=False) ** 2
+    for share in (0.5, 0.9, 0.999):
+        wanted = int((np.cumsum(values) >= share * values.sum()).argmax()) + 1
+        assert main_axes(sample, 200, share).d_out == 32 * -(-wanted // 32)
+    assert main_axes(sample, 20, 0.999).d_out == 20
+
+
 def test_vectors_stay_on_disk(tmp_path: Path) -> None:
     """The re-ranked vectors are mapped: loading them and searching adds little memory of the process's own."""
     many = clustered(20_000, 1024, 1)
