@@ -17,7 +17,7 @@ from likeness.indexes.axes import main_axes
 
 _faiss: Any = faiss  # its type stubs know few search parameters
 AUTO = "auto"
-Knob = Mapping[str, int]
+Knob = Mapping[str, float]
 """What is turned at a search, by name; empty where there is nothing to turn."""
 
 _AXES, _SHARE = 256, 0.9
@@ -32,7 +32,8 @@ class Kind:
 
     `make(sample, rows, metric)` gives a trained, empty index for about `rows` vectors like the sample, float32
     (n, dim). `bytes_per_vector(dim)` is the memory in which searches never wait for the disk. `knobs` go from the
-    fastest to the most faithful; `parameters(knob, k, selector)` says them to FAISS.
+    fastest to the most faithful; `parameters(knob, k, selector)` says them to FAISS. `sample` rows are trained on. A
+    kind that does not `filters` is scanned, vector by vector, for what a filter allows.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Kind:
     knobs: Sequence[Knob] = ({},)
     parameters: Callable[[Knob, int, Any], Any] = lambda knob, k, selector: _faiss.SearchParameters(sel=selector)
     sample: int = 0
+    filters: bool = True
 
 
 def _flat(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
@@ -61,6 +63,14 @@ def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
     axes = main_axes(sample, _AXES, _SHARE, rotated=True)
     lists = max(1, min(int(4 * rows**0.5), len(sample) // 40))
     return _refined(axes, faiss.index_factory(axes.d_out, f"IVF{lists},RaBitQ", metric), sample, metric)
+
+
+def _hamming(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
+    """Bits say on which side of its median each turned axis is: signs alone would be nearly all one after a ReLU."""
+    axes = main_axes(sample, _AXES, rotated=True)
+    codes = faiss.IndexLSH(axes.d_out, axes.d_out, False, True)
+    codes.metric_type = metric  # the order in which the candidates are ranked
+    return _refined(axes, codes, sample, metric)
 
 
 def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray, metric: int) -> faiss.Index:
@@ -83,10 +93,10 @@ def _turned(turn: Callable[[Knob, int, Any], Any]) -> Callable[..., Any]:
 
 _hnsw_turned = _turned(
     lambda knob, k, selector: _faiss.SearchParametersHNSW(
-        sel=selector, efSearch=max(knob["ef_search"], k * knob["refine"])
+        sel=selector, efSearch=int(max(knob["ef_search"], k * knob["refine"]))
     )
 )
-_ivf_turned = _turned(lambda knob, k, selector: _faiss.SearchParametersIVF(sel=selector, nprobe=knob["nprobe"]))
+_ivf_turned = _turned(lambda knob, k, selector: _faiss.SearchParametersIVF(sel=selector, nprobe=int(knob["nprobe"])))
 
 KINDS = {
     kind.name: kind
@@ -127,6 +137,16 @@ KINDS = {
             ],
             _ivf_turned,
             100_000,
+        ),
+        Kind(
+            "hamming",
+            f"scan of at most {_AXES} bits by Hamming distance, ranked by float16",
+            _hamming,
+            lambda dim: min(dim, _AXES) // 8 + 8,
+            [{"refine": refine} for refine in (2, 5, 10, 20, 40, 80)],
+            lambda knob, k, selector: _faiss.IndexRefineSearchParameters(k_factor=knob["refine"]),
+            20_000,
+            filters=False,
         ),
     )
 }

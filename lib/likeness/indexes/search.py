@@ -61,7 +61,7 @@ class Searcher:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         k, share = min(k, count), count / self.rows
         selector = _faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        if share < _RARE or count * queries.shape[1] <= _SCANNED:
+        if not self._kind.filters or share < _RARE or count * queries.shape[1] <= _SCANNED:
             return self._searched(self._vectors, queries, k, _faiss.SearchParameters(sel=selector))
         # an index meets as many rows as without the filter, and may keep only this share of them
         knob = {name: value if name == "refine" else int(value / share) for name, value in self._knob.items()}
@@ -73,6 +73,8 @@ class Searcher:
         return found
 
     def _found(self, queries: np.ndarray, k: int, knob: Knob, selector: Any) -> tuple[np.ndarray, np.ndarray]:
+        if "refine" in knob:  # never more candidates than there are: some kinds give those that miss the best place
+            knob = {**knob, "refine": min(knob["refine"], self.rows / k)}
         return self._searched(self._index, queries, k, self._kind.parameters(knob, k, selector))
 
     def _searched(self, index: Any, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
