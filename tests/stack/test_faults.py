@@ -20,7 +20,7 @@ from likeness.warehouse import Warehouse
 from .places import LOCAL, YARN, Place, place, workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.kill, pytest.mark.timeout(600)]
-VECTORS, DIM = 6000, 4096
+VECTORS, DIM = 16_000, 4096
 
 
 @pytest.fixture(autouse=True)
