@@ -166,6 +166,16 @@ def kind(name: str) -> Kind:
     raise UsageError(f"index.kind = {name!r}: no such kind; {meant}known: {', '.join(known)}")
 
 
+def check(name: str) -> None:
+    """Says at once that a setting names no kind.
+
+    Raises:
+        UsageError: as `kind`.
+    """
+    if name != AUTO:
+        kind(name)
+
+
 def candidates(name: str, rows: int, dim: int, memory: float) -> list[Kind]:
     """The kinds to try for a shard, the one that is likely fastest first; the last of `auto` is exact.
 

@@ -34,8 +34,7 @@ def index(run: Run) -> Manifest | None:
     """
     with run.stage("index") as facts:
         settings = run.settings.index
-        if settings.kind != kinds.AUTO:
-            kinds.kind(settings.kind)
+        kinds.check(settings.kind)
         snapshots = {t.name: run.lake.snapshot(t) for t in (LISTINGS, FEATURES)}
         deciding = {name: getattr(settings, name) for name in _DECIDING}
         builds = Builds(run.settings.root)
