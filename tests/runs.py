@@ -20,7 +20,7 @@ import pytest
 
 from likeness import stores, uris
 from likeness.backbones import resolve
-from likeness.manifest import Builds
+from likeness.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.settings import Settings

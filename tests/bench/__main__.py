@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness import settings as settings_module
-from likeness.manifest import Builds
+from likeness.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root

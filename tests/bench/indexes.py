@@ -160,12 +160,16 @@ def _built(folder: Path, vectors: np.ndarray) -> tuple[Shard, float]:
             names = [f"{number * 2**34:016x}".ljust(64, "0") for number in range(start, min(len(vectors), start + 256))]
             blobs = [vector.tobytes() for vector in vectors[start : start + 256]]
             yield pa.RecordBatch.from_pydict(
-                {"image_id": names, "uri": names, "products": [[name] for name in names], "vector": blobs}
+                {
+                    "image_id": names,
+                    "shown": [[{"category": "all", "uri": name, "products": [name]}] for name in names],
+                    "vector": blobs,
+                }
             )
 
-    order = Order(f"file://{folder}", "bench", vectors.shape[1], Index())
+    order = Order(f"file://{folder}", "built", "bench", vectors.shape[1], Index())
     begun = time.perf_counter()
-    record = build_shard(PlannedShard(0, "all", 0, 1), batches(), order)
+    record = build_shard(PlannedShard(0, ("all",)), batches(), order)
     return record, time.perf_counter() - begun
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from likeness import stores
 from likeness.backbones import resolve
-from likeness.manifest import Builds
+from likeness.builds import Builds
 from likeness.tables import FAILURES, IMAGES, LISTINGS
 from likeness.warehouse import Warehouse
 

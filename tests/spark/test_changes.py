@@ -11,9 +11,9 @@ import pytest
 
 from likeness import stores
 from likeness.backbones import resolve
+from likeness.builds import Builds
 from likeness.errors import GateError, ServiceError, UsageError
 from likeness.leases import Lease
-from likeness.manifest import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.spark import jobs

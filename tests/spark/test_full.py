@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from likeness import settings
-from likeness.manifest import Builds
+from likeness.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root

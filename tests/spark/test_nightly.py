@@ -12,11 +12,11 @@ import pytest
 
 from likeness import stores
 from likeness.backbones import resolve
+from likeness.builds import Builds
 from likeness.errors import UsageError
 from likeness.features import Extractor
 from likeness.forecast import forecast
 from likeness.indexes.metrics import exact_scores, prepared
-from likeness.manifest import Builds
 from likeness.runtimes import Machine, open_runtime
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from tests.runs import Job, assert_equal, eventually, extracting, state
 
-from likeness.manifest import Builds
+from likeness.builds import Builds
 from likeness.tables import RUNS
 from likeness.warehouse import Warehouse
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.runs import PROJECT, Job, assert_equal, state, traces
 
+from likeness.builds import Builds
 from likeness.errors import UsageError
-from likeness.manifest import Builds
 from likeness.spark import jobs
 from likeness.tables import FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
 from likeness.warehouse import Warehouse
@@ -37,10 +37,10 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     kept = list(Builds(given.root).all())
     stray = Path(given.root, "tables", "likeness", "features", "data", "left-by-a-kill.parquet")
     shutil.copy(warehouse.files(FEATURES)[0].removeprefix("file:"), stray)
-    facts = run(given, jobs.compact_job)["compact"]
+    facts = run(given, jobs.compact_job)
     assert_equal(state(given), before)
     assert not stray.exists()
-    assert {name: told["files"][1] for name, told in facts.items() if name != "seconds"} == {
+    assert {name: told[1] for name, told in facts["compact"].items() if name != "seconds"} == {
         "sources": 1,
         "images": NIGHTS,  # a file an epoch
         "listings": 1,
@@ -48,7 +48,7 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
         "runs": 1,
     }
     assert len(warehouse.files(IMAGES)) == len(warehouse.files(FEATURES)) == NIGHTS
-    assert facts["features"]["snapshots"] == [NIGHTS, 3]  # of two builds, and of the compaction
+    assert facts["gc"]["features"] == [NIGHTS + 1, 3]  # of two builds, and of the compaction
     for build in kept:
         assert likeness("verify", given, "--build", build).returncode == 0
     take(source, "hat", start=NIGHTS + 1, count=1)
@@ -56,6 +56,9 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     assert facts["load"]["vectors"] == 1
     assert facts["load"]["deleted"] == 0
     assert facts["extract"]["wanted"] == 1
+    run(given, jobs.index_job)
+    assert run(given, jobs.gc_job)["gc"]["builds"] == 0
+    assert likeness("verify", given).returncode == 0
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.bench.photos import variants
 from tests.runs import PROJECT, submitted
 
 from likeness import settings, stores, uris
-from likeness.manifest import Builds
+from likeness.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.settings import Settings

@@ -36,13 +36,17 @@ def clustered(rows: int, dim: int, seed: int) -> np.ndarray:
 def table(vectors: np.ndarray) -> pa.Table:
     ids = [f"{number * 2**40:016x}".ljust(64, "7") for number in range(len(vectors))]
     return pa.table(
-        {"image_id": ids, "uri": ids, "products": [[key] for key in ids], "vector": [row.tobytes() for row in vectors]}
+        {
+            "image_id": ids,
+            "shown": [[{"category": "hat", "uri": key, "products": [key]}] for key in ids],
+            "vector": [row.tobytes() for row in vectors],
+        }
     )
 
 
 def built(folder: Path, vectors: np.ndarray, budget: float = float("inf"), **settings: Any) -> Shard:
-    order = Order(f"file://{folder}", "s@1", vectors.shape[1], Index(**settings), budget)
-    return build_shard(PlannedShard(0, "hat", 0, 1), table(vectors).to_batches(1000), order)
+    order = Order(f"file://{folder}", "b", "s@1", vectors.shape[1], Index(**settings), budget)
+    return build_shard(PlannedShard(0, ("hat",)), table(vectors).to_batches(1000), order)
 
 
 def best(queries: np.ndarray, vectors: np.ndarray, metric: str, k: int) -> list[set[int]]:

@@ -4,12 +4,14 @@ import hashlib
 import io
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from likeness.builds import Builds, checksum_of
 from likeness.errors import DataError, UsageError
-from likeness.manifest import Builds, File, Manifest, Recall, Shard, build_name, checksum_of
+from likeness.manifest import File, Manifest, Recall, Shard, build_name
 
 SPACE = "alexnet.fc6@1f3a9c02"
 
@@ -21,23 +23,36 @@ def shard(folder: Path, number: int, category: str = "hat", vectors: int = 3) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(f"{number} {end}".encode() * 50)
         data = path.read_bytes()
-        records.append(File(name=path.name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+        records.append(
+            File(name=f"{folder.name}/{path.name}", bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        )
     recall = Recall(k=10, queries=64, value=1.0)
     return Shard(
         number=number,
-        category=category,
         part=0,
         parts=1,
+        delta=False,
+        categories={category: vectors},
         vectors=vectors,
+        removed=0,
         recall=recall,
+        filtered={},
         index=records[0],
         ids=records[1],
+        kind="flat",
+        knob={},
+        curve=[],
     )
 
 
 def manifest(root: Path, build: str, space: str = SPACE) -> Manifest:
     folder = root / "builds" / space / build
-    shards = [shard(folder, 0, "裤子/2.0", 5), shard(folder, 1, "hat"), shard(folder, 2, "hat", 4)]
+    return manifest_of(
+        build, [shard(folder, 0, "裤子/2.0", 5), shard(folder, 1, "hat"), shard(folder, 2, "hat", 4)], space
+    )
+
+
+def manifest_of(build: str, shards: Sequence[Shard], space: str = SPACE) -> Manifest:
     return Manifest(
         build=build,
         run_id=build,
@@ -138,6 +153,52 @@ def test_a_newer_build_that_is_not_published_is_kept_and_an_older_one_is_not(tmp
     assert there(tmp_path) == ["b2", "b3", "b9"]
 
 
+def grown(root: Path, build: str, base: Manifest) -> Manifest:
+    """A build that has the shards of another, and one of its own."""
+    more = shard(root / "builds" / SPACE / build, 3, "shoe", 2)
+    return manifest_of(build, [*base.shards, more])
+
+
+def test_shards_stay_as_long_as_a_later_build_has_them(tmp_path: Path) -> None:
+    builds = publish(tmp_path, "b1")
+    second = grown(tmp_path, "b2", builds.find("b1"))
+    builds.write(second)
+    builds.publish(second, 1)
+    assert list(builds.all()) == [second.path]
+    assert builds.problems(second) == builds.missing(second) == []
+    third = manifest_of("b3", second.shards[1:])
+    builds.write(third)
+    builds.publish(third, 1)
+    assert builds.problems(third) == []
+    dead = {file.name for file in second.files} - {file.name for file in third.files}
+    assert dead
+    assert not any((tmp_path / "builds" / SPACE / name).exists() for name in dead)
+    publish(tmp_path, "b4", keep=1)
+    assert there(tmp_path) == ["b4"]
+
+
+def test_a_file_that_is_gone_is_told_without_a_look_at_the_others(tmp_path: Path) -> None:
+    builds = publish(tmp_path, "b1")
+    made = grown(tmp_path, "b2", builds.find("b1"))
+    lost = tmp_path / "builds" / SPACE / made.shards[0].index.name
+    lost.unlink()
+    assert builds.missing(made) == [f"file://{lost}"]
+
+
+def test_garbage_is_what_neither_the_chain_names_nor_is_the_newest_of_its_space(tmp_path: Path) -> None:
+    other = "efficientnet_lite0.pool@00000000"
+    builds = publish(tmp_path, "b2", "b4")
+    for name in ("b1", "b5", "b6"):
+        builds.write(manifest(tmp_path, name))
+    for name in ("b1", "b2"):
+        builds.write(manifest(tmp_path, name, other))
+    manifest(tmp_path, "b7")  # unfinished, of the space that is held
+    manifest(tmp_path, "b3", other)  # somebody may be at work on it
+    assert builds.sweep_all(SPACE) == (3, 4 * 6)
+    assert there(tmp_path) == ["b2", "b4", "b6"]
+    assert there(tmp_path, other) == ["b2", "b3"]
+
+
 def test_builds_of_other_spaces_are_left_alone(tmp_path: Path) -> None:
     other = "efficientnet_lite0.pool@00000000"
     publish(tmp_path, "b1", space=other)
@@ -232,7 +293,7 @@ def test_a_damaged_current_is_told_and_mended_by_rollback_to(tmp_path: Path, con
     assert builds.chain() == [f"{SPACE}/b1"]
 
 
-@pytest.mark.parametrize("change", [{"dim": "many"}, {"format": 2}, {"surprise": 1}, {"shards": None}])
+@pytest.mark.parametrize("change", [{"dim": "many"}, {"format": 1}, {"surprise": 1}, {"shards": None}])
 def test_a_damaged_manifest_is_told(tmp_path: Path, change: dict[str, object]) -> None:
     builds = publish(tmp_path, "b1")
     path = tmp_path / "builds" / SPACE / "b1" / "manifest.json"

@@ -74,19 +74,22 @@ def test_sharded_search_equals_unsharded_search(tmp_path: Path, rng: np.random.G
     def load(members: list[tuple[int, str]], most: int, folder: Path) -> list[LoadedShard]:
         sizes = {name: sum(category == name for _, category in members) for _, name in members}
         loaded = []
-        for shard in plan(sizes, most):
-            mine = [
-                row for row, name in members if name == shard.category and part_of(ids[row], shard.parts) == shard.part
-            ]
+        for shard in plan(sizes, most, 60):
+            mine: dict[int, list[str]] = {}
+            for row, name in members:
+                if name in shard.categories and part_of(ids[row], shard.parts) == shard.part:
+                    mine.setdefault(row, []).append(name)
             table = pa.table(
                 {
                     "image_id": [ids[row] for row in mine],
-                    "uri": [f"file:///{row}" for row in mine],
-                    "products": [[f"p{row}"] for row in mine],
+                    "shown": [
+                        [{"category": name, "uri": f"file:///{row}", "products": [f"p{row}"]} for name in names]
+                        for row, names in mine.items()
+                    ],
                     "vector": [vectors[row].tobytes() for row in mine],
                 }
             )
-            order = Order(f"file://{folder}", "s@1", dim, Index(metric=metric))
+            order = Order(f"file://{folder}", "b", "s@1", dim, Index(metric=metric))
             loaded.append(LoadedShard(build_shard(shard, table.to_batches(), order), folder, metric))
         return loaded
 
@@ -100,8 +103,8 @@ def test_sharded_search_equals_unsharded_search(tmp_path: Path, rng: np.random.G
     queries = metrics.prepared(np.concatenate([rng.standard_normal((10, dim), np.float32), vectors[100:101]]), metric)
     for number in range(len(queries)):
         query = queries[number : number + 1]
-        sharded = merge((shard.search(query, k)[0] for shard in many), k)
-        whole = merge([one[0].search(query, 50)[0]], k)  # more than k, so that ties are in the order of the merge
+        sharded = merge((shard.search(query, k).hits[0] for shard in many), k)
+        whole = merge([one[0].search(query, 50).hits[0]], k)  # more than k, so that ties are in the order of the merge
         assert [h.image_id for h in sharded] == [h.image_id for h in whole]
         assert [h.score for h in sharded] == pytest.approx([h.score for h in whole], rel=1e-5, abs=1e-5)
         assert [h.products for h in sharded] == [h.products for h in whole]

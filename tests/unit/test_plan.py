@@ -7,42 +7,96 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.indexes.plan import PlannedShard, part_of, plan
+from likeness.indexes.plan import PlannedShard, delta_plan, part_of, plan, step, tasks
+from likeness.settings import Index
 
 SIZES = st.dictionaries(st.text(max_size=6), st.integers(1, 5000), max_size=30)
 
 
 def test_a_plan() -> None:
-    assert plan({"b/猫": 10, "a": 4, "c.d": 11}, 5) == [
-        PlannedShard(0, "a", 0, 1),
-        PlannedShard(1, "b/猫", 0, 2),
-        PlannedShard(2, "b/猫", 1, 2),
-        PlannedShard(3, "c.d", 0, 3),
-        PlannedShard(4, "c.d", 1, 3),
-        PlannedShard(5, "c.d", 2, 3),
+    assert plan({"b/猫": 10, "a": 4, "tiny": 1, "c.d": 11, "small": 1}, 5, 2) == [
+        PlannedShard(0, ("a",), 0, 1),
+        PlannedShard(1, ("b/猫",), 0, 2),
+        PlannedShard(2, ("b/猫",), 1, 2),
+        PlannedShard(3, ("c.d",), 0, 3),
+        PlannedShard(4, ("c.d",), 1, 3),
+        PlannedShard(5, ("c.d",), 2, 3),
+        PlannedShard(6, ("small", "tiny")),
     ]
 
 
-@given(SIZES, st.integers(1, 3000))
-def test_a_plan_covers_every_category(sizes: dict[str, int], most: int) -> None:
-    shards = plan(sizes, most)
+LIMITS = (st.integers(1, 3000), st.integers(1, 2000))
+
+
+@given(SIZES, *LIMITS)
+def test_a_plan_covers_every_category(sizes: dict[str, int], most: int, least: int) -> None:
+    shards = plan(sizes, most, least)
     assert [shard.number for shard in shards] == list(range(len(shards)))
-    assert {shard.category for shard in shards} == set(sizes)
+    assert {name for shard in shards for name in shard.categories} == set(sizes)
     for category, size in sizes.items():
-        parts = [shard for shard in shards if shard.category == category]
+        parts = [shard for shard in shards if category in shard.categories]
         assert [shard.part for shard in parts] == list(range(len(parts)))
         assert {shard.parts for shard in parts} == {len(parts)}
         assert size / len(parts) <= most
         assert len(parts) == 1 or size / (len(parts) - 1) > most  # not one more than is needed
+        if len(parts[0].categories) > 1:
+            assert size < least
 
 
-@given(SIZES, st.integers(1, 3000), st.randoms(use_true_random=False))
-def test_the_same_sizes_give_the_same_plan(sizes: dict[str, int], most: int, random: object) -> None:
+@given(SIZES, *LIMITS)
+def test_packs_are_of_even_size_and_no_more_than_are_needed(sizes: dict[str, int], most: int, least: int) -> None:
+    small = {name: size for name, size in sizes.items() if size < min(least, max(1, most // 2))}
+    packs = [
+        sum(sizes[name] for name in s.categories) for s in plan(sizes, most, least) if set(s.categories) <= set(small)
+    ]
+    if packs:
+        assert max(packs) <= most
+        assert len(packs) <= -(-sum(small.values()) // min(least, most // 2))
+        assert max(packs) - min(packs) <= max(small.values())
+
+
+@given(SIZES, *LIMITS, st.randoms(use_true_random=False))
+def test_the_same_sizes_give_the_same_plan(sizes: dict[str, int], most: int, least: int, random: object) -> None:
     other = list(sizes.items())
     random.shuffle(other)  # type: ignore[attr-defined]
     before = dict(sizes)
-    assert plan(sizes, most) == plan(dict(other), most)
+    assert plan(sizes, most, least) == plan(dict(other), most, least)
     assert sizes == before
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=60), st.integers(1, 40))
+def test_no_task_is_over_twice_the_mean(sizes: list[int], wanted: int) -> None:
+    places = tasks(sizes, wanted)
+    sums = [
+        sum(size for size, place in zip(sizes, places, strict=True) if place == task) for task in range(max(places) + 1)
+    ]
+    assert len(sums) <= wanted
+    assert min(sums) > 0
+    assert max(sums) <= 2 * sum(sizes) / len(sums)
+
+
+def test_even_shards_go_to_as_many_tasks_as_are_wanted() -> None:
+    assert sorted(tasks([5] * 12, 4)) == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert tasks([5, 5], 8) == [0, 1]
+
+
+@given(st.integers(1, 10**6), st.integers(0, 100), st.integers(1, 10**5))
+def test_a_delta_is_split_as_a_category_is(rows: int, first: int, most: int) -> None:
+    shards = delta_plan(rows, first, most)
+    assert [shard.number for shard in shards] == list(range(first, first + len(shards)))
+    assert [(shard.part, shard.parts) for shard in shards] == [(part, len(shards)) for part in range(len(shards))]
+    assert rows / len(shards) <= most
+
+
+def test_what_a_night_does() -> None:
+    limits = Index(whole_below=100, max_changed=0.1, max_deltas=2)
+    assert step(99, 0, 1, 1, limits) == "whole"  # small
+    assert step(1000, 0, 0, 0, limits) == "none"
+    assert step(1000, 0, 100, 100, limits) == "delta"
+    assert step(1000, 0, 101, 101, limits) == "whole"  # too much has changed
+    assert step(1000, 1, 50, 10, limits) == "delta"
+    assert step(1000, 2, 50, 10, limits) == "merge"
+    assert step(1000, 2, 50, 0, limits) == "none"
 
 
 def image_ids(count: int) -> list[str]:

@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 from likeness import reports
+from likeness.builds import Builds
 from likeness.indexes import metrics
 from likeness.indexes.build import Order, build_shard
 from likeness.indexes.plan import plan
-from likeness.manifest import Builds, File, Manifest, Point, Recall, Shard
+from likeness.manifest import File, Manifest, Point, Recall, Shard
 from likeness.reports import figures, samples, terminal
 from likeness.settings import Settings
 from likeness.tables import FAILURES, FEATURES, Table
@@ -74,7 +75,7 @@ class Made:
         self.photos: dict[str, bytes] = {}
         (root / "photos").mkdir(parents=True)
         records = []
-        for shard in plan(dict.fromkeys(names, each), each):
+        for shard in plan(dict.fromkeys(names, each), each, 1):
             rows = sorted(hashlib.sha256(f"{shard.number} {row}".encode()).hexdigest() for row in range(each))
             vectors = chance.normal(size=(each, DIM)).astype(np.float32)
             self.vectors |= dict(zip(rows, vectors, strict=True))
@@ -84,12 +85,20 @@ class Made:
             batch = pa.RecordBatch.from_pydict(
                 {
                     "image_id": rows,
-                    "uri": [f"file://{root}/photos/{key} 1.jpg" for key in rows],
-                    "products": [[f"product {key[:6]}"] for key in rows],
+                    "shown": [
+                        [
+                            {
+                                "category": shard.categories[0],
+                                "uri": f"file://{root}/photos/{key} 1.jpg",
+                                "products": [f"product {key[:6]}"],
+                            }
+                        ]
+                        for key in rows
+                    ],
                     "vector": [np.asarray(vector, "<f4").tobytes() for vector in vectors],
                 }
             )
-            order = Order(f"{self.builds.folder}/{SPACE}/one", SPACE, DIM, self.settings.index)
+            order = Order(f"{self.builds.folder}/{SPACE}", "one", SPACE, DIM, self.settings.index)
             records.append(build_shard(shard, [batch], order))
         self.manifest = manifest(records)
         self.builds.write(self.manifest)
@@ -118,7 +127,22 @@ def manifest(shards: Sequence[Shard], **more: Any) -> Manifest:
 def record(number: int, category: str, vectors: int, recall: float = 1.0) -> Shard:
     file = File(name="x", bytes=2_000_000, sha256="")
     found = Recall(k=10, queries=64, value=recall)
-    return Shard(number=number, category=category, part=0, parts=1, vectors=vectors, recall=found, index=file, ids=file)
+    return Shard(
+        number=number,
+        part=0,
+        parts=1,
+        delta=False,
+        categories={category: vectors},
+        vectors=vectors,
+        removed=0,
+        recall=found,
+        filtered={},
+        index=file,
+        ids=file,
+        kind="flat",
+        knob={},
+        curve=[],
+    )
 
 
 def run_row(facts: Mapping[str, Any] = FACTS, **more: Any) -> dict[str, Any]:
@@ -219,7 +243,7 @@ def test_identities_of_a_stage_that_counted_nothing_are_open() -> None:
 
 
 def test_nothing_changed_is_said(made: Made) -> None:
-    facts = FACTS | {"index": {"built": 0, "seconds": 0.01}}
+    facts = FACTS | {"index": {"built": 0, "step": "unchanged", "seconds": 0.01}}
     assert "did not change: build one stays in service with 140 images" in figures.sentence(
         facts, made.manifest, made.manifest.path
     )
@@ -443,7 +467,7 @@ def test_summary_of_a_clean_run_names_no_failures(made: Made) -> None:
 
 def test_summary_gives_the_terminal_nothing_to_obey(made: Made) -> None:
     low = made.manifest.shards[NAMES.index(NAMES[-1])].model_copy(
-        update={"category": NAMES[-1], "recall": Recall(k=10, queries=64, value=0.5)}
+        update={"categories": {NAMES[-1]: 20}, "recall": Recall(k=10, queries=64, value=0.5)}
     )
     told = reports.summary(FACTS, made.settings, made.manifest.model_copy(update={"shards": [low]}))
     assert "\x1b" not in told

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from likeness.builds import checksum_of
 from likeness.errors import DataError, UsageError
 from likeness.indexes import audit, build, kinds, metrics
 from likeness.indexes.audit import Audit
@@ -17,11 +18,11 @@ from likeness.indexes.build import Order, build_shard, faiss_id
 from likeness.indexes.kinds import KINDS, Kind, kind
 from likeness.indexes.plan import PlannedShard
 from likeness.indexes.search import LoadedShard
-from likeness.manifest import Shard, checksum_of
+from likeness.manifest import Shard
 from likeness.settings import Index
 
 METRICS = ("cosine", "l2", "ip")
-PLACE = PlannedShard(3, "裤子/2.0", 1, 2)
+PLACE = PlannedShard(3, ("裤子/2.0",), 1, 2)
 
 
 def made_up(rng: np.random.Generator, rows: int, dim: int) -> pa.Table:
@@ -34,8 +35,16 @@ def made_up(rng: np.random.Generator, rows: int, dim: int) -> pa.Table:
 def table(ids: list[str], vectors: np.ndarray | list[list[float]]) -> pa.Table:
     columns = {
         "image_id": ids,
-        "uri": [f"file:///photos/{key[:6]}.jpg" for key in ids],
-        "products": [[f"p{key[:4]}", f"p{key[4:8]}"] for key in ids],
+        "shown": [
+            [
+                {
+                    "category": "裤子/2.0",
+                    "uri": f"file:///{key[:6]}.jpg",
+                    "products": sorted([f"p{key[:4]}", f"p{key[4:8]}"]),
+                }
+            ]
+            for key in ids
+        ],
         "vector": [np.asarray(vector, "<f4").tobytes() for vector in vectors],
     }
     return pa.table(columns)
@@ -49,7 +58,7 @@ def built(
     folder: Path, rows: pa.Table, dim: int, batch: int = 37, place: PlannedShard = PLACE, **settings: Any
 ) -> tuple[Shard, LoadedShard]:
     given = Index(**settings)
-    record = build_shard(place, rows.to_batches(batch), Order(f"file://{folder}", "s@1", dim, given))
+    record = build_shard(place, rows.to_batches(batch), Order(f"file://{folder}", "b", "s@1", dim, given))
     return record, LoadedShard(record, folder, given.metric)
 
 
@@ -89,7 +98,7 @@ def test_a_flat_shard_is_exact(tmp_path: Path, rng: np.random.Generator, metric:
     record, shard = built(tmp_path, data, dim, metric=metric)
     queries = np.maximum(rng.normal(0.3, 1, (7, dim)), 0).astype(np.float32)
     truth = exact(queries, matrix(data), metric)
-    for query, found in zip(truth, shard.search(metrics.prepared(queries, metric), k), strict=True):
+    for query, found in zip(truth, shard.search(metrics.prepared(queries, metric), k).hits, strict=True):
         best = np.argsort(-query, kind="stable")[:k]
         assert [hit.image_id for hit in found] == [data["image_id"][int(row)].as_py() for row in best]
         assert [hit.score for hit in found] == pytest.approx(query[best].tolist(), rel=1e-5, abs=1e-6)
@@ -104,7 +113,7 @@ def test_half_precision_is_close(tmp_path: Path, rng: np.random.Generator, metri
     queries = np.maximum(rng.normal(0.3, 1, (9, 64)), 0).astype(np.float32)
     truth = exact(queries, matrix(data), metric)
     ids = data["image_id"].to_pylist()
-    for query, found in zip(truth, shard.search(metrics.prepared(queries, metric), 10), strict=True):
+    for query, found in zip(truth, shard.search(metrics.prepared(queries, metric), 10).hits, strict=True):
         scores = {ids[row]: query[row] for row in range(400)}
         assert [hit.score for hit in found] == pytest.approx([scores[hit.image_id] for hit in found], rel=2e-3)
         assert min(scores[hit.image_id] for hit in found) >= np.sort(query)[-10] - 2e-3 * abs(query.min())
@@ -121,14 +130,14 @@ def test_zero_vectors_are_found_last_or_not_at_all(
     data = table(sorted(rng.bytes(32).hex() for _ in range(20)), vectors)
     _, shard = built(tmp_path, data, 8, metric=metric, kind=kind_)
     zero = {data["image_id"][3].as_py(), data["image_id"][7].as_py()}
-    (found,) = shard.search(metrics.prepared(vectors[:1], metric), 20)
+    (found,) = shard.search(metrics.prepared(vectors[:1], metric), 20).hits
     scores = {hit.image_id: hit.score for hit in found}
     assert len(scores) == 20
     assert np.isfinite(list(scores.values())).all()
     if metric != "l2":
         assert {hit.image_id for hit in found[-2:]} == zero
         assert [scores[key] for key in zero] == [0, 0]
-    (found,) = shard.search(np.zeros((1, 8), np.float32), 20)
+    (found,) = shard.search(np.zeros((1, 8), np.float32), 20).hits
     assert np.isfinite([hit.score for hit in found]).all()
 
 
@@ -138,7 +147,7 @@ def test_vectors_that_are_all_the_same(tmp_path: Path, rng: np.random.Generator,
     data = table(sorted(rng.bytes(32).hex() for _ in range(500)), vectors)
     record, shard = built(tmp_path, data, 24)
     assert record.recall.value == 1.0  # ties are not held against the index
-    (found,) = shard.search(metrics.prepared(np.ones((1, 24)), "cosine"), 5)
+    (found,) = shard.search(metrics.prepared(np.ones((1, 24)), "cosine"), 5).hits
     assert [hit.score for hit in found] == pytest.approx([1] * 5)
 
 
@@ -146,11 +155,11 @@ def test_a_hit_says_all_that_is_known(tmp_path: Path, rng: np.random.Generator) 
     data = made_up(rng, 30, 8)
     _, shard = built(tmp_path, data, 8)
     for number in (0, 29):
-        (found,) = shard.search(metrics.prepared(matrix(data)[number : number + 1], "cosine"), 1)
+        (found,) = shard.search(metrics.prepared(matrix(data)[number : number + 1], "cosine"), 1).hits
         row = data.slice(number, 1).to_pylist()[0]
         assert found[0].score == pytest.approx(1, abs=1e-5)
-        assert (found[0].image_id, found[0].uri, found[0].category) == (row["image_id"], row["uri"], "裤子/2.0")
-        assert list(found[0].products) == row["products"]
+        shown = {"category": found[0].category, "uri": found[0].uri, "products": list(found[0].products)}
+        assert (found[0].image_id, [shown]) == (row["image_id"], row["shown"])
 
 
 def test_batches_and_large_shards_change_nothing(
@@ -171,8 +180,14 @@ def test_batches_and_large_shards_change_nothing(
 def test_the_files_are_as_the_record_says(tmp_path: Path, rng: np.random.Generator) -> None:
     data = made_up(rng, 40, 8)
     record, _ = built(tmp_path, data, 8)
-    assert (record.number, record.category, record.part, record.parts, record.vectors) == (3, "裤子/2.0", 1, 2, 40)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["shard-00003.arrow", "shard-00003.faiss"]
+    assert (record.number, record.categories, record.part, record.parts, record.vectors) == (
+        3,
+        {"裤子/2.0": 40},
+        1,
+        2,
+        40,
+    )
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["shard-00003.arrow", "shard-00003.faiss"]
     for file in (record.index, record.ids):
         assert (tmp_path / file.name).stat().st_size == file.bytes
         with (tmp_path / file.name).open("rb") as handle:
@@ -183,13 +198,13 @@ def test_the_files_are_as_the_record_says(tmp_path: Path, rng: np.random.Generat
     assert ids.schema == build.IDS
     assert ids["image_id"].to_pylist() == data["image_id"].to_pylist()
     assert ids["id"].to_pylist() == [faiss_id(key) for key in data["image_id"].to_pylist()]
-    assert ids["products"].to_pylist() == data["products"].to_pylist()
+    assert ids["shown"].to_pylist() == data["shown"].to_pylist()
 
 
 def test_a_build_may_be_repeated(tmp_path: Path, rng: np.random.Generator) -> None:
     data = made_up(rng, 40, 8)
     assert built(tmp_path, data, 8)[0] == built(tmp_path, data, 8)[0]
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("b/*"))) == 2
 
 
 def test_nothing_is_left_on_the_local_disk(
@@ -332,7 +347,7 @@ def test_a_poor_index_gets_the_recall_it_has(
     monkeypatch.setattr(audit, "ROWS", 150)  # the audit goes by parts
     data = made_up(rng, 600, 16)
     record = build_shard(
-        PLACE, data.to_batches(), Order(f"file://{tmp_path}", "s@1", 16, Index(kind="poor", metric=metric))
+        PLACE, data.to_batches(), Order(f"file://{tmp_path}", "b", "s@1", 16, Index(kind="poor", metric=metric))
     )
     expected = recall(spied[0], data, metric)
     assert (spied[0].found == -1).any() == (make is forgetful)
@@ -360,7 +375,7 @@ def asked(vectors: np.ndarray, seed: int, metric: str = "l2", queries: int = 64)
     index = faiss.IndexFlatL2(vectors.shape[1])
     index.add(vectors)
     spy = Spied(index.search)
-    Audit(vectors, metric, queries, 10, seed).recall(spy)
+    Audit(vectors, Index(metric=metric, audit_queries=queries), seed).recall(spy)
     return spy.queries
 
 

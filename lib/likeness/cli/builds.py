@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import typer
 
 from likeness import agreement, stores
+from likeness.builds import Builds
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
 from likeness.errors import DataError, ServiceError, UsageError
-from likeness.manifest import Builds, Manifest
+from likeness.manifest import Manifest
 from likeness.settings import Settings
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import Warehouse
@@ -130,10 +131,9 @@ def _against_tables(warehouse: Warehouse, manifest: Manifest) -> list[str]:
         found.append(
             f"features: {len(features) - len(pc.unique(features))} vectors of {manifest.space} are there twice"
         )
-    if pairs != manifest.vectors:
-        found.append(
-            f"the tables list {pairs} (category, image) pairs with a vector, the build holds {manifest.vectors}"
-        )
+    held = sum(manifest.categories().values())
+    if pairs != held:
+        found.append(f"the tables list {pairs} (category, image) pairs with a vector, the build holds {held}")
     return found
 
 
@@ -168,7 +168,7 @@ def rollback(
     """Put the previous build back in service."""
     given = load(root, config, assignments)
     before, now = Builds(given.root).rollback(to)
-    print(f"in service: {now} (was {before or 'damaged'}); the next nightly run builds anew from the tables")
+    print(f"in service: {now} (was {before or 'damaged'}); the next nightly run brings it up to the tables")
 
 
 def export(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from likeness.builds import Builds
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
 from likeness.errors import UsageError
 from likeness.hidden import Hidden
-from likeness.manifest import Builds
 from likeness.tables import LISTINGS
 from likeness.warehouse import Warehouse
 

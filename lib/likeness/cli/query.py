@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from likeness.builds import Builds
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
 from likeness.errors import UsageError
 from likeness.hidden import Hidden
 from likeness.images import BadImage
-from likeness.manifest import Builds
 from likeness.warehouse import Warehouse
 
 

@@ -14,35 +14,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness import stores, uris
+from likeness.builds import checksum_of
 from likeness.errors import DataError
 from likeness.indexes import metrics
-from likeness.indexes.audit import ROWS, Audit
+from likeness.indexes.audit import FILTERS, ROWS, Audit
 from likeness.indexes.kinds import Kind, candidates, kind
 from likeness.indexes.plan import PlannedShard
 from likeness.indexes.search import Searcher
-from likeness.manifest import File, Point, Shard, checksum_of
+from likeness.manifest import File, Point, Shard
 from likeness.settings import Index
 
-IDS = pa.schema(
-    [
-        ("id", pa.int64()),
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("products", pa.list_(pa.string())),
-    ]
-)
+SHOWN = pa.list_(pa.struct([("category", pa.string()), ("uri", pa.string()), ("products", pa.list_(pa.string()))]))
+"""In which categories an image is shown: from where, and by which products; sorted by category."""
+IDS = pa.schema([("id", pa.int64()), ("image_id", pa.string()), ("shown", SHOWN)])
 """The id map of a shard, sorted by id."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to build, and where; `bytes_per_vector` is the memory that a vector may cost at search."""
+    """What to build, and where: files of `build` in the space's `folder`.
+
+    `bytes_per_vector` is the memory that a vector may cost at search; a `delta` holds what is new of all categories.
+    """
 
     folder: str
+    build: str
     space: str
     dim: int
     settings: Index
     bytes_per_vector: float = float("inf")
+    delta: bool = False
 
 
 def faiss_id(image_id: str) -> int:
@@ -55,7 +56,7 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
 
     Args:
         shard: its place in the plan.
-        batches: columns image_id, uri, products, vector (its float32 as bytes), sorted by image_id.
+        batches: columns image_id, shown, vector (its float32 as bytes), sorted by image_id.
         order: what to build, and where.
 
     Raises:
@@ -66,26 +67,37 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
         _refuse_collisions(ids)
         keys, settings = ids["id"].to_numpy(), order.settings
         index, best, curve = _chosen(keys, vectors, order, shard.number)
-        audit = Audit(vectors, settings.metric, settings.audit_queries, settings.audit_k, 2 * shard.number)
-        recall = audit.recall(Searcher(index, kind(best.kind), best.knob, settings.metric).nearest)
+        shares = FILTERS if kind(best.kind).knobs != ({},) else ()
+        audit = Audit(vectors, settings, 2 * shard.number, shares)
+        searcher = Searcher(index, kind(best.kind), best.knob, settings.metric)
+        recall, filtered = audit.recall(searcher.nearest), audit.filtered(searcher.nearest)
         stem = f"shard-{shard.number:05d}"
         faiss.write_index(index, f"{folder}/{stem}.faiss")
         with pa.OSFile(f"{folder}/{stem}.arrow", "wb") as sink, pa.ipc.new_file(sink, IDS) as writer:
             writer.write_table(ids)
-        files = [_upload(Path(folder, f"{stem}.{end}"), order.folder) for end in ("faiss", "arrow")]
+        files = [_upload(Path(folder, f"{stem}.{end}"), order) for end in ("faiss", "arrow")]
     return Shard(
         number=shard.number,
-        category=shard.category,
         part=shard.part,
         parts=shard.parts,
+        delta=order.delta,
+        categories=_counts(ids),
         vectors=len(keys),
+        removed=0,
         recall=recall,
+        filtered=filtered,
         index=files[0],
         ids=files[1],
         kind=best.kind,
         knob=best.knob,
         curve=curve,
     )
+
+
+def _counts(ids: pa.Table) -> dict[str, int]:
+    """Images by category."""
+    counts = pc.value_counts(pc.struct_field(ids["shown"].combine_chunks().flatten(), "category"))
+    return {str(one["values"]): one["counts"] for one in sorted(counts.to_pylist(), key=lambda one: one["values"])}
 
 
 def _chosen(
@@ -100,7 +112,7 @@ def _chosen(
     if len(options) == 1 and len(options[0].knobs) == 1:
         only = options[0]
         return _filled(only, keys, vectors, settings, seed), Point(kind=only.name, knob={}, recall=1, ms=0), []
-    trial = Audit(vectors, settings.metric, settings.audit_queries, settings.audit_k, 2 * seed + 1)
+    trial = Audit(vectors, settings, 2 * seed + 1)
     curve: list[Point] = []
     best: tuple[faiss.IndexIDMap, Point] | None = None
     for option in options:
@@ -147,7 +159,7 @@ def _spool(batches: Iterable[pa.RecordBatch], order: Order, folder: Path) -> tup
             file.write(metrics.prepared(flat.reshape(-1, order.dim), order.settings.metric).tobytes())
             image_ids = batch.column("image_id")
             ids = pa.array([faiss_id(key) for key in image_ids.to_pylist()], pa.int64())
-            columns = [ids, image_ids, batch.column("uri"), batch.column("products")]
+            columns = [ids, image_ids, batch.column("shown")]
             maps.append(
                 pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(columns, IDS, strict=True)], schema=IDS)
             )
@@ -164,9 +176,10 @@ def _refuse_collisions(ids: pa.Table) -> None:
         raise DataError(f"images {first} and {second} share the id {keys[same[0]]} or are out of order; remove one")
 
 
-def _upload(path: Path, folder: str) -> File:
+def _upload(path: Path, order: Order) -> File:
     with path.open("rb") as file:
         checksum = checksum_of(file)
-    uri = uris.join(folder, path.name)
+    name = f"{order.build}/{path.name}"
+    uri = uris.join(order.folder, name)
     stores.files(uri).upload(str(path), uri)
-    return File(name=path.name, bytes=path.stat().st_size, sha256=checksum)
+    return File(name=name, bytes=path.stat().st_size, sha256=checksum)

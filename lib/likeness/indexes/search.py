@@ -1,6 +1,7 @@
 """A loaded shard, and the merge of many: queries in, nearest images out.   [faiss]"""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from likeness.errors import DataError
 from likeness.indexes.kinds import Kind, Knob, kind
@@ -18,6 +20,8 @@ _SCANNED = 1 << 22
 """Values of allowed vectors up to which a scan of them all is the fastest search."""
 _RARE = 0.02
 """Share of allowed vectors below which an index finds too few of them."""
+_MOST, _SPARE = 0.9, 4
+"""Share of allowed vectors from which finding a few more, and dropping some, is the fastest search."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,26 @@ class Searcher:
         if not count:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         k, share = min(k, count), count / self.rows
+        if share >= _MOST:
+            return self._sieved(queries, k, allowed)
+        return self._selected(queries, k, allowed)
+
+    def _sieved(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Finds a few more than k, all kinds of rows, and drops those not allowed: as fast as without a filter."""
+        wanted = min(self.rows, k + max(_SPARE, int(_SPARE * k * (1 - np.mean(allowed)))))
+        scores, rows = self._found(queries, wanted, self._knob, None)
+        good = (rows >= 0) & allowed[rows]
+        order = np.argsort(~good, axis=1, kind="stable")[:, :k]
+        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        short = good.sum(axis=1) < k
+        if short.any():
+            scores[short], rows[short] = self._selected(queries[short], k, allowed)
+        return scores, rows
+
+    def _selected(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lets the index itself pass over rows that are not allowed, or scans those that are."""
+        count = int(np.count_nonzero(allowed))
+        share = count / self.rows
         selector = _faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if not self._kind.filters or share < _RARE or count * queries.shape[1] <= _SCANNED:
             return self._searched(self._vectors, queries, k, _faiss.SearchParameters(sel=selector))
@@ -83,9 +107,9 @@ class Searcher:
 
 
 class LoadedShard:
-    """One shard, memory-mapped."""
+    """One shard, memory-mapped; `removed` ids, sorted, are not found any more."""
 
-    def __init__(self, record: Shard, folder: Path, metric: str) -> None:
+    def __init__(self, record: Shard, folder: Path, metric: str, removed: np.ndarray | None = None) -> None:
         self.record = record
         try:
             index = faiss.read_index(str(folder / record.index.name), faiss.IO_FLAG_MMAP_IFC)
@@ -95,29 +119,77 @@ class LoadedShard:
                 f"shard {record.number} in {folder} cannot be loaded: {error}; see `likeness verify`"
             ) from None
         keys = ids["id"].to_numpy()
-        self._facts = [ids[name].combine_chunks() for name in ("image_id", "uri", "products")]
+        self._names, self._shown = ids["image_id"].combine_chunks(), ids["shown"].combine_chunks()
         self.searcher = Searcher(index, kind(record.kind), record.knob, metric)
-        if index.ntotal != len(keys) or len(keys) != record.vectors:
+        dead = np.isin(keys, removed, assume_unique=True) if removed is not None else np.zeros(len(keys), bool)
+        if index.ntotal != len(keys) or len(keys) != record.vectors or dead.sum() != record.removed:
             raise DataError(
-                f"shard {record.number} in {folder}: {index.ntotal} vectors, {len(keys)} ids, "
-                f"the manifest says {record.vectors}; see `likeness verify`"
+                f"shard {record.number} in {folder}: {index.ntotal} vectors, {len(keys)} ids, {dead.sum()} removed, "
+                f"the manifest says {record.vectors} and {record.removed}; see `likeness verify`"
             )
+        self._living = ~dead if dead.any() else None
+        self._rows_of = self._by_category() if len(record.categories) > 1 else {}
 
-    def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
-        """The k nearest of each prepared query, float32 (q, dim), nearest first; fewer if the index finds fewer."""
-        scores, rows = self.searcher.nearest(queries, k)
-        return [
-            [self._hit(int(row), float(score)) for score, row in zip(*found, strict=True) if row >= 0]
-            for found in zip(scores, rows, strict=True)
-        ]
+    def search(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> "Found":
+        """The k nearest of each prepared query, float32 (q, dim), nearest first; fewer if the index finds fewer.
 
-    def sample(self, rows: int) -> np.ndarray:
-        """The first rows, float32 (n, dim); ids are hashes, so they are a random sample."""
-        return self.searcher.vectors(np.arange(min(rows, self.searcher.rows)))
+        Args:
+            queries: prepared.
+            k: how many.
+            categories: which may be found; None for all.
+        """
+        asked = None if categories is None else self.record.categories.keys() & set(categories)
+        allowed = self._living if asked is None or len(asked) == len(self.record.categories) else self._among(asked)
+        scores, rows = self.searcher.nearest(queries, k, allowed)
+        return Found(
+            self.record.living if allowed is None else int(np.count_nonzero(allowed)),
+            [
+                [self._hit(int(row), float(score), asked) for score, row in zip(*found, strict=True) if row >= 0]
+                for found in zip(scores, rows, strict=True)
+            ],
+        )
 
-    def _hit(self, row: int, score: float) -> Hit:
-        image_id, uri, products = (column[row].as_py() for column in self._facts)
-        return Hit(score, image_id, self.record.category, uri, tuple(products))
+    def sample(self, shares: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """By category, the first rows up to a share of them, float32 (n, dim); ids are hashes, so they are random."""
+        found = {}
+        for category, images in self.record.categories.items():
+            rows = np.flatnonzero(self._among({category}))
+            found[category] = self.searcher.vectors(rows[: math.ceil(shares[category] * images)])
+        return found
+
+    def _among(self, categories: Collection[str]) -> np.ndarray:
+        """Which rows live and are of one of the categories."""
+        if not self._rows_of:
+            living = np.ones(self.record.vectors, bool) if self._living is None else self._living
+            return living if categories else np.zeros(self.record.vectors, bool)
+        allowed = np.zeros(self.record.vectors, bool)
+        for category in categories:
+            allowed[self._rows_of[category]] = True
+        return allowed
+
+    def _by_category(self) -> dict[str, np.ndarray]:
+        """Living rows by category, of a shard that has several."""
+        rows = np.repeat(np.arange(len(self._shown)), pc.list_value_length(self._shown).to_numpy())
+        names = pc.struct_field(self._shown.flatten(), "category").dictionary_encode()
+        codes = names.indices.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        order = order if self._living is None else order[self._living[rows[order]]]
+        bounds = np.searchsorted(codes[order], np.arange(len(names.dictionary) + 1))
+        parts = np.split(rows[order], bounds[1:-1])
+        return dict(zip(names.dictionary.to_pylist(), parts, strict=True))
+
+    def _hit(self, row: int, score: float, categories: Collection[str] | None) -> Hit:
+        shown = [one for one in self._shown[row].as_py() if categories is None or one["category"] in categories]
+        products = sorted({product for one in shown for product in one["products"]})
+        return Hit(score, self._names[row].as_py(), shown[0]["category"], shown[0]["uri"], tuple(products))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a shard found: for each query its hits, nearest first, out of `searched` images."""
+
+    searched: int
+    hits: Sequence[Sequence[Hit]]
 
 
 def merge(found: Iterable[Sequence[Hit]], k: int) -> list[Hit]:

@@ -10,7 +10,8 @@ from typing import Any
 import jinja2
 
 from likeness import stores, uris
-from likeness.manifest import Builds, Manifest
+from likeness.builds import Builds
+from likeness.manifest import Manifest
 from likeness.reports import figures, samples
 from likeness.reports.terminal import shown, summary
 from likeness.settings import Settings

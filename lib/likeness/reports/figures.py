@@ -20,6 +20,7 @@ _IDENTITIES = (
     ("index", "wanted", ("vectors",)),
 )
 _RATES = {"ingest": ("read", "photos"), "extract": ("wanted", "photos"), "load": ("vectors", "vectors")}
+UNCHANGED = "unchanged"
 _CATEGORIES, _SHARDS, _EXAMPLES = 40, 60, 20
 
 
@@ -52,9 +53,18 @@ def sentence(facts: Facts, manifest: Manifest | None, in_service: str | None) ->
     holds = f"{counted(manifest.images, 'image')} in {counted(len(manifest.shards), 'shard')}"
     if manifest.path != in_service:
         return f"{told}Build {manifest.build} with {holds} is not published."
-    if facts.get("index", {}).get("built") == 0:
+    if facts.get("index", {}).get("step") == UNCHANGED:
         return f"{told}Listings and vectors did not change: build {manifest.build} stays in service with {holds}."
-    return f"{told}Build {manifest.build} is in service with {holds}."
+    return f"{told}Build {manifest.build} is in service with {holds}{night(facts)}."
+
+
+def night(facts: Facts) -> str:
+    """What the night did to the build before; nothing where it was made whole."""
+    index = facts.get("index", {})
+    if "added" not in index:
+        return ""
+    merged = ", the deltas merged" if index["step"] == "merge" else ""
+    return f"; {index['added']:,} added to the build before, {index['removed']:,} taken out{merged}"
 
 
 def identities(facts: Facts) -> list[dict[str, Any]]:
@@ -126,14 +136,14 @@ def categories(manifest: Manifest) -> dict[str, Any]:
 
 def worst_shard(manifest: Manifest) -> Shard:
     """The shard of the lowest recall."""
-    return min(manifest.shards, key=lambda shard: (shard.recall.value, shard.number))
+    return min(manifest.shards, key=lambda shard: (shard.lowest, shard.number))
 
 
 def shards(manifest: Manifest) -> Sequence[Shard]:
     """All shards by number; of very many, those of the lowest recall, the worst first."""
     if len(manifest.shards) <= _SHARDS:
         return sorted(manifest.shards, key=lambda shard: shard.number)
-    return sorted(manifest.shards, key=lambda shard: (shard.recall.value, shard.number))[:_SHARDS]
+    return sorted(manifest.shards, key=lambda shard: (shard.lowest, shard.number))[:_SHARDS]
 
 
 def curve(manifest: Manifest) -> dict[str, Any] | None:

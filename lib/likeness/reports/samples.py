@@ -11,17 +11,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from likeness import uris
+from likeness.builds import Builds
 from likeness.errors import DataError, LikenessError
+from likeness.indexes import tombstones
 from likeness.indexes.search import Hit, merge
-from likeness.manifest import Builds, Manifest, Shard
+from likeness.manifest import Manifest, Shard
 from likeness.serving.grid import encoded, thumbnail
 from likeness.serving.leaf import Leaf
 from likeness.tables import FEATURES
 from likeness.warehouse import Warehouse
 
 _ROWS, _NEIGHBOURS, _SIDE = 6, 6, 140
+_TRIES = 1000
+"""Rows of a shard of many categories in which one of a category is looked for."""
 _BUDGET = 8 << 30
 """Bytes of shards that a report may read; a larger build is searched in a part of its shards."""
 
@@ -40,6 +44,7 @@ class Tile:
 @dataclass(frozen=True)
 class _Query:
     image_id: str
+    category: str
     uri: str
     shard: Shard
 
@@ -65,20 +70,22 @@ def draw(builds: Builds, manifest: Manifest, warehouse: Warehouse) -> dict[str, 
 
 
 def id_map(builds: Builds, manifest: Manifest, shard: Shard) -> pa.Table:
-    """The images of a shard (`image_id`, `uri`, `products`), memory-mapped.
+    """The living images of a shard (`image_id`, `shown`).
 
     Raises:
         DataError: it cannot be read.
     """
-    uri = uris.join(builds.folder, manifest.path, shard.ids.name)
+    uri = builds.uri(manifest, shard.ids)
+    alone = manifest.model_copy(update={"shards": [shard]})
     try:
-        folder = builds.local(manifest.model_copy(update={"shards": [shard]}))
+        folder = builds.local(alone)
         ids = pa.ipc.open_file(pa.memory_map(str(folder / shard.ids.name))).read_all()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{uri} cannot be read: {error}; see `likeness verify`") from None
     if ids.num_rows != shard.vectors:
         raise DataError(f"{uri} has {ids.num_rows} rows, the manifest says {shard.vectors}; see `likeness verify`")
-    return ids
+    dead = tombstones.load(folder, alone).get(shard.number)
+    return ids if dead is None else ids.filter(pc.invert(pc.is_in(ids["id"], pa.array(dead))))
 
 
 def pick(builds: Builds, manifest: Manifest) -> list[_Query]:
@@ -86,18 +93,21 @@ def pick(builds: Builds, manifest: Manifest) -> list[_Query]:
     chance = random.Random(manifest.build)
     parts: dict[str, list[Shard]] = {}
     for shard in manifest.shards:
-        if shard.vectors:
-            parts.setdefault(shard.category, []).append(shard)
+        for category in shard.categories:
+            parts.setdefault(category, []).append(shard)
     names = sorted(parts)
     chance.shuffle(names)
     found: dict[str, _Query] = {}
     # few categories come round again; in a tiny build they give an image twice, so there is a limit to the tries
     for name in itertools.islice(itertools.cycle(names), 4 * _ROWS):
-        shard = chance.choices(parts[name], [part.vectors for part in parts[name]])[0]
+        shard = chance.choices(parts[name], [part.categories[name] for part in parts[name]])[0]
         ids = id_map(builds, manifest, shard)
-        row = chance.randrange(ids.num_rows)
-        image_id = ids["image_id"][row].as_py()
-        found.setdefault(image_id, _Query(image_id, ids["uri"][row].as_py(), shard))
+        for row in chance.sample(range(ids.num_rows), min(ids.num_rows, _TRIES)):
+            uri = next((one["uri"] for one in ids["shown"][row].as_py() if one["category"] == name), None)
+            if uri is not None:
+                image_id = ids["image_id"][row].as_py()
+                found.setdefault(image_id, _Query(image_id, name, uri, shard))
+                break
         if len(found) == _ROWS:
             break
     return list(found.values())
@@ -133,7 +143,7 @@ def _vectors(warehouse: Warehouse, space: str, image_ids: Sequence[str]) -> dict
 
 def _tiles(query: _Query, hits: Sequence[Hit]) -> list[Tile]:
     others = [hit for hit in hits if hit.image_id != query.image_id][:_NEIGHBOURS]
-    first = Tile(query.image_id, query.shard.category, query.uri, None, None)
+    first = Tile(query.image_id, query.category, query.uri, None, None)
     return [first, *(Tile(hit.image_id, hit.category, hit.uri, hit.score, None) for hit in others)]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from likeness import uris
+from likeness.builds import Builds
 from likeness.errors import LikenessError
-from likeness.manifest import Builds, Manifest
+from likeness.manifest import Manifest
 from likeness.reports import figures
 from likeness.reports.samples import id_map
 from likeness.settings import Settings
@@ -28,7 +29,7 @@ def summary(facts: Mapping[str, Mapping[str, Any]], settings: Settings, manifest
         "load": _told(facts, "load", "vectors", "products", "deleted"),
         "time": f"{each}; {figures.duration(sum(timed.values()))} in all",
         "build": _build(facts, manifest),
-        "recall": f"{worst.recall.value:.3f} at {worst.recall.k} in the worst shard ({worst.number}, {worst.category})",
+        "recall": f"{worst.lowest:.3f} at {worst.recall.k} in the worst shard ({worst.number}, {worst.told})",
         "failures": _failures(facts, settings.root),
         "report": shown(uris.join(settings.root, "reports", "latest.html")),
         "try": search_command(settings, manifest),
@@ -62,7 +63,8 @@ def _program() -> str:
 def _photo(builds: Builds, manifest: Manifest) -> str:
     """A photo's path; PHOTO if all that were tried are packed in containers or gone."""
     try:
-        places = id_map(builds, manifest, manifest.shards[0])["uri"].slice(0, _TRIES).to_pylist()
+        rows = id_map(builds, manifest, manifest.shards[0])["shown"].slice(0, _TRIES).to_pylist()
+        places = [one["uri"] for row in rows for one in row]
     except LikenessError:
         return "PHOTO"
     local = (uris.local_path(place) for place in places if uris.scheme(place) == "file")
@@ -75,9 +77,9 @@ def _told(facts: Mapping[str, Mapping[str, Any]], stage: str, *names: str) -> st
 
 
 def _build(facts: Mapping[str, Mapping[str, Any]], manifest: Manifest) -> str:
-    stays = "stays" if facts.get("index", {}).get("built") == 0 else "is"
+    stays = "stays" if facts.get("index", {}).get("step") == figures.UNCHANGED else "is"
     images, shards = figures.counted(manifest.images, "image"), figures.counted(len(manifest.shards), "shard")
-    return f"{manifest.path} {stays} in service: {images} in {shards}"
+    return f"{manifest.path} {stays} in service: {images} in {shards}{figures.night(facts)}"
 
 
 def _failures(facts: Mapping[str, Mapping[str, Any]], root: str) -> str:

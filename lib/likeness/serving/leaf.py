@@ -6,10 +6,11 @@ from typing import Protocol
 
 import numpy as np
 
+from likeness.builds import Builds
 from likeness.errors import SpaceMismatch
-from likeness.indexes import metrics
+from likeness.indexes import metrics, tombstones
 from likeness.indexes.search import Hit, LoadedShard
-from likeness.manifest import Builds, Manifest
+from likeness.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class Leaf:
     def __init__(self, builds: Builds, manifest: Manifest) -> None:
         self._manifest = manifest
         folder = builds.local(manifest)
-        self._shards = [LoadedShard(record, folder, manifest.metric) for record in manifest.shards]
+        removed = tombstones.load(folder, manifest)
+        self._shards = [
+            LoadedShard(record, folder, manifest.metric, removed.get(record.number)) for record in manifest.shards
+        ]
 
     def search(
         self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None
@@ -63,16 +67,20 @@ class Leaf:
                 f"of {self._manifest.space} ({self._manifest.dim}-d); encode it with the build's own network"
             )
         prepared = metrics.prepared(queries, self._manifest.metric)
-        return [
-            ShardAnswer(shard.record.number, shard.record.vectors, shard.search(prepared, k))
-            for shard in self._shards
-            if categories is None or shard.record.category in categories
-        ]
+        wanted = None if categories is None else set(categories)
+        answers = []
+        for shard in self._shards:
+            if wanted is None or wanted & shard.record.categories.keys():
+                found = shard.search(prepared, k, wanted)
+                answers.append(ShardAnswer(shard.record.number, found.searched, found.hits))
+        return answers
 
     def samples(self, rows: int) -> Mapping[str, np.ndarray]:
         """A random sample of each category, of even size."""
-        share = max(16, rows // max(1, len(self._shards)))
+        totals = self._manifest.categories()
+        even = max(16, rows // max(1, len(totals)))
         found: dict[str, list[np.ndarray]] = {}
         for shard in self._shards:
-            found.setdefault(shard.record.category, []).append(shard.sample(share))
-        return {category: np.concatenate(parts) for category, parts in found.items()}
+            for category, vectors in shard.sample({name: even / total for name, total in totals.items()}).items():
+                found.setdefault(category, []).append(vectors)
+        return {category: np.concatenate(parts) for category, parts in sorted(found.items())}

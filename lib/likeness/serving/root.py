@@ -83,7 +83,7 @@ class Root:
             "build": self._manifest.build,
             "category": {"predicted": name, "score": round(score, 4), "searched": searched},
             "coverage": {
-                "shards": sum(shard.category in searched for shard in self._manifest.shards),
+                "shards": sum(not shard.categories.keys().isdisjoint(searched) for shard in self._manifest.shards),
                 "answered": len(answers),
                 "vectors": self._manifest.vectors,
                 "searched": sum(answer.vectors for answer in answers),

@@ -84,6 +84,12 @@ class Index(_Frozen):
     memory_gb: float = Field(8.0, gt=0, description="memory of the machine that searches, for all shards")
     metric: Literal["cosine", "l2", "ip"] = Field("cosine", description="how vectors are compared")
     max_shard_vectors: Count = Field(1_000_000, description="a larger category is split")
+    pack_vectors: Count = Field(500, description="smaller categories share a shard of about so many vectors")
+    whole_below: int = Field(10_000, ge=0, description="a smaller index is always built whole")
+    max_changed: Rate = Field(
+        0.1, description="share of vectors added or removed since the last whole build that makes the next"
+    )
+    max_deltas: Count = Field(8, description="nights' delta shards after which they are merged into one")
     keep_builds: Count = Field(5, description="builds kept for rollback")
     audit_queries: Count = Field(64, description="held-out queries a shard")
     audit_k: Count = Field(10, description="k of the audited recall@k")

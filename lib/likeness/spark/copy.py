@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from likeness import stores, uris
+from likeness.builds import CURRENT, MANIFEST, Builds
 from likeness.errors import ServiceError, UsageError
-from likeness.manifest import CURRENT, MANIFEST, Builds
 from likeness.spark.load import opened
 from likeness.spark.run import Run
 from likeness.tables import TABLES

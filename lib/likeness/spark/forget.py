@@ -13,9 +13,9 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from likeness import stores, uris
+from likeness.builds import Builds
 from likeness.errors import UsageError
 from likeness.hidden import Hidden
-from likeness.manifest import Builds
 from likeness.spark.index import index, publish, searchable
 from likeness.spark.load import opened
 from likeness.spark.run import Run
@@ -50,7 +50,7 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
     builds = Builds(run.settings.root, run.settings.extract.cache)
     kept = None
     if not searchable(run).isEmpty():
-        built = index(run)
+        built = index(run, whole=True)  # a delta's base would still hold them
         if built:
             publish(run, built)
         kept = builds.find()

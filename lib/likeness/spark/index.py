@@ -1,76 +1,186 @@
-"""Index: listings and features of one snapshot in, a build of audited shards out; and its publication.   [pyspark]"""
+"""Index: listings and features of one snapshot in, a build of audited shards out; and its publication.   [pyspark]
 
-import itertools
-from collections.abc import Iterator, Mapping
+A build is whole, or the one in service with the day's change: a delta shard of what is new, tombstones of what is gone.
+"""
+
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, cast
 
-import pyarrow as pa
+import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from likeness import uris
+from likeness.builds import Builds
 from likeness.errors import DataError, GateError, UsageError
-from likeness.indexes import kinds
-from likeness.indexes.build import Order, build_shard
-from likeness.indexes.plan import PlannedShard, plan
-from likeness.manifest import Builds, Manifest, Shard, build_name
-from likeness.spark.progress import watched
+from likeness.indexes import kinds, tombstones
+from likeness.indexes.build import Order
+from likeness.indexes.plan import delta_plan, plan, step
+from likeness.manifest import File, Manifest, Shard, build_name
+from likeness.reports.figures import UNCHANGED
+from likeness.spark import growth, shards
 from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS
-from likeness.warehouse import vectors
 
-_DECIDING = ("kind", "metric", "max_shard_vectors", "recall", "memory_gb")
+_DECIDING = ("kind", "metric", "max_shard_vectors", "pack_vectors", "recall", "memory_gb")
 """The settings that make another build of the same snapshots."""
-_TASKS_A_CORE = 4
 
 
-def index(run: Run) -> Manifest | None:
+def index(run: Run, whole: bool = False) -> Manifest | None:
     """Builds shards of all active listings; None if the build in service is of these snapshots already.
+
+    Args:
+        run: which run.
+        whole: takes nothing over from the build in service.
 
     Raises:
         UsageError: there is nothing to index.
         DataError: the shards do not hold what the tables do.
     """
     with run.stage("index") as facts:
-        settings = run.settings.index
-        kinds.check(settings.kind)
-        snapshots = {t.name: run.lake.snapshot(t) for t in (LISTINGS, FEATURES)}
-        deciding = {name: getattr(settings, name) for name in _DECIDING}
-        builds = Builds(run.settings.root)
-        if _in_service(builds, run.space.id, snapshots, deciding):
-            facts["built"] = 0
+        kinds.check(run.settings.index.kind)
+        job = _Job(run)
+        before = None if whole else job.in_service()
+        if before and before.snapshots == job.snapshots:
+            facts |= {"built": 0, "step": UNCHANGED}
             run.say("index: nothing changed, the build in service stays")
             return None
-        members = _members(run, snapshots).persist()
+        members = _members(run, job.snapshots).persist()
         try:
             sizes = {row.category: row["count"] for row in members.groupBy("category").count().collect()}
             if not sizes:
                 raise UsageError("nothing to index: no active listing has a photo with a vector; see `likeness status`")
-            shards = _build(run, members, sizes, snapshots)
-            manifest = _manifest(run, members, shards, snapshots, deciding)
+            made = (job.grown(before, members, sizes) if before else None) or job.whole(members, sizes)
+            manifest = job.manifest(members, *made)
         finally:
             members.unpersist()
-        facts |= {"built": len(shards), "vectors": manifest.vectors, "wanted": sum(sizes.values())}
-        facts["unsearchable"] = _unsearchable(run, snapshots, manifest.images)
+        facts |= {"vectors": sum(manifest.categories().values()), "wanted": sum(sizes.values())}
+        facts["unsearchable"] = _unsearchable(run, job.snapshots, manifest.images)
         run.must_add_up("index", "wanted", "vectors")
-        builds.write(manifest)
-        run.say(f"index: {manifest.build} is whole, {len(shards)} shards, {manifest.vectors} vectors")
+        job.builds.write(manifest)
+        run.say(f"index: {manifest.build} is whole, {len(manifest.shards)} shards, {manifest.vectors} vectors")
         return manifest
+
+
+class _Job:
+    """What one index run works with."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.settings = run, run.settings.index
+        self.snapshots = {t.name: run.lake.snapshot(t) for t in (LISTINGS, FEATURES)}
+        self.deciding = {name: getattr(self.settings, name) for name in _DECIDING}
+        self.builds = Builds(run.settings.root)
+        self._build = build_name(run.run_id)
+        self._folder = uris.join(self.builds.folder, run.space.id)
+
+    def in_service(self) -> Manifest | None:
+        """The build in service, if it is of this space and these settings and its files are there."""
+        try:
+            current = self.builds.current()
+        except DataError as error:
+            self.run.say(f"index: the build in service cannot be read, a whole one is made: {error}")
+            return None
+        if current is None or current.space != self.run.space.id or current.index_settings != self.deciding:
+            return None
+        missing = self.builds.missing(current)
+        if missing:
+            self.run.say(f"index: the build in service lacks {missing[0]}, a whole one is made")
+            return None
+        return current
+
+    def whole(self, members: DataFrame, sizes: Mapping[str, int]) -> tuple[list[Shard], None]:
+        """New shards of all members."""
+        planned = plan(sizes, self.settings.max_shard_vectors, self.settings.pack_vectors)
+        rows = shards.placed(members, planned)
+        expected = {s.number: sum(sizes[name] for name in s.categories) // s.parts for s in planned}
+        files = shards.files_of(self.run, self._features())
+        built = shards.build(self.run, rows, expected, planned, self._order(sum(sizes.values())), files)
+        self.run.facts["index"] |= {"step": "whole", "built": len(built), "indexed": sum(s.vectors for s in built)}
+        return built, None
+
+    def grown(
+        self, before: Manifest, members: DataFrame, sizes: Mapping[str, int]
+    ) -> tuple[list[Shard], File | None] | None:
+        """The shards of a build with the change since; None if it is due to be made whole."""
+        live = sum(sizes.values())
+        nights = {s.ids.name.partition("/")[0]: s for s in before.shards if s.delta}
+        deltas = sum(s.vectors for s in before.shards if s.delta)
+        removed = sum(s.removed for s in before.shards if not s.delta)
+        if step(live, len(nights), deltas + removed, 1, self.settings) == "whole":
+            return None
+        numbers = {s.number for s in before.shards}
+        found = growth.change(self.run, self.builds, before, members, numbers)
+        night = found.added + found.dead.num_rows
+        chosen = step(live, len(nights), deltas + removed + night, night, self.settings)
+        if chosen == "whole":
+            return None
+        if chosen == "merge":
+            numbers = {s.number for s in before.shards if not s.delta}
+            found = growth.change(self.run, self.builds, before, members, numbers)
+        self.run.facts["index"] |= {"step": chosen, "added": found.added, "removed": found.dead.num_rows}
+        old = growth.removed(self.builds, before)
+        pairs = [growth.kept(s, found, old) for s in before.shards if s.number in numbers]
+        pairs = [(shard, ids) for shard, ids in pairs if shard.living]
+        new = self._delta(found, max(s.number for s in before.shards) + 1, live)
+        self.run.facts["index"] |= {"built": len(new), "indexed": sum(s.vectors for s in new)}
+        dead = {shard.number: ids for shard, ids in pairs if len(ids)}
+        return [*(shard for shard, _ in pairs), *new], self._tombstones(dead)
+
+    def _delta(self, found: growth.Change, first: int, live: int) -> list[Shard]:
+        if not found.added:
+            return []
+        planned = delta_plan(found.added, first, self.settings.max_shard_vectors)
+        rows = shards.split(found.lacking, planned)
+        expected = {s.number: found.added // s.parts for s in planned}
+        files = shards.files_of(self.run, self._features(), found.lacking)
+        return shards.build(self.run, rows, expected, planned, self._order(live, delta=True), files)
+
+    def _tombstones(self, dead: Mapping[int, np.ndarray]) -> File | None:
+        if not dead:
+            return None
+        return self.builds.add(self.run.space.id, f"{self._build}/removed.arrow", tombstones.dump(dead))
+
+    def _order(self, live: int, delta: bool = False) -> Order:
+        memory = self.settings.memory_gb * 1e9 / live
+        return Order(self._folder, self._build, self.run.space.id, self.run.space.dim, self.settings, memory, delta)
+
+    def _features(self) -> int:
+        snapshot = self.snapshots[FEATURES.name]
+        assert snapshot is not None, "there are members, so there are vectors"
+        return snapshot
+
+    def manifest(self, members: DataFrame, built: list[Shard], removed: File | None) -> Manifest:
+        """What the build is."""
+        run = self.run
+        return Manifest(
+            build=self._build,
+            run_id=run.run_id,
+            created=run.started.isoformat(timespec="seconds"),
+            space=run.space.id,
+            dim=run.space.dim,
+            kind=self.settings.kind,
+            metric=self.settings.metric,
+            snapshots={name: snapshot for name, snapshot in self.snapshots.items() if snapshot is not None},
+            index_settings=self.deciding,
+            images=members.select("image_id").distinct().count(),
+            products=members.select(F.explode("products")).distinct().count(),
+            vectors=sum(shard.living for shard in built),
+            shards=built,
+            removed=removed,
+        )
 
 
 def publish(run: Run, manifest: Manifest) -> None:
     """Puts a build in service.
 
     Raises:
-        GateError: a shard's recall is below `gates.min_recall`.
+        GateError: a shard's recall, with or without a filter, is below `gates.min_recall`.
     """
     with run.stage("publish") as facts:
-        worst = min(shard.recall.value for shard in manifest.shards)
-        facts["recall"] = worst
-        low = [s for s in manifest.shards if s.recall.value < run.settings.gates.min_recall]
+        facts["recall"] = min(shard.lowest for shard in manifest.shards)
+        low = sorted((s for s in manifest.shards if s.lowest < run.settings.gates.min_recall), key=lambda s: s.lowest)
         if low:
-            told = "; ".join(f"shard {s.number} ({s.category}) {s.recall.value:.3f}" for s in low[:10])
+            told = "; ".join(f"shard {s.number} ({s.told}) {s.lowest:.3f}" for s in low[:10])
             raise GateError(
                 f"publish: recall@{low[0].recall.k} below gates.min_recall {run.settings.gates.min_recall}: {told}. "
                 f'Build {manifest.build} is kept and not published; index.kind = "flat" reaches 1.0'
@@ -89,16 +199,6 @@ def searchable(run: Run, snapshots: Mapping[str, int | None] = MappingProxyType(
     return listings.join(here.select("image_id"), "image_id", "left_semi")
 
 
-def _in_service(builds: Builds, space: str, snapshots: Mapping[str, int | None], deciding: Mapping[str, Any]) -> bool:
-    try:
-        current = builds.current()
-    except DataError:
-        return False
-    return bool(
-        current and current.space == space and current.snapshots == snapshots and current.index_settings == deciding
-    )
-
-
 def _members(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
     """(category, image_id, uri, products) of every active listing that the space has a vector of."""
     return (
@@ -108,102 +208,7 @@ def _members(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
     )
 
 
-def _vectors(run: Run, snapshot: int | None) -> DataFrame:
-    """(image_id, vector as little-endian float32) of the space: as bytes, which Spark moves without a look inside."""
-    space = run.space.id
-    files = run.lake.files_of(FEATURES, "space", space, snapshot) if snapshot is not None else []
-
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for uri in batch.column("uri").to_pylist():
-                for keys, rows in vectors(uri, space):
-                    lists = pa.array([row.tobytes() for row in rows], pa.binary())
-                    yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["image_id", "vector"])
-
-    spark, reader = run.lake.spark, cast(Any, read)
-    tasks = max(1, min(len(files), _TASKS_A_CORE * spark.sparkContext.defaultParallelism))
-    named = spark.createDataFrame(pa.table({"uri": pa.array(files, pa.string())})).repartition(tasks)
-    return named.mapInArrow(reader, "image_id string, vector binary")
-
-
 def _unsearchable(run: Run, snapshots: Mapping[str, int | None], images: int) -> int:
     """Images of active listings without a vector: their failures stand in the ledger."""
     listed = run.lake.read(LISTINGS, snapshots["listings"]).where("active").select("image_id").distinct().count()
     return listed - images
-
-
-def _build(run: Run, members: DataFrame, sizes: Mapping[str, int], snapshots: Mapping[str, int | None]) -> list[Shard]:
-    shards = plan(sizes, run.settings.index.max_shard_vectors)
-    folder = uris.join(Builds(run.settings.root).folder, run.space.id, build_name(run.run_id))
-    memory = run.settings.index.memory_gb * 1e9 / sum(sizes.values())
-    order = Order(folder, run.space.id, run.space.dim, run.settings.index, memory)
-    first = pa.table(
-        {
-            "category": [s.category for s in shards if s.part == 0],
-            "first": [s.number for s in shards if s.part == 0],
-            "parts": [s.parts for s in shards if s.part == 0],
-        }
-    )
-    places = F.broadcast(run.lake.spark.createDataFrame(first))
-    prefix = F.conv(F.substring("image_id", 1, 8), 16, 10).cast("long")
-    part = F.floor(prefix * F.col("parts") / F.lit(2**32))
-    rows = (
-        members.join(places, "category")
-        .withColumn("shard", (F.col("first") + part).cast("int"))
-        .select("shard", "image_id", "uri", "products")
-        .join(_vectors(run, snapshots["features"]), "image_id")
-        .repartitionById(len(shards), "shard")
-        .sortWithinPartitions("shard", "image_id")
-    )
-    with run.reporter.bar("index", len(shards), "shards") as bar, watched(run, bar, 0, len(shards)):
-        records = rows.mapInArrow(_worker(shards, order), "record string").collect()
-    run.say(f"index: {len(records)} shards written")
-    return sorted((Shard.model_validate_json(row.record) for row in records), key=lambda shard: shard.number)
-
-
-def _worker(shards: list[PlannedShard], order: Order) -> Any:
-    """Builds the shards of one partition, each as its rows stream by."""
-
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for number, rows in itertools.groupby(_by_shard(batches), key=lambda piece: piece[0]):
-            shard = build_shard(shards[number], (batch for _, batch in rows), order)
-            yield pa.RecordBatch.from_pydict({"record": [shard.model_dump_json()]})
-
-    return work
-
-
-def _by_shard(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Cuts batches where the shard changes."""
-    for batch in batches:
-        numbers = batch.column("shard").to_pylist()
-        start = 0
-        for number, run in itertools.groupby(numbers):
-            length = sum(1 for _ in run)
-            yield number, batch.slice(start, length)
-            start += length
-
-
-def _manifest(
-    run: Run,
-    members: DataFrame,
-    shards: list[Shard],
-    snapshots: Mapping[str, int | None],
-    deciding: Mapping[str, Any],
-) -> Manifest:
-    images = members.select("image_id").distinct().count()
-    products = members.select(F.explode("products")).distinct().count()
-    return Manifest(
-        build=build_name(run.run_id),
-        run_id=run.run_id,
-        created=run.started.isoformat(timespec="seconds"),
-        space=run.space.id,
-        dim=run.space.dim,
-        kind=run.settings.index.kind,
-        metric=run.settings.index.metric,
-        snapshots={name: snapshot for name, snapshot in snapshots.items() if snapshot is not None},
-        index_settings=deciding,
-        images=images,
-        products=products,
-        vectors=sum(shard.vectors for shard in shards),
-        shards=shards,
-    )

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from likeness import reports, settings
+from likeness.builds import Builds
 from likeness.errors import GateError, LikenessError, ServiceError, UsageError
-from likeness.manifest import Builds, Manifest
+from likeness.manifest import Manifest
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.sources import check_source
-from likeness.spark.compact import compact
+from likeness.spark.compact import compact, gc
 from likeness.spark.copy import copy
 from likeness.spark.extract import extract
 from likeness.spark.forget import forget
@@ -109,6 +110,12 @@ def compact_job(given: Settings) -> None:
     """Put the tables' small files together, and let go of snapshots that nothing needs."""
     with Run("compact", given, _ALL) as run:
         compact(run)
+
+
+def gc_job(given: Settings) -> None:
+    """Delete builds, files and snapshots that nothing refers to."""
+    with Run("gc", given, _ALL) as run:
+        gc(run)
 
 
 def copy_root(given: Settings, to: str) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from subprocess import run
 
 from likeness import stores, uris
+from likeness.builds import Builds
 from likeness.errors import ServiceError, UsageError
 from likeness.leases import run_name
-from likeness.manifest import Builds
 from likeness.reports import summary
 from likeness.settings import Extract, Settings
 from likeness.spark.jobs import read_flags

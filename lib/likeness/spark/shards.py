@@ -1,0 +1,138 @@
+"""Shards built by tasks: members of a snapshot and a plan in, audited shards of a build out.   [pyspark]"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from likeness.indexes.build import Order, build_shard
+from likeness.indexes.plan import PlannedShard, tasks
+from likeness.manifest import Shard
+from likeness.spark.progress import watched
+from likeness.spark.run import Run
+from likeness.tables import FEATURES
+from likeness.warehouse import vectors
+
+_TASKS_A_CORE = 4
+SHOWN = "shown array<struct<category:string,uri:string,products:array<string>>>"
+
+
+def shown(pairs: DataFrame, *keys: str) -> DataFrame:
+    """(keys, image_id, shown) of (keys, category, image_id, uri, products): a row an image."""
+    facts = F.array_sort(F.collect_list(F.struct("category", "uri", "products")))
+    return pairs.groupBy(*keys, "image_id").agg(facts.alias("shown"))
+
+
+def placed(members: DataFrame, planned: Sequence[PlannedShard]) -> DataFrame:
+    """(shard, image_id, shown) of (category, image_id, uri, products), as a whole build's plan says."""
+    firsts = [(name, shard) for shard in planned if shard.part == 0 for name in shard.categories]
+    places = pa.table(
+        {
+            "category": [name for name, _ in firsts],
+            "first": [shard.number for _, shard in firsts],
+            "parts": [shard.parts for _, shard in firsts],
+        }
+    )
+    joined = members.join(F.broadcast(members.sparkSession.createDataFrame(places)), "category")
+    return shown(joined.withColumn("shard", (F.col("first") + _part(F.col("parts"))).cast("int")), "shard")
+
+
+def split(rows: DataFrame, planned: Sequence[PlannedShard]) -> DataFrame:
+    """(shard, image_id, shown) of (image_id, shown), as a delta's plan says."""
+    return rows.withColumn("shard", (F.lit(planned[0].number) + _part(F.lit(len(planned)))).cast("int"))
+
+
+def _part(parts: Any) -> Any:
+    prefix = F.conv(F.substring("image_id", 1, 8), 16, 10).cast("long")
+    return F.floor(prefix * parts / F.lit(2**32))
+
+
+def build(
+    run: Run,
+    rows: DataFrame,
+    sizes: Mapping[int, int],
+    planned: Sequence[PlannedShard],
+    order: Order,
+    files: Sequence[str],
+) -> list[Shard]:
+    """Builds planned shards.
+
+    Args:
+        run: whose progress it is.
+        rows: (shard, image_id, shown).
+        sizes: rows by shard.
+        planned: the shards.
+        order: what to build, and where.
+        files: data files of `features` that hold the rows' vectors.
+    """
+    wanted = _TASKS_A_CORE * run.lake.spark.sparkContext.defaultParallelism
+    numbers = [shard.number for shard in planned]
+    places = tasks([sizes.get(number, 0) for number in numbers], wanted)
+    task = F.broadcast(
+        run.lake.spark.createDataFrame(
+            pa.table({"shard": pa.array(numbers, pa.int32()), "task": pa.array(places, pa.int32())})
+        )
+    )
+    ordered = (
+        rows.join(_vectors(run, files), "image_id")
+        .join(task, "shard")
+        .repartitionById(max(places) + 1, "task")
+        .sortWithinPartitions("shard", "image_id")
+        .select("shard", "image_id", "shown", "vector")
+    )
+    with run.reporter.bar("index", len(planned), "shards") as bar, watched(run, bar, 0, len(planned)):
+        worker = _worker({shard.number: shard for shard in planned}, order)
+        records = ordered.mapInArrow(worker, "record string").collect()
+    run.say(f"index: {len(records)} shards written")
+    return sorted((Shard.model_validate_json(row.record) for row in records), key=lambda shard: shard.number)
+
+
+def files_of(run: Run, snapshot: int, image_ids: DataFrame | None = None) -> list[str]:
+    """The data files of `features` that hold vectors of the space: all, or those of some images."""
+    if image_ids is None:
+        return run.lake.files_of(FEATURES, "space", run.space.id, snapshot)
+    rows = run.lake.read(FEATURES, snapshot).where(F.col("space") == run.space.id).select("image_id", "_file")
+    found = rows.join(image_ids.select("image_id"), "image_id", "left_semi").select("_file").distinct()
+    return sorted(row["_file"] for row in found.collect())
+
+
+def _vectors(run: Run, files: Sequence[str]) -> DataFrame:
+    """(image_id, vector as little-endian float32) of data files: as bytes, which Spark moves without a look inside."""
+    space = run.space.id
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for uri in batch.column("uri").to_pylist():
+                for keys, rows in vectors(uri, space):
+                    lists = pa.array([row.tobytes() for row in rows], pa.binary())
+                    yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["image_id", "vector"])
+
+    spark, reader = run.lake.spark, cast(Any, read)
+    count = max(1, min(len(files), _TASKS_A_CORE * spark.sparkContext.defaultParallelism))
+    named = spark.createDataFrame(pa.table({"uri": pa.array(files, pa.string())})).repartition(count)
+    return named.mapInArrow(reader, "image_id string, vector binary")
+
+
+def _worker(planned: Mapping[int, PlannedShard], order: Order) -> Any:
+    """Builds the shards of one task, each as its rows stream by."""
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for number, rows in itertools.groupby(_by_shard(batches), key=lambda piece: piece[0]):
+            shard = build_shard(planned[number], (batch for _, batch in rows), order)
+            yield pa.RecordBatch.from_pydict({"record": [shard.model_dump_json()]})
+
+    return work
+
+
+def _by_shard(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Cuts batches where the shard changes."""
+    for batch in batches:
+        numbers = batch.column("shard").to_pylist()
+        start = 0
+        for number, run in itertools.groupby(numbers):
+            length = sum(1 for _ in run)
+            yield number, batch.slice(start, length)
+            start += length

@@ -1,0 +1,152 @@
+"""Shards of several categories and with dead rows, and the tombstones themselves, against a scan."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likeness.errors import DataError
+from likeness.indexes import metrics, tombstones
+from likeness.indexes.build import Order, build_shard, faiss_id
+from likeness.indexes.kinds import KINDS, Knob
+from likeness.indexes.plan import PlannedShard
+from likeness.indexes.search import LoadedShard
+from likeness.settings import Index
+
+NAMES = ("hat", "shoe", "裤子/2.0")
+ROWS, DIM = 1500, 48
+
+
+class Made:
+    """A shard of rows shown in one or two of three categories, by products named after both."""
+
+    def __init__(self, folder: Path, kind: str, metric: str = "cosine") -> None:
+        rng = np.random.default_rng(20260102)
+        self.ids = sorted(rng.bytes(32).hex() for _ in range(ROWS))
+        centres = rng.standard_normal((20, DIM))
+        self.vectors = (centres[rng.integers(0, 20, ROWS)] + 0.4 * rng.standard_normal((ROWS, DIM))).astype(np.float32)
+        self.names = [sorted(set(rng.choice(NAMES, rng.integers(1, 3), p=[0.6, 0.3, 0.1]))) for _ in range(ROWS)]
+        table = pa.table(
+            {
+                "image_id": self.ids,
+                "shown": [
+                    [
+                        {"category": name, "uri": f"{name} {key}", "products": [f"{name} {key[:5]}", "both"]}
+                        for name in names
+                    ]
+                    for key, names in zip(self.ids, self.names, strict=True)
+                ],
+                "vector": [row.tobytes() for row in self.vectors],
+            }
+        )
+        settings = Index(kind=kind, metric=metric)
+        order = Order(f"file://{folder}", "b", "s@1", DIM, settings)
+        self.folder, self.metric = folder, metric
+        self.record = build_shard(PlannedShard(0, NAMES), table.to_batches(200), order)
+
+    def loaded(self, dead: np.ndarray) -> LoadedShard:
+        """The shard without some rows, as a manifest says it."""
+        living = np.setdiff1d(np.arange(ROWS), dead)
+        counts = {name: sum(name in self.names[row] for row in living) for name in NAMES}
+        update = {"removed": len(dead), "categories": {name: count for name, count in counts.items() if count}}
+        ids = np.sort([faiss_id(self.ids[row]) for row in dead])
+        return LoadedShard(self.record.model_copy(update=update), self.folder, self.metric, ids)
+
+    def best(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[str]:
+        """The nearest of some rows."""
+        scores = metrics.exact_scores(query[None], metrics.prepared(self.vectors[rows], self.metric), self.metric)[0]
+        return [self.ids[row] for row in rows[np.argsort(-scores)[:k]]]
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("shard"), request.param)
+
+
+def test_what_is_removed_is_never_found_and_nothing_else_is_lost(made: Made, rng: np.random.Generator) -> None:
+    """Rows at random, and all that are near to the queries."""
+    queries = metrics.prepared(made.vectors[rng.integers(0, ROWS, 40)] + 0.1, made.metric)
+    near = [made.ids.index(key) for query in queries[:5] for key in made.best(query, np.arange(ROWS), 20)]
+    for dead in (rng.choice(ROWS, 75, replace=False), np.unique(near), np.arange(ROWS - 30)):
+        shard, living = made.loaded(dead), np.setdiff1d(np.arange(ROWS), dead)
+        found = shard.search(queries, 10)
+        assert found.searched == len(living)
+        hits = [[hit.image_id for hit in one] for one in found.hits]
+        assert not {made.ids[row] for row in dead} & {key for one in hits for key in one}
+        best = [made.best(query, living, 10) for query in queries]
+        share = np.mean([len(set(mine) & set(true)) / 10 for mine, true in zip(hits, best, strict=True)])
+        assert share >= (1 if made.record.kind == "flat" else 0.95)
+
+
+@pytest.mark.parametrize("asked", [("hat",), ("shoe", "裤子/2.0"), ("裤子/2.0",), NAMES])
+def test_a_category_is_searched_alone(made: Made, rng: np.random.Generator, asked: tuple[str, ...]) -> None:
+    dead = rng.choice(ROWS, 75, replace=False)
+    shard = made.loaded(dead)
+    rows = np.array([row for row in np.setdiff1d(np.arange(ROWS), dead) if set(asked) & set(made.names[row])])
+    queries = metrics.prepared(made.vectors[rng.integers(0, ROWS, 30)] + 0.1, made.metric)
+    found = shard.search(queries, 10, [*asked, "no such category"])
+    assert found.searched == len(rows)
+    good = 0
+    for query, hits in zip(queries, found.hits, strict=True):
+        good += len({hit.image_id for hit in hits} & set(made.best(query, rows, 10)))
+        for hit in hits:
+            mine = [name for name in made.names[made.ids.index(hit.image_id)] if name in asked]
+            assert (hit.category, hit.uri) == (mine[0], f"{mine[0]} {hit.image_id}")
+            assert set(hit.products) == {"both", *(f"{name} {hit.image_id[:5]}" for name in mine)}
+    assert good / 300 >= (1 if made.record.kind == "flat" else 0.95)
+
+
+def test_a_sample_is_of_living_rows_of_its_category(made: Made, rng: np.random.Generator) -> None:
+    dead = rng.choice(ROWS, 500, replace=False)
+    found = made.loaded(dead).sample(dict.fromkeys(NAMES, 0.1))
+    places = {
+        row.astype(np.float16).tobytes(): number for number, row in enumerate(metrics.prepared(made.vectors, "cosine"))
+    }
+    for name, vectors in found.items():
+        rows = [places[row.astype(np.float16).tobytes()] for row in vectors]
+        assert len(rows) == -(-sum(name in made.names[row] for row in np.setdiff1d(np.arange(ROWS), dead)) // 10)
+        assert not set(rows) & set(dead)
+        assert all(name in made.names[row] for row in rows)
+
+
+def test_tombstones_that_a_shard_does_not_hold_are_refused(made: Made) -> None:
+    record = made.record.model_copy(update={"removed": 1})
+    with pytest.raises(DataError, match=r"0 removed, the manifest says 1500 and 1"):
+        LoadedShard(record, made.folder, made.metric, np.array([12345]))
+
+
+def test_an_index_that_filters_badly_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recall without a filter is 1; with one it is not, and the lowest is what the gate reads."""
+    good = Made(tmp_path / "good", "hnsw").record
+    assert set(good.filtered) == {"0.5", "0.05", "0.005"}
+    assert good.lowest >= 0.95
+    monkeypatch.setattr("likeness.indexes.search._SCANNED", 0)  # never scans
+    monkeypatch.setattr("likeness.indexes.search._RARE", 0)
+    lists = KINDS["ivf_rabitq"]
+
+    def turned(knob: Knob, k: int, selector: Any) -> Any:
+        return lists.parameters({**knob, "nprobe": 1} if selector else knob, k, selector)
+
+    monkeypatch.setitem(KINDS, "ivf_rabitq", dataclasses.replace(lists, parameters=turned))
+    poor = Made(tmp_path / "poor", "ivf_rabitq").record
+    assert poor.lowest == min(poor.recall.value, *poor.filtered.values())
+    assert poor.filtered["0.005"] < poor.recall.value
+    assert Made(tmp_path / "exact", "flat").record.filtered == {}
+
+
+@given(st.dictionaries(st.integers(0, 99), st.sets(st.integers(0, 2**63 - 1), min_size=1, max_size=20), min_size=1))
+def test_tombstones_come_back(removed: dict[int, set[int]]) -> None:
+    arrays = {number: np.array(list(ids), np.int64) for number, ids in removed.items()}
+    found = tombstones.parse(tombstones.dump(arrays), "file")
+    assert {number: ids.tolist() for number, ids in found.items()} == {n: sorted(ids) for n, ids in removed.items()}
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 100, tombstones.dump({1: np.array([5])})[:-20]])
+def test_damaged_tombstones_are_told(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"removed\.arrow holds no tombstones.*likeness verify"):
+        tombstones.parse(data, "removed.arrow")
