@@ -1,5 +1,7 @@
 # The everyday commands. LIKENESS_PYTHON, where it is set, takes the place of .venv.
 PYTHON ?= $(or $(LIKENESS_PYTHON),python3)
+# Two processes that test side by side, each with a Spark of its own; make test PARALLEL= runs one.
+PARALLEL ?= --numprocesses 2 --dist loadfile
 VENV_PYTHON := $(or $(LIKENESS_PYTHON),.venv/bin/python)
 
 .DEFAULT_GOAL := help
@@ -12,13 +14,13 @@ setup: ## make .venv, development tools included, or bring it up to date
 	@$(PYTHON) deploy/environment.py --extra dev
 
 test: setup ## run the tests, but for those marked slow, full or stack
-	$(VENV_PYTHON) -m pytest --durations 15 -m "not slow and not full and not stack"
+	$(VENV_PYTHON) -m pytest $(PARALLEL) --durations 15 -m "not slow and not full and not stack"
 
 test-stack: setup ## run the tests on real HDFS, YARN and HBase, started and stopped for them
 	$(VENV_PYTHON) -m pytest -m stack
 
 test-all: setup ## run every test; those marked full need LIKENESS_CLOTHING
-	$(VENV_PYTHON) -m pytest --durations 40 -m "not stack"
+	$(VENV_PYTHON) -m pytest $(PARALLEL) --durations 40 -m "not stack"
 	$(VENV_PYTHON) -m pytest --durations 40 -m stack
 
 stack-up: ## start HDFS, YARN and HBase on this machine

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,28 +146,32 @@ def seed_features(given: Settings, count: int, dim: int) -> dict[str, np.ndarray
     os.environ.setdefault("LIKENESS_JARS", submitted("load", (), ())[1]["LIKENESS_JARS"])
     vectors = np.random.default_rng(20260102).standard_normal((count, dim), np.float32)
     keys = [f"{number * (16**8 // count):08x}".ljust(64, "0") for number in range(count)]
-    schema = FEATURES.arrow()
-    files = []
     with Run("seed", given, ()) as run:
-        for start in range(0, count, _SEEDED):
-            part, names = vectors[start : start + _SEEDED], keys[start : start + _SEEDED]
-            columns = {
-                "image_id": names,
-                "space": [run.space.id] * len(names),
-                "epoch": [given.date] * len(names),
-                "vector": pa.ListArray.from_arrays(np.arange(len(names) + 1, dtype=np.int32) * dim, part.ravel()),
-                "norm": np.linalg.norm(part, axis=1),
-            }
-            pq.write_table(
-                pa.table([pa.array(columns[field.name], field.type) for field in schema], schema),
-                held := io.BytesIO(),
-                compression="zstd",
-            )
-            uri = uris.join(run.lake.location(FEATURES), "data", f"{start}.parquet")
-            stores.files(uri).write(uri, held.getvalue())
-            files.append(DataFile(uri, len(names)))
-        run.lake.append_files(FEATURES, files, (run.space.id, str(given.date)))
+        append_features(run, keys, (vectors[start : start + _SEEDED] for start in range(0, count, _SEEDED)))
     return dict(zip(keys, vectors, strict=True))
+
+
+def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
+    """Appends vectors to the features of a run's space, in one commit: a data file a block, float32 (n, dim)."""
+    schema, files, given = FEATURES.arrow(), [], run.settings
+    for part in blocks:
+        names, keys = keys[: len(part)], keys[len(part) :]
+        columns = {
+            "image_id": names,
+            "space": [run.space.id] * len(names),
+            "epoch": [given.date] * len(names),
+            "vector": pa.ListArray.from_arrays(np.arange(len(part) + 1, dtype=np.int32) * part.shape[1], part.ravel()),
+            "norm": np.linalg.norm(part, axis=1),
+        }
+        pq.write_table(
+            pa.table([pa.array(columns[field.name], field.type) for field in schema], schema),
+            held := io.BytesIO(),
+            compression="zstd",
+        )
+        uri = uris.join(run.lake.location(FEATURES), "data", f"{uuid.uuid4()}.parquet")
+        stores.files(uri).write(uri, held.getvalue())
+        files.append(DataFile(uri, len(names)))
+    run.lake.append_files(FEATURES, files, (run.space.id, str(given.date)))
 
 
 def state(given: Settings) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from likeness.sources import check_source, read_listing
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
 from likeness.warehouse import Warehouse
 
-_MEASURED = {"ingest": "read", "extract": "wanted", "load": "vectors", "index": "vectors"}
+_MEASURED = {"ingest": "read", "extract": "wanted", "load": "vectors", "index": "indexed"}
 """What a stage counts that its time depends on."""
 _ENOUGH = 1000
 """A stage that had less to do tells its start, not its rate."""

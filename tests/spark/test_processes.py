@@ -15,7 +15,7 @@ from likeness.warehouse import Warehouse
 
 from .conftest import run, take
 
-SMALL = ("ingest.chunk_images=6", "extract.chunk_images=4", "gates.max_failure_rate=0.5")
+SMALL = ("ingest.chunk_images=6", "extract.chunk_images=4", "gates.max_failure_rate=0.5", "index.pack_vectors=1")
 
 
 def nightly(given, *assignments: str) -> Job:

@@ -19,7 +19,12 @@ _IDENTITIES = (
     ("extract", "wanted", ("extracted", "failed")),
     ("index", "wanted", ("vectors",)),
 )
-_RATES = {"ingest": ("read", "photos"), "extract": ("wanted", "photos"), "load": ("vectors", "vectors")}
+_RATES = {
+    "ingest": ("read", "photos"),
+    "extract": ("wanted", "photos"),
+    "load": ("vectors", "vectors"),
+    "index": ("indexed", "vectors"),
+}
 UNCHANGED = "unchanged"
 _CATEGORIES, _SHARDS, _EXAMPLES = 40, 60, 20
 
@@ -109,6 +114,8 @@ def stages(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _count(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
     shown = size(value) if name == "bytes" else f"{value:,}"
     return f"{name.replace('_', ' ')} {shown}"
 

@@ -17,7 +17,7 @@ from likeness.indexes import kinds, tombstones
 from likeness.indexes.build import Order
 from likeness.indexes.plan import delta_plan, plan, step
 from likeness.manifest import File, Manifest, Shard, build_name
-from likeness.reports.figures import UNCHANGED
+from likeness.reports.figures import UNCHANGED, counted
 from likeness.spark import growth, shards
 from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS
@@ -58,7 +58,9 @@ def index(run: Run, whole: bool = False) -> Manifest | None:
         facts["unsearchable"] = _unsearchable(run, job.snapshots, manifest.images)
         run.must_add_up("index", "wanted", "vectors")
         job.builds.write(manifest)
-        run.say(f"index: {manifest.build} is whole, {len(manifest.shards)} shards, {manifest.vectors} vectors")
+        run.say(
+            f"index: {manifest.build} is whole, {counted(len(manifest.shards), 'shard')}, {manifest.vectors} vectors"
+        )
         return manifest
 
 

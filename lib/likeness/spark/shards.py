@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from likeness.indexes.build import Order, build_shard
 from likeness.indexes.plan import PlannedShard, tasks
 from likeness.manifest import Shard
+from likeness.reports.figures import counted
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
 from likeness.tables import FEATURES
@@ -86,7 +87,7 @@ def build(
     with run.reporter.bar("index", len(planned), "shards") as bar, watched(run, bar, 0, len(planned)):
         worker = _worker({shard.number: shard for shard in planned}, order)
         records = ordered.mapInArrow(worker, "record string").collect()
-    run.say(f"index: {len(records)} shards written")
+    run.say(f"index: {counted(len(records), 'shard')} written")
     return sorted((Shard.model_validate_json(row.record) for row in records), key=lambda shard: shard.number)
 
 

@@ -1,0 +1,138 @@
+"""A build and its publication, killed at every change of the file system: readers always see a whole build."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from likeness.builds import Builds
+from likeness.indexes import metrics, tombstones
+from likeness.indexes.search import LoadedShard
+from likeness.manifest import Manifest
+
+SPACE, DIM = "alexnet.fc6@1f3a9c02", 8
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from tests.unit.test_crash import grow
+root, name, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+changes = 0
+def count(event, args):
+    global changes
+    writes = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree")
+    writes |= event == "open" and isinstance(args[2], int) and bool(args[2] & (os.O_WRONLY | os.O_RDWR))
+    if writes and str(root) in os.fspath(args[0] if not isinstance(args[0], int) else ""):
+        changes += 1
+        if changes == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+grow(root, name)
+print(changes)
+"""
+
+
+def first(root: Path) -> Manifest:
+    """A published build of two shards."""
+    return _published(root, "b1", [_shard(root, "b1", number, 30) for number in (0, 1)])
+
+
+def grow(root: Path, name: str) -> None:
+    """A night: one shard of the build before without two rows, one new shard, and the build before deleted."""
+    builds = Builds(str(root))
+    before = builds.find()
+    kept = before.shards[0]
+    ids = [int(_keys("b1", 0, 30)[row][:16], 16) >> 1 for row in (3, 7)]
+    dead = builds.add(SPACE, f"{name}/removed.arrow", tombstones.dump({0: np.array(ids)}))
+    kept = kept.model_copy(update={"removed": 2, "categories": {"hat": 28}})
+    _published(root, name, [kept, _shard(root, name, 2, 5, delta=True)], dead)
+
+
+def _published(root: Path, name: str, shards: list, dead=None) -> Manifest:  # type: ignore[no-untyped-def,type-arg]
+    made = Manifest(
+        build=name,
+        run_id=name,
+        created="",
+        space=SPACE,
+        dim=DIM,
+        kind="flat",
+        metric="cosine",
+        snapshots={},
+        index_settings={},
+        images=1,
+        products=1,
+        vectors=sum(shard.living for shard in shards),
+        shards=shards,
+        removed=dead,
+    )
+    builds = Builds(str(root))
+    builds.write(made)
+    builds.publish(made, 1)
+    return made
+
+
+def _shard(root: Path, build: str, number: int, rows: int, delta: bool = False):  # type: ignore[no-untyped-def]
+    import pyarrow as pa
+
+    from likeness.indexes.build import Order, build_shard
+    from likeness.indexes.plan import PlannedShard
+    from likeness.settings import Index
+
+    keys = _keys(build, number, rows)
+    shown = [[{"category": "hat", "uri": key, "products": [key]}] for key in keys]
+    vectors = [row.tobytes() for row in _vectors(number, rows)]
+    table = pa.table({"image_id": keys, "shown": shown, "vector": vectors})
+    order = Order(f"file://{root}/builds/{SPACE}", build, SPACE, DIM, Index(kind="flat"), delta=delta)
+    return build_shard(PlannedShard(number), table.to_batches(), order)
+
+
+def _keys(build: str, number: int, rows: int) -> list[str]:
+    return sorted(hashlib.sha256(f"{build} {number} {row}".encode()).hexdigest() for row in range(rows))
+
+
+def _vectors(number: int, rows: int) -> np.ndarray:
+    return np.random.default_rng(number).standard_normal((rows, DIM), np.float32)
+
+
+def seen(root: Path) -> str:
+    """What a reader finds: the name of a whole build, loaded and searched."""
+    builds = Builds(str(root))
+    manifest = builds.find()
+    assert builds.problems(manifest) == []
+    folder = builds.local(manifest)
+    dead = tombstones.load(folder, manifest)
+    for record in manifest.shards:
+        shard = LoadedShard(record, folder, "cosine", dead.get(record.number))
+        (hits,) = shard.search(metrics.prepared(_vectors(99, 1), "cosine"), 50).hits
+        assert len(hits) == record.living
+    return manifest.build
+
+
+def child(root: Path, name: str, limit: int) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", CHILD, str(root), name, str(limit)]
+    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_readers_see_a_whole_build_wherever_a_kill_falls(tmp_path: Path, every: int) -> None:
+    first(tmp_path / "whole")
+    done = child(tmp_path / "whole", "b2", 0)
+    assert done.returncode == 0, done.stderr
+    changes, names = int(done.stdout), set()
+    assert changes > 20
+    for limit in range(1, changes + 1, every):
+        root = tmp_path / f"killed-{limit}"
+        first(root)
+        assert child(root, "b2", limit).returncode == -9
+        names.add(seen(root))
+        if seen(root) == "b1":
+            again = child(root, "b3", 0)  # the next run does what is left, and sweeps what was
+            assert again.returncode == 0, again.stderr
+            assert seen(root) == "b3"
+            here = {str(path.relative_to(root / "builds" / SPACE)) for path in (root / "builds" / SPACE).rglob("*.*")}
+            named = {file.name for file in Builds(str(root)).find().files}
+            assert here - {"b3/manifest.json"} == named
+    assert names == {"b1", "b2"}
