@@ -5,6 +5,7 @@ machines and its photos; a stage that never ran here has none.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from likeness.backbones import Space
 from likeness.indexes.kinds import candidates
+from likeness.matrix import Cell, Scope, column
 from likeness.settings import Settings
 from likeness.sources import check_source, read_listing
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
@@ -71,6 +73,34 @@ def forecast(settings: Settings, space: Space) -> list[Step]:
         ("index", vectors, "vectors", stored, memory),
     ]
     return [_step(*row, rates=rates) for row in plan]
+
+
+def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[Step, Sequence[Cell]]:
+    """What a backfill of a space would extract, in all and by epoch.
+
+    Raises:
+        UsageError: the scope cannot be meant, or holds no photo.
+    """
+    warehouse = Warehouse(settings)
+    cells = column(warehouse, space.id, scope)
+    wanted = sum(cell.missing for cell in cells)
+    return _step("extract", wanted, "photos", 4 * space.dim * wanted, 0, rates=_rates(warehouse, space.id)), cells
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person would say them; None is a stage that has no rate yet."""
+    if seconds is None:
+        return "never measured here"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: int) -> str:
+    """Bytes as a person would say them; empty for none."""
+    if not count:
+        return ""
+    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
 def _step(stage: str, count: int, unit: str, stored: int, memory: int, rates: dict[str, tuple[float, str]]) -> Step:
