@@ -58,12 +58,16 @@ fi
 environment=$("$bootstrap" "$root/deploy/environment.py" --print)
 { read -r python && read -r SPARK_HOME && read -r jars; } <<< "$environment"
 
+flags=() dry=
 for flag in "$@"; do
   case $flag in
     --) break ;;
     --help) exec "$python" "$job" --help ;; # no need for a JVM
+    --dry-run) dry=yes ;;
   esac
+  flags+=("$flag")
 done
+[[ -z $dry ]] || exec "$python" "$job" "${flags[@]}" # nor for saying what would be done
 
 # A Spark or a Python that happens to be set on this machine is not the one that likeness was tried with.
 export SPARK_HOME PYSPARK_PYTHON=$python PYSPARK_DRIVER_PYTHON=$python LIKENESS_JARS=$jars

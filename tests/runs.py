@@ -25,8 +25,8 @@ from likeness.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.settings import Settings
+from likeness.spark.lake import DataFile
 from likeness.spark.run import Run
-from likeness.spark.session import DataFile
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
 from likeness.warehouse import Warehouse
 

@@ -5,13 +5,17 @@ machines and its photos; a stage that never ran here has none.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.backbones import Space
+from likeness.builds import Builds
+from likeness.errors import DataError
 from likeness.indexes.kinds import candidates
+from likeness.matrix import Cell, Scope, column
 from likeness.settings import Settings
 from likeness.sources import check_source, read_listing
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
@@ -68,9 +72,48 @@ def forecast(settings: Settings, space: Space) -> list[Step]:
         ("ingest", new, "photos", new_bytes, 0),
         ("extract", wanted, "photos", 4 * space.dim * wanted, 0),
         ("load", wanted, "vectors", 4 * space.dim * wanted, 0),
-        ("index", vectors, "vectors", stored, memory),
+        ("index", wanted if _grows(settings, space, vectors, wanted) else vectors, "vectors", stored, memory),
     ]
     return [_step(*row, rates=rates) for row in plan]
+
+
+def _grows(settings: Settings, space: Space, vectors: int, new: int) -> bool:
+    """Whether the index stage adds to the build in service, and does not make all shards anew."""
+    try:
+        current = Builds(settings.root).current()
+    except DataError:
+        return False
+    chosen = settings.index
+    small = vectors < chosen.whole_below or new > chosen.max_changed * vectors
+    return current is not None and current.space == space.id and not small
+
+
+def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[Step, Sequence[Cell]]:
+    """What a backfill of a space would extract, in all and by epoch.
+
+    Raises:
+        UsageError: the scope cannot be meant, or holds no photo.
+    """
+    warehouse = Warehouse(settings)
+    cells = column(warehouse, space.id, scope)
+    wanted = sum(cell.missing for cell in cells)
+    return _step("extract", wanted, "photos", 4 * space.dim * wanted, 0, rates=_rates(warehouse, space.id)), cells
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person would say them; None is a stage that has no rate yet."""
+    if seconds is None:
+        return "never measured here"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: int) -> str:
+    """Bytes as a person would say them; empty for none."""
+    if not count:
+        return ""
+    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
 def _step(stage: str, count: int, unit: str, stored: int, memory: int, rates: dict[str, tuple[float, str]]) -> Step:

@@ -68,8 +68,7 @@ class Warehouse:
         table = self._load(schema)
         if table is None:
             return
-        if snapshot is not None and table.snapshot_by_id(snapshot) is None:
-            raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
+        _require(table, schema, snapshot)
         scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot)
         yield from (scan.filter(where) if where else scan).to_arrow_batch_reader()
 
@@ -81,12 +80,17 @@ class Warehouse:
         rows = self.read(IMAGES, ("image_id", "bytes"), where=f"image_id IN ({wanted})")
         return dict(zip(rows["image_id"].to_pylist(), rows["bytes"].to_pylist(), strict=True))
 
-    def partitions(self, schema: Schema) -> list[dict[str, Any]]:
-        """The partition values of a table with their row counts, from metadata alone."""
+    def partitions(self, schema: Schema, snapshot: int | None = None) -> list[dict[str, Any]]:
+        """The partition values of a table with their row counts, now or at a snapshot, from metadata alone.
+
+        Raises:
+            UsageError: no such snapshot.
+        """
         table = self._load(schema)
         if table is None or table.current_snapshot() is None:
             return []
-        found = table.inspect.partitions().select(["partition", "record_count"]).to_pylist()
+        _require(table, schema, snapshot)
+        found = table.inspect.partitions(snapshot).select(["partition", "record_count"]).to_pylist()
         return [{**row["partition"], "rows": row["record_count"]} for row in found]
 
     def files(self, schema: Schema, snapshot: int | None = None) -> list[str]:
@@ -114,6 +118,11 @@ class Warehouse:
         # Arrow reads local files best by itself; its own HDFS client would want a JVM
         properties = {} if uris.scheme(folder) == "file" else {"py-io-impl": f"{__name__}.{PortIO.__name__}"}
         return StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json", properties)
+
+
+def _require(table: Table, schema: Schema, snapshot: int | None) -> None:
+    if snapshot is not None and table.snapshot_by_id(snapshot) is None:
+        raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
 
 
 def vectors(uri: str, space: str) -> Iterator[tuple[list[str], np.ndarray]]:

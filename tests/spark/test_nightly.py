@@ -165,6 +165,10 @@ def test_every_command_answers_for_a_real_root(configure, tmp_path):
     assert one["coverage"]["searched"] == 3
     status = json.loads(likeness("status", "--json"))
     assert status["matrix"][0] | {"photos": 6, "present": 6, "missing": 0, "failed": 0} == status["matrix"][0]
+    assert status["in_service"]["since"] == {"vectors": 0, "listings": 0}
+    assert (status["leases"], status["failures"], status["hidden"]) == ([], {}, 0)
+    assert json.loads(likeness("unlock", "--json")) == []
+    assert "nothing came since" in likeness("status")
     assert json.loads(likeness("verify", "--json"))["ok"] is True
     runs = json.loads(likeness("runs", "list", "--json"))
     assert [row["status"] for row in runs] == ["done"]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from likeness import leases
-from likeness.errors import ServiceError
-from likeness.leases import EXPIRY_S, Lease
+from likeness.errors import ServiceError, UsageError
+from likeness.leases import EXPIRY_S, Lease, held, release
 
 WHO = {"run_id": "run-1", "job": "nightly", "started": "2026-01-02T00:00:00+00:00"}
 
@@ -154,7 +154,7 @@ def test_check_tells_that_another_has_taken_over(tmp_path: Path, monkeypatch: py
     with lease(tmp_path, "slow") as mine:
         mine.check()
         # the machine slept: its heartbeat is old, and another machine's run takes the lease
-        monkeypatch.setattr(leases, "_alive", lambda holder: False)
+        monkeypatch.setattr(leases, "alive", lambda holder: False)
         with lease(tmp_path, "other") as taken:
             assert taken.replaced is not None
             assert taken.replaced["run_id"] == "slow"
@@ -224,7 +224,7 @@ def test_a_lease_that_cannot_be_given_back_does_not_hide_how_the_run_ended(tmp_p
 
 RACE = """
 import os, sys, time
-from likeness.errors import ServiceError
+from likeness.errors import ServiceError, UsageError
 from likeness.leases import Lease
 me, root = sys.argv[1:]
 print("ready", flush=True)
@@ -274,3 +274,104 @@ def test_of_many_processes_exactly_one_holds(tmp_path: Path) -> None:
     for process in processes:
         process.communicate()
         assert process.returncode == 0
+
+
+# -- looking at the leases of others, and releasing them
+
+
+def test_who_holds_what_is_told(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    with lease(tmp_path, "mine", "extract-alexnet.fc6@1f3a9c02"), lease(tmp_path, "given back", "load-x"):
+        pass
+    with lease(tmp_path, "mine", "extract-alexnet.fc6@1f3a9c02"):
+        mine, other = held(str(tmp_path))
+    assert (mine.name, mine.run_id, mine.state) == ("extract-alexnet.fc6@1f3a9c02", "mine", "alive")
+    assert (mine.job, mine.started, mine.pid) == (WHO["job"], WHO["started"], os.getpid())
+    assert (other.name, other.run_id, other.state, other.pid) == ("ingest", "run-of-another", "alive", holder.pid)
+    assert other.host == socket.gethostname()
+    assert other.beat_age_s is not None
+    assert 0 <= other.beat_age_s < 60
+    holder.kill()
+    holder.wait()
+    assert [(one.name, one.state) for one in held(str(tmp_path))] == [("ingest", "dead")]
+    assert held(str(tmp_path / "no root")) == []
+
+
+def test_the_lease_of_a_dead_run_is_released(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    holder.kill()
+    holder.wait()
+    assert release(str(tmp_path), "ingest").run_id == "run-of-another"
+    assert held(str(tmp_path)) == []
+    assert files(tmp_path) == ["ingest.2.json"]
+    with lease(tmp_path) as mine:  # which still gives the dead run its row
+        assert mine.replaced is not None
+        assert mine.replaced["run_id"] == "run-of-another"
+        assert (mine.replaced["job"], mine.replaced["started"]) == ("nightly", "then")
+    with lease(tmp_path) as mine:
+        assert mine.replaced is None
+
+
+def test_the_lease_of_a_run_that_lives_is_released_by_force_alone(tmp_path: Path) -> None:
+    with lease(tmp_path, "slow") as mine:
+        with pytest.raises(ServiceError, match=rf"held by run slow \(process {os.getpid()} .*alive.*--force"):
+            release(str(tmp_path), "ingest")
+        mine.check()
+        assert release(str(tmp_path), "ingest", force=True).state == "alive"
+        with pytest.raises(ServiceError, match="likeness unlock"):
+            mine.check()
+        with lease(tmp_path, "next") as taken:
+            assert taken.replaced is None  # the slow one writes its own row
+            taken.check()
+    assert held(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("age", "state"), [(EXPIRY_S - 10, "alive"), (EXPIRY_S + 1, "dead")])
+def test_a_silent_machine_is_dead_after_a_minute(tmp_path: Path, age: float, state: str) -> None:
+    with lease(tmp_path, "far-away"):
+        pass
+    alter(tmp_path, state="held", host="another-machine", beat=time.time() - age)
+    (found,) = held(str(tmp_path))
+    assert found.state == state
+    assert found.beat_age_s == pytest.approx(age, abs=5)
+    if state == "dead":
+        release(str(tmp_path), "ingest")
+    else:
+        with pytest.raises(ServiceError, match="far-away"):
+            release(str(tmp_path), "ingest")
+
+
+def test_a_lease_that_nobody_holds_is_not_released(tmp_path: Path) -> None:
+    with lease(tmp_path):
+        pass
+    with lease(tmp_path, name="load-x"), pytest.raises(UsageError, match=r"no run holds a lease 'ingest'.*load-x"):
+        release(str(tmp_path), "ingest")
+    with pytest.raises(UsageError, match="held are: none"):
+        release(str(tmp_path), "../../etc", force=True)
+
+
+def test_a_damaged_lease_is_released_by_force_alone(tmp_path: Path) -> None:
+    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / "ingest.3.json").write_text("{")
+    assert [(one.name, one.state) for one in held(str(tmp_path))] == [("ingest", "damaged")]
+    with pytest.raises(ServiceError, match="is damaged"):
+        release(str(tmp_path), "ingest")
+    release(str(tmp_path), "ingest", force=True)
+    with lease(tmp_path) as mine:
+        assert mine.replaced is None
+        mine.check()
+
+
+def test_unlock_on_the_command_line(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    def unlock(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "likeness.cli", "unlock", "--root", str(tmp_path), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    (told,) = json.loads(unlock("--json").stdout)
+    assert (told["name"], told["state"], told["pid"]) == ("ingest", "alive", holder.pid)
+    refused = unlock("--name", "ingest")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "which is alive" in refused.stderr
+    assert unlock("--name", "ingst").returncode == 2
+    forced = unlock("--name", "ingest", "--force")
+    assert (forced.returncode, forced.stderr) == (0, "")
+    assert forced.stdout.startswith("released: ingest, run run-of-another (process")
+    assert "no run holds a lease" in unlock().stdout

@@ -8,6 +8,7 @@ from likeness import settings
 from likeness.errors import UsageError
 from likeness.settings import Extract
 from likeness.spark import yarn
+from likeness.spark.doors import read_flags
 from likeness.spark.submit import Options, local_options, read_options
 
 
@@ -82,6 +83,20 @@ def test_a_packed_environment() -> None:
     words = plan(Options("yarn", "cluster"), {"LIKENESS_ARCHIVE": "hdfs:///envs/e.tar.gz"})
     assert words[words.index("--archives") + 1] == "hdfs:///envs/e.tar.gz#environment"
     assert confs(words)["spark.executorEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+
+
+def test_flags_are_those_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is to run elsewhere is read here first."""
+    given = read_flags(
+        "backfill", ["--space", "alexnet.fc6", "--from", "2026-01-02", "--category", "hat", "--root", "r"]
+    )
+    assert (given.extract.space, given.root) == ("alexnet.fc6", "r")
+    assert read_flags("nightly", ["--date", "2026-01-02"]).date.isoformat() == "2026-01-02"
+    for job, flags in (("nightly", ["--from", "2026-01-02"]), ("backfill", ["--from", "2026-13-02"])):
+        with pytest.raises(SystemExit) as ended:
+            read_flags(job, flags)
+        assert ended.value.code == 2
+        assert "--from" in capsys.readouterr().err
 
 
 def test_gpus_are_asked_for_and_shared() -> None:

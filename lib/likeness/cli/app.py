@@ -2,7 +2,7 @@
 
 import typer
 
-from likeness.cli import builds, hbase, ledgers, plan, products, query, roots
+from likeness.cli import builds, hbase, ledgers, plan, products, query, roots, status, unlock
 
 app = typer.Typer(
     name="likeness",
@@ -13,7 +13,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(query.search)
-app.command()(builds.status)
+app.command()(status.status)
 app.command()(plan.plan)
 app.command()(builds.verify)
 app.command()(builds.rollback)
@@ -22,6 +22,7 @@ app.command()(products.hide)
 app.command()(products.show)
 app.command()(products.forget)
 app.command()(roots.copy)
+app.command()(unlock.unlock)
 app.command("retry-failed")(ledgers.retry_failed)
 app.command("hbase-init")(hbase.hbase_init)
 app.add_typer(ledgers.runs, name="runs")

@@ -1,8 +1,8 @@
-"""`likeness status`, `verify`, `rollback`, `export`: what a root holds, and whether it is whole."""
+"""`likeness verify`, `rollback`, `export`: whether a root is whole, the build before, and its vectors as a file."""
 
 import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,74 +11,14 @@ import typer
 
 from likeness import agreement, stores
 from likeness.builds import Builds
-from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json
 from likeness.errors import DataError, ServiceError, UsageError
 from likeness.manifest import Manifest
 from likeness.settings import Settings
-from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
+from likeness.tables import FEATURES, LISTINGS
 from likeness.warehouse import Warehouse
 
 _NAMED = 20
-
-
-def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
-    """Epochs x feature spaces: what is present, missing and failed; and the build in service."""
-    given = load(root, config, assignments)
-    warehouse, builds = Warehouse(given), Builds(given.root)
-    found = _matrix(warehouse)
-    current = builds.current()
-    service: dict[str, Any] | None = None
-    if current:
-        service = {"space": current.space, "build": current.build, "created": current.created}
-        service |= {"images": current.images, "vectors": current.vectors, "shards": len(current.shards)}
-    if as_json:
-        show_json({"root": given.root, "matrix": found, "in_service": service, "builds": list(builds.all())})
-        return
-    if not found:
-        print(f"root {given.root} holds no photos yet; run ./spark-submit.sh nightly")
-        return
-    columns = ("epoch", "space", "photos", "present", "missing", "failed")
-    show_table(columns, [[row[name] for name in columns] for row in found])
-    print(
-        f"in service: {current.path}, {current.images} images, {len(current.shards)} shards"
-        if current
-        else "nothing is published"
-    )
-
-
-def _matrix(warehouse: Warehouse) -> list[dict[str, Any]]:
-    photos: dict[str, int] = {}
-    for part in warehouse.partitions(IMAGES):
-        photos[str(part["epoch"])] = photos.get(str(part["epoch"]), 0) + part["rows"]
-    present: dict[tuple[str, str], int] = {}
-    for part in warehouse.partitions(FEATURES):
-        key = (str(part["epoch"]), part["space"])
-        present[key] = present.get(key, 0) + part["rows"]
-    failed = _failed_by_epoch(warehouse)
-    spaces = sorted({space for _, space in [*present, *failed]}) or [""]
-    return [
-        {
-            "epoch": epoch,
-            "space": space,
-            "photos": photos[epoch],
-            "present": present.get((epoch, space), 0),
-            "failed": failed.get((epoch, space), 0),
-            "missing": photos[epoch] - present.get((epoch, space), 0) - failed.get((epoch, space), 0),
-        }
-        for epoch in sorted(photos)
-        for space in spaces
-    ]
-
-
-def _failed_by_epoch(warehouse: Warehouse) -> dict[tuple[str, str], int]:
-    failures = warehouse.read(FAILURES, ("what", "space"), where="stage = 'extract'")
-    if not failures.num_rows:
-        return {}
-    epochs = warehouse.read(IMAGES, ("image_id", "epoch"))
-    joined = (
-        failures.join(epochs, "what", "image_id", "inner").group_by(["epoch", "space"]).aggregate([("what", "count")])
-    )
-    return {(str(row["epoch"]), row["space"]): row["what_count"] for row in joined.to_pylist()}
 
 
 def verify(

@@ -1,12 +1,18 @@
 """`likeness plan`: what a run would cost, before it starts.   [typer]"""
 
 import dataclasses
-from typing import Annotated
+import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from likeness import settings as settings_module
 from likeness.cli.common import AsJson, Assignments, Config, Root, show_json, show_table
+from likeness.errors import UsageError
+
+if TYPE_CHECKING:
+    from likeness.forecast import Step
 
 
 def plan(
@@ -17,30 +23,47 @@ def plan(
     space: Annotated[
         str | None, typer.Option(help="feature space, as alexnet.fc6 (default: the settings' own)")
     ] = None,
+    first: Annotated[
+        datetime.datetime | None, typer.Option("--from", help="of a backfill: its first epoch", formats=["%Y-%m-%d"])
+    ] = None,
+    last: Annotated[
+        datetime.datetime | None, typer.Option("--to", help="of a backfill: its last epoch", formats=["%Y-%m-%d"])
+    ] = None,
+    category: Annotated[str | None, typer.Option(help="of a backfill: only photos of this category")] = None,
     as_json: AsJson = False,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Photos, time, bytes and memory of a nightly run or of a new space, by what earlier runs here took."""
+    """Photos, time, bytes and memory of a nightly run, a new space or a backfill, by what earlier runs here took."""
     from likeness.backbones import resolve
-    from likeness.forecast import forecast
+    from likeness.forecast import backfill, forecast
+    from likeness.matrix import Scope
 
+    scope = Scope(first and first.date(), last and last.date(), category)
+    if scope and source:
+        raise UsageError(f"--source {source}: a backfill reads the tables alone; leave --source away, or the range")
     flags = {"root": root, "source.uri": source, "extract.space": space}
     given = settings_module.load(config, flags, assignments or ())
     chosen = resolve(given.extract.space, given.extract.weights, given.extract.cache)
-    steps = forecast(given, chosen)
+    steps = [backfill(given, chosen, scope)[0]] if scope else forecast(given, chosen)
     if as_json:
-        show_json({"space": chosen.id, "steps": [dataclasses.asdict(step) for step in steps]})
+        show_json({"space": chosen.id, "scope": str(scope), "steps": [dataclasses.asdict(step) for step in steps]})
         return
+    _show(steps, f"{chosen.id}, {scope}" if scope else chosen.id)
+
+
+def _show(steps: "Sequence[Step]", what: str) -> None:
+    from likeness.forecast import duration, size
+
     columns = ("stage", "count", "", "time", "written, at most", "memory at search", "rate of run")
     rows = [
         (
             step.stage,
             f"{step.count:,}",
             step.unit,
-            _time(step.seconds),
-            _size(step.stored),
-            _size(step.memory),
+            duration(step.seconds),
+            size(step.stored),
+            size(step.memory),
             step.basis,
         )
         for step in steps
@@ -48,20 +71,6 @@ def plan(
     show_table(columns, rows)
     unknown = [step.stage for step in steps if step.seconds is None]
     total = sum(step.seconds or 0 for step in steps)
-    print(f"{chosen.id}: {_time(total)} and Spark's start" + (f", without {', '.join(unknown)}" if unknown else ""))
+    print(f"{what}: {duration(total)} and Spark's start" + (f", without {', '.join(unknown)}" if unknown else ""))
     if unknown:
         print("a stage that never ran on this root has no rate; run it on a part of the source first")
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "never measured here"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _size(count: int) -> str:
-    if not count:
-        return ""
-    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"

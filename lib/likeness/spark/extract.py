@@ -6,7 +6,6 @@ no vector passes through the JVM, and a killed chunk leaves files that nobody re
 
 import dataclasses
 import functools
-import itertools
 import os
 import tempfile
 import uuid
@@ -19,20 +18,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from likeness import stores, uris
 from likeness.backbones import Space
 from likeness.features import Extracted, Extractor
 from likeness.images import BadImage
+from likeness.matrix import Scope
 from likeness.runtimes import Machine, open_runtime, prepare, shelf
 from likeness.settings import Extract, Limits, Settings
 from likeness.spark import ledger
+from likeness.spark.lake import DataFile
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
-from likeness.spark.session import DataFile
-from likeness.tables import FAILURES, FEATURES, IMAGES
+from likeness.spark.wanted import Chunk, Wanted
+from likeness.tables import FAILURES, FEATURES
 
 _RESULT = pa.schema(
     [
@@ -45,7 +45,7 @@ _RESULT = pa.schema(
 )
 _RESULT_DDL = "file string, rows long, what string, reason string, detail string"
 _MIN_SPLIT, _TASKS_A_CORE = 4 << 20, 16
-_DIGITS, _ABOVE = 3, "g"  # a chunk is cut at these digits of an image_id; `g` is above every id
+_ALL = Scope()
 
 
 @dataclass(frozen=True)
@@ -60,83 +60,57 @@ class Task:
     folder: str
 
 
-def extract(run: Run, retry: bool = False) -> None:
+def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
     """Extracts every photo that the run's space lacks.
 
     Args:
         run: the run; its facts get wanted = extracted + failed.
         retry: tries again what failed before.
+        scope: leaves all other photos alone.
     """
+    wanted = Wanted(run, scope, retry)
     with run.stage("extract") as facts:
         facts |= {"wanted": 0, "extracted": 0, "failed": 0}
-        chunks = [] if _complete(run, retry) else list(_plan(run, retry))
-        facts["wanted"] = sum(rows for *_, rows in chunks)
+        chunks = [] if _complete(run, wanted) else list(wanted.chunks())
+        facts["wanted"] = sum(chunk.photos for chunk in chunks)
         if chunks:
             prepare(run.space, run.settings.extract.runtime, _machine(run.settings))
         with run.reporter.bar("extract", facts["wanted"], "photos") as bar:
-            for epoch, low, high, rows in chunks:
+            for chunk in chunks:
                 done = facts["extracted"] + facts["failed"]
-                with watched(run, bar, done, rows):
-                    _extract_chunk(run, (epoch, low, high), retry, facts)
+                with watched(run, bar, done, chunk.photos):
+                    _extract_chunk(run, chunk, wanted, facts)
                 said = facts["extracted"] + facts["failed"]
                 run.say(f"extract: committed {said} of {facts['wanted']}")
         run.must_add_up("extract", "wanted", "extracted", "failed")
-        facts["standing_failures"] = len(ledger.standing(run, "extract", run.space.id))
-        facts["complete"] = run.space.id
+        facts["standing_failures"] = wanted.standing()
+        if scope:
+            facts["scope"] = str(scope)
+        else:
+            facts["complete"] = wanted.name
         if facts["standing_failures"]:
-            run.gate_failures("extract", facts["standing_failures"], run.lake.read(IMAGES).count())
+            run.gate_failures("extract", facts["standing_failures"], wanted.photos().count())
 
 
-def _complete(run: Run, retry: bool) -> bool:
-    """Whether the last run extracted all there was, and no table changed since."""
-    return not retry and run.last_facts("extract", IMAGES, FEATURES, FAILURES).get("complete") == run.space.id
+def _complete(run: Run, wanted: Wanted) -> bool:
+    """Whether an earlier run extracted all there was, and no table changed since."""
+    return not wanted.retry and run.last_facts("extract", FEATURES, FAILURES).get("complete") == wanted.name
 
 
-def _lacking(run: Run, retry: bool) -> DataFrame:
-    """(image_id, epoch, size) of the photos that the space lacks, failed ones only for a retry."""
-    lake = run.lake
-    here = lake.read(FEATURES).where(F.col("space") == run.space.id).select("image_id")
-    lacking = lake.read(IMAGES).select("image_id", "epoch", "size").join(here, "image_id", "left_anti")
-    if retry or lake.snapshot(FAILURES) is None:
-        return lacking
-    return lacking.join(_failed(run), "image_id", "left_anti")
-
-
-def _failed(run: Run) -> DataFrame:
-    rows = run.lake.read(FAILURES).where((F.col("stage") == "extract") & (F.col("space") == run.space.id))
-    return rows.select(F.col("what").alias("image_id"))
-
-
-def _plan(run: Run, retry: bool) -> Iterator[tuple[Any, str, str, int]]:
-    """Chunks (epoch, first id, id after the last, photos): ranges of the ids of an epoch, near to even."""
-    first = F.substring("image_id", 1, _DIGITS).alias("first")
-    counts = _lacking(run, retry).groupBy("epoch", first).count().orderBy("epoch", "first").collect()
-    for epoch, rows in itertools.groupby(counts, key=lambda row: row.epoch):
-        low, held = "", 0
-        for row in rows:
-            if held and held + row["count"] > run.settings.extract.chunk_images:
-                yield epoch, low, row.first, held
-                low, held = row.first, 0
-            held += row["count"]
-        yield epoch, low, _ABOVE, held
-
-
-def _extract_chunk(run: Run, chunk: tuple[Any, str, str], retry: bool, facts: dict[str, Any]) -> None:
-    epoch, low, high = chunk
-    lake, spark = run.lake, run.lake.spark
-    mine = (F.col("epoch") == epoch) & (F.col("image_id") >= low) & (F.col("image_id") < high)
-    wanted = _lacking(run, retry).where(mine).toArrow()
-    split = max(_MIN_SPLIT, sum(wanted["size"].to_pylist()) // (spark.sparkContext.defaultParallelism * _TASKS_A_CORE))
-    photos = lake.read(IMAGES, **{"split-size": split}).where(mine).select("image_id", "bytes")
-    keys = F.broadcast(spark.createDataFrame(wanted.select(["image_id"])))
+def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]) -> None:
+    lake, spark, epoch = run.lake, run.lake.spark, chunk.epoch
+    keys = wanted.lacking().where(chunk.mine).toArrow()
+    split = max(_MIN_SPLIT, sum(keys["size"].to_pylist()) // (spark.sparkContext.defaultParallelism * _TASKS_A_CORE))
+    photos = wanted.table(**{"split-size": split}).where(chunk.mine).select("image_id", "bytes")
+    these = F.broadcast(spark.createDataFrame(keys.select(["image_id"])))
     folder = uris.join(lake.location(FEATURES), "data", run.space.id, str(epoch))
     task = Task(run.space, run.settings.extract, run.settings.limits, _machine(run.settings), epoch, folder)
-    results = photos.join(keys, "image_id", "left_semi").mapInArrow(_worker(task), _RESULT_DDL).collect()
+    results = photos.join(these, "image_id", "left_semi").mapInArrow(_worker(task), _RESULT_DDL).collect()
     files = [DataFile(row.file, row.rows) for row in results if row.file]
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
     run.guard()
     added = lake.append_files(FEATURES, files, (run.space.id, str(epoch)))
-    healed = set(wanted["image_id"].to_pylist()) - failed.keys() if retry else ()
+    healed = set(keys["image_id"].to_pylist()) - failed.keys() if wanted.retry else ()
     ledger.record(run, "extract", run.space.id, failed, healed)
     facts["extracted"] += added
     facts["failed"] += len(failed)

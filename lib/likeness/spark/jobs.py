@@ -1,22 +1,20 @@
-"""The jobs, and the door they share: flags in, one call, an exit code out.   [pyspark, typer]"""
+"""The jobs: settings in, one run out.   [pyspark]"""
 
-import datetime
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
-
-from likeness import reports, settings
+from likeness import forecast, reports
+from likeness.backbones import resolve
 from likeness.builds import Builds
-from likeness.errors import GateError, LikenessError, ServiceError, UsageError
+from likeness.errors import GateError, ServiceError, UsageError
 from likeness.manifest import Manifest
+from likeness.matrix import Cell, Scope
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.sources import check_source
 from likeness.spark.compact import compact, gc
 from likeness.spark.copy import copy
+from likeness.spark.doors import backfill_door as backfill_door
+from likeness.spark.doors import door as door
 from likeness.spark.extract import extract
 from likeness.spark.forget import forget
 from likeness.spark.index import index, publish
@@ -41,7 +39,7 @@ def nightly(given: Settings, retry: bool = False) -> None:
             unloaded = _load_or_later(run)
             built = index(run)
             if built:
-                publish(run, built)
+                _publish(run, built)
         except GateError as refused:
             _report(run, built, "refused", str(refused))
             raise
@@ -81,6 +79,37 @@ def extract_job(given: Settings) -> None:
         extract(run)
 
 
+def backfill(given: Settings, scope: Scope, dry_run: bool = False) -> None:
+    """Fill what is missing for a space, over epochs and of a category if so told."""
+    space = resolve(given.extract.space, given.extract.weights, given.extract.cache)
+    step, cells = forecast.backfill(given, space, scope)
+    if dry_run:
+        print(_would_do(step, cells, f"{space.id}, {scope}"))
+        return
+    with Run("backfill", given, ("extract",)) as run:
+        run.say(f"backfill: {scope}, {step.count} photos are missing")
+        extract(run, scope=scope)
+    told = run.facts["extract"]
+    print(f"{space.id}, {scope}: {told['extracted']:,} extracted, {told['failed']:,} failed of {told['wanted']:,}")
+    if told["standing_failures"]:
+        print(f"{told['standing_failures']:,} stand failed; why: `likeness failures list --root {given.root}`")
+
+
+def _would_do(step: forecast.Step, cells: Sequence[Cell], what: str) -> str:
+    """The dry run's words: a line an epoch, then all of it."""
+    lines = [f"{'epoch':<12}{'photos':>12}{'present':>12}{'failed':>12}{'to extract':>12}"]
+    lines += [f"{c.epoch:<12}{c.photos:>12,}{c.present:>12,}{c.failed:>12,}{c.missing:>12,}" for c in cells]
+    basis = f" at the rate of run {step.basis}" if step.basis else ""
+    return "\n".join(
+        [
+            *lines,
+            f"{what}: {step.count:,} photos to extract; time: {forecast.duration(step.seconds)}{basis}; "
+            f"written, at most: {forecast.size(step.stored) or 'nothing'}",
+            "a dry run: nothing was done",
+        ]
+    )
+
+
 def load_job(given: Settings) -> None:
     """Bring the keyed store up to date with the tables."""
     with Run("load", given, ("load",)) as run:
@@ -103,30 +132,35 @@ def publish_job(given: Settings) -> None:
         mine = [path for path in builds.all() if path.startswith(f"{run.space.id}/")]
         if not mine:
             raise UsageError(f"root {given.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
-        publish(run, builds.read(mine[-1]))
+        _publish(run, builds.read(mine[-1]))
+
+
+def _publish(run: Run, manifest: Manifest) -> None:
+    with run.turn("publish"):  # one file names the builds of all spaces
+        publish(run, manifest)
 
 
 def compact_job(given: Settings) -> None:
     """Put the tables' small files together, and let go of snapshots that nothing needs."""
-    with Run("compact", given, _ALL) as run:
+    with Run("compact", given, _ALL, alone=True) as run:
         compact(run)
 
 
 def gc_job(given: Settings) -> None:
     """Delete builds, files and snapshots that nothing refers to."""
-    with Run("gc", given, _ALL) as run:
+    with Run("gc", given, _ALL, alone=True) as run:
         gc(run)
 
 
 def copy_root(given: Settings, to: str) -> None:
     """Copy a root to another place."""
-    with Run("copy", given, _ALL) as run:
+    with Run("copy", given, _ALL, alone=True) as run:
         copy(run, to)
 
 
 def forget_products(given: Settings, product_ids: Sequence[str]) -> None:
     """Erase products from tables, keyed store, builds and reports."""
-    with Run("forget", given, _ALL) as run:
+    with Run("forget", given, _ALL, alone=True) as run:
         forget(run, product_ids)
 
 
@@ -136,79 +170,3 @@ def _report(run: Run, manifest: Manifest | None, status: str, error: str | None 
             run.say(f"report: {reports.write(run.row(status=status, error=error), run.settings, manifest)}")
         except OSError as failed:  # the work is done and published; its report is not worth a failed run
             run.say(f"report: cannot be written: {failed}; `likeness runs show {run.run_id}` says the same")
-
-
-def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
-    """Runs a job from the command line and exits with its code.
-
-    Args:
-        job: one of this module's.
-        sample: the source that is indexed when none is named; None where a source is not needed.
-    """
-
-    def use(given: Settings) -> None:
-        if sample and not given.source.uri:
-            given = given.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})})
-        job(given)
-
-    main = _command(use)
-    main.__doc__ = job.__doc__
-    run_door(main)
-
-
-def read_flags(flags: Sequence[str]) -> Settings:
-    """The settings that a job's flags give it; a flag that no job knows ends the program with exit code 2.
-
-    Raises:
-        UsageError: as `settings.load`.
-    """
-    found: list[Settings] = []
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(_command(found.append))
-    try:
-        app(list(flags))
-    except SystemExit as ended:
-        if ended.code:
-            raise
-    return found[0]
-
-
-def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
-    """The flags that every job has, as a Typer command."""
-
-    def main(
-        source: Annotated[str | None, typer.Option(help="folder, .tar or .parquet of photos")] = None,
-        root: Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")] = None,
-        catalogue: Annotated[str | None, typer.Option(help="CSV, JSON lines or Parquet of products")] = None,
-        source_mode: Annotated[
-            str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")
-        ] = None,
-        date: Annotated[
-            datetime.datetime | None, typer.Option(help="epoch of new photos", formats=["%Y-%m-%d"])
-        ] = None,
-        space: Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")] = None,
-        config: Annotated[str | None, typer.Option(help="TOML file of settings")] = None,
-        assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")] = None,
-    ) -> None:
-        flags = {
-            "source.uri": source,
-            "root": root,
-            "source.catalogue": catalogue,
-            "source.mode": source_mode,
-            "date": date.date() if date else None,
-            "extract.space": space,
-        }
-        use(settings.load(config, flags, assignments or ()))
-
-    return main
-
-
-def run_door(main: Callable[..., None]) -> None:
-    """Runs a Typer command; a LikenessError becomes one message and its exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        app()
-    except LikenessError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)

@@ -59,9 +59,10 @@ def load(run: Run) -> None:
     with run.stage("load") as facts:
         with opened(run.settings) as store:
             facts["vectors"] = _load_vectors(run, store, uri)
-            facts["products"], facts["deleted"] = _load_products(run, store, uri)
-            if run.settings.keyed.reload:
-                facts["deleted"] += _delete_surplus(run, store)
+            with run.turn("load-products"):  # which are of all spaces: an older run must not put them last
+                facts["products"], facts["deleted"] = _load_products(run, store, uri)
+                if run.settings.keyed.reload:
+                    facts["deleted"] += _delete_surplus(run, store)
         if any(facts[name] for name in ("vectors", "products", "deleted")):
             told = f"{facts['vectors']} vectors, {facts['products']} products, {facts['deleted']} deleted"
             run.say(f"load: {told}")

@@ -10,38 +10,51 @@ from types import TracebackType
 from typing import Any
 
 from likeness.backbones import Space, resolve
-from likeness.errors import DataError, GateError, LikenessError
-from likeness.leases import Lease, run_name
+from likeness.errors import DataError, GateError, LikenessError, ServiceError
+from likeness.leases import HeldLease, Lease, held, run_name
 from likeness.progress import Reporter
 from likeness.settings import Settings
-from likeness.spark.session import Lake, open_session
+from likeness.spark.lake import Lake
+from likeness.spark.session import open_session
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
 from likeness.warehouse import Warehouse
+
+_PATIENCE_S = 1800.0
+_UPKEEP = "upkeep"
+"""The lease of a run that no other may work beside, whatever its space."""
 
 
 class Run:
     """A job on one root. Entering takes the leases of its stages, leaving writes the run's row.
 
-    `facts[stage]` collects counts and seconds; the report and `likeness runs show` print them.
+    Runs of other stages or spaces may work beside it, unless it wants the root `alone`. `facts[stage]` collects counts
+    and seconds; the report and `likeness runs show` print them.
     """
 
-    def __init__(self, job: str, settings: Settings, stages: Sequence[str], reporter: Reporter | None = None) -> None:
+    def __init__(
+        self,
+        job: str,
+        settings: Settings,
+        stages: Sequence[str],
+        reporter: Reporter | None = None,
+        alone: bool = False,
+    ) -> None:
         self.job, self.settings, self.reporter = job, settings, reporter or Reporter()
         self.started = datetime.datetime.now(datetime.UTC)
         self.run_id = os.environ.get("LIKENESS_RUN_ID") or run_name(job)  # on YARN the submitter wants to know it
         self.space: Space = resolve(settings.extract.space, settings.extract.weights, settings.extract.cache)
         self.facts: dict[str, dict[str, Any]] = {}
         self.build: str | None = None
-        self._last: dict[str, Any] | None = None
-        self._stages, self._leases, self._stack = stages, [], ExitStack()  # type: ignore[var-annotated]
+        self._past: list[dict[str, Any]] | None = None
+        self._names = [_lease_name(stage, self.space.id) for stage in stages] + [_UPKEEP] * alone
+        self._leases, self._stack = [], ExitStack()  # type: ignore[var-annotated]
 
     def __enter__(self) -> "Run":
         self.reporter.say(f"{self.job}: {self.space.id}, root {self.settings.root}")
-        identity = {"run_id": self.run_id, "job": self.job, "started": self.started.isoformat()}
         with ExitStack() as stack:
-            for stage in self._stages:
-                name = "ingest" if stage == "ingest" else f"{stage}-{self.space.id}"
-                self._leases.append(stack.enter_context(Lease(self.settings.root, name, identity)))
+            for name in self._names:
+                self._leases.append(stack.enter_context(self._lease(name)))
+            self._refuse_company()
             with self.stage("start"):
                 self.lake = Lake(open_session(self.settings, self.job), self.settings)
                 self._record_killed()
@@ -57,6 +70,29 @@ class Run:
                 self._record(error)
         finally:
             self._stack.close()
+
+    def _lease(self, name: str) -> Lease:
+        identity = {"run_id": self.run_id, "job": self.job, "started": self.started.isoformat()}
+        return Lease(self.settings.root, name, identity)
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """For a short piece of work that runs of all spaces share: one after the other.
+
+        Raises:
+            ServiceError: another has been at it for half an hour.
+        """
+        until = time.monotonic() + _PATIENCE_S
+        with ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(self._lease(name))
+                    break
+                except HeldLease:
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(1)
+            yield
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
@@ -78,14 +114,20 @@ class Run:
             lease.check()
 
     def last_facts(self, stage: str, *tables: Table) -> dict[str, Any]:
-        """What the last run left of a stage, if none of the tables changed since it ended; else nothing."""
-        if self._last is None:
-            rows = Warehouse(self.settings).read(RUNS, ("started", "facts")).sort_by("started")
-            self._last = json.loads(rows["facts"][-1].as_py()) if rows.num_rows else {}
-        then, now = self._last.get("end", {}).get("snapshots", {}), self._snapshots()
-        same = all(then.get(table.name) == now[table.name] for table in tables)
-        facts: dict[str, Any] = self._last.get(stage, {}) if same else {}
-        return facts
+        """What the last run that did a stage left of it, if none of the tables changed since it ended; else nothing.
+
+        Listings are of all spaces; what was made of them counts for the run's own.
+        """
+        if self._past is None:
+            rows = Warehouse(self.settings).read(RUNS, ("started", "space", "facts")).sort_by("started")
+            self._past = rows.to_pylist()[::-1]
+        for row in self._past:
+            facts: dict[str, Any] = json.loads(row["facts"])
+            if stage in facts and (stage == "ingest" or row["space"] == self.space.id):
+                then, now = facts.get("end", {}).get("snapshots", {}), self._snapshots()
+                left: dict[str, Any] = facts[stage]
+                return left if all(then.get(table.name) == now[table.name] for table in tables) else {}
+        return {}
 
     def must_add_up(self, stage: str, left: str, *right: str) -> None:
         """Enforces a count identity of a stage: `left` is the sum of `right`.
@@ -130,6 +172,20 @@ class Run:
             **more,
         }
 
+    def _refuse_company(self) -> None:
+        """Two runs that each see the other's lease both stop; they never both go on.
+
+        Raises:
+            ServiceError: another run wants the root alone, or this one does and is not.
+        """
+        mine = _UPKEEP in self._names
+        for other in held(self.settings.root):
+            if other.state == "alive" and other.run_id != self.run_id and (mine or other.name == _UPKEEP):
+                raise ServiceError(
+                    f"{self.job} and {other.holder} cannot work on root {self.settings.root} at once: "
+                    f"{self.job if mine else other.job} wants it alone. Wait for the other to end, or stop it"
+                )
+
     def _record(self, error: BaseException | None) -> None:
         code = 0 if error is None else error.exit_code if isinstance(error, LikenessError) else 1
         self.facts["end"] = {"snapshots": self._snapshots(), "exit_code": code}
@@ -140,6 +196,9 @@ class Run:
     def _record_killed(self) -> None:
         """A run that died without a row gets one from the lease it left behind."""
         killed = {lease.replaced["run_id"]: lease.replaced for lease in self._leases if lease.replaced}
+        if killed:  # another run may have taken over some of its leases, and written its row
+            told = set(Warehouse(self.settings).read(RUNS, ("run_id",))["run_id"].to_pylist())
+            killed = {run_id: holder for run_id, holder in killed.items() if run_id not in told}
         rows = [
             self.row(
                 run_id=run_id,
@@ -160,3 +219,8 @@ class Run:
 
     def _snapshots(self) -> dict[str, int | None]:
         return {t.name: self.lake.snapshot(t) for t in (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES)}
+
+
+def _lease_name(stage: str, space: str) -> str:
+    """One source feeds all spaces: its lease is of the root."""
+    return stage if stage == "ingest" else f"{stage}-{space}"

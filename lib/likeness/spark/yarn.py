@@ -19,7 +19,7 @@ from likeness.errors import ServiceError, UsageError
 from likeness.leases import run_name
 from likeness.reports import summary
 from likeness.settings import Extract, Settings
-from likeness.spark.jobs import read_flags
+from likeness.spark.doors import read_flags
 from likeness.spark.submit import Options, confs
 from likeness.tables import RUNS
 from likeness.warehouse import Warehouse
@@ -35,7 +35,8 @@ def submit(spark_submit: str, jars: str, program: str, flags: Sequence[str], opt
         UsageError: settings that a cluster cannot be given.
         ServiceError: HDFS cannot be reached, or the run left no row.
     """
-    given, run_id = read_flags(flags), run_name(Path(program).stem.replace("_", "-"))
+    job = Path(program).stem.replace("_", "-")
+    given, run_id = read_flags(job, flags), run_name(job)
     _check(given, options)
     _announce(given.root, run_id)
     words = yarn_options(options, jars, given, run_id, os.environ)

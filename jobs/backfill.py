@@ -1,0 +1,6 @@
+"""Fill what is missing for a space over epochs."""
+
+from likeness.spark.jobs import backfill, backfill_door
+
+if __name__ == "__main__":
+    backfill_door(backfill)

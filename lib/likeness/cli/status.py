@@ -1,0 +1,113 @@
+"""`likeness status`: what a root holds, who works on it, and what the next night would change."""
+
+import dataclasses
+import datetime
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from likeness import leases
+from likeness.builds import Builds
+from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.errors import UsageError
+from likeness.hidden import Hidden
+from likeness.leases import Held
+from likeness.manifest import Manifest
+from likeness.matrix import Cell, matrix
+from likeness.tables import FAILURES, FEATURES, LISTINGS
+from likeness.warehouse import Warehouse
+
+
+def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
+    """Epochs x feature spaces: present, missing, failed; who is at work; the build in service, and what came since."""
+    given = load(root, config, assignments)
+    warehouse, builds = Warehouse(given), Builds(given.root)
+    cells, current, held = matrix(warehouse), builds.current(), leases.held(given.root)
+    failures = Counter(warehouse.read(FAILURES, ("stage",))["stage"].to_pylist())
+    told: dict[str, Any] = {
+        "root": given.root,
+        "matrix": [dataclasses.asdict(cell) | {"missing": cell.missing} for cell in cells],
+        "in_service": _service(current, warehouse) if current else None,
+        "builds": list(builds.all()),
+        "leases": [dataclasses.asdict(one) for one in held],
+        "failures": dict(sorted(failures.items())),
+        "hidden": len(Hidden(given.root).all()),
+    }
+    if as_json:
+        show_json(told)
+    else:
+        _show(told, cells, held)
+
+
+def _service(manifest: Manifest, warehouse: Warehouse) -> dict[str, Any]:
+    """The build in service, with the vectors and listings that it cannot know: None if that can no more be told."""
+    since = {"vectors": _new_vectors(manifest, warehouse), "listings": _changes(manifest, warehouse)}
+    return {
+        "space": manifest.space,
+        "build": manifest.build,
+        "created": manifest.created,
+        "images": manifest.images,
+        "vectors": manifest.vectors,
+        "shards": len(manifest.shards),
+        "since": since,
+    }
+
+
+def _new_vectors(manifest: Manifest, warehouse: Warehouse) -> int | None:
+    """Vectors of the space that were added after the build."""
+    then, now = manifest.snapshots.get(FEATURES.name), warehouse.snapshot(FEATURES)
+    if then == now:
+        return 0
+    try:
+        here, before = (
+            sum(int(part["rows"]) for part in warehouse.partitions(FEATURES, at) if part["space"] == manifest.space)
+            for at in (now, then)
+        )
+    except UsageError:  # expired
+        return None
+    return here - before
+
+
+def _changes(manifest: Manifest, warehouse: Warehouse) -> int:
+    """Listings that were added, changed or withdrawn after the build."""
+    if manifest.snapshots.get(LISTINGS.name) == warehouse.snapshot(LISTINGS):
+        return 0
+    made = datetime.datetime.fromisoformat(manifest.created) + datetime.timedelta(seconds=1)  # it names whole seconds
+    return int(warehouse.read(LISTINGS, ("since",), f"since >= '{made.isoformat()}'").num_rows)
+
+
+def _show(told: dict[str, Any], cells: Sequence[Cell], held: Sequence[Held]) -> None:
+    """The same for a person."""
+    for one in held:
+        print(f"{_STATES[one.state]}: {one.name}, {one.holder}")
+    if not cells:
+        print(f"root {told['root']} holds no photos yet; run ./spark-submit.sh nightly")
+        return
+    columns = ("epoch", "space", "photos", "present", "missing", "failed")
+    show_table(columns, [[getattr(cell, name) for name in columns] for cell in cells])
+    if told["failures"]:
+        stages = ", ".join(f"{stage} {count:,}" for stage, count in told["failures"].items())
+        print(f"standing failures: {stages}; `likeness failures list` says why")
+    if told["hidden"]:
+        print(f"hidden products: {told['hidden']:,}; `likeness show` lists them")
+    service = told["in_service"]
+    if not service:
+        print("nothing is published")
+        return
+    print(f"in service: {service['space']}/{service['build']}, {service['images']} images, {service['shards']} shards")
+    print(_due(service["since"], [cell for cell in cells if cell.space == service["space"]]))
+
+
+def _due(since: dict[str, int | None], cells: Sequence[Cell]) -> str:
+    """What the next nightly run would do with the tables as they are."""
+    waiting = sum(cell.missing for cell in cells)
+    vectors = "an unknown number of" if since["vectors"] is None else f"{since['vectors']:,}"
+    if not (waiting or since["listings"]) and since["vectors"] == 0:
+        return "nothing came since; the next nightly run changes it only if the source has changed"
+    return (
+        f"since then: {vectors} new vectors, {since['listings']:,} changed listings, {waiting:,} photos wait for "
+        "extraction; the next nightly run takes them in"
+    )
+
+
+_STATES = {"alive": "at work", "dead": "left by a dead run", "damaged": "damaged"}

@@ -1,0 +1,126 @@
+"""The doors of the jobs: flags in, one call, an exit code out.   [typer]"""
+
+import datetime
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from likeness import settings
+from likeness.errors import LikenessError
+from likeness.matrix import Scope
+from likeness.settings import Settings
+
+Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
+Space = Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")]
+Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")]
+_DAY = ["%Y-%m-%d"]
+
+
+def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
+    """Runs a job from the command line and exits with its code.
+
+    Args:
+        job: one of this module's.
+        sample: the source that is indexed when none is named; None where a source is not needed.
+    """
+
+    def use(given: Settings) -> None:
+        if sample and not given.source.uri:
+            given = given.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})})
+        job(given)
+
+    main = _command(use)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def backfill_door(job: Callable[[Settings, Scope, bool], None]) -> None:
+    """Runs the backfill from the command line and exits with its code."""
+    main = _backfill(job)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def read_flags(job: str, flags: Sequence[str]) -> Settings:
+    """The settings that a job's flags give it; a flag that it does not know ends the program with exit code 2.
+
+    Raises:
+        UsageError: as `settings.load`.
+    """
+    found: list[Settings] = []
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(_backfill(lambda given, *_: found.append(given)) if job == "backfill" else _command(found.append))
+    try:
+        app(list(flags))
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    return found[0]
+
+
+def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
+    """The flags that every job has, as a Typer command."""
+
+    def main(
+        source: Annotated[str | None, typer.Option(help="folder, .tar or .parquet of photos")] = None,
+        root: Root = None,
+        catalogue: Annotated[str | None, typer.Option(help="CSV, JSON lines or Parquet of products")] = None,
+        source_mode: Annotated[
+            str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")
+        ] = None,
+        date: Annotated[datetime.datetime | None, typer.Option(help="epoch of new photos", formats=_DAY)] = None,
+        space: Space = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        flags = {
+            "source.uri": source,
+            "root": root,
+            "source.catalogue": catalogue,
+            "source.mode": source_mode,
+            "date": date.date() if date else None,
+            "extract.space": space,
+        }
+        use(settings.load(config, flags, assignments or ()))
+
+    return main
+
+
+def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., None]:
+    """The flags of the backfill, as a Typer command."""
+
+    def main(
+        space: Space = None,
+        first: Annotated[
+            datetime.datetime | None, typer.Option("--from", help="first epoch (default: all)", formats=_DAY)
+        ] = None,
+        last: Annotated[
+            datetime.datetime | None, typer.Option("--to", help="last epoch (default: all)", formats=_DAY)
+        ] = None,
+        category: Annotated[
+            str | None, typer.Option(help="only photos that an active listing of this category shows")
+        ] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")] = False,
+        root: Root = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        given = settings.load(config, {"root": root, "extract.space": space}, assignments or ())
+        use(given, Scope(first.date() if first else None, last.date() if last else None, category), dry_run)
+
+    return main
+
+
+def run_door(main: Callable[..., None]) -> None:
+    """Runs a Typer command; a LikenessError becomes one message and its exit code."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except LikenessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,271 @@
+"""Backfills: what is missing and nothing else, in a scope or in all epochs, killed or beside a nightly run."""
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.runs import PROJECT, Job, submitted
+
+from likeness.backbones import resolve
+from likeness.builds import Builds
+from likeness.cli.plan import plan
+from likeness.errors import UsageError
+from likeness.forecast import backfill as forecast
+from likeness.leases import Lease, held, release
+from likeness.matrix import Scope, column
+from likeness.spark import jobs
+from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
+from likeness.warehouse import Warehouse
+
+from .conftest import SAMPLE, last_run, run, take
+
+DAYS = [datetime.date(2026, 1, day) for day in (2, 3, 5)]
+SMALL = ("extract.chunk_images=2", "gates.max_failure_rate=0.9")
+
+
+def spoil(folder: Path, number: int) -> None:
+    """A photo whose header is read and whose pixels are not there."""
+    whole = sorted((SAMPLE / "skirt").iterdir())[number].read_bytes()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"truncated{number}.jpg").write_bytes(whole[: len(whole) // 2])
+
+
+def extracted(given, space: str = "") -> dict[str, datetime.date]:
+    """image_id to epoch of every vector of a space; each is there once."""
+    space = space or resolve(given.extract.space).id
+    rows = Warehouse(given).read(FEATURES, ("image_id", "epoch"), f"space = '{space}'").to_pylist()
+    found = {row["image_id"]: row["epoch"] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def photos(given, *days: datetime.date, category: str = "") -> set[str]:
+    """image_ids of epochs, and of a category, as the tables list them."""
+    listings = Warehouse(given).read(LISTINGS, ("image_id", "category")).to_pylist()
+    shown = {row["image_id"] for row in listings if category in ("", row["category"])}
+    images = Warehouse(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
+    return shown & {row["image_id"] for row in images if row["epoch"] in (days or DAYS)}
+
+
+@pytest.fixture(scope="module")
+def three_days(tmp_path_factory, model_cache):
+    """A root of three epochs, each of two hats and two shoes, one more hat damaged; nothing is extracted."""
+    from likeness import settings
+
+    folder = tmp_path_factory.mktemp("backfill")
+    given = settings.load(
+        None,
+        {"root": str(folder / "root"), "source.uri": str(folder / "photos")},
+        (f"extract.cache={model_cache}", *SMALL),
+    )
+    for night, day in enumerate(DAYS):
+        take(folder / "photos", "hat", "shoes", start=2 * night, count=2)
+        if night == 1:
+            spoil(folder / "photos" / "hat", 0)
+        jobs.ingest_job(given.model_copy(update={"date": day}))
+    return given
+
+
+SCOPES = [
+    (Scope(DAYS[1], DAYS[0]), r"--from 2026-01-03 is later than --to 2026-01-02; exchange them"),
+    (
+        Scope(datetime.date(2025, 3, 1), datetime.date(2025, 4, 1)),
+        r"no photo is of --from 2025-03-01 --to 2025-04-01; .* 2026-01-02 to 2026-01-05 \(3\)",
+    ),
+    (Scope(first=datetime.date(2026, 1, 6)), r"no photo is of --from 2026-01-06;"),
+    (Scope(category="hats"), r"--category 'hats': no active listing .*did you mean 'hat'\? there are: 'hat', 'shoes'"),
+    (Scope(category=""), r"--category '': no active listing .*; there are: 'hat', 'shoes'"),
+    (Scope(category="x' OR '1'='1"), r"no active listing is of this category"),
+    (
+        Scope(datetime.date(2026, 1, 4), datetime.date(2026, 1, 4), "hat"),
+        r"no photo is of --from 2026-01-04 --to 2026-01-04",
+    ),
+]
+
+
+@pytest.mark.parametrize(("scope", "told"), SCOPES, ids=[str(scope) for scope, _ in SCOPES])
+def test_a_scope_that_cannot_be_meant_is_refused(three_days, scope, told):
+    before = Warehouse(three_days).snapshot(RUNS)
+    with pytest.raises(UsageError, match=told):
+        jobs.backfill(three_days, scope)
+    assert Warehouse(three_days).snapshot(RUNS) == before
+
+
+def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
+    given, space = three_days, resolve(three_days.extract.space)
+    last = Scope(first=DAYS[2])
+    runs = Warehouse(given).snapshot(RUNS)
+    jobs.backfill(given, last, dry_run=True)
+    told = capsys.readouterr().out
+    assert "2026-01-05             4           0           0           4\n" in told
+    assert "2026-01-02" not in told
+    assert f"{space.id}, epochs 2026-01-05 to the last: 4 photos to extract; time: never measured here" in told
+    assert (extracted(given), Warehouse(given).snapshot(RUNS)) == ({}, runs)
+
+    for scope, wanted, failed in (
+        (last, photos(given, DAYS[2]), 0),
+        (Scope(DAYS[1], DAYS[1], "hat"), photos(given, DAYS[1], category="hat"), 1),
+        (Scope(category="hat"), photos(given, DAYS[0], category="hat"), 0),
+        (Scope(last=DAYS[1]), photos(given, DAYS[0], DAYS[1], category="shoes"), 0),
+    ):
+        before = extracted(given)
+        assert forecast(given, space, scope)[0].count == len(wanted)
+        jobs.backfill(given, scope)
+        facts = last_run(given)["facts"]["extract"]
+        assert (facts["wanted"], facts["failed"]) == (len(wanted), failed)
+        assert facts["scope"] == str(scope)
+        added = extracted(given).keys() - before.keys()
+        assert added <= wanted
+        assert len(added) == facts["extracted"] == len(wanted) - failed
+        assert sum(cell.missing for cell in column(Warehouse(given), space.id, scope)) == 0
+    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+    assert (row["stage"], row["space"], row["reason"], row["attempts"]) == ("extract", space.id, "undecodable", 1)
+    assert {**extracted(given), row["what"]: DAYS[1]}.keys() == photos(given)
+    features = extracted(given)
+    images = Warehouse(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
+    assert all(features.get(image["image_id"], image["epoch"]) == image["epoch"] for image in images)
+    snapshot = Warehouse(given).snapshot(FEATURES)
+    for scope in (Scope(), Scope(), last):  # nothing is left, and what failed is not tried each time
+        jobs.backfill(given, scope)
+        assert last_run(given)["facts"]["extract"]["wanted"] == 0
+    assert Warehouse(given).snapshot(FEATURES) == snapshot
+    assert "1 stand failed; why: `likeness failures list" in capsys.readouterr().out
+    assert run(given, jobs.extract_job)["extract"]["wanted"] == 0
+
+
+def started(job: str, given, *flags: str) -> Job:
+    words = ["--root", given.root]
+    for text in (f"extract.cache={given.extract.cache}", *SMALL):
+        words += ["--set", text]
+    return Job([sys.executable, f"jobs/{job}.py", *words, *flags])
+
+
+@pytest.mark.kill
+def test_a_killed_backfill_is_completed_by_the_next(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", "shoes", count=4)
+    spoil(source / "hat", 0)
+    given = configure(source, *SMALL)
+    jobs.ingest_job(given)
+    with started("backfill", given, "--from", "2026-01-02") as job:
+        job.until("extract: committed 4 of 9")
+        job.kill()
+        job.process.wait(30)
+    before = extracted(given)
+    assert 3 <= len(before) < 8
+    assert {one.state for one in held(given.root)} == {"dead"}
+    jobs.backfill(given, Scope())
+    facts = last_run(given)["facts"]["extract"]
+    failed = Warehouse(given).read(FAILURES, ("what",))["what"].to_pylist()
+    assert len(failed) == 1
+    assert extracted(given).keys() | set(failed) == photos(given, given.date)
+    assert facts["extracted"] == 8 - len(before)
+    statuses = [(row["job"], row["status"]) for row in Warehouse(given).read(RUNS).sort_by("started").to_pylist()]
+    assert statuses == [("ingest", "done"), ("backfill", "killed"), ("backfill", "done")]
+
+
+def test_a_killed_run_gets_one_row_whoever_takes_over(configure, tmp_path):
+    """Its leases may be taken over by several runs, one after the other."""
+    given = configure(take(tmp_path / "photos", "hat", count=1))
+    space = resolve(given.extract.space).id
+    who = {"run_id": "the-dead", "job": "nightly", "started": "2026-01-01T00:00:00+00:00"}
+    for name in ("ingest", f"extract-{space}", f"load-{space}"):
+        with Lease(given.root, name, who):
+            pass
+        path = Path(given.root, "leases", f"{name}.1.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "held", "born": "1"}))
+    release(given.root, f"load-{space}")
+    for job in (jobs.ingest_job, jobs.extract_job, jobs.load_job):
+        job(given)
+    rows = Warehouse(given).read(RUNS).sort_by("started").to_pylist()
+    assert [(row["job"], row["status"]) for row in rows] == [
+        ("nightly", "killed"),
+        ("ingest", "done"),
+        ("extract", "done"),
+        ("load", "done"),
+    ]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    """AlexNet of seeded noise."""
+    import torch
+    import torchvision
+
+    with torch.random.fork_rng():
+        torch.manual_seed(20260102)
+        torch.save(torchvision.models.alexnet(weights=None).state_dict(), tmp_path / "alexnet.pth")
+    return str(tmp_path / "alexnet.pth")
+
+
+@pytest.mark.slow
+def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, weights):
+    source = take(tmp_path / "photos", "hat", "shoes", count=5)
+    spoil(source / "hat", 0)
+    given = configure(source, "extract.chunk_images=1", "gates.max_failure_rate=0.9")
+    jobs.ingest_job(given)
+    old = photos(given, given.date)
+    alexnet = resolve("alexnet.fc6", weights).id
+    flags = ("--space", "alexnet.fc6", "--set", f"extract.weights={weights}", "--set", "extract.chunk_images=1")
+    with started("backfill", given, *flags) as job:
+        job.until("extract: committed 1 of 11")
+        take(source, "skirt", count=3)
+        spoil(source / "skirt", 1)
+        facts = run(given)
+        assert job.process.poll() is None, "the nightly run was to end first"
+        assert job.code() == 0, job.told
+    assert (facts["ingest"]["new"], facts["extract"]["wanted"], facts["extract"]["failed"]) == (4, 15, 2)
+    assert facts["load"]["vectors"] == facts["index"]["vectors"] == 13
+    new = photos(given, given.date) - old
+    assert len(new) == 4
+    ledger = {(row["what"], row["space"]) for row in Warehouse(given).read(FAILURES).to_pylist()}
+    lite = resolve(given.extract.space).id
+    assert {space for _, space in ledger} == {alexnet, lite}
+    assert len(ledger) == 3
+    failed = {space: {what for what, where in ledger if where == space} for space in (alexnet, lite)}
+    assert extracted(given, lite).keys() == (old | new) - failed[lite]
+    assert extracted(given, alexnet).keys() == old - failed[alexnet]
+    rows = Warehouse(given).read(RUNS).to_pylist()
+    assert sorted((row["job"], row["status"]) for row in rows) == [
+        ("backfill", "done"),
+        ("ingest", "done"),
+        ("nightly", "done"),
+    ]
+    (told,) = [json.loads(row["facts"])["extract"] for row in rows if row["job"] == "backfill"]
+    assert (told["wanted"], told["extracted"], told["failed"]) == (11, 10, 1)
+    published = Builds(given.root).find()
+    assert published.space == lite
+    # what came in meanwhile is the next one's
+    other = configure(source, "extract.space=alexnet.fc6", f"extract.weights={weights}", "gates.max_failure_rate=0.9")
+    jobs.backfill(other, Scope())
+    assert last_run(given)["facts"]["extract"]["wanted"] == 4
+    assert extracted(given, alexnet).keys() == (old | new) - failed[lite]
+    assert run(given)["extract"]["wanted"] == 0
+
+
+def test_a_dry_run_starts_no_spark(three_days):
+    environment = submitted("backfill", (), ())[1]
+    words = ["backfill", "--root", three_days.root, "--to", "2026-01-02", "--dry-run", "--", "--master", "nowhere"]
+    environment["LIKENESS_PYTHON"] = sys.executable
+    done = subprocess.run(
+        ["./spark-submit.sh", *words], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a dry run: nothing was done" in done.stdout
+    assert "2026-01-05" not in done.stdout
+
+
+def test_a_plan_of_a_backfill_is_what_it_would_extract(three_days, capsys):
+    given, day = three_days, datetime.datetime(2026, 1, 5)
+    cache = [f"extract.cache={given.extract.cache}"]
+    capsys.readouterr()
+    plan(given.root, first=day, category="hat", as_json=True, assignments=cache)
+    told = json.loads(capsys.readouterr().out)
+    assert told["scope"] == "epochs 2026-01-05 to the last, category 'hat'"
+    (step,) = told["steps"]
+    missing = sum(cell.missing for cell in column(Warehouse(given), told["space"], Scope(day.date(), category="hat")))
+    assert (step["stage"], step["count"], step["stored"]) == ("extract", missing, 4 * 1280 * missing)
+    with pytest.raises(UsageError, match="--source photos: a backfill reads the tables alone"):
+        plan(given.root, source="photos", first=day)

@@ -1,0 +1,141 @@
+"""Commits of two runs at once: none is lost, none fails, and each counts its own rows."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from tests.runs import PROJECT
+
+from likeness import settings, stores, uris
+from likeness.errors import DataError, ServiceError
+from likeness.images import BadImage
+from likeness.leases import Lease
+from likeness.settings import Settings
+from likeness.spark import jobs, lake, ledger
+from likeness.spark.commits import Commits
+from likeness.spark.lake import DataFile, Lake
+from likeness.spark.run import Run
+from likeness.tables import FAILURES, FEATURES, RUNS
+from likeness.warehouse import Warehouse
+
+ROUNDS = 8
+OTHER = "import sys; from tests.spark.test_commits import commit_often; commit_often(*sys.argv[1:])"
+
+
+def commit_often(root: str, who: str) -> None:
+    """What runs commit, as often as possible: vectors, failures that come and go, and runs."""
+    given = settings.load(None, {"root": root})
+    space = f"{who}.layer@00000000"
+    with Run(who, given, ()) as run:
+        for number in range(ROUNDS):
+            rows = number % 3 + 1
+            vectors = [
+                {
+                    "image_id": f"{who}-{number}-{row}",
+                    "space": space,
+                    "epoch": given.date,
+                    "vector": np.ones(4, np.float32),
+                    "norm": 2.0,
+                }
+                for row in range(rows)
+            ]
+            assert run.lake.append_files(FEATURES, [_written(run, vectors)], (space, str(given.date))) == rows
+            failed = {f"{who}-{n}": BadImage("undecodable", "") for n in range(number + 1)}
+            ledger.record(run, "extract", space, failed, [f"{who}-gone-{number - 1}"])
+            ledger.record(run, "extract", space, {f"{who}-gone-{number}": BadImage("undecodable", "")})
+            row = run.row(run_id=f"{who}-{number}", status="done", error=None)
+            assert run.lake.append(RUNS, run.lake.rows(RUNS, [row])) == 1
+            print(f"{who}: round {number}", flush=True)
+
+
+def _written(run: Run, rows: list[dict[str, object]]) -> DataFile:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(rows, schema=FEATURES.arrow())
+    pq.write_table(table, held := io.BytesIO())
+    uri = uris.join(run.lake.location(FEATURES), "data", f"{rows[0]['image_id']}.parquet")
+    stores.files(uri).write(uri, held.getvalue())
+    return DataFile(uri, len(rows))
+
+
+def expected(*names: str) -> tuple[set[str], dict[str, int], set[str]]:
+    """image_ids, attempts by what, and run_ids that `commit_often` leaves behind."""
+    vectors = {f"{who}-{n}-{row}" for who in names for n in range(ROUNDS) for row in range(n % 3 + 1)}
+    attempts = {f"{who}-{n}": ROUNDS - n for who in names for n in range(ROUNDS)}
+    attempts |= {f"{who}-gone-{ROUNDS - 1}": 1 for who in names}
+    return vectors, attempts, {f"{who}-{n}" for who in names for n in range(ROUNDS)}
+
+
+def found(given: Settings) -> tuple[set[str], dict[str, int], set[str]]:
+    """The same, as the tables have it; no row is there twice."""
+    warehouse = Warehouse(given)
+    vectors = warehouse.read(FEATURES, ("image_id",))["image_id"].to_pylist()
+    failures = warehouse.read(FAILURES, ("what", "attempts")).to_pylist()
+    runs = [name for name in warehouse.read(RUNS, ("run_id",))["run_id"].to_pylist() if name.count("-") == 1]
+    for names in (vectors, [row["what"] for row in failures], runs):
+        assert len(names) == len(set(names))
+    return set(vectors), {row["what"]: row["attempts"] for row in failures}, set(runs)
+
+
+def test_two_processes_lose_no_commit(configure, tmp_path):
+    given = configure(tmp_path)
+    command = [sys.executable, "-c", OTHER, given.root, "there"]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as other:
+        assert other.stdout
+        said = next(line for line in other.stdout if "round 0" in line or "Error" in line)
+        assert "round 0" in said
+        commit_often(given.root, "here")
+        rest = other.stdout.read()
+    assert other.returncode == 0, rest
+    assert found(given) == expected("here", "there")
+
+
+def test_where_a_rename_refuses_commits_are_tried_again(configure, tmp_path, spark, monkeypatch):
+    """As on HDFS: no lock, and a commit that comes second fails. In one JVM Iceberg sees to that."""
+    given = configure(tmp_path)
+    monkeypatch.setattr(lake, "Commits", lambda location: Commits("hdfs://nowhere"))
+    tried: list[str] = []
+    merge = Lake._merge
+    monkeypatch.setattr(Lake, "_merge", lambda *given: tried.append(given[1].name) or merge(*given))
+    errors: list[BaseException] = []
+
+    def work(who: str) -> None:
+        try:
+            commit_often(given.root, who)
+        except BaseException as error:
+            errors.append(error)
+
+    Lake(spark, given)
+    threads = [threading.Thread(target=work, args=(who,)) for who in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert found(given) == expected("one", "two")
+    assert len(tried) > 2 * (2 * ROUNDS - 2), "no commit came second, which proves nothing"
+
+
+def test_a_commit_that_was_lost_is_noticed(configure, tmp_path, spark):
+    given = configure(tmp_path)
+    opened = Lake(spark, given)
+    with pytest.raises(DataError, match=r"table runs has lost a commit"):
+        opened._added(RUNS, "never made")
+
+
+def test_compaction_wants_the_root_alone(configure, tmp_path):
+    given = configure(tmp_path)
+    who = {"run_id": "the-other", "job": "backfill", "started": "2026-01-01T00:00:00+00:00"}
+    with Lease(given.root, "extract-alexnet.fc6@00000000", who):
+        with pytest.raises(ServiceError, match=r"compact and run the-other .* at once: compact wants it alone"):
+            jobs.compact_job(given)
+        with Run("here", given, ("extract",)):
+            pass
+    with Lease(given.root, "upkeep", who | {"job": "compact"}):
+        with pytest.raises(ServiceError, match=r"extract and run the-other .* at once: compact wants it alone"):
+            jobs.extract_job(given)

@@ -1,0 +1,31 @@
+"""Scopes: which epochs they hold, and how they are said."""
+
+import datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likeness.matrix import Cell, Scope
+
+DAY = st.dates(datetime.date(999, 12, 1), datetime.date(2101, 1, 1))
+
+
+@given(st.none() | DAY, st.none() | DAY, DAY)
+def test_a_scope_holds_what_lies_between_its_ends(
+    first: datetime.date, last: datetime.date, day: datetime.date
+) -> None:
+    between = (first is None or first <= day) and (last is None or day <= last)
+    assert Scope(first, last).holds(day.isoformat()) == between
+
+
+def test_a_scope_says_what_it_leaves_out() -> None:
+    first, last = datetime.date(2026, 1, 2), datetime.date(2026, 2, 3)
+    assert [bool(scope) for scope in (Scope(), Scope(first), Scope(category=""))] == [False, True, True]
+    assert str(Scope()) == "all epochs"
+    assert str(Scope(first, last)) == "epochs 2026-01-02 to 2026-02-03"
+    assert str(Scope(last=last, category="鞋")) == "epochs from the first to 2026-02-03, category '鞋'"
+    assert str(Scope(first)) == "epochs 2026-01-02 to the last"
+
+
+def test_a_failed_photo_is_not_missing() -> None:
+    assert Cell("2026-01-02", "s@1", photos=10, present=6, failed=1).missing == 3
