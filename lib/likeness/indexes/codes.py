@@ -23,7 +23,7 @@ def bits(vectors: np.ndarray, metric: str = "cosine") -> np.ndarray:
     """
     rows = prepared(vectors, metric)
     hamming = kind("hamming")
-    index: Any = faiss.downcast_index(hamming.make(rows[: hamming.sample], len(rows), faiss_metric(metric)))
+    index: Any = hamming.make(rows[: hamming.sample], len(rows), faiss_metric(metric))  # owns what is taken out of it
     codes: np.ndarray = faiss.downcast_index(index.base_index).sa_encode(rows)
     return np.pad(codes, [(0, 0), (0, -codes.shape[1] % _WORD)]).view(np.uint64)
 
