@@ -49,8 +49,9 @@ def _show(told: dict[str, Any]) -> None:
     if told["overlap"]:
         shared = ", ".join(f"@{k} {interval(figure)}" for k, figure in told["overlap"].items())
         print(f"overlap of their nearest neighbours by cosine: {shared}")
+    drawn = f" drawn from at most {told['of']:,}" if told["photos"] < told["of"] else ""
     print(
-        f"{told['queries']:,} photos asked {told['photos']:,} of at most {told['of']:,} that are shown and that "
-        f"{'both spaces hold' if len(told['spaces']) > 1 else 'the space holds'}; never themselves, nor another photo "
-        "of the same product; hamming by its bits alone; (from-to): 95 % of resampled queries"
+        f"{told['queries']:,} of {told['photos']:,} photos{drawn}, which are shown and have a vector in "
+        f"{'both spaces' if len(told['spaces']) > 1 else 'the space'}, asked the others; not counted as answers: other "
+        "photos of the same product; hamming: by its bits alone; (from-to): 95 % of resampled queries"
     )

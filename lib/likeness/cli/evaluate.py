@@ -40,6 +40,8 @@ def _show(told: dict[str, Any]) -> None:
     if told["absent"]:
         names = [f"{name} ({why})" for name, why in told["absent"].items()]
         more = f" and {len(names) - _NAMED:,} more, see --json" if len(names) > _NAMED else ""
+        one = len(names) == 1
         print(
-            f"{len(names):,} judged products cannot be found, and count as not found: {', '.join(names[:_NAMED])}{more}"
+            f"{len(names):,} judged product{'' if one else 's'} cannot be found, and count{'s' if one else ''} as not "
+            f"found: {', '.join(names[:_NAMED])}{more}"
         )
