@@ -9,7 +9,7 @@ import numpy as np
 
 from likeness import evaluation
 from likeness.errors import DataError, UsageError
-from likeness.evaluation import KS, METRICS, Asked, Figure, Measured
+from likeness.evaluation import METRICS, Asked, Figure, Measured
 from likeness.forecast import rates
 from likeness.indexes.kinds import KINDS
 from likeness.labelled import Photos, draw, matrix
@@ -60,7 +60,7 @@ def compare(settings: Settings, spaces: Sequence[str]) -> Comparison:
         DataError: there is nobody to ask, or nobody to answer.
     """
     warehouse = Warehouse(settings)
-    spaces = [known(warehouse, space) for space in spaces]
+    spaces = list(dict.fromkeys(known(warehouse, space) for space in spaces))
     photos = draw(warehouse, spaces)
     asked = _asked(photos, " and ".join(spaces))
     told, near = [], []
@@ -106,9 +106,8 @@ def known(warehouse: Warehouse, name: str) -> str:
 def _asked(photos: Photos, where: str) -> Asked:
     asked = evaluation.ask(photos.labels, QUERIES)
     if not len(asked.rows):
-        raise DataError(
-            f"{where}: {len(photos.image_ids)} photos of active listings, too few products to compare; extract more"
-        )
+        count = len(photos.image_ids)
+        raise DataError(f"{where}: {count} photos of active listings, of too few products to compare; extract more")
     return asked
 
 
@@ -116,6 +115,3 @@ def _measured(vectors: np.ndarray, photos: Photos, asked: Asked) -> tuple[list[M
     """Every metric, and the neighbours by cosine."""
     found = [evaluation.measure(vectors, photos.labels, asked, metric) for metric in METRICS]
     return [measured for measured, _ in found], found[METRICS.index("cosine")][1]
-
-
-__all__ = ["KS", "Comparison", "SpaceFigures", "compare", "known", "of_build"]

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from likeness import settings, stores, uris
-from likeness.errors import UsageError
+from likeness import labelled, settings, stores, uris
+from likeness.errors import DataError, UsageError
 from likeness.manifest import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.judged import evaluate
@@ -164,6 +164,27 @@ def test_a_space_that_is_not_there_is_named_with_those_that_are(given):
     assert "--space 'vgg16.fc6': no such vectors" in told
     assert OTHER in told
     assert "name two" in likeness(given, "compare", *("--space", "a", "--space", "b", "--space", "c"), code=2)
+
+
+def test_a_sample_is_of_shown_photos_in_the_order_of_their_hashes(given):
+    space, warehouse = Builds(given.root).find().space, Warehouse(given)
+    shown = sorted({row[0] for row in _listed(given)})
+    listings = warehouse.read(LISTINGS)
+    assert len(shown) < len(set(listings["image_id"].to_pylist())) == len(NAMES) * EACH
+    whole = labelled.draw(warehouse, [space])
+    assert (whole.image_ids, whole.of) == (shown, len(NAMES) * EACH)
+    row = whole.image_ids.index(_photo_of(given, "hat/2.jpg"))
+    assert (whole.labels.categories[row], whole.labels.products[row]) == ({"hat", "shoes"}, {"hat-2", "twin"})
+    few = labelled.draw(warehouse, [space], most=5)
+    assert few.image_ids == shown[:5]
+    assert few.labels.products == whole.labels.products[:5]
+    files = few.files[space]
+    vectors = labelled.matrix(files, space, few.image_ids[::-1])
+    kept = _vectors(given, space)
+    assert np.array_equal(vectors, np.stack([kept[key] for key in shown[4::-1]]).astype(np.float32))
+    assert len(labelled.draw(warehouse, [space], files=1).files[space]) == 1 <= len(files)
+    with pytest.raises(DataError, match=r"no vector of .* for fff"):
+        labelled.matrix(files, space, [*shown, "f" * 64])
 
 
 # -- judgements

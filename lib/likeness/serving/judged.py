@@ -109,16 +109,16 @@ def _vectors(
 ) -> tuple[dict[str, np.ndarray], list[Problem]]:
     """The vector of each query by its text, float32 (dim,), and the photos that have none."""
     found = dict(_stored(settings, manifest, [query for query in queries if not query.photo]))
-    photos = [(query, query.photo) for query in queries if query.photo]
     problems = []
-    encoder = Encoder(settings, manifest.space) if photos else None
-    for query, photo in photos:
-        assert encoder
-        try:
-            found[query.text] = encoder.encode(photo.read_bytes())
-        except (BadImage, OSError) as bad:
-            told = f"photo {query.text!r} cannot be searched with: {bad}; name another"
-            problems.append(Problem(query.judged.line, told))
+    photos = [(query, query.photo) for query in queries if query.photo]
+    if photos:
+        encoder = Encoder(settings, manifest.space)
+        for query, photo in photos:
+            try:
+                found[query.text] = encoder.encode(photo.read_bytes())
+            except (BadImage, OSError) as bad:
+                told = f"photo {query.text!r} cannot be searched with: {bad}; name another"
+                problems.append(Problem(query.judged.line, told))
     return found, problems
 
 
