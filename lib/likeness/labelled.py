@@ -16,12 +16,17 @@ from likeness.warehouse import Warehouse, names, vectors
 
 MOST = 20_000
 _SPARE = 2
+_ALL = "g"
+"""Above every image_id."""
 _LISTED = ("product_id", "image_id", "category", "active")
 
 
 @dataclass(frozen=True)
 class Photos:
-    """A sample of the photos that are shown and that some spaces hold, among `of` at most; `files` by space."""
+    """Photos that are shown and that some spaces hold; `files` by space.
+
+    There are `of` such photos, or no more than that where only a part was looked at.
+    """
 
     image_ids: Sequence[str]
     labels: Labels
@@ -52,11 +57,14 @@ def draw(
     below = _bound(most, fewest)
     held = [{key for uri, _ in found for key in _below(uri, below)} for found in chosen.values()]
     listed = _listed(warehouse, below, at.get(LISTINGS.name))
-    keys = sorted(set.intersection(*held) & listed.keys())[:most]
+    both = sorted(set.intersection(*held) & listed.keys())
+    rows = min(sum(rows for _, rows in found) for found in parts.values())
+    whole = below == _ALL and all(len(chosen[one]) == len(parts[one]) for one in spaces)
+    keys = both[:most]
     return Photos(
         keys,
         Labels([frozenset(listed[key][0]) for key in keys], [frozenset(listed[key][1]) for key in keys]),
-        min(sum(rows for _, rows in found) for found in parts.values()),
+        len(both) if whole else rows,
         {one: [uri for uri, _ in found] for one, found in chosen.items()},
     )
 
@@ -93,7 +101,7 @@ def _some(parts: Sequence[tuple[str, int]], files: int | None) -> list[tuple[str
 
 def _bound(most: int, rows: int) -> str:
     """The image_id below which enough of so many rows lie; beyond all of them if that is no fewer."""
-    return "g" if rows <= _SPARE * most else f"{16**8 * _SPARE * most // rows:08x}"
+    return _ALL if rows <= _SPARE * most else f"{16**8 * _SPARE * most // rows:08x}"
 
 
 def _below(uri: str, bound: str) -> list[str]:

@@ -52,7 +52,8 @@ class Catalogue:
         products = queries.union(*(one.relevances for one in judged))
         shown: list[tuple[str, str, str]] = []
         for batch in warehouse.batches(LISTINGS, _SHOWN, snapshot=manifest.snapshots[LISTINGS.name]):
-            for uri, image_id, product_id, active in zip(*(column.to_pylist() for column in batch), strict=True):
+            columns = (batch.column(name).to_pylist() for name in _SHOWN)
+            for uri, image_id, product_id, active in zip(*columns, strict=True):
                 if active and (product_id in products or image_id in queries):
                     shown.append((uri, image_id, product_id))
         self._held = _held(warehouse, manifest, {image_id for _, image_id, _ in shown})
