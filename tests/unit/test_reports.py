@@ -288,6 +288,7 @@ def test_of_many_shards_the_worst_are_shown(made: Made) -> None:
     assert [shard.number for shard in figures.shards(few)] == [0, 1]
     values = reports.context(run_row(), made.settings, many) | {"snapshots": []}
     values |= {"failures": figures.failures(ledger([])), "samples": {"missing": "no reason", "rows": []}}
+    values |= {"agreement": {"missing": "no reason", "rows": []}}
     assert "The 60 of the lowest recall, of 100 shards." in reports.render(values).decode()
 
 
