@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,27 +35,33 @@ K = 5
 
 
 def _source(folder: Path) -> Path:
-    """Photos 0 and 1 of each category are one product; hat 2 is a shoe as well; skirt 6 was withdrawn."""
+    """Photos 0 and 1 of each category are one product; hat 2 is a shoe as well."""
     rows = []
     for name in NAMES:
         (folder / name).mkdir(parents=True)
         for number, photo in enumerate(sorted((SAMPLE / name).iterdir())[:EACH]):
             place = f"{name}/{number}.jpg"
             shutil.copy(photo, folder / place)
-            active = (name, number) != ("skirt", 6)
-            rows.append((f"{name}-{max(1, number)}", place, name, "true" if active else "false"))
+            rows.append((f"{name}-{max(1, number)}", place, name, "true"))
     rows.append(("twin", "hat/2.jpg", "shoes", "true"))
+    _catalogue(folder, rows)
+    return folder
+
+
+def _catalogue(folder: Path, rows: Iterable[Sequence[str]]) -> None:
     with (folder / "catalogue.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("product_id", "image", "category", "active"), *rows])
-    return folder
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory, model_cache):
-    """A root with one build, and a second space that holds most of its photos."""
+    """A root with two builds, skirt 6 withdrawn in the second, and a second space that holds most of its photos."""
     folder = tmp_path_factory.mktemp("evaluated")
-    flags = {"root": str(folder / "root"), "source.uri": str(_source(folder / "photos")), "date": "2026-01-02"}
+    source = _source(folder / "photos")
+    flags = {"root": str(folder / "root"), "source.uri": str(source), "date": "2026-01-02"}
     made = settings.load(None, flags, (f"extract.cache={model_cache}", "index.max_shard_vectors=4"))
+    run(made)
+    _catalogue(source, [("skirt-6", "skirt/6.jpg", "skirt", "false")])
     run(made)
     keys = sorted(_vectors(made, Builds(made.root).find().space))[3:]
     vectors = np.maximum(np.random.default_rng(3).normal(0.3, 1, (len(keys), OTHER_DIM)), 0).astype(np.float32)
@@ -200,22 +207,28 @@ def _judge(folder, rows):
     return path
 
 
-def _expected(given, vector, judged, searched, own_image="", own_product=""):
-    """Recall@K and nDCG@K, by a loop over all listings of the searched categories."""
+def _ranking(given, vector, searched, own_image, own_product):
+    """All products of the searched categories, by a loop over all listings."""
     listed, vectors = _listed(given), _vectors(given, Builds(given.root).find().space)
     score = {key: float(v @ vector / np.linalg.norm(v) / np.linalg.norm(vector)) for key, v in vectors.items()}
     ranking = []
     for key in sorted(score, key=lambda key: -score[key]):
         shown = sorted({product for image, product, category, _ in listed if image == key and category in searched})
         ranking += [p for p in shown if p not in ranking and p != own_product and key != own_image]
-    gains = [judged.get(product, 0) for product in ranking[:K]]
-    best = sorted(judged.values(), reverse=True)[:K]
+    return ranking
+
+
+def _worth(ranking, judged, k):
+    """Recall@k and nDCG@k."""
+    gains = [judged.get(product, 0) for product in ranking]
+    best = sorted(judged.values(), reverse=True)[:k]
     discounted = [sum(g / math.log2(2 + place) for place, g in enumerate(each)) for each in (gains, best)]
     relevant = [product for product, gain in judged.items() if gain > 0]
-    return sum(p in ranking[:K] for p in relevant) / len(relevant), discounted[0] / discounted[1]
+    return sum(p in ranking for p in relevant) / len(relevant), discounted[0] / discounted[1]
 
 
-def test_a_build_is_judged_as_it_is_searched(given, tmp_path):
+@pytest.mark.parametrize("k", [5, 20])
+def test_a_build_is_judged_as_it_is_searched(given, tmp_path, k):
     builds, manifest = Builds(given.root), Builds(given.root).find()
     outside = sorted((SAMPLE / "hat").iterdir())[EACH + 2]
     shutil.copy(outside, tmp_path / "outside.jpg")
@@ -224,6 +237,7 @@ def test_a_build_is_judged_as_it_is_searched(given, tmp_path):
         "outside.jpg": {"hat-1": 1, "hat-2": 3, "hat-3": 0.5, "dress-4": 0, "sold-out": 2},
         image: {"hat-3": 1, "hat-4": 1, "hat-5": 1, "skirt-6": 1},
         "shoes-1": {"shoes-2": 1, "shoes-3": 2, "shoes-4": 1, "twin": 1},
+        "dress-4": {f"{name}-5": 1 for name in NAMES},
         "skirt-2": {"skirt-1": 1, "skirt-3": 1, "dress-1": 1, "dress-2": 1, "dress-3": 1, "dress-5": 1},
     }
     path = _judge(tmp_path, [(q, p, "" if r == 1 else r) for q, of in queries.items() for p, r in of.items()])
@@ -232,23 +246,26 @@ def test_a_build_is_judged_as_it_is_searched(given, tmp_path):
         "outside.jpg": (Encoder(given, manifest.space).encode(outside.read_bytes()), "", ""),
         image: (vectors[image], image, ""),
         "shoes-1": (vectors[_photo_of(given, "shoes/0.jpg")], "", "shoes-1"),
+        "dress-4": (vectors[_photo_of(given, "dress/4.jpg")], "", "dress-4"),
         "skirt-2": (vectors[_photo_of(given, "skirt/2.jpg")], "", "skirt-2"),
     }
-    told = json.loads(likeness(given, "evaluate", "--judgements", str(path), "-k", str(K), "--json"))
+    told = json.loads(likeness(given, "evaluate", "--judgements", str(path), "-k", str(k), "--json"))
     root = Root(manifest, [Leaf(builds, manifest)])
     for category in ("all", "auto"):
         rows = []
         for query, judged in queries.items():
             vector, *own = asked[query]
-            answer = root.search(vector.astype(np.float32), manifest.space, K, category)
-            rows.append(_expected(given, vector.astype(np.float64), judged, answer["category"]["searched"], *own))
+            answer = root.search(vector.astype(np.float32), manifest.space, k, category)
+            ranking = _ranking(given, vector.astype(np.float64), answer["category"]["searched"], *own)[:k]
+            rows.append(_worth(ranking, judged, k))
         for name, expected in zip(("recall", "ndcg"), np.mean(rows, axis=0), strict=True):
             figure = told["figures"][category][name]
             assert figure["value"] == pytest.approx(expected, abs=1e-9)
             assert figure["low"] <= figure["value"] <= figure["high"]
     assert 0 < told["figures"]["all"]["recall"]["value"] < 1
     assert told["build"] == manifest.path
-    assert told["queries"] == {"photo": 1, "image": 1, "product": 2}
+    assert (told["figures"]["auto"] == told["figures"]["all"]) == (k == 5)
+    assert told["queries"] == {"photo": 1, "image": 1, "product": 3}
     assert told["judged"] == sum(map(len, queries.values()))
     assert told["absent"] == {"skirt-6": "not in the build", "sold-out": "not in the build"}
 
@@ -264,6 +281,19 @@ def test_hidden_products_are_named_and_not_found(given, tmp_path):
         given, "evaluate", "--judgements", str(path)
     )
     likeness(given, "show", "hat-3")
+
+
+def test_a_build_is_judged_by_its_name_and_its_own_past(given, tmp_path):
+    """The build before still holds what was withdrawn since."""
+    before, now = Builds(given.root).all()
+    path = _judge(tmp_path, [("skirt-5", "skirt-6", 1)])
+    first, second = (evaluate(given, name.partition("/")[2], path, 100) for name in (before, now))
+    assert (first.build, first.absent, first.figures["all"]["recall"].value) == (before, {}, 1)
+    assert (second.build, second.absent, second.figures["all"]["recall"].value) == (
+        now,
+        {"skirt-6": "not in the build"},
+        0,
+    )
 
 
 def test_a_path_is_a_photo_and_an_id_is_the_catalogue_whatever_files_there_are(given, tmp_path):

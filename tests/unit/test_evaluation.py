@@ -113,6 +113,7 @@ def test_precision_by_hand() -> None:
         [1, 2, 3, 4],
         [4, 5, 2, 1, 0],
     ]
+    assert evaluation.agreement(rows, asked, near, (9,)).tolist() == [[2 / 4], [2 / 4]]  # of all, if there are fewer
 
 
 def test_lengths_mislead_l2_alone() -> None:
