@@ -51,7 +51,7 @@ def forecast(settings: Settings, space: Space) -> list[Step]:
         UsageError: the source is not there.
     """
     warehouse = Warehouse(settings)
-    rates = _rates(warehouse, space.id)
+    measured = rates(warehouse, space.id)
     new, new_bytes, categories = _new(warehouse, settings)
     failed = set(warehouse.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space.id}'")["what"].to_pylist())
     images = warehouse.read(IMAGES, ("image_id",))["image_id"]
@@ -74,7 +74,7 @@ def forecast(settings: Settings, space: Space) -> list[Step]:
         ("load", wanted, "vectors", 4 * space.dim * wanted, 0),
         ("index", wanted if _grows(settings, space, vectors, wanted) else vectors, "vectors", stored, memory),
     ]
-    return [_step(*row, rates=rates) for row in plan]
+    return [_step(*row, rates=measured) for row in plan]
 
 
 def _grows(settings: Settings, space: Space, vectors: int, new: int) -> bool:
@@ -97,7 +97,7 @@ def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[Step, Sequ
     warehouse = Warehouse(settings)
     cells = column(warehouse, space.id, scope)
     wanted = sum(cell.missing for cell in cells)
-    return _step("extract", wanted, "photos", 4 * space.dim * wanted, 0, rates=_rates(warehouse, space.id)), cells
+    return _step("extract", wanted, "photos", 4 * space.dim * wanted, 0, rates=rates(warehouse, space.id)), cells
 
 
 def duration(seconds: float | None) -> str:
@@ -143,7 +143,7 @@ def _searchable(warehouse: Warehouse) -> dict[str, int]:
     return dict(zip(counts["category"].to_pylist(), counts["image_id_count"].to_pylist(), strict=True))
 
 
-def _rates(warehouse: Warehouse, space: str) -> dict[str, tuple[float, str]]:
+def rates(warehouse: Warehouse, space: str) -> dict[str, tuple[float, str]]:
     """(a second, run) by stage, from the latest run of the space that had enough to do, else the one that had most."""
     rows = warehouse.read(RUNS, ("run_id", "started", "space", "facts")).sort_by("started")
     return {stage: found for stage in _MEASURED if (found := _rate(stage, rows, space))}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
-from pyiceberg.table import StaticTable, Table
+from pyiceberg.table import DataScan, StaticTable, Table
 
 from likeness import stores, uris
 from likeness.errors import DataError, UsageError
@@ -68,9 +68,7 @@ class Warehouse:
         table = self._load(schema)
         if table is None:
             return
-        _require(table, schema, snapshot)
-        scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot)
-        yield from (scan.filter(where) if where else scan).to_arrow_batch_reader()
+        yield from self._scan(table, schema, columns, where, snapshot).to_arrow_batch_reader()
 
     def photos(self, image_ids: Collection[str]) -> dict[str, bytes]:
         """The bytes of images by image_id; unknown ones are left out."""
@@ -95,8 +93,24 @@ class Warehouse:
 
     def files(self, schema: Schema, snapshot: int | None = None) -> list[str]:
         """The data files of a snapshot, as plain Parquet files."""
+        return [uri for uri, _ in self.parts(schema, "", snapshot)]
+
+    def parts(self, schema: Schema, where: str = "", snapshot: int | None = None) -> list[tuple[str, int]]:
+        """The data files of a snapshot that may hold rows of a filter on partitions, each with its number of rows.
+
+        Raises:
+            UsageError: no such snapshot.
+        """
         table = self._load(schema)
-        return [task.file.file_path for task in table.scan(snapshot_id=snapshot).plan_files()] if table else []
+        if table is None:
+            return []
+        tasks = self._scan(table, schema, ("*",), where, snapshot).plan_files()
+        return [(task.file.file_path, task.file.record_count) for task in tasks]
+
+    def _scan(self, table: Table, schema: Schema, columns: Sequence[str], where: str, snapshot: int | None) -> DataScan:
+        _require(table, schema, snapshot)
+        scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot)
+        return scan.filter(where) if where else scan
 
     def _load(self, schema: Schema) -> Table | None:
         if self._settings.type != "hadoop":
@@ -123,6 +137,18 @@ class Warehouse:
 def _require(table: Table, schema: Schema, snapshot: int | None) -> None:
     if snapshot is not None and table.snapshot_by_id(snapshot) is None:
         raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
+
+
+def names(uri: str) -> Iterator[list[str]]:
+    """The image_ids of a data file of `features`, read as the plain Parquet it is.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    uri = uris.canonical(uri)
+    with stores.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(columns=["image_id"]):
+            yield batch.column("image_id").to_pylist()
 
 
 def vectors(uri: str, space: str) -> Iterator[tuple[list[str], np.ndarray]]:

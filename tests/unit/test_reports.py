@@ -19,6 +19,8 @@ from PIL import Image
 
 from likeness import reports
 from likeness.builds import Builds
+from likeness.comparison import Comparison, SpaceFigures
+from likeness.evaluation import Figure, Measured
 from likeness.indexes import metrics
 from likeness.indexes.build import Order, build_shard
 from likeness.indexes.plan import plan
@@ -44,6 +46,26 @@ FACTS: dict[str, dict[str, Any]] = {
     "publish": {"recall": 1.0, "seconds": 0.007},
     "report": {},
 }  # fmt: skip
+
+COMPARED = Comparison(
+    [
+        SpaceFigures(
+            SPACE,
+            DIM,
+            [
+                Measured("cosine", {1: Figure(0.8154, 0.79, 0.84), 10: Figure(0.75, 0.729, 0.767)}, 1.5),
+                Measured("hamming", {1: Figure(0.5, 0.4, 0.6), 10: Figure(0.25, 0.2, 0.3)}, 0.1),
+            ],
+            None,
+            "",
+            {},
+        )
+    ],
+    photos=2000,
+    of=3068,
+    queries=1000,
+    overlap={},
+)
 
 
 class Tables(Warehouse):
@@ -180,6 +202,7 @@ def page(
     values = reports.context(run_row(**more), made.settings, made.manifest) | {
         "failures": figures.failures(ledger(failed)),
         "samples": samples.draw(made.builds, made.manifest, made.tables),
+        "agreement": figures.agreement(COMPARED),
         "snapshots": figures.snapshots(FACTS, {"images": 12, "failures": None}),
         "curve": drawn,
     }
@@ -289,6 +312,7 @@ def test_of_many_shards_the_worst_are_shown(made: Made) -> None:
     assert [shard.number for shard in figures.shards(few)] == [0, 1]
     values = reports.context(run_row(), made.settings, many) | {"snapshots": []}
     values |= {"failures": figures.failures(ledger([])), "samples": {"missing": "no reason", "rows": []}}
+    values |= {"agreement": {"missing": "no reason", "rows": []}}
     assert "The 60 of the lowest recall, of 100 shards." in reports.render(values).decode()
 
 
@@ -314,6 +338,16 @@ def test_the_choice_of_the_largest_shard_is_drawn(made: Made) -> None:
     assert "hnsw ef_search 64, refine 3: recall 0.9950, 0.400 ms a query, chosen" in text
     assert figures.curve(manifest(shards[2:])) is None
     assert "<circle" not in page(made)
+
+
+def test_metrics_are_side_by_side(made: Made) -> None:
+    text = page(made)
+    assert "1,000 photos asked 2,000 of 3,068, never themselves" in text
+    assert re.findall(r"<th class=\"number\">(P@\d+)", text) == ["P@1", "P@10"]
+    (row,) = re.findall(r"<tr><td>hamming</td>.*", text)
+    assert re.findall(r"0\.\d+ \([^)]*\)", row) == ["0.500 (0.400–0.600)", "0.250 (0.200–0.300)"]
+    assert "width:25.0%" in row
+    assert "0.815 (0.790–0.840)" in text
 
 
 def test_failures_by_reason_with_the_latest_of_each(made: Made) -> None:
@@ -439,6 +473,7 @@ def test_write_leaves_the_report_and_the_latest(made: Made, monkeypatch: pytest.
     text = Path(told).read_text(encoding="utf-8")
     assert Path("reports/latest.html").read_text(encoding="utf-8") == text
     assert "There are none: the features table has no vector" in text  # this root has no tables
+    assert "Not measured: made.up@00000000: 0 photos of active listings" in text
     assert "140 images in 7 shards" in text
 
 

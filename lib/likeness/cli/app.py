@@ -2,7 +2,7 @@
 
 import typer
 
-from likeness.cli import builds, hbase, ledgers, plan, products, query, roots, status, unlock
+from likeness.cli import builds, compare, evaluate, hbase, ledgers, plan, products, query, roots, status, unlock
 
 app = typer.Typer(
     name="likeness",
@@ -16,6 +16,8 @@ app.command()(query.search)
 app.command()(status.status)
 app.command()(plan.plan)
 app.command()(builds.verify)
+app.command()(compare.compare)
+app.command()(evaluate.evaluate)
 app.command()(builds.rollback)
 app.command()(builds.export)
 app.command()(products.hide)

@@ -1,7 +1,7 @@
 """What the commands share: flags, settings, and output as a table or JSON.   [typer, rich]"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +27,11 @@ def load(root: str | None, config: str | None = None, assignments: list[str] | N
 def show_json(value: Any) -> None:
     """Prints a value as JSON on standard output."""
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def interval(figure: Mapping[str, float]) -> str:
+    """A figure with the ends of its interval, as `0.812 (0.790-0.834)`."""
+    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

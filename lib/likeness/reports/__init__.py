@@ -9,8 +9,9 @@ from typing import Any
 
 import jinja2
 
-from likeness import stores, uris
+from likeness import comparison, stores, uris
 from likeness.builds import Builds
+from likeness.errors import LikenessError
 from likeness.manifest import Manifest
 from likeness.reports import figures, samples
 from likeness.reports.terminal import shown, summary
@@ -38,6 +39,7 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None)
         | {
             "failures": figures.failures(warehouse.read(FAILURES, _LEDGER)),
             "samples": samples.draw(builds, manifest, warehouse) if manifest else None,
+            "agreement": agreement(warehouse, manifest) if manifest else None,
             "snapshots": figures.snapshots(
                 json.loads(row["facts"]),
                 {table.name: warehouse.snapshot(table) for table in TABLES if table is not RUNS},
@@ -49,6 +51,14 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None)
     for uri in (place, uris.join(folder, "latest.html")):
         stores.files(uri).write(uri, page)
     return shown(place)
+
+
+def agreement(warehouse: Warehouse, manifest: Manifest) -> dict[str, Any]:
+    """How often near photos are of one category, by metric; `missing` says why that is not known."""
+    try:
+        return figures.agreement(comparison.of_build(warehouse, manifest))
+    except (LikenessError, OSError) as error:
+        return {"rows": [], "missing": str(error)}
 
 
 def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from likeness.comparison import Comparison
 from likeness.manifest import Manifest, Shard
 from likeness.settings import Settings, known_keys
 
@@ -178,6 +179,20 @@ def curve(manifest: Manifest) -> dict[str, Any] | None:
 
 def _turned(knob: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in knob.items())
+
+
+def agreement(told: Comparison) -> dict[str, Any]:
+    """P@k by metric, each with its interval and with its P@10 as a share of 100."""
+    (space,) = told.spaces
+    rows = [
+        {
+            "metric": one.metric,
+            "cells": [f"{figure.value:.3f} ({figure.low:.3f}–{figure.high:.3f})" for figure in one.precision.values()],
+            "share": 100 * list(one.precision.values())[-1].value,
+        }
+        for one in space.metrics
+    ]
+    return {"rows": rows, "ks": list(space.metrics[0].precision), "told": told, "missing": ""}
 
 
 def failures(rows: pa.Table) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Index(_Frozen):
     pack_vectors: Count = Field(500, description="smaller categories share a shard of about so many vectors")
     whole_below: int = Field(10_000, ge=0, description="a smaller index is always built whole")
     max_changed: Rate = Field(
-        0.1, description="share of vectors added or removed since the last whole build that makes the next"
+        0.1, description="share added or removed since the last whole build, over which the next is"
     )
     max_deltas: Count = Field(8, description="nights' delta shards after which they are merged into one")
     keep_builds: Count = Field(5, description="builds kept for rollback")
