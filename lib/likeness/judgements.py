@@ -46,7 +46,9 @@ def read(path: Path) -> tuple[list[Judged], list[Problem]]:
             for line, values in _rows(path, csv.DictReader(file, strict=True)):
                 wrong = _take(judged, line, values)
                 problems += [Problem(line, wrong)] if wrong else []
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"--judgements {path}: {error.strerror}; name a CSV of query, product_id, relevance") from None
+    except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"--judgements {path} cannot be read: {error}; it must be a CSV in UTF-8") from None
     if not judged and not problems:
         raise UsageError(f"--judgements {path} has no rows; write at least one query with a product_id")
