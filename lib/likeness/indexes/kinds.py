@@ -20,7 +20,7 @@ AUTO = "auto"
 Knob = Mapping[str, float]
 """What is turned at a search, by name; empty where there is nothing to turn."""
 
-_AXES, _SHARE = 256, 0.9
+_AXES, _SHARE = 192, 0.9
 _LINKS = 32
 _SCANNED = 1 << 20
 _LISTED_FROM = 20_000
@@ -55,22 +55,33 @@ def _flat16(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
 
 
 def _hnsw(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
-    axes = main_axes(sample, _AXES, _SHARE)
-    return _refined(axes, _faiss.IndexHNSWSQ(axes.d_out, faiss.ScalarQuantizer.QT_8bit, _LINKS, metric), sample, metric)
+    axes, near = main_axes(sample, _AXES, _SHARE), _nearness(sample, metric)
+    return _refined(axes, _faiss.IndexHNSWSQ(axes.d_out, faiss.ScalarQuantizer.QT_8bit, _LINKS, near), sample, metric)
 
 
 def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
     axes = main_axes(sample, _AXES, _SHARE, rotated=True)
     lists = max(1, min(int(4 * rows**0.5), len(sample) // 40))
-    return _refined(axes, faiss.index_factory(axes.d_out, f"IVF{lists},RaBitQ", metric), sample, metric)
+    codes = faiss.index_factory(axes.d_out, f"IVF{lists},RaBitQ", _nearness(sample, metric))
+    return _refined(axes, codes, sample, metric)
 
 
 def _hamming(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
     """Bits say on which side of its median each turned axis is: signs alone would be nearly all one after a ReLU."""
     axes = main_axes(sample, _AXES, rotated=True)
-    codes = faiss.IndexLSH(axes.d_out, axes.d_out, False, True)
-    codes.metric_type = metric  # the order in which the candidates are ranked
-    return _refined(axes, codes, sample, metric)
+    return _refined(axes, faiss.IndexLSH(axes.d_out, axes.d_out, False, True), sample, metric)
+
+
+def _nearness(sample: np.ndarray, metric: int) -> int:
+    """By what candidates are found: the Euclidean distance, where the vectors are of one length.
+
+    It gives their inner products' order then. On some axes of many it keeps to that order better: an inner product of
+    two near vectors loses what they have in common off the axes, a distance what they differ by there, which is less.
+    """
+    lengths = np.linalg.norm(sample, axis=1)
+    lengths = lengths[lengths > 0]
+    same = lengths.size and np.ptp(lengths) <= 1e-3 * lengths.max()
+    return faiss.METRIC_L2 if same else metric
 
 
 def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray, metric: int) -> faiss.Index:
@@ -78,6 +89,7 @@ def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray
     codes.train(axes.apply(sample))
     candidates = faiss.IndexPreTransform(axes, codes)
     candidates.is_trained = True
+    candidates.metric_type = metric  # that by which they are ranked, whatever found them
     index = faiss.IndexRefine(candidates, _flat16(sample, 0, metric))
     index.is_trained = True
     return index
