@@ -1,13 +1,20 @@
 """Vectors into a trained index: a matrix in, an index out that holds codes in memory and float16 on disk.   [faiss]"""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
 import faiss
 import numpy as np
 
-_faiss: Any = faiss  # its type stubs know few fields
+from likeness.indexes.axes import SAMPLE
+from likeness.indexes.kinds import AXES, Kind
+
 _ROWS = 8192
+_NAMED = 56
+"""Bytes of a vector's id, and of its way back to the vector."""
+_APART = 32 << 20
+"""Bytes for blocks on their way, and for what was freed and not given back."""
 
 
 def filled(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: Path) -> faiss.IndexIDMap2:
@@ -37,6 +44,19 @@ def filled(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: Pa
     faiss.copy_array_to_vector(keys, named.id_map)
     named.construct_rev_map()
     return whole
+
+
+def memory(one: Kind, rows: int, dim: int) -> int:
+    """Bytes that it takes to make and fill an index, mapped files apart, at the peak.
+
+    While FAISS adds a block to a list that is full, it holds the list, a copy and the block; a full list is doubled.
+    """
+    trained = min(rows, one.sample)
+    sample = trained * 4 * (dim + AXES) + min(trained, SAMPLE) * 4 * 5 * AXES
+    held = rows if rows <= _ROWS else _ROWS * (1 + 2 ** math.ceil(math.log2(rows / _ROWS)))
+    codes = held * (one.bytes_per_vector(dim) - one.mapped(dim)) + rows * _NAMED
+    block = min(rows, _ROWS) * 2 * dim
+    return max(sample, codes + block) + _APART
 
 
 def _add(index: Any, vectors: np.ndarray) -> None:
