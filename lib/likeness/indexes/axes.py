@@ -7,6 +7,8 @@ The mean is not taken off, so that inner products, and with them cosines, are ke
 import faiss
 import numpy as np
 
+SAMPLE = 4096
+"""Rows of a sample that are looked at."""
 _SPARE, _TURNS = 16, 2
 _STEP = 32
 
@@ -23,7 +25,7 @@ def main_axes(
         rotated: turns the result at random, which spreads the length evenly over the axes.
         seed: of the random numbers.
     """
-    dim = sample.shape[1]
+    dim, sample = sample.shape[1], sample[:: -(-len(sample) // SAMPLE)]
     wanted = min(most, dim)
     rng = np.random.default_rng(seed)
     spread = sample @ rng.standard_normal((dim, min(dim, wanted + _SPARE)), np.float32)

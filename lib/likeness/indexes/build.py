@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -17,7 +18,8 @@ from likeness import stores, uris
 from likeness.builds import checksum_of
 from likeness.errors import DataError
 from likeness.indexes import metrics
-from likeness.indexes.audit import FILTERS, ROWS, Audit
+from likeness.indexes.audit import FILTERS, Audit
+from likeness.indexes.fill import filled
 from likeness.indexes.kinds import Kind, candidates, kind
 from likeness.indexes.plan import PlannedShard
 from likeness.indexes.search import Searcher
@@ -66,7 +68,7 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
         ids, vectors = _spool(batches, order, Path(folder))
         _refuse_collisions(ids)
         keys, settings = ids["id"].to_numpy(), order.settings
-        index, best, curve = _chosen(keys, vectors, order, shard.number)
+        index, best, curve = _chosen(keys, vectors, order, shard.number, Path(folder))
         shares = FILTERS if kind(best.kind).knobs != ({},) else ()
         audit = Audit(vectors, settings, 2 * shard.number, shares)
         searcher = Searcher(index, kind(best.kind), best.knob, settings.metric)
@@ -101,7 +103,7 @@ def _counts(ids: pa.Table) -> dict[str, int]:
 
 
 def _chosen(
-    keys: np.ndarray, vectors: np.ndarray, order: Order, seed: int
+    keys: np.ndarray, vectors: np.ndarray, order: Order, seed: int, folder: Path
 ) -> tuple[faiss.IndexIDMap, Point, Sequence[Point]]:
     """The first candidate that reaches `index.recall`, with its fastest knob that does; else the most faithful.
 
@@ -111,12 +113,12 @@ def _chosen(
     options = candidates(settings.kind, len(keys), order.dim, order.bytes_per_vector * len(keys))
     if len(options) == 1 and len(options[0].knobs) == 1:
         only = options[0]
-        return _filled(only, keys, vectors, settings, seed), Point(kind=only.name, knob={}, recall=1, ms=0), []
+        return _filled(only, keys, vectors, settings, seed, folder), Point(kind=only.name, knob={}, recall=1, ms=0), []
     trial = Audit(vectors, settings, 2 * seed + 1)
     curve: list[Point] = []
     best: tuple[faiss.IndexIDMap, Point] | None = None
     for option in options:
-        index = _filled(option, keys, vectors, settings, seed)
+        index = _filled(option, keys, vectors, settings, seed, folder)
         points = list(_turned(index, option, trial, settings))
         curve += points
         most = max(points, key=lambda point: min(point.recall, settings.recall))
@@ -137,13 +139,10 @@ def _turned(index: faiss.IndexIDMap, option: Kind, trial: Audit, settings: Index
             return
 
 
-def _filled(option: Kind, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int) -> faiss.IndexIDMap:
+def _filled(option: Kind, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int, folder: Path) -> Any:
     """An index of a kind that holds the vectors under their ids."""
     rows = np.sort(np.random.default_rng(seed).choice(len(keys), min(len(keys), max(option.sample, 1)), replace=False))
-    index = faiss.IndexIDMap2(option.make(vectors[rows], len(keys), metrics.faiss_metric(settings.metric)))
-    for start in range(0, len(keys), ROWS):
-        index.add_with_ids(np.ascontiguousarray(vectors[start : start + ROWS]), keys[start : start + ROWS])
-    return index
+    return filled(option.make(vectors[rows], len(keys), metrics.faiss_metric(settings.metric)), vectors, keys, folder)
 
 
 def _spool(batches: Iterable[pa.RecordBatch], order: Order, folder: Path) -> tuple[pa.Table, np.ndarray]:

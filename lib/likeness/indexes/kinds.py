@@ -20,7 +20,7 @@ AUTO = "auto"
 Knob = Mapping[str, float]
 """What is turned at a search, by name; empty where there is nothing to turn."""
 
-_AXES, _SHARE = 256, 0.9
+AXES, _SHARE = 192, 0.9
 _LINKS = 32
 _SCANNED = 1 << 20
 _LISTED_FROM = 20_000
@@ -31,9 +31,10 @@ class Kind:
     """One kind of index.
 
     `make(sample, rows, metric)` gives a trained, empty index for about `rows` vectors like the sample, float32
-    (n, dim). `bytes_per_vector(dim)` is the memory in which searches never wait for the disk. `knobs` go from the
-    fastest to the most faithful; `parameters(knob, k, selector)` says them to FAISS. `sample` rows are trained on. A
-    kind that does not `filters` is scanned, vector by vector, for what a filter allows.
+    (n, dim). `bytes_per_vector(dim)` is the memory in which searches never wait for the disk, `mapped(dim)` what of it
+    a build leaves on disk. `knobs` go from the fastest to the most faithful; `parameters(knob, k, selector)` says them
+    to FAISS. `sample` rows are trained on. A kind that does not `filters` is scanned, vector by vector, for what a
+    filter allows.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Kind:
     parameters: Callable[[Knob, int, Any], Any] = lambda knob, k, selector: _faiss.SearchParameters(sel=selector)
     sample: int = 0
     filters: bool = True
+    mapped: Callable[[int], int] = lambda dim: 0
 
 
 def _flat(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
@@ -55,22 +57,33 @@ def _flat16(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
 
 
 def _hnsw(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
-    axes = main_axes(sample, _AXES, _SHARE)
-    return _refined(axes, _faiss.IndexHNSWSQ(axes.d_out, faiss.ScalarQuantizer.QT_8bit, _LINKS, metric), sample, metric)
+    axes, near = main_axes(sample, AXES, _SHARE), _nearness(sample, metric)
+    return _refined(axes, _faiss.IndexHNSWSQ(axes.d_out, faiss.ScalarQuantizer.QT_8bit, _LINKS, near), sample, metric)
 
 
 def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
-    axes = main_axes(sample, _AXES, _SHARE, rotated=True)
+    axes = main_axes(sample, AXES, _SHARE, rotated=True)
     lists = max(1, min(int(4 * rows**0.5), len(sample) // 40))
-    return _refined(axes, faiss.index_factory(axes.d_out, f"IVF{lists},RaBitQ", metric), sample, metric)
+    codes = faiss.index_factory(axes.d_out, f"IVF{lists},RaBitQ", _nearness(sample, metric))
+    return _refined(axes, codes, sample, metric)
 
 
 def _hamming(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
     """Bits say on which side of its median each turned axis is: signs alone would be nearly all one after a ReLU."""
-    axes = main_axes(sample, _AXES, rotated=True)
-    codes = faiss.IndexLSH(axes.d_out, axes.d_out, False, True)
-    codes.metric_type = metric  # the order in which the candidates are ranked
-    return _refined(axes, codes, sample, metric)
+    axes = main_axes(sample, AXES, rotated=True)
+    return _refined(axes, faiss.IndexLSH(axes.d_out, axes.d_out, False, True), sample, metric)
+
+
+def _nearness(sample: np.ndarray, metric: int) -> int:
+    """By what candidates are found: the Euclidean distance, where the vectors are of one length.
+
+    It gives their inner products' order then. On some axes of many it keeps to that order better: an inner product of
+    two near vectors loses what they have in common off the axes, a distance what they differ by there, which is less.
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", sample, sample))  # without a copy of the sample
+    lengths = lengths[lengths > 0]
+    same = lengths.size and np.ptp(lengths) <= 1e-3 * lengths.max()
+    return faiss.METRIC_L2 if same else metric
 
 
 def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray, metric: int) -> faiss.Index:
@@ -78,6 +91,7 @@ def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray
     codes.train(axes.apply(sample))
     candidates = faiss.IndexPreTransform(axes, codes)
     candidates.is_trained = True
+    candidates.metric_type = metric  # that by which they are ranked, whatever found them
     index = faiss.IndexRefine(candidates, _flat16(sample, 0, metric))
     index.is_trained = True
     return index
@@ -102,12 +116,18 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("flat", "exact, float32", _flat, lambda dim: 4 * dim + 8),
-        Kind("flat16", "exact scan over float16: half the memory, scores to about 1e-3", _flat16, lambda d: 2 * d + 8),
+        Kind(
+            "flat16",
+            "exact scan over float16: half the memory, scores to about 1e-3",
+            _flat16,
+            lambda dim: 2 * dim + 8,
+            mapped=lambda dim: 2 * dim,
+        ),
         Kind(
             "hnsw",
-            f"graph of {_LINKS} links over 8-bit codes of at most {_AXES} axes, ranked by float16",
+            f"graph of {_LINKS} links over 8-bit codes of at most {AXES} axes, ranked by float16",
             _hnsw,
-            lambda dim: min(dim, _AXES) + 9 * _LINKS + 8,
+            lambda dim: min(dim, AXES) + 9 * _LINKS + 8,
             [
                 {"ef_search": ef, "refine": refine}
                 for ef, refine in (
@@ -128,9 +148,9 @@ KINDS = {
         ),
         Kind(
             "ivf_rabitq",
-            f"inverted lists of 1-bit codes (RaBitQ) of at most {_AXES} axes, ranked by float16",
+            f"inverted lists of 1-bit codes (RaBitQ) of at most {AXES} axes, ranked by float16",
             _ivf_rabitq,
-            lambda dim: min(dim, _AXES) // 8 + 24,
+            lambda dim: min(dim, AXES) // 8 + 24,
             [
                 {"nprobe": nprobe, "refine": refine}
                 for nprobe, refine in ((8, 5), (16, 10), (32, 10), (32, 20), (64, 20), (128, 40), (256, 40))
@@ -140,9 +160,9 @@ KINDS = {
         ),
         Kind(
             "hamming",
-            f"scan of at most {_AXES} bits by Hamming distance, ranked by float16",
+            f"scan of at most {AXES} bits by Hamming distance, ranked by float16",
             _hamming,
-            lambda dim: min(dim, _AXES) // 8 + 8,
+            lambda dim: min(dim, AXES) // 8 + 8,
             [{"refine": refine} for refine in (2, 5, 10, 20, 40, 80)],
             lambda knob, k, selector: _faiss.IndexRefineSearchParameters(k_factor=knob["refine"]),
             20_000,
