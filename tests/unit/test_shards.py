@@ -266,6 +266,23 @@ def test_damaged_vectors_are_refused(tmp_path: Path, vectors: list[list[float]])
         built(tmp_path, table(["a" * 64, "b" * 64], vectors), 4)
 
 
+def test_what_does_not_fit_is_refused_before_the_start() -> None:
+    def refuse(rows: int, **settings: Any) -> None:
+        given = Index(**settings)
+        build.refuse_memory([10, rows], Order("", "b", "s@1", 4096, given, given.memory_gb * 1e9 / (rows + 10)))
+
+    refuse(1_000_000)
+    refuse(100_000, kind="flat")
+    with pytest.raises(
+        UsageError, match=r"1,000,000 vectors takes .* GB to build, index\.build_gb is 4\.0; set"
+    ) as told:
+        refuse(1_000_000, kind="flat", memory_gb=100)
+    fits = int(str(told.value).partition("index.max_shard_vectors=")[2].partition(",")[0])
+    refuse(fits, kind="flat", memory_gb=100)
+    with pytest.raises(UsageError, match=r"2,000,010 vectors take .* GB to search as hnsw, index\.memory_gb is 0\.5"):
+        refuse(2_000_000, kind="hnsw", memory_gb=0.5)
+
+
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UsageError, match=r"index\.kind = 'flat32'.*did you mean flat"):
         kind("flat32")

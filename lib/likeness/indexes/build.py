@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from likeness import stores, uris
 from likeness.builds import checksum_of
-from likeness.errors import DataError
+from likeness.errors import DataError, UsageError
 from likeness.indexes import metrics
 from likeness.indexes.audit import FILTERS, Audit
-from likeness.indexes.fill import filled
+from likeness.indexes.fill import filled, memory
 from likeness.indexes.kinds import Kind, candidates, kind
 from likeness.indexes.plan import PlannedShard
 from likeness.indexes.search import Searcher
@@ -51,6 +51,36 @@ class Order:
 def faiss_id(image_id: str) -> int:
     """The first 63 bits of the image_id: stable, positive, never a position."""
     return int(image_id[:16], 16) >> 1
+
+
+def refuse_memory(sizes: Sequence[int], order: Order) -> None:
+    """Says before the start what would not fit, and not after an hour of building.
+
+    Args:
+        sizes: vectors of each shard.
+        order: what is to be built.
+
+    Raises:
+        UsageError: a shard takes more than `index.build_gb` to build, or all more than `index.memory_gb` to search.
+    """
+    settings, dim, searched = order.settings, order.dim, 0
+    for rows in sorted(sizes, reverse=True):
+        options = candidates(settings.kind, rows, dim, order.bytes_per_vector * rows)
+        searched += rows * min(option.bytes_per_vector(dim) for option in options)
+        needed = max(memory(option, rows, dim) for option in options)
+        if needed > settings.build_gb * 1e9:
+            fits = rows
+            while fits > 1 and max(memory(option, fits, dim) for option in options) > settings.build_gb * 1e9:
+                fits = fits * 4 // 5
+            raise UsageError(
+                f"index: a shard of {rows:,} vectors takes {needed / 1e9:.1f} GB to build, index.build_gb is "
+                f"{settings.build_gb}; set index.max_shard_vectors={fits}, or give tasks more memory and say so there"
+            )
+    if searched > settings.memory_gb * 1e9:
+        raise UsageError(
+            f"index: {sum(sizes):,} vectors take {searched / 1e9:.1f} GB to search as {settings.kind}, index.memory_gb "
+            f'is {settings.memory_gb}; raise it to what all leaves have, or set index.kind to auto or "ivf_rabitq"'
+        )
 
 
 def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: Order) -> Shard:

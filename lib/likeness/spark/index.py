@@ -94,9 +94,9 @@ class _Job:
         """New shards of all members."""
         planned = plan(sizes, self.settings.max_shard_vectors, self.settings.pack_vectors)
         rows = shards.placed(members, planned)
-        expected = {s.number: sum(sizes[name] for name in s.categories) // s.parts for s in planned}
-        files = shards.files_of(self.run, self._features())
-        built = shards.build(self.run, rows, expected, planned, self._order(sum(sizes.values())), files)
+        expected = [sum(sizes[name] for name in s.categories) // s.parts for s in planned]
+        work = shards.Work(rows, planned, expected, shards.files_of(self.run, self._features()))
+        built = shards.build(self.run, work, self._order(sum(sizes.values())))
         self.run.facts["index"] |= {"step": "whole", "built": len(built), "indexed": sum(s.vectors for s in built)}
         return built, None
 
@@ -133,9 +133,9 @@ class _Job:
             return []
         planned = delta_plan(found.added, first, self.settings.max_shard_vectors)
         rows = shards.split(found.lacking, planned)
-        expected = {s.number: found.added // s.parts for s in planned}
-        files = shards.files_of(self.run, self._features(), found.lacking)
-        return shards.build(self.run, rows, expected, planned, self._order(live, delta=True), files)
+        expected = [found.added // s.parts for s in planned]
+        work = shards.Work(rows, planned, expected, shards.files_of(self.run, self._features(), found.lacking))
+        return shards.build(self.run, work, self._order(live, delta=True))
 
     def _tombstones(self, dead: Mapping[int, np.ndarray]) -> File | None:
         if not dead:

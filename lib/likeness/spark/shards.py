@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from likeness.indexes.build import Order, build_shard
+from likeness.indexes.build import Order, build_shard, refuse_memory
 from likeness.indexes.plan import PlannedShard, tasks
 from likeness.manifest import Shard
 from likeness.reports.figures import counted
@@ -51,35 +52,34 @@ def _part(parts: Any) -> Any:
     return F.floor(prefix * parts / F.lit(2**32))
 
 
-def build(
-    run: Run,
-    rows: DataFrame,
-    sizes: Mapping[int, int],
-    planned: Sequence[PlannedShard],
-    order: Order,
-    files: Sequence[str],
-) -> list[Shard]:
-    """Builds planned shards.
+@dataclass(frozen=True)
+class Work:
+    """What is to be built.
 
-    Args:
-        run: whose progress it is.
-        rows: (shard, image_id, shown).
-        sizes: rows by shard.
-        planned: the shards.
-        order: what to build, and where.
-        files: data files of `features` that hold the rows' vectors.
+    `rows` are (shard, image_id, shown) of the `planned` shards, about `sizes` each; `files` are the data files of
+    `features` that hold their vectors.
     """
-    wanted = _TASKS_A_CORE * run.lake.spark.sparkContext.defaultParallelism
-    numbers = [shard.number for shard in planned]
-    places = tasks([sizes.get(number, 0) for number in numbers], wanted)
-    task = F.broadcast(
-        run.lake.spark.createDataFrame(
-            pa.table({"shard": pa.array(numbers, pa.int32()), "task": pa.array(places, pa.int32())})
-        )
-    )
+
+    rows: DataFrame
+    planned: Sequence[PlannedShard]
+    sizes: Sequence[int]
+    files: Sequence[str]
+
+
+def build(run: Run, work: Work, order: Order) -> list[Shard]:
+    """Builds shards; `order` says how, and where.
+
+    Raises:
+        UsageError: they would take more memory than the settings give.
+    """
+    refuse_memory(work.sizes, order)
+    planned, spark = work.planned, run.lake.spark
+    places = tasks(work.sizes, _TASKS_A_CORE * spark.sparkContext.defaultParallelism)
+    numbers = pa.array([shard.number for shard in planned], pa.int32())
+    task = spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
     ordered = (
-        rows.join(_vectors(run, files), "image_id")
-        .join(task, "shard")
+        work.rows.join(_vectors(run, work.files), "image_id")
+        .join(F.broadcast(task), "shard")
         .repartitionById(max(places) + 1, "task")
         .sortWithinPartitions("shard", "image_id")
         .select("shard", "image_id", "shown", "vector")
