@@ -1,5 +1,7 @@
 """Vectors put into an index by way of the disk: what FAISS's own adding gives, with less memory."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from likeness.indexes import fill, metrics
-from likeness.indexes.fill import filled
+from likeness.indexes.fill import filled, memory
 from likeness.indexes.kinds import KINDS
 
 METRICS = ("cosine", "l2", "ip")
@@ -69,3 +71,55 @@ def test_an_index_outlives_what_it_was_made_of(tmp_path: Path, vectors: np.ndarr
     index = made()
     _, found = index.search(vectors[:50], 1)
     assert np.mean(found[:, 0] == np.arange(50)) >= 0.9
+
+
+MEASURED = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from likeness.indexes.fill import filled, memory, memory
+from likeness.indexes.kinds import KINDS
+
+def own():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+name, rows, dim, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+rng = np.random.default_rng(1)
+out = rng.standard_normal((40, dim), np.float32)
+with (folder / "vectors").open("wb") as file:
+    for start in range(0, rows, 1000):
+        file.write(np.maximum(rng.standard_normal((1000, 40), np.float32) @ out, 0).tobytes())
+vectors = np.memmap(folder / "vectors", np.float32, "r", shape=(rows, dim))
+before, peak, over = own(), 0, threading.Event()
+
+def watch():
+    global peak
+    while not over.wait(0.002):
+        peak = max(peak, own())
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+kind = KINDS[name]
+index = kind.make(vectors[np.arange(min(rows, max(kind.sample, 1)))], rows, 1)
+filled(index, vectors, np.arange(rows), folder)
+over.set()
+watcher.join()
+print(memory(kind, rows, dim) / (peak - before))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rows", "dim"),
+    [("flat", 40_000, 512), ("hnsw", 40_000, 2048), ("ivf_rabitq", 60_000, 512), ("hamming", 40_000, 1024)],
+)
+def test_the_memory_of_a_build_is_foreseen(tmp_path: Path, name: str, rows: int, dim: int) -> None:
+    command = [sys.executable, "-c", MEASURED, name, str(rows), str(dim), str(tmp_path)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert 1 / 1.5 <= float(done.stdout) <= 1.5
+
+
+def test_float16_vectors_take_no_memory_in_a_build() -> None:
+    assert memory(KINDS["flat16"], 1_000_000, 4096) < 0.2e9 < 16e9 < memory(KINDS["flat"], 1_000_000, 4096)
+    assert memory(KINDS["hnsw"], 1_000_000, 4096) < 1e9

@@ -13,8 +13,8 @@ from likeness.indexes.kinds import AXES, Kind
 _ROWS = 8192
 _NAMED = 56
 """Bytes of a vector's id, and of its way back to the vector."""
-_APART = 32 << 20
-"""Bytes for blocks on their way, and for what was freed and not given back."""
+_APART = 16 << 20
+"""Bytes that were freed and not given back."""
 
 
 def filled(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: Path) -> faiss.IndexIDMap2:
@@ -49,14 +49,14 @@ def filled(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: Pa
 def memory(one: Kind, rows: int, dim: int) -> int:
     """Bytes that it takes to make and fill an index, mapped files apart, at the peak.
 
-    While FAISS adds a block to a list that is full, it holds the list, a copy and the block; a full list is doubled.
+    A sample is projected, and the projection copied twice, to train on. While FAISS adds a block to a full list it
+    holds the list, a copy and the block; lists double.
     """
     trained = min(rows, one.sample)
-    sample = trained * 4 * (dim + AXES) + min(trained, SAMPLE) * 4 * 5 * AXES
+    sample = 4 * trained * (dim + 3 * AXES) + 4 * min(trained, SAMPLE) * 5 * AXES
     held = rows if rows <= _ROWS else _ROWS * (1 + 2 ** math.ceil(math.log2(rows / _ROWS)))
     codes = held * (one.bytes_per_vector(dim) - one.mapped(dim)) + rows * _NAMED
-    block = min(rows, _ROWS) * 2 * dim
-    return max(sample, codes + block) + _APART
+    return max(sample, codes, min(rows, _ROWS) * 2 * dim) + _APART
 
 
 def _add(index: Any, vectors: np.ndarray) -> None:
