@@ -2,7 +2,7 @@
 
 LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
 the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
-LIKENESS_BENCH chooses `nightly`, `index` or `stack`; by default all are measured, the stack where Maven is installed.
+LIKENESS_BENCH chooses `nightly`, `index`, `night` or `stack`; by default all are measured, the stack where Maven is installed.
 `make bench-full` measures indexes of a million vectors as well, which takes 40 GB of disk.
 """
 
@@ -33,7 +33,7 @@ from likeness.spark.extract import extract
 from likeness.spark.run import Run
 from likeness.spark.session import open_session
 
-from . import bare, indexes, stack
+from . import bare, indexes, nights, stack
 from .photos import variant, variants
 from .rows import ROWS, row
 
@@ -59,6 +59,11 @@ def main() -> None:
             )
         if chosen in ("", "index"):
             indexes.measure(sorted(train.rglob("*.jpg")), Path(scratch), "LIKENESS_BENCH_FULL" in os.environ)
+        if chosen in ("", "night"):
+            open_session(Settings(), "bench")
+            nights.measure(
+                indexes.of_photos(sorted(train.rglob("*.jpg"))), Path(scratch), "LIKENESS_BENCH_FULL" in os.environ
+            )
         if chosen == "stack" or (not chosen and shutil.which("mvn")):
             stack.measure(variants(train, work / f"photos-{stack.PHOTOS}", stack.PHOTOS), Path(scratch))
     print(f"\n{datetime.date.today()}, {os.cpu_count()} cores, {_processor()}, `make bench`\n")

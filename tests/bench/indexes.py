@@ -38,7 +38,7 @@ AUTOFAISS = ("autofaiss==2.18.0", "numpy<2", "pyarrow<19")
 
 def measure(photos: Sequence[Path], scratch: Path, full: bool) -> None:
     """Every row: the seed's size beside the peers, growth, and filters."""
-    real = _real(photos)
+    real = of_photos(photos)
     small(real, scratch / "small")
     spans = {size: growth(real, size, scratch / f"growth-{size}") for size in (*SIZES, *([LARGE] if full else []))}
     first = min(spans)
@@ -175,7 +175,7 @@ def _peers(folder: Path, ready: str, packages: Sequence[str], names: Sequence[st
     return found
 
 
-def _real(photos: Sequence[Path]) -> np.ndarray:
+def of_photos(photos: Sequence[Path]) -> np.ndarray:
     """Vectors of photos by the default network."""
     given = Settings()
     encoder = Encoder(given, resolve(given.extract.space, given.extract.weights, given.extract.cache).id)

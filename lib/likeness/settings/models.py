@@ -82,7 +82,7 @@ class Index(_Frozen):
     kind: str = Field("auto", description="index kind (see docs/extending.md), or auto: chosen by measured recall")
     recall: Rate = Field(0.99, description="recall@k by which a kind and what it turns at search are chosen")
     memory_gb: float = Field(8.0, gt=0, description="memory of the machine that searches, for all shards")
-    build_gb: float = Field(4.0, gt=0, description="memory that one task may take to build a shard")
+    build_gb: float = Field(2.0, gt=0, description="memory that one task may take to build a shard")
     metric: Literal["cosine", "l2", "ip"] = Field("cosine", description="how vectors are compared")
     max_shard_vectors: Count = Field(1_000_000, description="a larger category is split")
     pack_vectors: Count = Field(500, description="smaller categories share a shard of about so many vectors")
