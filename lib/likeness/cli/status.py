@@ -14,6 +14,7 @@ from likeness.hidden import Hidden
 from likeness.leases import Held
 from likeness.manifest import Manifest
 from likeness.matrix import Cell, matrix
+from likeness.reports.figures import counted
 from likeness.tables import FAILURES, FEATURES, LISTINGS
 from likeness.warehouse import Warehouse
 
@@ -49,6 +50,8 @@ def _service(manifest: Manifest, warehouse: Warehouse) -> dict[str, Any]:
         "images": manifest.images,
         "vectors": manifest.vectors,
         "shards": len(manifest.shards),
+        "deltas": sum(shard.delta for shard in manifest.shards),
+        "removed": sum(shard.removed for shard in manifest.shards),
         "since": since,
     }
 
@@ -94,7 +97,9 @@ def _show(told: dict[str, Any], cells: Sequence[Cell], held: Sequence[Held]) -> 
     if not service:
         print("nothing is published")
         return
-    print(f"in service: {service['space']}/{service['build']}, {service['images']} images, {service['shards']} shards")
+    grown = f" ({service['deltas']} of them deltas, {service['removed']:,} rows removed)" * bool(service["deltas"])
+    shards = counted(service["shards"], "shard")
+    print(f"in service: {service['space']}/{service['build']}, {service['images']} images in {shards}{grown}")
     print(_due(service["since"], [cell for cell in cells if cell.space == service["space"]]))
 
 
