@@ -144,6 +144,7 @@ def started(job: str, given, *flags: str) -> Job:
 
 
 @pytest.mark.kill
+@pytest.mark.slow
 def test_a_killed_backfill_is_completed_by_the_next(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", "shoes", count=4)
     spoil(source / "hat", 0)

@@ -204,7 +204,7 @@ def test_a_photo_that_fails_in_extraction_is_tried_again_on_demand(configure, tm
 
 
 def test_low_recall_is_not_published(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat", "shoes"))
+    given = configure(take(tmp_path / "photos", "hat", "shoes"), "index.pack_vectors=1")
     run(given)
     before = Builds(given.root).find()
     worst = before.shards[1].model_copy(update={"recall": before.shards[1].recall.model_copy(update={"value": 0.5})})

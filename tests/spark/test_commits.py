@@ -82,6 +82,7 @@ def found(given: Settings) -> tuple[set[str], dict[str, int], set[str]]:
     return set(vectors), {row["what"]: row["attempts"] for row in failures}, set(runs)
 
 
+@pytest.mark.slow
 def test_two_processes_lose_no_commit(configure, tmp_path):
     given = configure(tmp_path)
     command = [sys.executable, "-c", OTHER, given.root, "there"]
@@ -95,6 +96,7 @@ def test_two_processes_lose_no_commit(configure, tmp_path):
     assert found(given) == expected("here", "there")
 
 
+@pytest.mark.slow
 def test_where_a_rename_refuses_commits_are_tried_again(configure, tmp_path, spark, monkeypatch):
     """As on HDFS: no lock, and a commit that comes second fails. In one JVM Iceberg sees to that."""
     given = configure(tmp_path)

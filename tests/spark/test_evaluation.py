@@ -22,8 +22,8 @@ from likeness.serving.encoder import Encoder
 from likeness.serving.judged import evaluate
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
+from likeness.spark.lake import DataFile
 from likeness.spark.run import Run
-from likeness.spark.session import DataFile
 from likeness.tables import FEATURES, LISTINGS
 from likeness.warehouse import Warehouse
 

@@ -68,13 +68,19 @@ def manifest(count: int) -> Manifest:
     file = File(name="f", bytes=1, sha256="0")
     shard = Shard(
         number=0,
-        category="c",
         part=0,
         parts=1,
+        delta=False,
+        categories={"c": count},
         vectors=count,
+        removed=0,
         recall=Recall(k=1, queries=1, value=1),
+        filtered={},
         index=file,
         ids=file,
+        kind="flat",
+        knob={},
+        curve=[],
     )
     facts = {"build": "b", "run_id": "r", "created": "", "space": "s@1", "dim": 2, "kind": "auto", "metric": "cosine"}
     sizes = {"images": count, "products": count, "vectors": count}

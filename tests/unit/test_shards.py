@@ -12,7 +12,7 @@ import pytest
 
 from likeness.builds import checksum_of
 from likeness.errors import DataError, UsageError
-from likeness.indexes import audit, build, kinds, metrics
+from likeness.indexes import audit, build, fill, kinds, metrics
 from likeness.indexes.audit import Audit
 from likeness.indexes.build import Order, build_shard, faiss_id
 from likeness.indexes.kinds import KINDS, Kind, kind
@@ -168,7 +168,7 @@ def test_batches_and_large_shards_change_nothing(
     data = made_up(rng, 300, 16)
     records = []
     for number, (rows, batch) in enumerate([(8192, 300), (64, 7), (1, 64), (300, 299)]):
-        monkeypatch.setattr(build, "ROWS", rows)
+        monkeypatch.setattr(fill, "_ROWS", rows)
         monkeypatch.setattr(audit, "ROWS", rows)
         records.append(built(tmp_path / str(number), data, 16, batch)[0])
     assert len({(record.index.sha256, record.ids.sha256, record.recall) for record in records}) == 1
