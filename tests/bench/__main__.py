@@ -3,8 +3,8 @@
 LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
 the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
 LIKENESS_BENCH chooses `nightly`, `index`, `night` or `stack`; by default all are measured, the stack where Maven is
-installed.
-`make bench-full` measures indexes of a million vectors as well, which takes 40 GB of disk.
+installed. `make bench-full` measures indexes of a million vectors as well, which takes 45 GB of disk. LIKENESS_PEERS
+and LIKENESS_AUTOFAISS name a Python each that has the peers, which are installed into new environments otherwise.
 """
 
 import csv

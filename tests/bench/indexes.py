@@ -30,6 +30,7 @@ PROJECT = Path(__file__).parents[2]
 SEED_SIZE, DIM, QUERIES, FILTERED = 30_185, 4096, 1000, 200
 SIZES, LARGE = (10_000, 100_000), 1_000_000
 SHARES = (0.5, 0.05, 0.005)
+FAITHFUL = "ivf_rabitq"
 BUDGET = 4e9
 """Bytes of memory for the seed's size, which the peer that asks for a budget is given too."""
 PEERS = ("usearch==2.26.6", "hnswlib==0.8.0", "scann==1.4.2")
@@ -72,27 +73,39 @@ def small(real: np.ndarray, folder: Path) -> None:
     row(f"{name}: build, audit included / {quickest['name']}'s", figure, "<= 0.5")
     row(f"{name}: {QUERIES} queries at once", f"{batched:.0f}/s", ">= 12,000/s")
     (peer,) = _peers(folder, "LIKENESS_AUTOFAISS", AUTOFAISS, ("autofaiss",))
-    _beside_autofaiss(peer, record, folder, took, queries, truth)
+    _beside_autofaiss(peer, (record, took), folder, queries, truth)
 
 
 def _beside_autofaiss(
-    peer: dict[str, Any], record: Shard, folder: Path, took: float, queries: np.ndarray, truth: np.ndarray
+    peer: dict[str, Any], chosen: tuple[Shard, float], folder: Path, queries: np.ndarray, truth: np.ndarray
 ) -> None:
-    """Our shard, turned until it finds what the peer finds, against the peer as its own build has turned it."""
-    name, goal = (
-        f"{SEED_SIZE} x {DIM} / autofaiss ({peer['effort']}) within {BUDGET / 1e9:.0f} GB",
-        recall(peer["found"], truth),
-    )
+    """Our index against the peer's, which its own build has turned; ours is turned until it finds as much.
+
+    That is the shard that was chosen, or, where its most faithful turn finds less, one of the kind that goes further.
+    """
+    goal, (record, took) = recall(peer["found"], truth), chosen
+    reached, p50, knob = _turned(record, folder, queries, truth, goal)
+    if reached < goal:
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        record, took = _built(folder / "faithful", [vectors], BUDGET / SEED_SIZE, kind=FAITHFUL)
+        reached, p50, knob = _turned(record, folder / "faithful", queries, truth, goal)
+    name = f"{SEED_SIZE} x {DIM} / autofaiss ({peer['effort']}) within {BUDGET / 1e9:.0f} GB"
+    row(f"{name}: recall@{K}", f"{reached:.4f} ({record.kind} {dict(knob)}) / {goal:.4f}", "at least")
+    row(f"{name}: p50", f"{p50 / peer['p50_ms']:.2f} ({p50:.3f} ms / {peer['p50_ms']:.3f} ms)", "<= 1")
+    row(f"{name}: build", f"{took / peer['build_s']:.2f} ({took:.1f} s / {peer['build_s']:.1f} s)", "<= 0.33")
+
+
+def _turned(
+    record: Shard, folder: Path, queries: np.ndarray, truth: np.ndarray, goal: float
+) -> tuple[float, float, kinds.Knob]:
+    """Recall and milliseconds at the first turn of a shard that reaches the goal, or at its most faithful one."""
     knobs = list(kinds.kind(record.kind).knobs)
     for knob in knobs[knobs.index(record.knob) :]:
         shard = _loaded(record.model_copy(update={"knob": knob}), folder)
         spans, found = one_by_one(lambda query, shard=shard: shard.nearest(query, K)[1][0], queries)  # type: ignore[misc]
-        reached, p50 = recall(found, truth), statistics.median(spans)
-        if reached >= goal:
+        if recall(found, truth) >= goal:
             break
-    row(f"{name}: recall@{K}", f"{reached:.4f} / {goal:.4f}, {dict(knob)}", "at least")
-    row(f"{name}: p50", f"{p50 / peer['p50_ms']:.2f} ({p50:.3f} ms / {peer['p50_ms']:.3f} ms)", "<= 1")
-    row(f"{name}: build", f"{took / peer['build_s']:.2f} ({took:.1f} s / {peer['build_s']:.1f} s)", "<= 0.33")
+    return recall(found, truth), statistics.median(spans), knob
 
 
 def growth(real: np.ndarray, size: int, folder: Path) -> float:
@@ -126,13 +139,16 @@ def growth(real: np.ndarray, size: int, folder: Path) -> float:
     return float(told["p50_ms"])
 
 
-def _built(folder: Path, vectors: Iterable[np.ndarray], budget: float = float("inf")) -> tuple[Shard, float]:
+def _built(
+    folder: Path, vectors: Iterable[np.ndarray], budget: float = float("inf"), kind: str = "auto"
+) -> tuple[Shard, float]:
     """A shard as the index job builds it, and its seconds, without those in which the vectors were made.
 
     Args:
         folder: to be made.
         vectors: float32 (n, dim) each.
         budget: bytes a vector, at search.
+        kind: of index.
     """
     folder.mkdir()
     made = 0.0
@@ -151,7 +167,7 @@ def _built(folder: Path, vectors: Iterable[np.ndarray], budget: float = float("i
                 yield batch
                 begun = time.perf_counter()
 
-    order = Order(f"file://{folder}", "built", "bench", DIM, Index(), budget)
+    order = Order(f"file://{folder}", "built", "bench", DIM, Index(kind=kind), budget)
     begun = time.perf_counter()
     record = build_shard(PlannedShard(0, ("all",)), batches(), order)
     return record, time.perf_counter() - begun - made

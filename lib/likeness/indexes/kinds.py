@@ -21,6 +21,7 @@ Knob = Mapping[str, float]
 """What is turned at a search, by name; empty where there is nothing to turn."""
 
 AXES, _SHARE = 192, 0.9
+_BITS = 256
 _LINKS = 32
 _SCANNED = 1 << 20
 _LISTED_FROM = 20_000
@@ -70,7 +71,7 @@ def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
 
 def _hamming(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
     """Bits say on which side of its median each turned axis is: signs alone would be nearly all one after a ReLU."""
-    axes = main_axes(sample, AXES, rotated=True)
+    axes = main_axes(sample, _BITS, rotated=True)
     return _refined(axes, faiss.IndexLSH(axes.d_out, axes.d_out, False, True), sample, metric)
 
 
@@ -153,16 +154,26 @@ KINDS = {
             lambda dim: min(dim, AXES) // 8 + 24,
             [
                 {"nprobe": nprobe, "refine": refine}
-                for nprobe, refine in ((8, 5), (16, 10), (32, 10), (32, 20), (64, 20), (128, 40), (256, 40))
+                for nprobe, refine in (
+                    (8, 5),
+                    (16, 10),
+                    (32, 10),
+                    (64, 20),
+                    (128, 40),
+                    (256, 80),
+                    (1024, 80),
+                    (1024, 160),
+                    (4096, 320),
+                )
             ],
             _ivf_turned,
             100_000,
         ),
         Kind(
             "hamming",
-            f"scan of at most {AXES} bits by Hamming distance, ranked by float16",
+            f"scan of at most {_BITS} bits by Hamming distance, ranked by float16",
             _hamming,
-            lambda dim: min(dim, AXES) // 8 + 8,
+            lambda dim: min(dim, _BITS) // 8 + 8,
             [{"refine": refine} for refine in (2, 5, 10, 20, 40, 80)],
             lambda knob, k, selector: _faiss.IndexRefineSearchParameters(k_factor=knob["refine"]),
             20_000,
