@@ -102,7 +102,13 @@ class Searcher:
         return self._searched(self._index, queries, k, self._kind.parameters(knob, k, selector))
 
     def _searched(self, index: Any, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
-        scores, rows = index.search(queries, k, params=parameters)
+        threads = faiss.omp_get_max_threads()
+        if len(queries) == 1:  # FAISS would spread its product with the axes over all cores, and wait for the last
+            faiss.omp_set_num_threads(1)
+        try:
+            scores, rows = index.search(queries, k, params=parameters)
+        finally:
+            faiss.omp_set_num_threads(threads)
         return (-np.sqrt(np.maximum(scores, 0)) if self._metric == "l2" else scores), rows
 
 
