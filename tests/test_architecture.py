@@ -15,9 +15,10 @@ LIB = Path(likeness.__file__).parent
 JOBS = Path(__file__).parents[1] / "jobs"
 
 ROOMS = (
-    ("errors",),
+    ("errors", "words"),
     ("settings", "uris", "progress"),
     ("images", "stores", "tables", "manifest"),
+    ("copies",),
     ("backbones", "sources", "builds", "leases", "products", "hidden"),
     ("runtimes", "indexes", "warehouse", "schemas"),
     ("features", "agreement", "matrix", "evaluation", "judgements"),

@@ -5,9 +5,7 @@ rename, so a reader sees one chain or the other.
 """
 
 import hashlib
-import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +13,8 @@ from typing import BinaryIO
 from pydantic import BaseModel
 
 from likeness import stores, uris
-from likeness.errors import DataError, ServiceError, UsageError
+from likeness.copies import Copies
+from likeness.errors import DataError, UsageError
 from likeness.manifest import File, Manifest
 
 MANIFEST = "manifest.json"
@@ -33,8 +32,8 @@ class Builds:
     """The builds of one root; what is copied to this machine goes to `cache`."""
 
     def __init__(self, root: str, cache: str = "~/.cache/likeness") -> None:
-        self._cache = cache
         self.folder = uris.join(uris.canonical(root), "builds")
+        self._copies = Copies(self.folder, cache)
         self._files = stores.files(self.folder)
 
     def chain(self) -> list[str]:
@@ -73,9 +72,13 @@ class Builds:
     def all(self) -> Iterator[str]:
         """Every whole build (one with a manifest) as `space/build`, by space and age."""
         for space in self._files.names(self.folder):
-            for build in self._files.names(uris.join(self.folder, space)):
-                if self._files.exists(uris.join(self.folder, space, build, MANIFEST)):
-                    yield f"{space}/{build}"
+            yield from self.of(space)
+
+    def of(self, space: str) -> list[str]:
+        """The whole builds of one space as `space/build`, by age."""
+        folder = uris.join(self.folder, space)
+        names = self._files.names(folder)
+        return [f"{space}/{name}" for name in names if self._files.exists(uris.join(folder, name, MANIFEST))]
 
     def read(self, path: str) -> Manifest:
         """One build's manifest.
@@ -108,10 +111,7 @@ class Builds:
         Returns:
             builds and files that went.
         """
-        newest: dict[str, str] = {}
-        for path in self.all():
-            space, _, build = path.partition("/")
-            newest[space] = build
+        newest = dict(path.split("/") for path in self.all())  # the last of a space stays
         told = [self.sweep(space, build, unfinished=space == held) for space, build in newest.items()]
         return sum(builds for builds, _ in told), sum(files for _, files in told)
 
@@ -127,7 +127,7 @@ class Builds:
             builds and files that went.
         """
         folder, chain = uris.join(self.folder, space), self.chain()
-        whole = {path.partition("/")[2] for path in self.all() if path.startswith(f"{space}/")}
+        whole = {path.partition("/")[2] for path in self.of(space)}
         names = [name for name in self._files.names(folder) if f"{space}/{name}" not in chain]
         old = [name for name in names if name < before or (unfinished and name not in whole)]
         gone = 0
@@ -136,9 +136,9 @@ class Builds:
             gone += self._files.exists(manifest)
             self._files.delete(manifest)
         needed: set[str] = set()
-        for path in self.all():
+        for path in self.of(space):
             with suppress(DataError):  # of a damaged build nothing can be kept but its own folder
-                needed |= {file.name for file in self.read(path).files} if path.startswith(f"{space}/") else set()
+                needed |= {file.name for file in self.read(path).files}
         files = 0
         for build in old:
             left = self._files.names(uris.join(folder, build))
@@ -149,7 +149,7 @@ class Builds:
         return gone, files
 
     def keep_only(self, manifest: Manifest | None) -> int:
-        """Deletes every build but one, of all spaces, and the copies on this machine; returns how many went.
+        """Deletes every build but one, of all spaces, and all copies on this machine; returns how many builds went.
 
         None deletes them all: nothing is in service then.
         """
@@ -163,14 +163,8 @@ class Builds:
                 if not manifest or f"{space}/{build}" != manifest.path:
                     self._files.delete(uris.join(self.folder, space, build))
                     gone += 1
-        for copy in self._copies().glob("*/*"):
-            if not manifest or copy != self._copies() / manifest.path:
-                shutil.rmtree(copy, ignore_errors=True)
+        self._copies.clear()
         return gone
-
-    def _copies(self) -> Path:
-        """The folder of this machine for copies of this root's builds."""
-        return Path(self._cache).expanduser() / "builds" / hashlib.sha256(self.folder.encode()).hexdigest()[:16]
 
     def rollback(self, to: str = "") -> tuple[str | None, str]:
         """Puts the previous build, or a named one, back in service; returns what was and what is.
@@ -225,43 +219,24 @@ class Builds:
         self._files.write(uris.join(self.folder, space, name), data)
         return File(name=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def local(self, manifest: Manifest) -> Path:
-        """A folder of this machine with the files of a build under their names: the space's own, or a copy in a cache.
+    def local(self, manifest: Manifest, files: Iterable[File] = ()) -> Path:
+        """A folder of this machine with the files of a build under their names: the space's own, or one of copies.
 
-        What is copied is checked against its checksum. Of a root's copies, those that the build does not need go, but
-        for the build used last before.
+        Args:
+            manifest: the build.
+            files: those that are wanted of it; all if empty.
 
         Raises:
-            DataError: a file is missing or has another checksum.
+            DataError: a file has to be copied, and is missing or has another checksum.
             ServiceError: the copy cannot be written.
         """
         if uris.scheme(self.folder) == "file":
             return uris.local_path(uris.join(self.folder, manifest.space))
-        home = self._copies()
-        folder = home / manifest.space
-        try:
-            for file in manifest.files:
-                if not _same_length(folder / file.name, file):
-                    stores.fetch(self.uri(manifest, file), folder / file.name, file.sha256)
-            used = {folder / file.name.partition("/")[0] for file in manifest.files}
-            for one in used:
-                os.utime(one)
-            others = sorted(set(home.glob("*/*")) - used, key=lambda path: path.stat().st_mtime, reverse=True)
-            for other in others[1:]:
-                shutil.rmtree(other, ignore_errors=True)
-        except FileNotFoundError as error:
-            raise DataError(f"{error} is missing; roll back with `likeness rollback`") from None
-        except OSError as error:
-            raise ServiceError(f"{manifest.path} cannot be copied to {folder}: {error}; free some disk") from None
-        return folder
+        return self._copies.bring(manifest.space, files or manifest.files)
 
     def _point(self, chain: Sequence[str]) -> None:
         content = _Chain(current=chain[0], previous=chain[1:]).model_dump_json(indent=2)
         self._files.write(uris.join(self.folder, CURRENT), content.encode() + b"\n")
-
-
-def _same_length(path: Path, file: File) -> bool:
-    return path.exists() and path.stat().st_size == file.bytes
 
 
 def checksum_of(file: BinaryIO) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from likeness import words
 from likeness.backbones import Space
 from likeness.builds import Builds
 from likeness.errors import DataError
@@ -102,18 +103,7 @@ def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[Step, Sequ
 
 def duration(seconds: float | None) -> str:
     """Seconds as a person would say them; None is a stage that has no rate yet."""
-    if seconds is None:
-        return "never measured here"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def size(count: int) -> str:
-    """Bytes as a person would say them; empty for none."""
-    if not count:
-        return ""
-    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+    return "never measured here" if seconds is None else words.duration(seconds)
 
 
 def _step(stage: str, count: int, unit: str, stored: int, memory: int, rates: dict[str, tuple[float, str]]) -> Step:

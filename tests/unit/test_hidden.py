@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.records import shard_record
 
 from likeness import hidden as room
 from likeness.hidden import Hidden
-from likeness.indexes.search import Hit
-from likeness.manifest import File, Manifest, Recall, Shard
-from likeness.serving.leaf import ShardAnswer
+from likeness.indexes.search import Hit, ShardAnswer
+from likeness.manifest import Manifest
 from likeness.serving.root import Root
 
 NAMES = ["hat-1", "裤子/2.0", "../../etc/passwd", "a b", "", "x" * 3000, "hat-1.json"]
@@ -65,26 +65,11 @@ class Fixed:
 
 
 def manifest(count: int) -> Manifest:
-    file = File(name="f", bytes=1, sha256="0")
-    shard = Shard(
-        number=0,
-        part=0,
-        parts=1,
-        delta=False,
-        categories={"c": count},
-        vectors=count,
-        removed=0,
-        recall=Recall(k=1, queries=1, value=1),
-        filtered={},
-        index=file,
-        ids=file,
-        kind="flat",
-        knob={},
-        curve=[],
-    )
     facts = {"build": "b", "run_id": "r", "created": "", "space": "s@1", "dim": 2, "kind": "auto", "metric": "cosine"}
     sizes = {"images": count, "products": count, "vectors": count}
-    return Manifest.model_validate(facts | sizes | {"snapshots": {}, "index_settings": {}, "shards": [shard]})
+    return Manifest.model_validate(
+        facts | sizes | {"snapshots": {}, "index_settings": {}, "shards": [shard_record(0, "c", count)]}
+    )
 
 
 @given(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.records import shard_record
 
 from likeness.builds import Builds, checksum_of
 from likeness.errors import DataError, UsageError
-from likeness.manifest import File, Manifest, Recall, Shard, build_name
+from likeness.manifest import File, Manifest, Shard, build_name
 
 SPACE = "alexnet.fc6@1f3a9c02"
 
@@ -26,23 +27,7 @@ def shard(folder: Path, number: int, category: str = "hat", vectors: int = 3) ->
         records.append(
             File(name=f"{folder.name}/{path.name}", bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         )
-    recall = Recall(k=10, queries=64, value=1.0)
-    return Shard(
-        number=number,
-        part=0,
-        parts=1,
-        delta=False,
-        categories={category: vectors},
-        vectors=vectors,
-        removed=0,
-        recall=recall,
-        filtered={},
-        index=records[0],
-        ids=records[1],
-        kind="flat",
-        knob={},
-        curve=[],
-    )
+    return shard_record(number, category, vectors, (records[0], records[1]))
 
 
 def manifest(root: Path, build: str, space: str = SPACE) -> Manifest:

@@ -16,15 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from tests.records import shard_record
 
-from likeness import reports
+from likeness import reports, words
 from likeness.builds import Builds
 from likeness.comparison import Comparison, SpaceFigures
 from likeness.evaluation import Figure, Measured
 from likeness.indexes import metrics
 from likeness.indexes.build import Order, build_shard
 from likeness.indexes.plan import plan
-from likeness.manifest import File, Manifest, Point, Recall, Shard
+from likeness.manifest import Manifest, Point, Recall, Shard
 from likeness.reports import figures, samples, terminal
 from likeness.settings import Settings
 from likeness.tables import FAILURES, FEATURES, Table
@@ -147,24 +148,7 @@ def manifest(shards: Sequence[Shard], **more: Any) -> Manifest:
 
 
 def record(number: int, category: str, vectors: int, recall: float = 1.0) -> Shard:
-    file = File(name="x", bytes=2_000_000, sha256="")
-    found = Recall(k=10, queries=64, value=recall)
-    return Shard(
-        number=number,
-        part=0,
-        parts=1,
-        delta=False,
-        categories={category: vectors},
-        vectors=vectors,
-        removed=0,
-        recall=found,
-        filtered={},
-        index=file,
-        ids=file,
-        kind="flat",
-        knob={},
-        curve=[],
-    )
+    return shard_record(number, category, vectors, recall=recall)
 
 
 def run_row(facts: Mapping[str, Any] = FACTS, **more: Any) -> dict[str, Any]:
@@ -296,7 +280,7 @@ def test_reuse_rate_without_photos_is_no_division() -> None:
     [(0, "0.00 s"), (0.018, "0.02 s"), (15.448, "15.4 s"), (59.97, "1 min 00 s"), (7790, "2 h 09 min")],
 )
 def test_durations(seconds: float, told: str) -> None:
-    assert figures.duration(seconds) == told
+    assert words.duration(seconds) == told
 
 
 def test_forty_categories_are_shown_and_the_rest_summed_up() -> None:

@@ -53,7 +53,8 @@ def plan(
 
 
 def _show(steps: "Sequence[Step]", what: str) -> None:
-    from likeness.forecast import duration, size
+    from likeness.forecast import duration
+    from likeness.words import size
 
     columns = ("stage", "count", "", "time", "written, at most", "memory at search", "rate of run")
     rows = [
@@ -62,8 +63,8 @@ def _show(steps: "Sequence[Step]", what: str) -> None:
             f"{step.count:,}",
             step.unit,
             duration(step.seconds),
-            size(step.stored),
-            size(step.memory),
+            size(step.stored) if step.stored else "",
+            size(step.memory) if step.memory else "",
             step.basis,
         )
         for step in steps

@@ -14,9 +14,9 @@ from likeness.hidden import Hidden
 from likeness.leases import Held
 from likeness.manifest import Manifest
 from likeness.matrix import Cell, matrix
-from likeness.reports.figures import counted
 from likeness.tables import FAILURES, FEATURES, LISTINGS
 from likeness.warehouse import Warehouse
+from likeness.words import counted
 
 
 def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:

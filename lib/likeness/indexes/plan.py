@@ -12,6 +12,8 @@ from likeness.settings import Index
 
 Name = TypeVar("Name", str, int)
 Step = Literal["none", "delta", "merge", "whole"]
+UNCHANGED = "unchanged"
+"""What is told in place of a step where no table has changed, and nothing was compared."""
 
 
 @dataclass(frozen=True)

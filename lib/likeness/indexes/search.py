@@ -35,6 +35,15 @@ class Hit:
     products: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ShardAnswer:
+    """What one shard found: for each query its hits, nearest first, out of `searched` images."""
+
+    shard: int
+    searched: int
+    hits: Sequence[Sequence[Hit]]
+
+
 class Searcher:
     """An index as it is searched: queries in, scores and rows out. A row is a vector's place in the index."""
 
@@ -63,26 +72,25 @@ class Searcher:
         count = int(np.count_nonzero(allowed))
         if not count:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        k, share = min(k, count), count / self.rows
-        if share >= _MOST:
-            return self._sieved(queries, k, allowed)
-        return self._selected(queries, k, allowed)
+        k = min(k, count)
+        if count >= _MOST * self.rows:
+            return self._sieved(queries, k, allowed, count)
+        return self._selected(queries, k, allowed, count)
 
-    def _sieved(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _sieved(self, queries: np.ndarray, k: int, allowed: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds a few more than k, all kinds of rows, and drops those not allowed: as fast as without a filter."""
-        wanted = min(self.rows, k + max(_SPARE, int(_SPARE * k * (1 - np.mean(allowed)))))
+        wanted = min(self.rows, k + max(_SPARE, int(_SPARE * k * (1 - count / self.rows))))
         scores, rows = self._found(queries, wanted, self._knob, None)
         good = (rows >= 0) & allowed[rows]
         order = np.argsort(~good, axis=1, kind="stable")[:, :k]
         scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
         short = good.sum(axis=1) < k
         if short.any():
-            scores[short], rows[short] = self._selected(queries[short], k, allowed)
+            scores[short], rows[short] = self._selected(queries[short], k, allowed, count)
         return scores, rows
 
-    def _selected(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _selected(self, queries: np.ndarray, k: int, allowed: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Lets the index itself pass over rows that are not allowed, or scans those that are."""
-        count = int(np.count_nonzero(allowed))
         share = count / self.rows
         selector = _faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if not self._kind.filters or share < _RARE or count * queries.shape[1] <= _SCANNED:
@@ -136,7 +144,7 @@ class LoadedShard:
         self._living = ~dead if dead.any() else None
         self._rows_of = self._by_category() if len(record.categories) > 1 else {}
 
-    def search(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> "Found":
+    def search(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> ShardAnswer:
         """The k nearest of each prepared query, float32 (q, dim), nearest first; fewer if the index finds fewer.
 
         Args:
@@ -147,7 +155,8 @@ class LoadedShard:
         asked = None if categories is None else self.record.categories.keys() & set(categories)
         allowed = self._living if asked is None or len(asked) == len(self.record.categories) else self._among(asked)
         scores, rows = self.searcher.nearest(queries, k, allowed)
-        return Found(
+        return ShardAnswer(
+            self.record.number,
             self.record.living if allowed is None else int(np.count_nonzero(allowed)),
             [
                 [self._hit(int(row), float(score), asked) for score, row in zip(*found, strict=True) if row >= 0]
@@ -188,14 +197,6 @@ class LoadedShard:
         shown = [one for one in self._shown[row].as_py() if categories is None or one["category"] in categories]
         products = sorted({product for one in shown for product in one["products"]})
         return Hit(score, self._names[row].as_py(), shown[0]["category"], shown[0]["uri"], tuple(products))
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a shard found: for each query its hits, nearest first, out of `searched` images."""
-
-    searched: int
-    hits: Sequence[Sequence[Hit]]
 
 
 def merge(found: Iterable[Sequence[Hit]], k: int) -> list[Hit]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from likeness import comparison, stores, uris
+from likeness import comparison, stores, uris, words
 from likeness.builds import Builds
 from likeness.errors import LikenessError
 from likeness.manifest import Manifest
@@ -67,8 +67,8 @@ def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest | Non
     ended = row["ended"]
     return {
         "run": row,
-        "started": figures.moment(row["started"]),
-        "took": figures.duration((ended - row["started"]).total_seconds()) if ended else "",
+        "started": words.moment(row["started"]),
+        "took": words.duration((ended - row["started"]).total_seconds()) if ended else "",
         "sentence": figures.sentence(facts, manifest, row["build"]),
         "manifest": manifest,
         "worst": figures.worst_shard(manifest) if manifest else None,
@@ -91,7 +91,7 @@ def render(values: Mapping[str, Any]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"size": figures.size, "counted": figures.counted, "moment": figures.moment}
+    pages.filters |= {"size": words.size, "counted": words.counted, "moment": words.moment}
     # a path that is not UTF-8 must not cost the report
     return pages.get_template("report.html.j2").render(values).encode("utf-8", "replace")
 

@@ -1,6 +1,5 @@
 """What a report says: a run's facts, its settings, its build and the failure ledger in, plain values out. Pure."""
 
-import datetime
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.comparison import Comparison
+from likeness.indexes.plan import UNCHANGED
 from likeness.manifest import Manifest, Shard
 from likeness.settings import Settings, known_keys
+from likeness.words import counted, duration, size
 
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -26,26 +27,7 @@ _RATES = {
     "load": ("vectors", "vectors"),
     "index": ("indexed", "vectors"),
 }
-UNCHANGED = "unchanged"
 _CATEGORIES, _SHARDS, _EXAMPLES = 40, 60, 20
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """`1 photo`, `2,000 photos`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def duration(seconds: float) -> str:
-    """`0.02 s`, `15.4 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def size(count: int) -> str:
-    """Bytes as `0.1 MB`."""
-    return f"{count / 1e6:,.1f} MB"
 
 
 def sentence(facts: Facts, manifest: Manifest | None, in_service: str | None) -> str:
@@ -241,8 +223,3 @@ def snapshots(facts: Facts, now: Mapping[str, int | None]) -> list[dict[str, Any
     """Each table's snapshot when the run began and now."""
     before = facts.get("start", {}).get("snapshots", {})
     return [{"table": name, "before": before.get(name), "after": after} for name, after in now.items()]
-
-
-def moment(when: datetime.datetime) -> str:
-    """`2026-11-21 09:23:47 UTC`."""
-    return f"{when.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"

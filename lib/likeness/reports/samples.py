@@ -78,7 +78,7 @@ def id_map(builds: Builds, manifest: Manifest, shard: Shard) -> pa.Table:
     uri = builds.uri(manifest, shard.ids)
     alone = manifest.model_copy(update={"shards": [shard]})
     try:
-        folder = builds.local(alone)
+        folder = builds.local(alone, [shard.ids, *([manifest.removed] if manifest.removed else [])])
         ids = pa.ipc.open_file(pa.memory_map(str(folder / shard.ids.name))).read_all()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{uri} cannot be read: {error}; see `likeness verify`") from None

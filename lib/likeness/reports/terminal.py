@@ -10,10 +10,12 @@ from typing import Any
 from likeness import uris
 from likeness.builds import Builds
 from likeness.errors import LikenessError
+from likeness.indexes.plan import UNCHANGED
 from likeness.manifest import Manifest
 from likeness.reports import figures
 from likeness.reports.samples import id_map
 from likeness.settings import Settings
+from likeness.words import counted, duration
 
 _TRIES = 100
 
@@ -22,12 +24,12 @@ def summary(facts: Mapping[str, Mapping[str, Any]], settings: Settings, manifest
     """What a run did, where its report is, and what to try next."""
     worst = figures.worst_shard(manifest)
     timed = {name: told["seconds"] for name, told in facts.items() if "seconds" in told}
-    each = ", ".join(f"{name} {figures.duration(seconds)}" for name, seconds in timed.items())
+    each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in timed.items())
     lines = {
         "photos": _told(facts, "ingest", "listed", "new", "known", "rejected", "withdrawn"),
         "extract": _told(facts, "extract", "wanted", "extracted", "failed"),
         "load": _told(facts, "load", "vectors", "products", "deleted"),
-        "time": f"{each}; {figures.duration(sum(timed.values()))} in all",
+        "time": f"{each}; {duration(sum(timed.values()))} in all",
         "build": _build(facts, manifest),
         "recall": f"{worst.lowest:.3f} at {worst.recall.k} in the worst shard ({worst.number}, {worst.told})",
         "failures": _failures(facts, settings.root),
@@ -77,15 +79,15 @@ def _told(facts: Mapping[str, Mapping[str, Any]], stage: str, *names: str) -> st
 
 
 def _build(facts: Mapping[str, Mapping[str, Any]], manifest: Manifest) -> str:
-    stays = "stays" if facts.get("index", {}).get("step") == figures.UNCHANGED else "is"
-    images, shards = figures.counted(manifest.images, "image"), figures.counted(len(manifest.shards), "shard")
+    stays = "stays" if facts.get("index", {}).get("step") == UNCHANGED else "is"
+    images, shards = counted(manifest.images, "image"), counted(len(manifest.shards), "shard")
     return f"{manifest.path} {stays} in service: {images} in {shards}{figures.night(facts)}"
 
 
 def _failures(facts: Mapping[str, Mapping[str, Any]], root: str) -> str:
     lost = facts.get("ingest", {}).get("rejected", 0) + facts.get("extract", {}).get("standing_failures", 0)
     command = shlex.join([_program(), "failures", "list", "--root", root])
-    return f"{figures.counted(lost, 'photo')} left out; why: {command}" if lost else ""
+    return f"{counted(lost, 'photo')} left out; why: {command}" if lost else ""
 
 
 def _plain(text: str) -> str:

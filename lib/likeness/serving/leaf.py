@@ -1,7 +1,6 @@
 """A leaf: shards of one build in memory; prepared queries in, each shard's hits out."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,17 +8,8 @@ import numpy as np
 from likeness.builds import Builds
 from likeness.errors import SpaceMismatch
 from likeness.indexes import metrics, tombstones
-from likeness.indexes.search import Hit, LoadedShard
+from likeness.indexes.search import LoadedShard, ShardAnswer
 from likeness.manifest import Manifest
-
-
-@dataclass(frozen=True)
-class ShardAnswer:
-    """What one shard found: for each query its hits, nearest first, out of `vectors` searched."""
-
-    shard: int
-    vectors: int
-    hits: Sequence[Sequence[Hit]]
 
 
 class LeafPort(Protocol):
@@ -68,12 +58,8 @@ class Leaf:
             )
         prepared = metrics.prepared(queries, self._manifest.metric)
         wanted = None if categories is None else set(categories)
-        answers = []
-        for shard in self._shards:
-            if wanted is None or wanted & shard.record.categories.keys():
-                found = shard.search(prepared, k, wanted)
-                answers.append(ShardAnswer(shard.record.number, found.searched, found.hits))
-        return answers
+        asked = [s for s in self._shards if wanted is None or wanted & s.record.categories.keys()]
+        return [shard.search(prepared, k, wanted) for shard in asked]
 
     def samples(self, rows: int) -> Mapping[str, np.ndarray]:
         """A random sample of each category, of even size."""

@@ -86,7 +86,7 @@ class Root:
                 "shards": sum(not shard.categories.keys().isdisjoint(searched) for shard in self._manifest.shards),
                 "answered": len(answers),
                 "vectors": self._manifest.vectors,
-                "searched": sum(answer.vectors for answer in answers),
+                "searched": sum(answer.searched for answer in answers),
                 "degraded": [],
             },
             "results": [self._result(hit) for hit in hits],

@@ -19,7 +19,6 @@ from likeness.spark.run import Run
 from likeness.tables import TABLES
 
 _PAIRS = pa.schema([("source", pa.string()), ("target", pa.string())])
-_TASKS_A_CORE = 4
 
 
 def copy(run: Run, to: str) -> None:
@@ -58,10 +57,11 @@ def copy(run: Run, to: str) -> None:
 def _beside(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
     """(source, target) of what is not a table: builds, reports, hidden products."""
     builds = Builds(run.settings.root)
-    for path in builds.all():
+    names = set()
+    for path in builds.all():  # which share files
         manifest = builds.read(path)
-        names = [file.name for shard in manifest.shards for file in (shard.index, shard.ids)]
-        yield from ((uris.join(old, "builds", path, n), uris.join(new, "builds", path, n)) for n in [*names, MANIFEST])
+        names |= {f"{path}/{MANIFEST}", *(f"{manifest.space}/{file.name}" for file in manifest.files)}
+    yield from ((uris.join(old, "builds", name), uris.join(new, "builds", name)) for name in sorted(names))
     if builds.chain():
         yield uris.join(old, "builds", CURRENT), uris.join(new, "builds", CURRENT)
     for folder in ("reports", "hidden"):
@@ -83,11 +83,9 @@ def _copy_keyed_store(run: Run, new: str) -> None:
 
 def _copy(run: Run, pairs: Sequence[tuple[str, str]]) -> int:
     """Copies files on all cores; returns how many."""
-    spark = run.lake.spark
     table = pa.table([[source for source, _ in pairs], [target for _, target in pairs]], schema=_PAIRS)
-    tasks = max(1, min(len(pairs), _TASKS_A_CORE * spark.sparkContext.defaultParallelism))
     copier: Any = _copier
-    failed = spark.createDataFrame(table).repartition(tasks).mapInArrow(copier, "told string").collect()
+    failed = run.lake.spread(table).mapInArrow(copier, "told string").collect()
     if failed:
         raise ServiceError(f"copy: {failed[0].told}; {len(failed)} of {len(pairs)} files were not copied")
     return len(pairs)

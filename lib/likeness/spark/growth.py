@@ -22,8 +22,6 @@ from likeness.manifest import Manifest, Shard
 from likeness.spark.run import Run
 from likeness.spark.shards import SHOWN, shown
 
-_TASKS_A_CORE = 4
-
 
 @dataclass(frozen=True)
 class Change:
@@ -54,7 +52,8 @@ def change(run: Run, builds: Builds, manifest: Manifest, members: DataFrame, num
     for row in alive.groupBy("shard", "category").count().collect():
         living.setdefault(row["shard"], {})[row["category"]] = row["count"]
     found = Change(dead.toArrow(), living, lacking, lacking.count())
-    held.unpersist()
+    for done in (held, dead):
+        done.unpersist()
     return found
 
 
@@ -93,8 +92,6 @@ def _held(run: Run, builds: Builds, manifest: Manifest, numbers: Collection[int]
                 rows = pa.table({"shard": numbers, "image_id": ids["image_id"], "shown": ids["shown"]})
                 yield from rows.to_batches(max_chunksize=8192)
 
-    spark, reader = run.lake.spark, cast(Any, read)
     shards, uris = [number for number, _ in places], [uri for _, uri in places]
-    named = spark.createDataFrame(pa.table({"shard": pa.array(shards, pa.int32()), "uri": pa.array(uris, pa.string())}))
-    count = max(1, min(len(places), _TASKS_A_CORE * spark.sparkContext.defaultParallelism))
-    return named.repartition(count).mapInArrow(reader, f"shard int, image_id string, {SHOWN}")
+    named = pa.table({"shard": pa.array(shards, pa.int32()), "uri": pa.array(uris, pa.string())})
+    return run.lake.spread(named).mapInArrow(cast(Any, read), f"shard int, image_id string, {SHOWN}")

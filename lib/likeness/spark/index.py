@@ -15,12 +15,12 @@ from likeness.builds import Builds
 from likeness.errors import DataError, GateError, UsageError
 from likeness.indexes import kinds, tombstones
 from likeness.indexes.build import Order
-from likeness.indexes.plan import delta_plan, plan, step
+from likeness.indexes.plan import UNCHANGED, delta_plan, plan, step
 from likeness.manifest import File, Manifest, Shard, build_name
-from likeness.reports.figures import UNCHANGED, counted
 from likeness.spark import growth, shards
 from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS
+from likeness.words import counted
 
 _DECIDING = ("kind", "metric", "max_shard_vectors", "pack_vectors", "recall", "memory_gb")
 """The settings that make another build of the same snapshots."""
@@ -117,6 +117,7 @@ class _Job:
         if chosen == "whole":
             return None
         if chosen == "merge":
+            found.lacking.unpersist()
             numbers = {s.number for s in before.shards if not s.delta}
             found = growth.change(self.run, self.builds, before, members, numbers)
         self.run.facts["index"] |= {"step": chosen, "added": found.added, "removed": found.dead.num_rows}

@@ -21,6 +21,7 @@ from likeness.spark.index import index, publish
 from likeness.spark.ingest import ingest
 from likeness.spark.load import expect_store, load
 from likeness.spark.run import Run
+from likeness.words import size
 
 _ALL = ("ingest", "extract", "load", "index")
 
@@ -104,7 +105,7 @@ def _would_do(step: forecast.Step, cells: Sequence[Cell], what: str) -> str:
         [
             *lines,
             f"{what}: {step.count:,} photos to extract; time: {forecast.duration(step.seconds)}{basis}; "
-            f"written, at most: {forecast.size(step.stored) or 'nothing'}",
+            f"written, at most: {size(step.stored) if step.stored else 'nothing'}",
             "a dry run: nothing was done",
         ]
     )
@@ -129,7 +130,7 @@ def publish_job(given: Settings) -> None:
     """Put the newest build of the space in service, if it passes its gates."""
     with Run("publish", given, ("index",)) as run:
         builds = Builds(given.root)
-        mine = [path for path in builds.all() if path.startswith(f"{run.space.id}/")]
+        mine = builds.of(run.space.id)
         if not mine:
             raise UsageError(f"root {given.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
         _publish(run, builds.read(mine[-1]))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,6 +18,7 @@ from likeness.spark.commits import Commits
 from likeness.tables import TABLES, Table
 
 _CATALOG = "lake"
+_TASKS_A_CORE = 4
 _MARK = "likeness-commit"
 """A property of a snapshot, by which a commit knows its own among those of others."""
 
@@ -61,6 +63,16 @@ class Lake:
         if snapshot is not None:
             reader = reader.option("versionAsOf", snapshot)
         return reader.load(self.name(table))
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks keep all cores busy to the end: a few for each."""
+        return int(_TASKS_A_CORE * self.spark.sparkContext.defaultParallelism)
+
+    def spread(self, rows: pa.Table, tasks: int = 0) -> DataFrame:
+        """A small table's rows, evenly over so many tasks; over as many as keep all cores busy, if 0."""
+        wanted = max(1, min(len(rows), tasks or self.tasks))
+        return self.spark.createDataFrame(rows).repartition(wanted)
 
     def append(self, table: Table, rows: DataFrame) -> int:
         """Appends rows in one commit; returns how many the snapshot says were added."""
@@ -182,8 +194,6 @@ class Lake:
 
     def rows(self, table: Table, rows: Sequence[dict[str, Any]]) -> DataFrame:
         """Python rows as a DataFrame of the table's types."""
-        import pyarrow as pa
-
         schema = pa.schema([pa.field(column.name, column.type) for column in table.columns])
         return self.spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema))
 

@@ -89,7 +89,7 @@ def _load_vectors(run: Run, store: stores.KeyedStore, uri: str) -> int:
     put = 0
     if files:
         # tasks read the files themselves: Spark would take each vector apart, number by number
-        shares = run.lake.spark.createDataFrame(pa.table({"uri": files})).repartition(min(store.writers, len(files)))
+        shares = run.lake.spread(pa.table({"uri": files}), store.writers)
         put, _ = _run(shares, _put_vectors(uri, run.space.id))
     store.set_mark(mark, now)
     return put

@@ -12,13 +12,12 @@ from pyspark.sql import functions as F
 from likeness.indexes.build import Order, build_shard, refuse_memory
 from likeness.indexes.plan import PlannedShard, tasks
 from likeness.manifest import Shard
-from likeness.reports.figures import counted
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
 from likeness.tables import FEATURES
 from likeness.warehouse import vectors
+from likeness.words import counted
 
-_TASKS_A_CORE = 4
 SHOWN = "shown array<struct<category:string,uri:string,products:array<string>>>"
 
 
@@ -74,7 +73,7 @@ def build(run: Run, work: Work, order: Order) -> list[Shard]:
     """
     refuse_memory(work.sizes, order)
     planned, spark = work.planned, run.lake.spark
-    places = tasks(work.sizes, _TASKS_A_CORE * spark.sparkContext.defaultParallelism)
+    places = tasks(work.sizes, run.lake.tasks)
     numbers = pa.array([shard.number for shard in planned], pa.int32())
     task = spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
     ordered = (
@@ -111,10 +110,8 @@ def _vectors(run: Run, files: Sequence[str]) -> DataFrame:
                     lists = pa.array([row.tobytes() for row in rows], pa.binary())
                     yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["image_id", "vector"])
 
-    spark, reader = run.lake.spark, cast(Any, read)
-    count = max(1, min(len(files), _TASKS_A_CORE * spark.sparkContext.defaultParallelism))
-    named = spark.createDataFrame(pa.table({"uri": pa.array(files, pa.string())})).repartition(count)
-    return named.mapInArrow(reader, "image_id string, vector binary")
+    named = pa.table({"uri": pa.array(files, pa.string())})
+    return run.lake.spread(named).mapInArrow(cast(Any, read), "image_id string, vector binary")
 
 
 def _worker(planned: Mapping[int, PlannedShard], order: Order) -> Any:

@@ -1,0 +1,26 @@
+"""Figures as people read them: counts, durations, sizes and moments in, words out."""
+
+import datetime
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 photo`, `2,000 photos`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`0.02 s`, `15.4 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def size(count: int) -> str:
+    """Bytes: `0.1 MB`, `2.4 GB`."""
+    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+
+
+def moment(when: datetime.datetime) -> str:
+    """`2026-11-21 09:23:47 UTC`."""
+    return f"{when.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
