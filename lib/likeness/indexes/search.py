@@ -49,6 +49,9 @@ class Searcher:
 
     def __init__(self, index: Any, kind: Kind, knob: Knob, metric: str) -> None:
         self._whole, self._kind, self._knob, self._metric = index, kind, knob, metric
+        self._unfiltered: dict[
+            int, Any
+        ] = {}  # parameters by k, which take as long to make as the projection of a query
         inner: Any = faiss.downcast_index(index.index)
         refined = isinstance(inner, faiss.IndexRefine)
         self._index = inner
@@ -68,7 +71,7 @@ class Searcher:
             allowed: bool (rows,), which rows may be found; None for all.
         """
         if allowed is None:
-            return self._found(queries, min(k, self.rows), self._knob, None)
+            return self._found_any(queries, min(k, self.rows))
         count = int(np.count_nonzero(allowed))
         if not count:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
@@ -80,7 +83,7 @@ class Searcher:
     def _sieved(self, queries: np.ndarray, k: int, allowed: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds a few more than k, all kinds of rows, and drops those not allowed: as fast as without a filter."""
         wanted = min(self.rows, k + max(_SPARE, int(_SPARE * k * (1 - count / self.rows))))
-        scores, rows = self._found(queries, wanted, self._knob, None)
+        scores, rows = self._found_any(queries, wanted)
         good = (rows >= 0) & allowed[rows]
         order = np.argsort(~good, axis=1, kind="stable")[:, :k]
         scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
@@ -97,17 +100,22 @@ class Searcher:
             return self._searched(self._vectors, queries, k, _faiss.SearchParameters(sel=selector))
         # an index meets as many rows as without the filter, and may keep only this share of them
         knob = {name: value if name == "refine" else int(value / share) for name, value in self._knob.items()}
-        return self._found(queries, k, knob, selector)
+        return self._searched(self._index, queries, k, self._parameters(k, knob, selector))
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """The prepared vectors of rows, float32 (n, dim), as exactly as the index has them."""
         found: np.ndarray = self._vectors.reconstruct_batch(rows)
         return found
 
-    def _found(self, queries: np.ndarray, k: int, knob: Knob, selector: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _found_any(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if k not in self._unfiltered:
+            self._unfiltered[k] = self._parameters(k, self._knob, None)
+        return self._searched(self._index, queries, k, self._unfiltered[k])
+
+    def _parameters(self, k: int, knob: Knob, selector: Any) -> Any:
         if "refine" in knob:  # never more candidates than there are: some kinds give those that miss the best place
             knob = {**knob, "refine": min(knob["refine"], self.rows / k)}
-        return self._searched(self._index, queries, k, self._kind.parameters(knob, k, selector))
+        return self._kind.parameters(knob, k, selector)
 
     def _searched(self, index: Any, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
         threads = faiss.omp_get_max_threads()
