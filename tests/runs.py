@@ -23,7 +23,7 @@ from likeness import stores, uris
 from likeness.backbones import resolve
 from likeness.builds import Builds
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.settings import Settings
 from likeness.spark.lake import DataFile
 from likeness.spark.run import Run
@@ -196,7 +196,7 @@ def state(given: Settings) -> tuple[Any, ...]:
     answers = {
         key: [(r["image_id"], r["product_id"], round(r["score"], 4)) for r in found["results"]]
         for key, vector in stored.items()
-        for found in [root.search(vector, manifest.space, 5, "all")]
+        for found in [root.search(vector, manifest.space, Wish(5, "all"))]
     }
     return tables, {key: np.round(vector, 4).tolist() for key, vector in stored.items()}, products, answers
 

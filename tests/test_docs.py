@@ -73,8 +73,9 @@ def test_the_commands_in_the_readme_are_real():
         elif program == "./spark-submit.sh":
             assert (PROJECT / "jobs" / f"{first.replace('-', '_')}.py").exists()
         else:
-            assert (program, first) == (".venv/bin/likeness", "search")
-            assert (PROJECT / rest[0]).exists()
+            assert program == ".venv/bin/likeness"
+            assert first in {command.name or command.callback.__name__ for command in app.registered_commands}
+            assert first != "search" or (PROJECT / rest[0]).exists()
 
 
 def test_every_decision_says_what_was_decided():

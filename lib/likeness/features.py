@@ -3,6 +3,7 @@
 No Spark, no storage: the extraction job and the query encoder both run this.
 """
 
+import math
 import threading
 import weakref
 from collections import deque
@@ -15,7 +16,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from likeness.backbones import Space, registry
-from likeness.images import BadImage, decode, fit
+from likeness.images import WHOLE, BadImage, Box, cut, decode, fit
 from likeness.runtimes import Runtime
 from likeness.settings import Extract, Limits
 
@@ -76,20 +77,30 @@ class Extractor:
         held = sum(len(item.data) for item in waiting) + len(waiting) * self._how.crop**2 * 3
         return len(waiting) >= 4 * self._settings.batch_size or held > self._settings.queue_bytes
 
-    def one(self, data: bytes) -> np.ndarray:
-        """The vector of one photo, float32 (dim,).
+    def one(self, data: bytes, box: Box = WHOLE) -> np.ndarray:
+        """The vector of one photo, or of the part of it in a box, float32 (dim,).
 
         Raises:
             BadImage: why it has none.
         """
-        (batch,) = self.run([("", data)])
+        batch, images = Extracted(), list[np.ndarray]()
+        future = self._pool.submit(lambda given: self._prepare(given, box), data)
+        self._take(deque([_Waiting("", data, future)]), batch, images)
+        batch = self._forward(batch, images)
         if batch.failures:
             raise batch.failures[0][1]
         vector: np.ndarray = batch.vectors[0]
         return vector
 
-    def _prepare(self, data: bytes) -> np.ndarray:
-        return fit(decode(data, self._limits, enough=self._how.resize), self._how)
+    def blank(self) -> np.ndarray:
+        """The vector of a black photo, float32 (dim,): a first pass, for which nothing is decoded."""
+        vector: np.ndarray = self._runtime(np.zeros((1, self._how.crop, self._how.crop, 3), np.uint8))[0]
+        return vector
+
+    def _prepare(self, data: bytes, box: Box = WHOLE) -> np.ndarray:
+        share = min(box[2] - box[0], box[3] - box[1])
+        enough = math.ceil(self._how.resize / share) if share > 0 else 0
+        return fit(cut(decode(data, self._limits, enough), box), self._how)
 
     def _take(self, waiting: deque[_Waiting], batch: Extracted, images: list[np.ndarray]) -> None:
         first = waiting.popleft()

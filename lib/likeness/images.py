@@ -38,6 +38,11 @@ class BadImage(Exception):
         self.reason, self.detail = reason, detail[:500]
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a photo as a person sees it, each between 0 and 1."""
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Header:
     """What a photo's header says: format, width and height in pixels as stored (before EXIF rotation)."""
@@ -98,6 +103,20 @@ def decode(data: bytes, limits: Limits, enough: int = 0) -> np.ndarray:
             raise BadImage("undecodable", "out of memory") from None
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
             raise BadImage("undecodable", str(error) or type(error).__name__) from None
+
+
+def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
+    """The part of a photo, uint8 (height, width, 3), in a box; at least one pixel of it.
+
+    Raises:
+        BadImage: the box is none.
+    """
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise BadImage("bad_box", f"{left}, {top}, {right}, {bottom} are not left, top, right, bottom between 0 and 1")
+    height, width = pixels.shape[:2]
+    x, y = min(int(left * width), width - 1), min(int(top * height), height - 1)
+    return pixels[y : max(y + 1, round(bottom * height)), x : max(x + 1, round(right * width))]
 
 
 def fit(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:

@@ -3,9 +3,11 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from likeness import settings
 from likeness.manifest import Manifest
+from likeness.settings import Settings
 from likeness.tables import TABLES, Table
 
 
@@ -14,6 +16,7 @@ def render() -> dict[str, str]:
     files = {f"{table.name}.sql": table.ddl(f"likeness.{table.name}") + ";\n" for table in TABLES}
     files["tables.md"] = "# Tables\n\nRendered from `likeness.tables`.\n\n" + "\n".join(map(_page, TABLES))
     files["hbase.md"] = _hbase()
+    files["openapi.json"] = json.dumps(_openapi(), indent=2, ensure_ascii=False) + "\n"
     files["manifest.schema.json"] = json.dumps(Manifest.model_json_schema(), indent=2) + "\n"
     return files
 
@@ -42,6 +45,13 @@ def _hbase() -> str:
         f"`likeness hbase-init` makes them; an administrator may run the same:\n\n```\n{commands}\n```\n\n"
         "`NAME_marks` is small and needs no split: `create 'NAME_marks', 'm'` in the HBase shell.\n"
     )
+
+
+def _openapi() -> dict[str, Any]:
+    from likeness.serving.app import create_app
+    from likeness.serving.service import Service
+
+    return create_app(Service(Settings())).openapi()
 
 
 def main(folder: str = "schemas", page: str = "docs/operating.md") -> None:

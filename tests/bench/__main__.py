@@ -27,7 +27,7 @@ from likeness import settings as settings_module
 from likeness.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.settings import Settings
 from likeness.spark import jobs
 from likeness.spark.extract import extract
@@ -94,7 +94,7 @@ def quality(full: Path, scratch: Path) -> None:
     encoder, root, space = _service(given)
     hits = []
     for item in queries:
-        answer = root.search(encoder.encode((full / item["image"]).read_bytes()), space, 10, "all")
+        answer = root.search(encoder.encode((full / item["image"]).read_bytes()), space, Wish(10, "all"))
         hits.append([result["category"] == item["category"] for result in answer["results"]])
     for k, goal in ((1, ">= 0.79"), (5, ">= 0.74"), (10, "")):
         row(f"P@{k}, {len(queries)} validation photos", f"{statistics.mean(sum(h[:k]) / k for h in hits):.3f}", goal)
@@ -135,7 +135,7 @@ def _answer(queries: list[bytes], encoder: Encoder, root: Root, space: str, cate
 
 
 def _search(vectors: list[Any], root: Root, space: str, category: str) -> int:
-    return sum(len(root.search(vector, space, 10, category)["results"]) for vector in vectors)
+    return sum(len(root.search(vector, space, Wish(10, category))["results"]) for vector in vectors)
 
 
 def _median(work: Callable[[], Any]) -> float:

@@ -202,7 +202,9 @@ def _searched(folder: Path) -> None:
     """One process that loads a shard and searches; prints its figures as JSON."""
     record = Shard.model_validate_json((folder / "record.json").read_text())
     queries = np.load(folder / "queries.npy")
-    shard = _loaded(record, folder)
+    loaded = LoadedShard(record, folder, "cosine")
+    loaded.warm()
+    shard = loaded.searcher
     spans, found = one_by_one(lambda query: shard.nearest(query, K)[1][0], queries)
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     p50, p99 = (float(np.quantile(spans, at)) for at in (0.5, 0.99))

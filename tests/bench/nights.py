@@ -19,7 +19,7 @@ from likeness.builds import Builds
 from likeness.indexes.plan import plan, tasks
 from likeness.manifest import Manifest
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.settings import Index, Settings
 from likeness.spark.index import index, publish
 from likeness.spark.run import Run
@@ -91,7 +91,7 @@ def _searched(given: Settings, real: np.ndarray, name: str, dim: int) -> None:
     spans = []
     for query in queries:
         begun = time.perf_counter()
-        assert len(root.search(query, manifest.space, K, "all")["results"]) == K
+        assert len(root.search(query, manifest.space, Wish(K, "all"))["results"]) == K
         spans.append(1000 * (time.perf_counter() - begun))
     worst = min(shard.lowest for shard in manifest.shards)
     figure = f"p50 {statistics.median(spans):.1f} ms in {len(manifest.shards)} shards, worst audited recall {worst:.3f}"

@@ -15,7 +15,7 @@ from likeness.builds import Builds
 from likeness.errors import GateError, ServiceError, UsageError
 from likeness.leases import Lease
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.spark import jobs
 from likeness.spark.index import publish
 from likeness.spark.run import Run
@@ -50,7 +50,7 @@ def _everything(given):
     manifest = builds.find()
     vector = Leaf(builds, manifest).samples(1)
     query = next(iter(vector.values()))[0]
-    answer = Root(manifest, [Leaf(builds, manifest)]).search(query, manifest.space, 1000, "all")
+    answer = Root(manifest, [Leaf(builds, manifest)]).search(query, manifest.space, Wish(1000, "all"))
     found = [(product, r["category"], r["image_id"]) for r in answer["results"] for product in r["products"]]
     assert len({r["image_id"] for r in answer["results"]}) == len(answer["results"])
     return found

@@ -21,7 +21,7 @@ from likeness.errors import DataError, UsageError
 from likeness.serving.encoder import Encoder
 from likeness.serving.judged import evaluate
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.spark.lake import DataFile
 from likeness.spark.run import Run
 from likeness.tables import FEATURES, LISTINGS
@@ -255,7 +255,7 @@ def test_a_build_is_judged_as_it_is_searched(given, tmp_path, k):
         rows = []
         for query, judged in queries.items():
             vector, *own = asked[query]
-            answer = root.search(vector.astype(np.float32), manifest.space, k, category)
+            answer = root.search(vector.astype(np.float32), manifest.space, Wish(k, category))
             ranking = _ranking(given, vector.astype(np.float64), answer["category"]["searched"], *own)[:k]
             rows.append(_worth(ranking, judged, k))
         for name, expected in zip(("recall", "ndcg"), np.mean(rows, axis=0), strict=True):

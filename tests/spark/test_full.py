@@ -11,7 +11,7 @@ from likeness import settings
 from likeness.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 
 from .conftest import run
 
@@ -47,7 +47,7 @@ def test_neighbours_are_of_the_same_category(given, first):
     hits = []
     for row in _validation():
         vector = encoder.encode(Path(CLOTHING, row["image"]).read_bytes())
-        found = root.search(vector, manifest.space, 5, "all")["results"]
+        found = root.search(vector, manifest.space, Wish(5, "all"))["results"]
         hits.append([result["category"] == row["category"] for result in found])
     assert len(hits) == 341
     assert sum(row[0] for row in hits) / len(hits) >= 0.79

@@ -10,7 +10,7 @@ import pytest
 
 from likeness.builds import Builds
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.settings import Settings
 from likeness.spark.compact import compact
 from likeness.spark.index import index, publish
@@ -102,7 +102,7 @@ class Shop:
             query = self.rng.standard_normal(1280, np.float32)
             scores = matrix @ (query / np.linalg.norm(query))
             best = np.argsort(-scores)[:k]
-            answer = root.search(query, root_space(root), k, searched)
+            answer = root.search(query, root_space(root), Wish(k, searched))
             assert [result["image_id"] for result in answer["results"]] == [images[row] for row in best]
             assert [result["score"] for result in answer["results"]] == pytest.approx(scores[best], abs=1e-5)
             assert [set(result["products"]) for result in answer["results"]] == [members[images[row]] for row in best]
@@ -113,7 +113,7 @@ class Shop:
 
 
 def root_space(root: Root) -> str:
-    return root._manifest.space
+    return root.manifest.space
 
 
 NIGHTS = ("add", "delete", "re-add", "recategorise", "share")

@@ -19,7 +19,7 @@ from likeness.forecast import forecast
 from likeness.indexes.metrics import exact_scores, prepared
 from likeness.runtimes import Machine, open_runtime
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.tables import FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import Warehouse
 
@@ -108,7 +108,7 @@ def test_sharded_search_is_exact(configure, tmp_path, metric):
         else:
             scores = vectors @ query
         best = sorted(range(len(keys)), key=lambda row: (-scores[row], keys[row]))[:10]
-        answer = root.search(query, manifest.space, 10, "all")
+        answer = root.search(query, manifest.space, Wish(10, "all"))
         assert [result["image_id"] for result in answer["results"]] == [keys[row] for row in best]
         found = np.array([result["score"] for result in answer["results"]])
         assert np.all(np.abs(found - scores[best]) <= 1e-5 * np.maximum(1, np.abs(scores[best])))
@@ -232,7 +232,7 @@ def test_a_query_of_another_space_is_refused(configure, tmp_path):
     run(given)
     manifest, root = _root(given)
     with pytest.raises(SpaceMismatch, match=r"alexnet\.fc6@00000000"):
-        root.search(np.zeros(manifest.dim, np.float32), "alexnet.fc6@00000000", 3)
+        root.search(np.zeros(manifest.dim, np.float32), "alexnet.fc6@00000000", Wish(3))
 
 
 def test_scores_are_cosines():

@@ -15,7 +15,7 @@ from tests.runs import PROJECT, submitted
 from likeness import settings, stores, uris
 from likeness.builds import Builds
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.settings import Settings
 from likeness.tables import FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import Warehouse
@@ -107,7 +107,7 @@ def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
         builds = Builds(site.given.root, site.given.extract.cache)
         manifest = builds.find()
         root = Root(manifest, [Leaf(builds, manifest)])
-        answers.append([root.search(query, manifest.space, 10, "all")["results"] for query in queries])
+        answers.append([root.search(query, manifest.space, Wish(10, "all"))["results"] for query in queries])
     for one, other in zip(*answers, strict=True):
         for left, right in zip(one, other, strict=True):
             assert left["score"] == pytest.approx(right["score"], abs=1e-5)

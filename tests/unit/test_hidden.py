@@ -11,9 +11,10 @@ from tests.records import shard_record
 
 from likeness import hidden as room
 from likeness.hidden import Hidden
-from likeness.indexes.search import Hit, ShardAnswer
+from likeness.indexes.search import Hit
 from likeness.manifest import Manifest
-from likeness.serving.root import Root
+from likeness.serving.leaf import LeafAnswer
+from likeness.serving.root import Root, Wish
 
 NAMES = ["hat-1", "裤子/2.0", "../../etc/passwd", "a b", "", "x" * 3000, "hat-1.json"]
 
@@ -55,10 +56,8 @@ class Fixed:
     def __init__(self, hits: Sequence[Hit]) -> None:
         self._hits = hits
 
-    def search(
-        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None
-    ) -> Sequence[ShardAnswer]:
-        return [ShardAnswer(0, len(self._hits), [self._hits[:k]])]
+    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
+        return LeafAnswer([0], len(self._hits), [self._hits[:k]])
 
     def samples(self, rows: int) -> Mapping[str, np.ndarray]:
         return {"c": np.ones((1, 2), np.float32)}
@@ -86,7 +85,9 @@ def test_answers_are_those_of_a_world_without_the_hidden(
         Hit(1 - row / 100, f"{row:04d}", "c", "file:///x", tuple(sorted(products)))
         for row, products in enumerate(shows)
     ]
-    answer = Root(manifest(len(hits)), [Fixed(hits)], Hidden(root)).search(np.ones(2, np.float32), "s@1", k, "all")
+    answer = Root(manifest(len(hits)), [Fixed(hits)], Hidden(root)).search(
+        np.ones(2, np.float32), "s@1", Wish(k, "all")
+    )
     expected = [(hit.image_id, [p for p in hit.products if p not in hide]) for hit in hits]
     expected = [(image, left) for image, left in expected if left][:k]
     assert [(result["image_id"], result["products"]) for result in answer["results"]] == expected

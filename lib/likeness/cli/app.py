@@ -2,7 +2,7 @@
 
 import typer
 
-from likeness.cli import builds, compare, evaluate, hbase, ledgers, plan, products, query, roots, status, unlock
+from likeness.cli import builds, compare, evaluate, hbase, ledgers, plan, products, query, roots, serve, status, unlock
 
 app = typer.Typer(
     name="likeness",
@@ -13,6 +13,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(query.search)
+app.command()(serve.serve)
 app.command()(status.status)
 app.command()(plan.plan)
 app.command()(builds.verify)

@@ -30,6 +30,7 @@ def search(
     from likeness.serving.encoder import Encoder
     from likeness.serving.leaf import Leaf
     from likeness.serving.root import Root as Merger
+    from likeness.serving.root import Wish
 
     given = load(root, config, assignments)
     try:
@@ -47,7 +48,7 @@ def search(
     except BadImage as bad:
         raise UsageError(f"{image} cannot be searched with: {bad}") from None
     encoded = time.perf_counter()
-    answer = merger.search(vector, encoder.space.id, k, category)
+    answer = merger.search(vector, encoder.space.id, Wish(k, category))
     answer["took_ms"] |= {
         "load": round((loaded - begun) * 1000, 3),
         "encode": round((encoded - loaded) * 1000, 3),

@@ -1,6 +1,7 @@
 """A loaded shard, and the merge of many: queries in, nearest images out.   [faiss]"""
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,18 @@ class ShardAnswer:
     shard: int
     searched: int
     hits: Sequence[Sequence[Hit]]
+
+
+@dataclass(frozen=True)
+class Near:
+    """What a shard found, nearest first, out of `searched` images: scores float32 and rows int64, each (q, k).
+
+    -1 is the row where fewer were found.
+    """
+
+    searched: int
+    scores: np.ndarray
+    rows: np.ndarray
 
 
 class Searcher:
@@ -129,18 +142,18 @@ class Searcher:
 
 
 class LoadedShard:
-    """One shard, memory-mapped; `removed` ids, sorted, are not found any more."""
+    """One shard, memory-mapped; `removed` ids, sorted, are not found any more. `ids` are its rows', int64 (rows,)."""
 
     def __init__(self, record: Shard, folder: Path, metric: str, removed: np.ndarray | None = None) -> None:
-        self.record = record
+        self.record, self._path = record, folder / record.index.name
         try:
-            index = faiss.read_index(str(folder / record.index.name), faiss.IO_FLAG_MMAP_IFC)
+            index = faiss.read_index(str(self._path), faiss.IO_FLAG_MMAP_IFC)
             ids = pa.ipc.open_file(pa.memory_map(str(folder / record.ids.name))).read_all()
         except (RuntimeError, OSError, pa.ArrowException) as error:
             raise DataError(
                 f"shard {record.number} in {folder} cannot be loaded: {error}; see `likeness verify`"
             ) from None
-        keys = ids["id"].to_numpy()
+        self.ids = keys = ids["id"].to_numpy()
         self._names, self._shown = ids["image_id"].combine_chunks(), ids["shown"].combine_chunks()
         self.searcher = Searcher(index, kind(record.kind), record.knob, metric)
         dead = np.isin(keys, removed, assume_unique=True) if removed is not None else np.zeros(len(keys), bool)
@@ -152,6 +165,13 @@ class LoadedShard:
         self._living = ~dead if dead.any() else None
         self._rows_of = self._by_category() if len(record.categories) > 1 else {}
 
+    def warm(self) -> None:
+        """Reads the index through, so that its first searches do not wait for the disk page by page."""
+        block = bytearray(1 << 22)
+        with self._path.open("rb", buffering=0) as file:
+            while file.readinto(block):
+                continue
+
     def search(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> ShardAnswer:
         """The k nearest of each prepared query, float32 (q, dim), nearest first; fewer if the index finds fewer.
 
@@ -160,17 +180,42 @@ class LoadedShard:
             k: how many.
             categories: which may be found; None for all.
         """
+        near = self.find(queries, k, categories)
+        found = ((scores, rows, rows >= 0) for scores, rows in zip(near.scores, near.rows, strict=True))
+        hits = [self.hits(scores[good], rows[good], categories) for scores, rows, good in found]
+        return ShardAnswer(self.record.number, near.searched, hits)
+
+    def find(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> Near:
+        """What `search` finds, as numbers."""
         asked = None if categories is None else self.record.categories.keys() & set(categories)
         allowed = self._living if asked is None or len(asked) == len(self.record.categories) else self._among(asked)
-        scores, rows = self.searcher.nearest(queries, k, allowed)
-        return ShardAnswer(
-            self.record.number,
-            self.record.living if allowed is None else int(np.count_nonzero(allowed)),
-            [
-                [self._hit(int(row), float(score), asked) for score, row in zip(*found, strict=True) if row >= 0]
-                for found in zip(scores, rows, strict=True)
-            ],
-        )
+        searched = self.record.living if allowed is None else int(np.count_nonzero(allowed))
+        return Near(searched, *self.searcher.nearest(queries, k, allowed))
+
+    def hits(self, scores: np.ndarray, rows: np.ndarray, categories: Collection[str] | None = None) -> list[Hit]:
+        """Rows with their scores, as people read them: shown in the categories, or in all."""
+        names, places = self._names.take(rows).to_pylist(), self._shown.take(rows).to_pylist()
+        found = []
+        for score, name, shown in zip(scores.tolist(), names, places, strict=True):
+            mine = [one for one in shown if categories is None or one["category"] in categories]
+            products = sorted({product for one in mine for product in one["products"]})
+            found.append(Hit(score, name, mine[0]["category"], mine[0]["uri"], tuple(products)))
+        return found
+
+    def shown(self, image_id: str) -> Hit | None:
+        """A living image as it is shown, with a score of 0; None if it is not in the shard."""
+        if not re.fullmatch("[0-9a-f]{64}", image_id):
+            return None
+        row = int(np.searchsorted(self.ids, int(image_id[:16], 16) >> 1))
+        if row == len(self.ids) or self._names[row].as_py() != image_id:
+            return None
+        dead = self._living is not None and not self._living[row]
+        return None if dead else self.hits(np.zeros(1), np.array([row]))[0]
+
+    def some(self, count: int) -> list[Hit]:
+        """The first living images, with a score of 0; ids are hashes, so they are random."""
+        rows = np.arange(len(self.ids)) if self._living is None else np.flatnonzero(self._living)
+        return self.hits(np.zeros(min(count, len(rows))), rows[:count])
 
     def sample(self, shares: Mapping[str, float]) -> dict[str, np.ndarray]:
         """By category, the first rows up to a share of them, float32 (n, dim); ids are hashes, so they are random."""
@@ -200,11 +245,6 @@ class LoadedShard:
         bounds = np.searchsorted(codes[order], np.arange(len(names.dictionary) + 1))
         parts = np.split(rows[order], bounds[1:-1])
         return dict(zip(names.dictionary.to_pylist(), parts, strict=True))
-
-    def _hit(self, row: int, score: float, categories: Collection[str] | None) -> Hit:
-        shown = [one for one in self._shown[row].as_py() if categories is None or one["category"] in categories]
-        products = sorted({product for one in shown for product in one["products"]})
-        return Hit(score, self._names[row].as_py(), shown[0]["category"], shown[0]["uri"], tuple(products))
 
 
 def merge(found: Iterable[Sequence[Hit]], k: int) -> list[Hit]:

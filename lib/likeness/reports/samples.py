@@ -128,9 +128,9 @@ def nearest(builds: Builds, manifest: Manifest, shards: Sequence[Shard], queries
     found: list[list[Sequence[Hit]]] = [[] for _ in queries]
     for shard in shards:
         leaf = Leaf(builds, manifest.model_copy(update={"shards": [shard]}))
-        for answer in leaf.search(queries, _NEIGHBOURS + 1, manifest.space, None):
-            for hits, more in zip(found, answer.hits, strict=True):
-                hits.append(more)
+        answer = leaf.search(queries, _NEIGHBOURS + 1, manifest.space, None)
+        for hits, more in zip(found, answer.hits, strict=True):
+            hits.append(more)
     return [merge(hits, _NEIGHBOURS + 1) for hits in found]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from likeness.backbones import resolve
 from likeness.errors import SpaceMismatch
 from likeness.features import Extractor
+from likeness.images import WHOLE, Box
 from likeness.runtimes import Machine, open_runtime, shelf
 from likeness.settings import Settings
 
@@ -27,10 +28,14 @@ class Encoder:
         runtime = open_runtime(self.space, settings.extract.runtime, machine)
         self._extractor = Extractor(self.space, runtime, settings.extract, settings.limits)
 
-    def encode(self, photo: bytes) -> np.ndarray:
-        """The vector of a photo, float32 (dim,), as the layer gives it.
+    def encode(self, photo: bytes, box: Box = WHOLE) -> np.ndarray:
+        """The vector of a photo, or of the part of it in a box, float32 (dim,), as the layer gives it.
 
         Raises:
             BadImage: why it has none.
         """
-        return self._extractor.one(photo)
+        return self._extractor.one(photo, box)
+
+    def warm_up(self) -> np.ndarray:
+        """A vector of nothing, float32 (dim,): after it the network is as fast as it gets."""
+        return self._extractor.blank()

@@ -19,7 +19,7 @@ from likeness.manifest import Manifest
 from likeness.queries import KINDS, Catalogue, Query
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
+from likeness.serving.root import Root, Wish
 from likeness.settings import Settings
 from likeness.tables import FEATURES
 from likeness.warehouse import Warehouse
@@ -58,7 +58,7 @@ class Asker:
         """The k nearest products, fewer if there are fewer: those that show the nearest photos, each once."""
         wanted = k if query.photo else k + 1
         while True:
-            results = self._root.search(vector, self._space, wanted, category)["results"]
+            results = self._root.search(vector, self._space, Wish(wanted, category))["results"]
             products = query.ranking(results)
             if len(products) >= k or len(results) < wanted:
                 return products[:k]

@@ -1,6 +1,8 @@
-"""A leaf: shards of one build in memory; prepared queries in, each shard's hits out."""
+"""A leaf: shards of one build in memory; prepared queries in, the nearest images of all its shards out."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -8,17 +10,37 @@ import numpy as np
 from likeness.builds import Builds
 from likeness.errors import SpaceMismatch
 from likeness.indexes import metrics, tombstones
-from likeness.indexes.search import LoadedShard, ShardAnswer
+from likeness.indexes.search import Hit, LoadedShard, Near, merge
 from likeness.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class LeafAnswer:
+    """What a leaf found: for each query the nearest images, each once, out of `searched` images of some `shards`."""
+
+    shards: Sequence[int]
+    searched: int
+    hits: Sequence[Sequence[Hit]]
+
+
+def refuse_other(space: str, queries: np.ndarray, manifest: Manifest) -> None:
+    """Refuses queries, float32 (q, dim), of a space that is not the build's.
+
+    Raises:
+        SpaceMismatch: they cannot be compared.
+    """
+    if space != manifest.space or queries.shape[1] != manifest.dim:
+        raise SpaceMismatch(
+            f"a query of {space} ({queries.shape[1]}-d) cannot be compared with build {manifest.build} "
+            f"of {manifest.space} ({manifest.dim}-d); encode it with the build's own network"
+        )
 
 
 class LeafPort(Protocol):
     """What the root asks of a leaf, in this process or another."""
 
-    def search(
-        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None
-    ) -> Sequence[ShardAnswer]:
-        """The k nearest of each query in each shard of the categories (all if None)."""
+    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
+        """The k nearest of each query in the shards of the categories (all if None)."""
         ...
 
     def samples(self, rows: int) -> Mapping[str, np.ndarray]:
@@ -37,29 +59,63 @@ class Leaf:
             LoadedShard(record, folder, manifest.metric, removed.get(record.number)) for record in manifest.shards
         ]
 
-    def search(
-        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None
-    ) -> Sequence[ShardAnswer]:
+    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
         """Searches its shards, one after the other.
 
         Args:
             queries: float32 (q, dim), as the layer gives them.
-            k: hits a shard and query.
+            k: hits a query.
             space: the feature space of the queries.
             categories: which to search; None for all.
 
         Raises:
             SpaceMismatch: the queries are of another space than the build.
         """
-        if space != self._manifest.space or queries.shape[1] != self._manifest.dim:
-            raise SpaceMismatch(
-                f"a query of {space} ({queries.shape[1]}-d) cannot be compared with build {self._manifest.build} "
-                f"of {self._manifest.space} ({self._manifest.dim}-d); encode it with the build's own network"
-            )
+        refuse_other(space, queries, self._manifest)
         prepared = metrics.prepared(queries, self._manifest.metric)
         wanted = None if categories is None else set(categories)
         asked = [s for s in self._shards if wanted is None or wanted & s.record.categories.keys()]
-        return [shard.search(prepared, k, wanted) for shard in asked]
+        near = [shard.find(prepared, k, wanted) for shard in asked]
+        hits = [self._merged(asked, near, number, k, wanted) for number in range(len(prepared))]
+        return LeafAnswer([shard.record.number for shard in asked], sum(one.searched for one in near), hits)
+
+    @staticmethod
+    def _merged(
+        asked: Sequence[LoadedShard], near: Sequence[Near], query: int, k: int, categories: Collection[str] | None
+    ) -> list[Hit]:
+        """The k nearest images of a query in all shards; names are looked up only of those."""
+        if not asked:
+            return []
+        parts = [(one.scores[query], one.rows[query]) for one in near]
+        scores, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
+        owners = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
+        ids = np.concatenate([shard.ids[found] for shard, (_, found) in zip(asked, parts, strict=True)])
+        order = np.lexsort((ids, -scores))
+        order = order[rows[order] >= 0]
+        firsts = np.sort(np.unique(ids[order], return_index=True)[1])[:k]  # an image may be in several shards
+        chosen = order[np.isin(ids[order], ids[order[firsts]])]
+        found = []
+        for owner in np.unique(owners[chosen]):
+            mine = chosen[owners[chosen] == owner]
+            found.append(asked[owner].hits(scores[mine], rows[mine], categories))
+        return merge(found, k)
+
+    def warm(self) -> None:
+        """Reads the shards through, as many as fit into half of the machine's memory."""
+        left = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        for shard in self._shards:
+            left -= shard.record.index.bytes
+            if left >= 0:
+                shard.warm()
+
+    def shown(self, image_id: str) -> Hit | None:
+        """An image that the build shows; None if it does not."""
+        return next((hit for shard in self._shards if (hit := shard.shown(image_id))), None)
+
+    def some(self, count: int) -> list[Hit]:
+        """About so many images of all shards, some of each."""
+        even = -(-count // max(1, len(self._shards)))
+        return [hit for shard in self._shards for hit in shard.some(even)][:count]
 
     def samples(self, rows: int) -> Mapping[str, np.ndarray]:
         """A random sample of each category, of even size."""

@@ -103,6 +103,18 @@ class Keyed(_Frozen):
     reload: bool = Field(False, description="load every row anew, and delete those that no table knows")
 
 
+class Serve(_Frozen):
+    """How the query service answers."""
+
+    k_max: Count = Field(1000, description="results that one query may ask for, those of the pages before included")
+    photos_max: Count = Field(8, description="photos of one query")
+    photo_url: str = Field(
+        "", description="where browsers find a photo, with {image_id}, {product_id}, {category}, {uri}; default: here"
+    )
+    cors: list[str] = Field(default_factory=list, description="origins whose pages may ask, as https://shop.example")
+    drain_s: Count = Field(20, description="seconds that running queries get when the service is stopped")
+
+
 class Settings(BaseSettings):
     """All of a run's settings."""
 
@@ -118,6 +130,7 @@ class Settings(BaseSettings):
     extract: Extract = Extract()
     index: Index = Index()
     keyed: Keyed = Keyed()
+    serve: Serve = Serve()
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,50 @@
+"""Thumbnails: images of the catalogue in, small JPEGs out, the last ones kept.   [Pillow]"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+
+from likeness import stores
+from likeness.errors import LikenessError
+from likeness.serving.grid import encoded, thumbnail
+from likeness.settings import Limits
+from likeness.warehouse import Warehouse
+
+_KEPT_BYTES = 64_000_000
+
+
+class Thumbnails:
+    """Made from the source's file where it can be read, else from the `images` table."""
+
+    def __init__(self, warehouse: Warehouse, limits: Limits) -> None:
+        self._warehouse, self._limits = warehouse, limits
+        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def get(self, image_id: str, uri: str, side: int) -> bytes | None:
+        """A JPEG within a square of `side` pixels; None if the photo is gone."""
+        with self._lock:
+            if (image_id, side) in self._kept:
+                self._kept.move_to_end((image_id, side))
+                return self._kept[image_id, side]
+        photo = self._photo(image_id, uri)
+        small = thumbnail(photo, side) if photo else None
+        if small is None:
+            return None
+        data = encoded(small, "JPEG")
+        with self._lock:
+            if (image_id, side) not in self._kept:
+                self._kept[image_id, side] = data
+                self._bytes += len(data)
+            while self._bytes > _KEPT_BYTES:
+                self._bytes -= len(self._kept.popitem(last=False)[1])
+        return data
+
+    def _photo(self, image_id: str, uri: str) -> bytes | None:
+        with suppress(OSError, LikenessError):  # packed, moved or deleted since: the table has it
+            if stores.files(uri).stat(uri).length <= self._limits.max_bytes:
+                photo = stores.files(uri).read(uri)
+                if hashlib.sha256(photo).hexdigest() == image_id:
+                    return photo
+        return self._warehouse.photos([image_id]).get(image_id)

@@ -1,0 +1,62 @@
+"""A root with published builds of the sample, and the service of it, for tests of serving."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from likeness import settings
+from likeness.serving.app import create_app
+from likeness.serving.service import Service
+from likeness.settings import Settings
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.spark)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Settings:
+    """A root with two builds: of the sample, and of the sample and three products with a photo of their own."""
+    from likeness.spark import jobs
+
+    os.environ.setdefault("LIKENESS_JARS", ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar"))))
+    folder = tmp_path_factory.mktemp("serving")
+    source = folder / "photos"
+    shutil.copytree(sample, source)
+    flags = {"root": str(folder / "root"), "source.uri": str(source), "date": "2026-01-02"}
+    given = settings.load(None, flags, (f"extract.cache={folder / 'cache'}", "index.pack_vectors=1"))
+    jobs.nightly(given)
+    with (source / "catalogue.csv").open("a", encoding="utf-8") as file:
+        for number in range(3):
+            _mirrored(sample, source, number)
+            file.write(f"裤子/2.0 {number},mirrored-{number}.png,裤子/2.0\n")
+    jobs.nightly(given)
+    return given
+
+
+def _mirrored(sample: Path, source: Path, number: int) -> None:
+    from PIL import Image, ImageOps
+
+    with Image.open(sorted((sample / "pants").iterdir())[number]) as photo:
+        ImageOps.mirror(photo.convert("RGB")).save(source / f"mirrored-{number}.png")
+
+
+@pytest.fixture(scope="session")
+def service(published: Settings) -> Iterator[Service]:
+    made = Service(published)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> Iterator[TestClient]:
+    with TestClient(create_app(service), raise_server_exceptions=False) as made:
+        yield made

@@ -1,0 +1,472 @@
+"""The HTTP API: the answers of the batch search, errors that say what to do, and nothing that leaks or stays."""
+
+import hashlib
+import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from likeness.builds import Builds
+from likeness.hidden import Hidden
+from likeness.serving import bodies
+from likeness.serving.app import CODES, create_app
+from likeness.serving.leaf import Leaf
+from likeness.serving.root import Root, Wish
+from likeness.serving.service import Service
+from likeness.settings import Settings
+from likeness.tables import FEATURES
+from likeness.warehouse import Warehouse
+
+K = 7
+
+
+def search(client: TestClient, *photos: bytes, **values: Any) -> dict[str, Any]:
+    answer = client.post("/v1/search", files=[("image", photo) for photo in photos], data={"k": K, **values})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def problem(response: Any) -> dict[str, Any]:
+    """The body of an error, which is of one of the kinds that are told."""
+    assert response.headers["content-type"] == "application/problem+json"
+    told = dict(response.json())
+    assert (told["status"], told["title"]) == CODES[told["code"]]
+    assert told["status"] == response.status_code
+    return told
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [result["image_id"] for result in answer["results"]]
+
+
+@pytest.fixture(scope="session")
+def batch(published: Settings) -> Root:
+    builds = Builds(published.root)
+    return Root(builds.find(), [Leaf(builds, builds.find())])
+
+
+@pytest.fixture(scope="session")
+def vectors(published: Settings) -> dict[str, np.ndarray]:
+    """By image_id, as the batch extraction made them."""
+    rows = Warehouse(published).read(FEATURES, ("image_id", "vector"))
+    pairs = zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)
+    return {key: np.asarray(vector.values, np.float32) for key, vector in pairs}
+
+
+# -- answers
+
+
+def test_photos_are_answered_as_the_batch_search_answers(
+    client: TestClient, batch: Root, vectors: dict[str, np.ndarray], sample: Path
+) -> None:
+    photos = [path.read_bytes() for path in sorted(sample.rglob("*.jpg"))]
+    assert len(photos) >= 100
+    for photo in photos:
+        key = hashlib.sha256(photo).hexdigest()
+        served = search(client, photo, category="all")
+        expected = batch.search(vectors[key], batch.manifest.space, Wish(K, "all"))
+        assert ids(served) == ids(expected)
+        assert ids(served)[0] == key
+        scores = [result["score"] for result in served["results"]]
+        assert scores == pytest.approx([result["score"] for result in expected["results"]], abs=1e-4)
+        for name in ("space", "build", "coverage"):
+            assert served[name] == expected[name]
+
+
+def test_the_best_categories_are_searched(client: TestClient, sample: Path) -> None:
+    photo = min((sample / "hat").iterdir()).read_bytes()
+    answer = search(client, photo)
+    assert answer["category"]["predicted"] == "hat"
+    assert len(answer["category"]["searched"]) == 3
+    assert answer["coverage"]["searched"] < answer["coverage"]["vectors"]
+    only = search(client, photo, category="裤子/2.0", k=50)
+    assert {result["category"] for result in only["results"]} == {"裤子/2.0"}
+    assert len(only["results"]) == 3
+
+
+def test_a_box_is_searched_as_the_photo_cut_there(client: TestClient, photo: bytes) -> None:
+    with Image.open(io.BytesIO(photo)) as opened:
+        width, height = opened.size
+        part = opened.crop((width // 4, 0, width, height // 2))
+    file = io.BytesIO()
+    part.save(file, "PNG")
+    box = f"{(width // 4) / width},0,1,{(height // 2) / height}"
+    cut, sent = search(client, photo, box=box, category="all"), search(client, file.getvalue(), category="all")
+    assert ids(cut) == ids(sent)
+    assert [r["score"] for r in cut["results"]] == pytest.approx([r["score"] for r in sent["results"]], abs=1e-3)
+    assert ids(cut) != ids(search(client, photo, category="all"))
+    assert ids(search(client, photo, box="0,0,1,1")) == ids(search(client, photo))
+
+
+def test_several_photos_of_one_thing(
+    client: TestClient, batch: Root, vectors: dict[str, np.ndarray], sample: Path
+) -> None:
+    photos = [min((sample / name).iterdir()).read_bytes() for name in ("hat", "shoes")]
+    keys = [hashlib.sha256(photo).hexdigest() for photo in photos]
+    best = search(client, *photos, category="all")
+    assert set(ids(best)[:2]) == set(keys)
+    mean = search(client, *photos, category="all", combine="mean")
+    unit = [vectors[key] / np.linalg.norm(vectors[key]) for key in keys]
+    middle = np.mean(unit, axis=0).astype(np.float32)
+    assert ids(mean) == ids(batch.search(middle, batch.manifest.space, Wish(K, "all")))
+    assert mean["results"][0]["score"] < best["results"][0]["score"]
+
+
+def test_a_product_is_answered_without_itself(client: TestClient, batch: Root, vectors: dict[str, np.ndarray]) -> None:
+    found = client.get("/v1/catalogue", params={"some": 100}).json()["some"]
+    assert len(found) >= 90
+    for one in found[:20]:
+        answer = client.get(f"/v1/products/{one['product_id']}/similar", params={"k": K, "category": "all"}).json()
+        expected = batch.search(vectors[one["image_id"]], batch.manifest.space, Wish(K + 1, "all"))
+        assert ids(answer) == ids(expected)[1:]
+        assert one["product_id"] not in {result["product_id"] for result in answer["results"]}
+        assert "encode" not in answer["took_ms"]
+
+
+def test_a_name_of_a_product_may_hold_anything(client: TestClient) -> None:
+    answer = client.get("/v1/products/%E8%A3%A4%E5%AD%90%2F2.0%200/similar", params={"category": "all"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["category"]["predicted"] == "裤子/2.0"
+    for name in ("nothing", "../../etc/passwd", "..%2f..%2fetc%2fpasswd", "a/similar", "%00", "'; DROP TABLE products"):
+        assert problem(client.get(f"/v1/products/{name}/similar"))["code"] == "unknown"
+
+
+def test_vectors_are_answered(client: TestClient, batch: Root, vectors: dict[str, np.ndarray]) -> None:
+    key = min(vectors)
+    query = {"space": batch.manifest.space, "vectors": [vectors[key].tolist()], "k": K, "category": "all"}
+    assert ids(client.post("/v1/search/vectors", json=query).json())[0] == key
+    other = query | {"space": "alexnet.fc6@00000000"}
+    assert problem(client.post("/v1/search/vectors", json=other))["code"] == "space_mismatch"
+    assert problem(client.post("/v1/search/vectors", json=query | {"vectors": [[1, 2]]}))["code"] == "space_mismatch"
+    assert problem(client.post("/v1/search/vectors", json=query | {"vectors": [[1, 2], [1]]}))["code"] == "bad_request"
+    for wrong in ([], [["x"]], "vector", [[None]]):
+        assert problem(client.post("/v1/search/vectors", json=query | {"vectors": wrong}))["code"] == "invalid"
+    named = {"content-type": "application/json"}
+    for body in (b"{", b'{"space": "s", "vectors": [[NaN]]}', b"[" * 100_000):
+        told = problem(client.post("/v1/search/vectors", content=body, headers=named))
+        assert told["code"] in ("invalid", "bad_request")
+
+
+def test_pages_are_one_answer(client: TestClient, photo: bytes) -> None:
+    whole = ids(search(client, photo, k=30, category="all"))
+    pages = [ids(search(client, photo, k=10, offset=start, category="all")) for start in (0, 10, 20)]
+    assert whole == [key for page in pages for key in page]
+    assert len(set(whole)) == 30
+    assert ids(search(client, photo, k=10, offset=900, category="all")) == []
+
+
+def test_a_lowest_score_leaves_out_what_is_below(client: TestClient, photo: bytes) -> None:
+    scores = [result["score"] for result in search(client, photo, k=50, category="all")["results"]]
+    least = (scores[9] + scores[10]) / 2
+    kept = [result["score"] for result in search(client, photo, k=50, category="all", min_score=least)["results"]]
+    assert kept == scores[:10]
+    assert ids(search(client, photo, min_score=1.5)) == []
+
+
+def test_results_say_where_their_photo_is(client: TestClient, service: Service, photo: bytes) -> None:
+    for result in search(client, photo)["results"]:
+        thumbnail = client.get(result["url"], params={"side": 64})
+        assert thumbnail.headers["content-type"] == "image/jpeg"
+        with Image.open(io.BytesIO(thumbnail.content)) as drawn:
+            assert max(drawn.size) == 64
+    given = service.settings.model_copy(
+        update={"serve": service.settings.serve.model_copy(update={"photo_url": "https://shop/{category}/{image_id}"})}
+    )
+    other = Service(given)
+    assert other._url({"image_id": "1", "product_id": "p", "category": "裤子/2.0", "uri": "u"}) == (
+        "https://shop/%E8%A3%A4%E5%AD%90%2F2.0/1"
+    )
+
+
+def test_a_photo_that_was_moved_is_drawn_from_the_table(
+    client: TestClient, service: Service, published: Settings
+) -> None:
+    one = client.get("/v1/catalogue").json()["some"][0]
+    place = Path(one["uri"].removeprefix("file://"))
+    moved = place.rename(place.with_suffix(".away"))
+    try:
+        assert client.get(one["url"], params={"side": 99}).status_code == 200
+        place.write_bytes(b"another file under its name")
+        assert client.get(one["url"], params={"side": 98}).status_code == 200
+    finally:
+        moved.rename(place)
+
+
+@pytest.mark.parametrize("name", ["x", "0" * 64, "..%2f..%2fetc%2fpasswd", "../../../../etc/passwd", "A" * 64, "%00"])
+def test_no_other_image_is_shown(client: TestClient, name: str) -> None:
+    assert problem(client.get(f"/v1/images/{name}"))["code"] == "unknown"
+
+
+def test_a_hidden_product_is_nowhere(client: TestClient, published: Settings, photo: bytes) -> None:
+    first = search(client, photo, category="all")["results"][0]
+    Hidden(published.root).hide([first["product_id"]])
+    try:
+        _until(lambda: first["image_id"] not in ids(search(client, photo, category="all")))
+        assert problem(client.get(f"/v1/products/{first['product_id']}/similar"))["code"] == "unknown"
+        assert problem(client.get(first["url"]))["code"] == "unknown"
+    finally:
+        Hidden(published.root).show([first["product_id"]])
+    _until(lambda: first["image_id"] in ids(search(client, photo, category="all")))
+
+
+def _until(true: Any, seconds: float = 10) -> None:
+    import time
+
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.1)
+
+
+def test_a_build_is_searched_by_its_name(client: TestClient, published: Settings, photo: bytes) -> None:
+    chain = Builds(published.root).chain()
+    assert len(chain) == 2
+    for path in chain:
+        answer = search(client, photo, build=path.partition("/")[2], category="all")
+        assert answer["build"] == path.partition("/")[2]
+    assert answer["coverage"]["vectors"] < search(client, photo)["coverage"]["vectors"]
+    refused = client.post("/v1/search", files={"image": photo}, data={"build": "none-such"})
+    assert problem(refused)["code"] == "unknown"
+
+
+# -- errors
+
+
+def bomb() -> bytes:
+    """A PNG of 30,000 x 30,000 pixels in some hundred bytes: only its header is there."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "empty"), (b"not a photo", "not_an_image"), (b"\xff\xd8\xff", "not_an_image"), (bomb(), "too_many_pixels")],
+)
+def test_a_photo_that_cannot_be_used_is_told(client: TestClient, data: bytes, reason: str) -> None:
+    told = problem(client.post("/v1/search", files={"image": data}))
+    assert (told["code"], told["reason"]) == ("bad_image", reason)
+    assert told["request_id"]
+
+
+def test_half_a_photo_is_told(client: TestClient, photo: bytes) -> None:
+    assert problem(client.post("/v1/search", files={"image": photo[:-2000]}))["reason"] == "undecodable"
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"k": 0}, "invalid"),
+        ({"k": -1}, "invalid"),
+        ({"k": "many"}, "invalid"),
+        ({"k": 10**9}, "bad_request"),
+        ({"k": 10**30}, "bad_request"),
+        ({"offset": -1}, "invalid"),
+        ({"offset": 995, "k": 10}, "bad_request"),
+        ({"min_score": "nan"}, "invalid"),
+        ({"category": "no such"}, "bad_request"),
+        ({"category": "../hat"}, "bad_request"),
+        ({"box": "1,2"}, "bad_request"),
+        ({"box": "a,b,c,d"}, "bad_request"),
+        ({"box": "0.5,0,0.5,1"}, "bad_image"),
+        ({"box": "0,0,1,1.1"}, "bad_image"),
+        ({"box": "nan,nan,nan,nan"}, "bad_image"),
+        ({"box": "0,0,inf,1"}, "bad_image"),
+        ({"combine": "sum"}, "invalid"),
+    ],
+)
+def test_a_wish_that_cannot_be_meant_is_told(
+    client: TestClient, photo: bytes, values: dict[str, Any], code: str
+) -> None:
+    assert problem(client.post("/v1/search", files={"image": photo}, data=values))["code"] == code
+
+
+def test_other_paths_and_methods_are_told(client: TestClient, photo: bytes) -> None:
+    assert problem(client.get("/v2/search"))["code"] == "unknown"
+    assert problem(client.get("/v1/search"))["code"] == "method"
+    assert problem(client.post("/v1/search"))["code"] == "invalid"
+    assert problem(client.get("/..%2f..%2fpyproject.toml"))["code"] == "unknown"
+    many = [("image", photo)] * 9
+    assert problem(client.post("/v1/search", files=many))["code"] == "bad_request"
+
+
+def test_a_body_that_is_too_large_is_not_read(service: Service, photo: bytes) -> None:
+    limits = service.settings.limits.model_copy(update={"max_bytes": 1000})
+    serve = service.settings.serve.model_copy(update={"photos_max": 1})
+    small = service.settings.model_copy(update={"limits": limits, "serve": serve})
+    read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal read
+        for _ in range(100):
+            read += 100_000
+            yield b"x" * 100_000
+
+    told = Service(small)
+    with TestClient(create_app(told), raise_server_exceptions=False) as client:
+        named = {"content-type": "multipart/form-data; boundary=b"}
+        assert problem(client.post("/v1/search", content=b"x" * 3_000_000, headers=named))["code"] == "too_large"
+        assert problem(client.post("/v1/search", content=endless(), headers=named))["code"] == "too_large"
+
+
+def test_a_body_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Straight at the middleware: a client in this process cannot wait in the middle of a body."""
+    import asyncio
+
+    from starlette.responses import PlainTextResponse
+
+    monkeypatch.setattr(bodies, "_PATIENCE_S", 0.05)
+    sent: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise ConnectionError("the client went away")
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    refused = bodies.Bodies(application, 1000, lambda code, detail: PlainTextResponse(code, 408))
+    asyncio.run(refused({"type": "http", "headers": [], "method": "POST"}, never, send))
+    assert [message.get("status", message.get("body")) for message in sent] == [408, b"slow"]
+
+
+# -- health, figures, the page
+
+
+def test_nothing_is_answered_before_a_build_is_published(published: Settings, tmp_path: Path, photo: bytes) -> None:
+    empty = Service(published.model_copy(update={"root": str(tmp_path / "root")}))
+    empty.start()
+    try:
+        with TestClient(create_app(empty), raise_server_exceptions=False) as client:
+            assert client.get("/healthz").status_code == 200
+            told = problem(client.get("/readyz"))
+            assert told["code"] == "not_ready"
+            assert "nothing is published yet" in told["detail"]
+            assert problem(client.post("/v1/search", files={"image": photo}))["code"] == "not_ready"
+            assert problem(client.get("/v1/catalogue"))["code"] == "not_ready"
+            assert "likeness_ready 0.0" in client.get("/metrics").text
+    finally:
+        empty.stop()
+
+
+def test_figures_by_stage(client: TestClient, photo: bytes) -> None:
+    search(client, photo)
+    text = client.get("/metrics").text
+    for line in (
+        'likeness_stage_seconds_count{stage="encode"}',
+        'likeness_stage_seconds_count{stage="search"}',
+        'likeness_requests_total{route="/v1/search",status="200"}',
+        "likeness_ready 1.0",
+    ):
+        assert line in text
+
+
+def test_a_request_has_a_name_and_a_line(service: Service, photo: bytes) -> None:
+    lines: list[dict[str, Any]] = []
+    with TestClient(create_app(service, lambda told: lines.append(json.loads(told)))) as client:
+        answer = client.get("/readyz", headers={"X-Request-Id": "mine-1"})
+        assert answer.headers["x-request-id"] == "mine-1"
+        assert lines[-1]["request_id"] == "mine-1"
+        assert (lines[-1]["route"], lines[-1]["status"]) == ("/readyz", 200)
+        other = client.get("/readyz", headers={"X-Request-Id": "not a name\x7f"})
+        assert other.headers["x-request-id"] == lines[-1]["request_id"] != "not a name\x7f"
+
+
+def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for name, kind in (("app.js", "text/javascript"), ("style.css", "text/css")):
+        found = client.get(f"/{name}")
+        assert found.headers["content-type"].startswith(kind)
+        assert name in page.text
+        assert "http://" not in found.text
+        assert "https://" not in found.text
+
+
+def test_pages_of_other_origins_may_ask_where_they_are_named(service: Service) -> None:
+    serve = service.settings.serve.model_copy(update={"cors": ["https://shop.example"]})
+    named = Service(service.settings.model_copy(update={"serve": serve}))
+    for app, origin, allowed in (
+        (create_app(named), "https://shop.example", "https://shop.example"),
+        (create_app(named), "https://other.example", None),
+        (create_app(service), "https://shop.example", None),
+    ):
+        answer = TestClient(app).get("/healthz", headers={"Origin": origin})
+        assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+def test_uploads_are_not_kept(client: TestClient, published: Settings, rng: np.random.Generator) -> None:
+    import tempfile
+
+    def files() -> set[Path]:
+        places = (published.root, published.extract.cache, tempfile.gettempdir())
+        return {Path(folder, name) for place in places for folder, _, names in os.walk(place) for name in names}
+
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (1500, 1500, 3), np.uint8)).save(file, "PNG")
+    assert len(file.getvalue()) > 5_000_000
+    before = files()
+    search(client, file.getvalue())
+    marker = file.getvalue()[1000:1064]
+    new = [path for path in files() - before if path.exists()]
+    assert not [path for path in new if marker in path.read_bytes()]
+
+
+# -- swap
+
+
+def test_publishing_and_rolling_back_under_load(published: Settings, photo: bytes) -> None:
+    """No query fails, each answer is of one build, and each build answers."""
+    builds = Builds(published.root)
+    new, old = builds.chain()
+    sizes = {builds.read(path).build: builds.read(path).vectors for path in (new, old)}
+    service = Service(published)
+    service.start()
+    stop, answers, failed = threading.Event(), list[tuple[str, int]](), list[Any]()
+
+    def ask(client: TestClient) -> None:
+        while not stop.is_set():
+            answer = client.post("/v1/search", files={"image": photo}, data={"category": "all"})
+            if answer.status_code == 200:
+                told = answer.json()
+                answers.append((told["build"], told["coverage"]["searched"]))
+            else:
+                failed.append(answer.text)
+
+    try:
+        with TestClient(create_app(service), raise_server_exceptions=False) as client:
+            threads = [threading.Thread(target=ask, args=(client,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for path in [old, new] * 10:
+                builds.rollback(path)
+                _until(lambda path=path: service.loaded().manifest.path == path)
+            stop.set()
+            for thread in threads:
+                thread.join()
+    finally:
+        stop.set()
+        builds.rollback(old)
+        builds.publish(builds.read(new), 5)
+        service.stop()
+    assert not failed
+    assert {build for build, _ in answers} == set(sizes)
+    assert all(searched == sizes[build] for build, searched in answers)
