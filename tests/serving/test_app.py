@@ -470,3 +470,27 @@ def test_publishing_and_rolling_back_under_load(published: Settings, photo: byte
     assert not failed
     assert {build for build, _ in answers} == set(sizes)
     assert all(searched == sizes[build] for build, searched in answers)
+
+
+def test_a_build_that_cannot_be_loaded_leaves_the_one_before(published: Settings, tmp_path: Path, photo: bytes) -> None:
+    import shutil
+
+    root = tmp_path / "root"
+    shutil.copytree(published.root, root)
+    builds = Builds(str(root))
+    new, old = builds.chain()
+    builds.rollback(old)
+    said: list[str] = []
+    service = Service(published.model_copy(update={"root": str(root)}), said.append)
+    service.start()
+    try:
+        damaged = builds.read(new).shards[0].index.name
+        (root / "builds" / builds.read(new).space / damaged).write_bytes(b"not an index")
+        builds.rollback(new)
+        _until(lambda: any("cannot serve what is published" in line for line in said))
+        with TestClient(create_app(service)) as client:
+            assert search(client, photo)["build"] == old.partition("/")[2]
+            assert client.get("/readyz").json()["build"] == old
+        assert len(said) == 2
+    finally:
+        service.stop()

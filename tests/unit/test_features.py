@@ -271,7 +271,7 @@ from likeness.backbones import resolve
 from likeness.features import Extractor
 from likeness.images import BadImage
 from likeness.settings import Extract, Limits
-Extractor._prepare = lambda self, data: threading.Event().wait()
+Extractor._prepare = lambda self, data, box: threading.Event().wait()
 extractor = Extractor(resolve("efficientnet_lite0.pool"), None, Extract(), Limits(decode_timeout_s=0.2))
 try:
     extractor.one(b"x")

@@ -1,4 +1,4 @@
-"""`likeness serve`: the query service and its page, in one process."""
+"""`likeness serve` and `likeness key`: the query service and its page in one process, and who may ask it."""
 
 import socket
 import sys
@@ -49,6 +49,16 @@ def serve(
     finally:
         service.stop()
         listener.close()
+
+
+def key(
+    name: Annotated[str, typer.Argument(help="whose key it is")],
+    file: Annotated[Path, typer.Option(help="file of keys (serve.keys); made if it is missing")] = Path("keys.txt"),
+) -> None:
+    """Make an API key for the query service: it is printed once, and its SHA-256 is added to a file."""
+    from likeness.serving.keys import new_key
+
+    print(new_key(file, name))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -23,11 +23,13 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from likeness.errors import LikenessError, ServiceError, SpaceMismatch, UsageError
 from likeness.images import WHOLE, BadImage, Box
 from likeness.serving.bodies import Bodies
+from likeness.serving.keys import Doorkeeper
 from likeness.serving.root import Wish
 from likeness.serving.service import Combine, NotReadyError, Service, UnknownError
 
 CODES = {
     "bad_request": (400, "the request cannot be meant: a parameter, a category or a box"),
+    "no_key": (401, "an API key is needed, and none or a wrong one was given"),
     "unknown": (404, "no such product, image, build or path"),
     "method": (405, "the path is not asked that way"),
     "slow": (408, "the body did not arrive in time"),
@@ -35,6 +37,7 @@ CODES = {
     "too_large": (413, "the body is larger than the service takes"),
     "bad_image": (422, "a photo cannot be used; `reason` says why, as in the failure ledger"),
     "invalid": (422, "a parameter has the wrong type or is out of range; `errors` names each"),
+    "too_many": (429, "the key's rate or number at once is used up; Retry-After says when to try again"),
     "internal": (500, "a fault of the service; its log has the request_id"),
     "not_ready": (503, "no build is loaded yet, or a store does not answer; try again"),
 }
@@ -86,10 +89,12 @@ def create_app(service: Service, log: Callable[[str], None] = lambda told: None)
     _errors(app, log)
     _queries(app, service, meters)
     _looks(app, service, meters)
+    # each is asked before those above it
+    app.add_middleware(Bodies, most=given.photos_max * limits.max_bytes + _SPARE, refuse=_refused)
+    app.add_middleware(Doorkeeper, settings=given, refuse=_refused)
     _observed(app, meters, log)
     if given.cors:
         app.add_middleware(CORSMiddleware, allow_origins=given.cors, allow_methods=["GET", "POST"], allow_headers=["*"])
-    app.add_middleware(Bodies, most=given.photos_max * limits.max_bytes + _SPARE, refuse=_refused)
     return app
 
 
@@ -216,8 +221,10 @@ def _problem(code: str, detail: str, request: Request | None = None, **more: Any
     return JSONResponse(told, status, media_type="application/problem+json")
 
 
-def _refused(code: str, detail: str) -> Response:
-    return _problem(code, detail)
+def _refused(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    response = _problem(code, detail)
+    response.headers.update(headers or {})
+    return response
 
 
 def _errors(app: FastAPI, log: Callable[[str], None]) -> None:

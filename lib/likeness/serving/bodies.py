@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PATIENCE_S = 30.0
 
@@ -21,7 +22,7 @@ class Bodies:
     def __init__(self, app: Application, most: int, refuse: Callable[[str, str], Application]) -> None:
         self._app, self._most, self._refuse = app, most, refuse
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, and a refusal in place of its answer where its body is refused meanwhile."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)

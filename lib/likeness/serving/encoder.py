@@ -24,9 +24,12 @@ class Encoder:
         self.space = resolve(space, settings.extract.weights, settings.extract.cache)
         if self.space.id != space:
             raise SpaceMismatch(f"the network at hand gives {self.space.id}, not {space}; name its weights")
-        machine = Machine(settings.extract.cache, os.cpu_count() or 1, shelf(settings.root))
+        cores = os.cpu_count() or 1
+        machine = Machine(settings.extract.cache, cores, shelf(settings.root))
         runtime = open_runtime(self.space, settings.extract.runtime, machine)
-        self._extractor = Extractor(self.space, runtime, settings.extract, settings.limits)
+        self._extractor = Extractor(
+            self.space, runtime, settings.extract.model_copy(update={"decode_threads": cores}), settings.limits
+        )
 
     def encode(self, photo: bytes, box: Box = WHOLE) -> np.ndarray:
         """The vector of a photo, or of the part of it in a box, float32 (dim,), as the layer gives it.

@@ -19,6 +19,7 @@ from likeness.hidden import Hidden
 from likeness.images import WHOLE, Box
 from likeness.indexes import metrics
 from likeness.manifest import Manifest
+from likeness.serving.batching import Batched
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Prediction, Root, Wish
@@ -30,7 +31,7 @@ from likeness.warehouse import Warehouse
 Combine = Literal["best", "mean"]
 """Several photos of one thing: an image is as near as to the nearest of them, or as to their mean."""
 
-_LOOK_S = 1.0
+_LOOK_S, _AGAIN_S = 1.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Service:
         self._current: Loaded | None = None
         self._candidate: Loaded | None = None
         self._problem = "the service has not started"
+        self._failed = ("", 0.0)  # the build that could not be loaded last, and when
         self._store: KeyedStore | None = None
         self._loading, self._stopped = threading.Lock(), threading.Event()
         self._watch = threading.Thread(target=self._follow, daemon=True, name="follow CURRENT")
@@ -232,16 +234,19 @@ class Service:
 
     def _look(self) -> None:
         """Loads what CURRENT names, if it is not what is loaded; what is loaded stays until that is done."""
+        begun, path = time.monotonic(), ""
         try:
             chain = self._builds.chain()
             if not chain:
                 raise UsageError(f"{self._builds.folder}: nothing is published yet; run ./spark-submit.sh nightly")
-            if self._current is None or self._current.manifest.path != chain[0]:
-                begun = time.perf_counter()
-                loaded = self._load(self._builds.read(chain[0]))
-                self._current, self._problem = loaded, ""
-                self._say(f"serving {chain[0]}, loaded in {time.perf_counter() - begun:.1f} s")
+            path = chain[0]
+            loaded = self._current is not None and self._current.manifest.path == path
+            if loaded or (self._failed[0] == path and begun - self._failed[1] < _AGAIN_S):
+                return
+            self._current, self._problem = self._load(self._builds.read(path)), ""
+            self._say(f"serving {path}, loaded in {time.monotonic() - begun:.1f} s")
         except (LikenessError, OSError) as error:
+            self._failed = (path, begun)
             if str(error) != self._problem:
                 self._problem = str(error)
                 self._say(f"cannot serve what is published: {error}")
@@ -252,7 +257,7 @@ class Service:
         leaf.warm()
         same = current is not None and current.manifest.space == manifest.space
         encoder = current.encoder if current and same else Encoder(self.settings, manifest.space)
-        root = Root(manifest, [leaf], self._hidden)
+        root = Root(manifest, [Batched(leaf)], self._hidden)
         root.search(encoder.warm_up(), manifest.space, Wish(category="all"))
         return Loaded(manifest, leaf, root, encoder)
 

@@ -111,6 +111,9 @@ class Serve(_Frozen):
     photo_url: str = Field(
         "", description="where browsers find a photo, with {image_id}, {product_id}, {category}, {uri}; default: here"
     )
+    keys: str = Field("", description="file of API keys, made by `likeness key`; default: everybody may ask")
+    rate: float = Field(0, ge=0, description="requests a second of one key, or of all without keys; 0: no limit")
+    at_once: int = Field(0, ge=0, description="requests of one key at work at once; 0: no limit")
     cors: list[str] = Field(default_factory=list, description="origins whose pages may ask, as https://shop.example")
     drain_s: Count = Field(20, description="seconds that running queries get when the service is stopped")
 

@@ -3,15 +3,30 @@
 const K = 24, LONGEST = 1600, STEP = 0.02;
 const at = (id) => document.getElementById(id);
 const query = { file: null, product: null, picture: "", box: null, category: "auto" };
-let asked = 0, shown = 0, running = null, catalogue = { categories: {} };
+let asked = 0, shown = 0, running = null, catalogue = { categories: {}, some: [] };
 
 // -- what the service says
 
-async function ask(path, options) {
-  const response = await fetch(path, options);
+async function ask(path, options = {}) {
+  const response = await fetch(path, { ...options, headers: named() });
+  if (response.status === 401) at("door").hidden = false;
   const told = await response.json().catch(() => ({ detail: response.statusText }));
   if (!response.ok) throw new Error(told.detail || `the service answered ${response.status}`);
   return told;
+}
+
+function named() {
+  const key = sessionStorage.getItem("likeness-key");
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+async function show(image, url) {
+  image.src = "";
+  if (!url.startsWith("/v1/images/") || !named().Authorization) { image.src = url; return; }
+  const response = await fetch(url, { headers: named() });
+  if (!response.ok) return;
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+  image.src = URL.createObjectURL(await response.blob());
 }
 
 function request(offset, signal) {
@@ -70,7 +85,7 @@ function draw(answer, more) {
 function tile(result) {
   const item = at("tile").content.firstElementChild.cloneNode(true);
   const picture = item.querySelector("img"), name = result.product_id;
-  picture.src = result.url;
+  show(picture, result.url);
   picture.alt = `${result.category}, ${name}`;
   item.querySelector(".like").addEventListener("click", () => like(result));
   item.querySelector(".score").textContent = "score" in result ? result.score.toFixed(3) : "";
@@ -109,7 +124,7 @@ function chips(category) {
 }
 
 function picture(source, text, boxes) {
-  at("photo").src = source;
+  show(at("photo"), source);
   at("asked-text").textContent = text;
   at("asked").hidden = false;
   at("drop").hidden = true;
@@ -244,8 +259,23 @@ addEventListener("dragover", (event) => { event.preventDefault(); at("drop").cla
 addEventListener("dragleave", () => at("drop").classList.remove("over"));
 addEventListener("drop", (event) => { event.preventDefault(); at("drop").classList.remove("over"); take(event.dataTransfer.files[0]); });
 
-ask("v1/catalogue?some=18").then((told) => {
-  catalogue = told;
-  at("about").textContent = `${told.images.toLocaleString()} images of ${told.products.toLocaleString()} products, build ${told.build}`;
-  if (query.file === null && query.product === null) start();
-}, (error) => { at("about").textContent = ""; say(error.message, "bad"); });
+at("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("likeness-key", at("key").value);
+  at("door").hidden = true;
+  enter();
+});
+
+async function enter() {
+  say("loading …", "busy");
+  try {
+    const told = catalogue = await ask("v1/catalogue?some=18");
+    at("about").textContent = `${told.images.toLocaleString()} images of ${told.products.toLocaleString()} products, build ${told.build}`;
+    if (query.file === null && query.product === null) start();
+  } catch (error) {
+    at("about").textContent = "";
+    say(error.message, "bad");
+  }
+}
+
+enter();

@@ -1,0 +1,85 @@
+"""Batches of queries that come at once: a leaf in, the same leaf out, faster for many callers.
+
+Who comes first asks for all that wait by then, so a query alone waits for nobody and nothing is delayed to fill a
+batch: the longer the leaf takes, the larger the batches are.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from likeness.serving.leaf import LeafAnswer, LeafPort
+
+_MOST = 64
+
+
+@dataclass(eq=False)
+class _Asked:
+    """One caller's queries; those of equal `key` can be asked together."""
+
+    queries: np.ndarray
+    key: tuple[int, str, frozenset[str] | None]
+    answer: LeafAnswer | None = None
+    error: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+
+class Batched:
+    """A leaf that answers one batch after the other."""
+
+    def __init__(self, leaf: LeafPort) -> None:
+        self._leaf = leaf
+        self._waiting: deque[_Asked] = deque()
+        self._guard, self._turn = threading.Lock(), threading.Lock()
+
+    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
+        """As the leaf."""
+        mine = _Asked(queries, (k, space, None if categories is None else frozenset(categories)))
+        with self._guard:
+            self._waiting.append(mine)
+        with self._turn:
+            while not mine.done:  # others may have asked for it, or there is more than one batch before it
+                self._ask(self._next())
+        if mine.error:
+            raise mine.error
+        assert mine.answer
+        return mine.answer
+
+    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+        """As the leaf."""
+        return self._leaf.samples(rows)
+
+    def _next(self) -> list[_Asked]:
+        """The one who waits longest, and those who can be asked together with it."""
+        with self._guard:
+            first = self._waiting[0]
+            batch: list[_Asked] = []
+            for one in self._waiting:
+                if one.key == first.key and sum(len(other.queries) for other in batch) < _MOST:
+                    batch.append(one)
+            for one in batch:
+                self._waiting.remove(one)
+        return batch
+
+    def _ask(self, batch: list[_Asked]) -> None:
+        k, space, categories = batch[0].key
+        try:
+            found = self._leaf.search(np.concatenate([one.queries for one in batch]), k, space, categories)
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].error = error
+                return
+            for one in batch:  # whose fault it is
+                self._ask([one])
+            return
+        start = 0
+        for one in batch:
+            hits = found.hits[start : start + len(one.queries)]
+            one.answer = LeafAnswer(found.shards, found.searched, hits)
+            start += len(one.queries)

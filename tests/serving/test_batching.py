@@ -1,0 +1,84 @@
+"""Batches of queries that come at once, against a leaf that answers them one by one."""
+
+import threading
+import time
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from likeness.errors import DataError
+from likeness.indexes.search import Hit
+from likeness.serving.batching import Batched
+from likeness.serving.leaf import LeafAnswer
+
+
+class Slow:
+    """A leaf whose hits are named after the query; a batch takes as long as a query. Negative queries fail."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.most, self._at_work = 0, 0
+
+    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
+        self._at_work += 1
+        self.most = max(self.most, self._at_work)
+        self.batches.append(len(queries))
+        time.sleep(0.02)
+        self._at_work -= 1
+        if (queries < 0).any():
+            raise DataError(f"no answer to {queries.min():.0f}")
+        named = ",".join(sorted(categories or ()))
+        hits = [
+            [Hit(float(number), f"{value:.0f}", named, space, ()) for number in range(k)] for value in queries[:, 0]
+        ]
+        return LeafAnswer([0], len(queries), hits)
+
+    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+        return {"c": np.zeros((rows, 2))}
+
+
+def test_each_gets_its_own_answer_and_few_batches_are_asked() -> None:
+    leaf = Slow()
+    batched = Batched(leaf)
+
+    def ask(number: int) -> None:
+        size, k, categories = 1 + number % 3, 1 + number % 2, [None, ("hat",), ("hat", "shoe")][number % 3]
+        queries = np.full((size, 2), number, np.float32)
+        answer = batched.search(queries, k, "s@1", categories)
+        assert len(answer.hits) == size
+        for hits in answer.hits:
+            assert [(hit.image_id, hit.category) for hit in hits] == [(str(number), ",".join(categories or ()))] * k
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(ask, range(200)))
+    assert sum(leaf.batches) == sum(1 + number % 3 for number in range(200))
+    assert len(leaf.batches) < 100
+    assert max(leaf.batches) <= 64 + 3
+    assert leaf.most == 1
+    assert not batched._waiting
+
+
+def test_a_query_alone_is_asked_at_once() -> None:
+    leaf = Slow()
+    begun = time.perf_counter()
+    Batched(leaf).search(np.zeros((1, 2), np.float32), 1, "s@1", None)
+    assert time.perf_counter() - begun < 0.1
+    assert leaf.batches == [1]
+
+
+def test_an_error_is_of_the_one_whose_query_it_was() -> None:
+    leaf, together = Slow(), threading.Barrier(9)
+    batched = Batched(leaf)
+
+    def ask(number: int) -> str:
+        together.wait()
+        return batched.search(np.full((1, 2), number, np.float32), 1, "s@1", None).hits[0][0].image_id
+
+    with ThreadPoolExecutor(9) as pool:
+        futures = {number: pool.submit(ask, number) for number in (-1, *range(1, 9))}
+        for number in range(1, 9):
+            assert futures[number].result() == str(number)
+        with pytest.raises(DataError, match="no answer to -1"):
+            futures[-1].result()

@@ -1,0 +1,67 @@
+"""`likeness serve` as a process of its own."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from likeness.settings import Settings
+
+
+@contextmanager
+def serving(given: Settings, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
+    """The process and the lines it has said, until it listens or ends; stopped at the end."""
+    command = [sys.executable, "-m", "likeness.cli", "serve", "--root", given.root, "--port", "0", *flags]
+    command += ["--set", f"extract.cache={given.extract.cache}"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line.strip())
+            if line.startswith("listening"):
+                break
+        yield process, lines
+    finally:
+        process.kill()
+        process.wait(30)
+        assert process.stderr
+        process.stderr.close()
+
+
+def test_it_says_where_it_listens_and_ends_when_told(published: Settings) -> None:
+    with serving(published) as (process, lines):
+        address = lines[-1].removeprefix("listening on ")
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
+        for _ in range(100):  # it listens; whether it answers already is another thing
+            try:
+                with urllib.request.urlopen(address + "readyz", timeout=10) as answer:
+                    assert answer.status == 200
+                break
+            except OSError:
+                time.sleep(0.1)
+        listening = {c.laddr.ip for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"}
+        assert listening == {"127.0.0.1"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_port_in_use_is_told(published: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with serving(published, "--port", port) as (process, lines):
+            assert process.wait(60) == 2
+    assert any(f"--port {port}" in line and "name another" in line for line in lines)
+
+
+def test_half_of_a_certificate_is_told(published: Settings) -> None:
+    with serving(published, "--tls-cert", "none.pem") as (process, lines):
+        assert process.wait(60) == 2
+    assert any("--tls-cert and --tls-key go together" in line for line in lines)
