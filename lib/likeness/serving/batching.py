@@ -7,7 +7,7 @@ batch: the longer the leaf takes, the larger the batches are.
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,16 +18,16 @@ _MOST = 64
 
 @dataclass(eq=False)
 class _Asked:
-    """One caller's queries; those of equal `key` can be asked together."""
+    """One caller's queries; those of equal `key` can be asked together.
+
+    `woken` is set when there is an answer or an error, or when it is the caller's turn to ask.
+    """
 
     queries: np.ndarray
     key: tuple[int, str, frozenset[str] | None]
     answer: LeafAnswer | None = None
     error: Exception | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.answer is not None or self.error is not None
+    woken: threading.Event = field(default_factory=threading.Event)
 
 
 class Batched:
@@ -36,20 +36,33 @@ class Batched:
     def __init__(self, leaf: LeafPort) -> None:
         self._leaf = leaf
         self._waiting: deque[_Asked] = deque()
-        self._guard, self._turn = threading.Lock(), threading.Lock()
+        self._guard, self._busy = threading.Lock(), False
 
     def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
         """As the leaf."""
         mine = _Asked(queries, (k, space, None if categories is None else frozenset(categories)))
         with self._guard:
             self._waiting.append(mine)
-        with self._turn:
-            while not mine.done:  # others may have asked for it, or there is more than one batch before it
+            if not self._busy:
+                self._busy = True
+                mine.woken.set()
+        mine.woken.wait()
+        if not mine.answer and not mine.error:
+            try:
                 self._ask(self._next())
+            finally:
+                self._pass_on()
         if mine.error:
             raise mine.error
         assert mine.answer
         return mine.answer
+
+    def _pass_on(self) -> None:
+        """Gives the turn to the one who waits longest."""
+        with self._guard:
+            self._busy = bool(self._waiting)
+            if self._busy:
+                self._waiting[0].woken.set()
 
     def samples(self, rows: int) -> Mapping[str, np.ndarray]:
         """As the leaf."""
@@ -74,6 +87,7 @@ class Batched:
         except Exception as error:
             if len(batch) == 1:
                 batch[0].error = error
+                batch[0].woken.set()
                 return
             for one in batch:  # whose fault it is
                 self._ask([one])
@@ -82,4 +96,5 @@ class Batched:
         for one in batch:
             hits = found.hits[start : start + len(one.queries)]
             one.answer = LeafAnswer(found.shards, found.searched, hits)
+            one.woken.set()
             start += len(one.queries)
