@@ -22,6 +22,8 @@ from likeness.warehouse import Warehouse
 
 from .conftest import SAMPLE, last_run, run, take
 
+pytestmark = pytest.mark.slow
+
 DAYS = [datetime.date(2026, 1, day) for day in (2, 3, 5)]
 SMALL = ("extract.chunk_images=2", "gates.max_failure_rate=0.9")
 
@@ -144,7 +146,6 @@ def started(job: str, given, *flags: str) -> Job:
 
 
 @pytest.mark.kill
-@pytest.mark.slow
 def test_a_killed_backfill_is_completed_by_the_next(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", "shoes", count=4)
     spoil(source / "hat", 0)
@@ -208,7 +209,6 @@ def order_of_commits(given) -> list[str]:
     return [found[number] for number in sorted(found)]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, weights):
     source = take(tmp_path / "photos", "hat", "pants", "shirt", "shoes", count=10)

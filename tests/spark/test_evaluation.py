@@ -29,6 +29,8 @@ from likeness.warehouse import Warehouse
 
 from .conftest import PROJECT, SAMPLE, run
 
+pytestmark = pytest.mark.slow
+
 NAMES, EACH = ("dress", "hat", "shoes", "skirt"), 7
 OTHER, OTHER_DIM = "made.up@00000000", 24
 K = 5

@@ -21,6 +21,8 @@ from likeness.warehouse import Warehouse
 
 from .conftest import SAMPLE, last_run, run
 
+pytestmark = pytest.mark.slow
+
 FIRST = datetime.date(2026, 1, 2)
 LONG_AGO = 1_500_000_000
 
