@@ -77,7 +77,7 @@ def build(run: Run, work: Work, order: Order) -> list[Shard]:
     numbers = pa.array([shard.number for shard in planned], pa.int32())
     task = spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
     ordered = (
-        work.rows.join(_vectors(run, work.files), "image_id")
+        work.rows.join(_vectors(run, work.files).hint("merge"), "image_id")  # Spark would hold one side in memory
         .join(F.broadcast(task), "shard")
         .repartitionById(max(places) + 1, "task")
         .sortWithinPartitions("shard", "image_id")
