@@ -192,7 +192,7 @@ def state(given: Settings) -> tuple[Any, ...]:
     builds = Builds(given.root, given.extract.cache)
     manifest = builds.find()
     assert builds.problems(manifest) == []
-    root = Root(manifest, [Leaf(builds, manifest)])
+    root = Root(manifest, Leaf(builds, manifest))
     answers = {
         key: [(r["image_id"], r["product_id"], round(r["score"], 4)) for r in found["results"]]
         for key, vector in stored.items()

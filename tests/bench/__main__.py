@@ -2,9 +2,10 @@
 
 LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
 the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
-LIKENESS_BENCH chooses `nightly`, `index`, `night` or `stack`; by default all are measured, the stack where Maven is
-installed. `make bench-full` measures indexes of a million vectors as well, which takes 45 GB of disk. LIKENESS_PEERS
-and LIKENESS_AUTOFAISS name a Python each that has the peers, which are installed into new environments otherwise.
+LIKENESS_BENCH chooses `nightly`, `index`, `night`, `serve` or `stack`; by default all are measured, the stack where
+Maven is installed. `make bench-full` measures indexes of a million vectors as well, which takes 45 GB of disk.
+LIKENESS_PEERS and LIKENESS_AUTOFAISS name a Python each that has the peers, which are installed into new environments
+otherwise.
 """
 
 import csv
@@ -34,7 +35,7 @@ from likeness.spark.extract import extract
 from likeness.spark.run import Run
 from likeness.spark.session import open_session
 
-from . import bare, indexes, nights, stack
+from . import bare, indexes, nights, serving, stack
 from .photos import variant, variants
 from .rows import ROWS, row
 
@@ -64,6 +65,11 @@ def main() -> None:
             open_session(Settings(), "bench")
             nights.measure(
                 indexes.of_photos(sorted(train.rglob("*.jpg"))), Path(scratch), "LIKENESS_BENCH_FULL" in os.environ
+            )
+        if chosen in ("", "serve"):
+            sorted_photos = sorted(train.rglob("*.jpg"))
+            serving.measure(
+                indexes.of_photos(sorted_photos), sorted_photos, Path(scratch), "LIKENESS_BENCH_FULL" in os.environ
             )
         if chosen == "stack" or (not chosen and shutil.which("mvn")):
             stack.measure(variants(train, work / f"photos-{stack.PHOTOS}", stack.PHOTOS), Path(scratch))
@@ -151,7 +157,7 @@ def _median(work: Callable[[], Any]) -> float:
 def _service(given: Settings) -> tuple[Encoder, Root, str]:
     builds = Builds(given.root)
     manifest = builds.find()
-    return Encoder(given, manifest.space), Root(manifest, [Leaf(builds, manifest)]), manifest.space
+    return Encoder(given, manifest.space), Root(manifest, Leaf(builds, manifest)), manifest.space
 
 
 def _settings(source: Path, root: Path) -> Settings:

@@ -18,7 +18,8 @@ from likeness.backbones import resolve
 from likeness.indexes import kinds, metrics
 from likeness.indexes.build import Order, build_shard
 from likeness.indexes.plan import PlannedShard
-from likeness.indexes.search import LoadedShard, Searcher
+from likeness.indexes.search import LoadedShard
+from likeness.indexes.searcher import Searcher
 from likeness.manifest import Shard
 from likeness.serving.encoder import Encoder
 from likeness.settings import Index, Settings

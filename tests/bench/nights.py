@@ -86,7 +86,7 @@ def _searched(given: Settings, real: np.ndarray, name: str, dim: int) -> None:
     manifest = builds.find()
     begun = time.perf_counter()
     leaf = Leaf(builds, manifest)
-    root, took = Root(manifest, [leaf]), time.perf_counter() - begun
+    root, took = Root(manifest, leaf), time.perf_counter() - begun
     queries = np.concatenate(list(blocks(real, 50, dim, 2)))
     spans = []
     for query in queries:

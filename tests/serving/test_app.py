@@ -17,8 +17,9 @@ from PIL import Image
 from likeness.builds import Builds
 from likeness.hidden import Hidden
 from likeness.serving import bodies
-from likeness.serving.app import CODES, create_app
+from likeness.serving.app import create_app
 from likeness.serving.leaf import Leaf
+from likeness.serving.problems import CODES
 from likeness.serving.root import Root, Wish
 from likeness.serving.service import Service
 from likeness.settings import Settings
@@ -50,7 +51,7 @@ def ids(answer: dict[str, Any]) -> list[str]:
 @pytest.fixture(scope="session")
 def batch(published: Settings) -> Root:
     builds = Builds(published.root)
-    return Root(builds.find(), [Leaf(builds, builds.find())])
+    return Root(builds.find(), Leaf(builds, builds.find()))
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +130,24 @@ def test_a_product_is_answered_without_itself(client: TestClient, batch: Root, v
         assert ids(answer) == ids(expected)[1:]
         assert one["product_id"] not in {result["product_id"] for result in answer["results"]}
         assert "encode" not in answer["took_ms"]
+
+
+def test_near_duplicates_are_left_out(client: TestClient, vectors: dict[str, np.ndarray], photo: bytes) -> None:
+    """Greedily: each result that stays is unlike all before it, and each that goes is like one that stays."""
+    whole = search(client, photo, k=100, category="all")
+    unit = {key: vector / np.linalg.norm(vector) for key, vector in vectors.items()}
+    limit = 0.7
+    answer = search(client, photo, k=100, category="all", near_duplicate=limit)
+    stay = ids(answer)
+    assert 10 < len(stay) <= 100
+    assert stay != ids(whole)
+    for place, key in enumerate(stay):
+        assert all(unit[key] @ unit[other] < limit for other in stay[:place])
+    for key in ids(whole):
+        if key not in stay:
+            assert any(unit[key] @ unit[other] >= limit - 1e-6 for other in stay)
+    assert len(set(ids(search(client, photo, k=20, category="all", near_duplicate=limit)))) == 20  # filled up
+    assert ids(search(client, photo, k=100, category="all", near_duplicate=1)) == ids(whole)
 
 
 def test_a_name_of_a_product_may_hold_anything(client: TestClient) -> None:
@@ -458,7 +477,7 @@ def test_publishing_and_rolling_back_under_load(published: Settings, photo: byte
                 thread.start()
             for path in [old, new] * 10:
                 builds.rollback(path)
-                _until(lambda path=path: service.loaded().manifest.path == path)
+                _until(lambda path=path: service.current.loaded().manifest.path == path)
             stop.set()
             for thread in threads:
                 thread.join()

@@ -21,7 +21,9 @@ class Slow:
         self.batches: list[int] = []
         self.most, self._at_work = 0, 0
 
-    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
+    def search(
+        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None, shards: object = None
+    ) -> LeafAnswer:
         self._at_work += 1
         self.most = max(self.most, self._at_work)
         self.batches.append(len(queries))
@@ -35,7 +37,7 @@ class Slow:
         ]
         return LeafAnswer([0], len(queries), hits)
 
-    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+    def samples(self, rows: int, shards: object = None) -> Mapping[str, np.ndarray]:
         return {"c": np.zeros((rows, 2))}
 
 

@@ -10,8 +10,9 @@ from fastapi.testclient import TestClient
 
 from likeness.errors import UsageError
 from likeness.serving import keys
-from likeness.serving.app import CODES, create_app
+from likeness.serving.app import create_app
 from likeness.serving.keys import OPEN, Keys, new_key
+from likeness.serving.problems import CODES
 from likeness.serving.service import Service
 from likeness.settings import Settings
 

@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,10 +30,14 @@ def serving(given: Settings, *flags: str) -> Iterator[tuple["subprocess.Popen[st
             lines.append(line.strip())
             if line.startswith("listening"):
                 break
+        # a pipe that nobody reads fills, and whoever writes to it waits
+        reader = threading.Thread(target=deque, args=(process.stderr, 0))
+        reader.start()
         yield process, lines
     finally:
         process.kill()
         process.wait(30)
+        reader.join()
         assert process.stderr
         process.stderr.close()
 

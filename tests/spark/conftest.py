@@ -29,6 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def spark() -> Iterator[Any]:
     os.environ.setdefault("LIKENESS_JARS", ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar"))))
     session = open_session(Settings(), "tests")
+    # compiling a query takes longer than running it over so few rows; jobs of their own compile theirs
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
+    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     yield session
     session.stop()
 

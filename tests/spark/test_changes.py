@@ -50,7 +50,7 @@ def _everything(given):
     manifest = builds.find()
     vector = Leaf(builds, manifest).samples(1)
     query = next(iter(vector.values()))[0]
-    answer = Root(manifest, [Leaf(builds, manifest)]).search(query, manifest.space, Wish(1000, "all"))
+    answer = Root(manifest, Leaf(builds, manifest)).search(query, manifest.space, Wish(1000, "all"))
     found = [(product, r["category"], r["image_id"]) for r in answer["results"] for product in r["products"]]
     assert len({r["image_id"] for r in answer["results"]}) == len(answer["results"])
     return found

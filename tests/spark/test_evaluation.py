@@ -252,7 +252,7 @@ def test_a_build_is_judged_as_it_is_searched(given, tmp_path, k):
         "skirt-2": (vectors[_photo_of(given, "skirt/2.jpg")], "", "skirt-2"),
     }
     told = json.loads(likeness(given, "evaluate", "--judgements", str(path), "-k", str(k), "--json"))
-    root = Root(manifest, [Leaf(builds, manifest)])
+    root = Root(manifest, Leaf(builds, manifest))
     for category in ("all", "auto"):
         rows = []
         for query, judged in queries.items():

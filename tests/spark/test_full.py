@@ -43,7 +43,7 @@ def test_neighbours_are_of_the_same_category(given, first):
     assert first["extract"]["extracted"] == 3068
     builds = Builds(given.root)
     manifest = builds.find()
-    root, encoder = Root(manifest, [Leaf(builds, manifest)]), Encoder(given, manifest.space)
+    root, encoder = Root(manifest, Leaf(builds, manifest)), Encoder(given, manifest.space)
     hits = []
     for row in _validation():
         vector = encoder.encode(Path(CLOTHING, row["image"]).read_bytes())

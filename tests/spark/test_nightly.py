@@ -40,7 +40,7 @@ def _vectors(given):
 def _root(given):
     builds = Builds(given.root)
     manifest = builds.find()
-    return manifest, Root(manifest, [Leaf(builds, manifest)])
+    return manifest, Root(manifest, Leaf(builds, manifest))
 
 
 def test_a_first_run_fills_every_table_and_publishes(configure, tmp_path):

@@ -46,13 +46,13 @@ def undisturbed(source, model_cache, tmp_path_factory):
 POINTS = [
     "ingest: listed",
     "ingest: committed 6 images",
-    "ingest: recorded",
     "extract: committed 4 of",
     "index: 3 shards written",
     "passes its gates",
 ]
 MORE_POINTS = [
     "nightly: ",
+    "ingest: recorded",
     "ingest: committed 15 listings",
     "ingest: 16 listed",
     "extract: committed 12 of",

@@ -106,7 +106,7 @@ def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
     for site in sites.values():
         builds = Builds(site.given.root, site.given.extract.cache)
         manifest = builds.find()
-        root = Root(manifest, [Leaf(builds, manifest)])
+        root = Root(manifest, Leaf(builds, manifest))
         answers.append([root.search(query, manifest.space, Wish(10, "all"))["results"] for query in queries])
     for one, other in zip(*answers, strict=True):
         for left, right in zip(one, other, strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.hits import hits_of
 
 from likeness.builds import Builds
 from likeness.indexes import metrics, tombstones
@@ -105,7 +106,7 @@ def seen(root: Path) -> str:
     dead = tombstones.load(folder, manifest)
     for record in manifest.shards:
         shard = LoadedShard(record, folder, "cosine", dead.get(record.number))
-        (hits,) = shard.search(metrics.prepared(_vectors(99, 1), "cosine"), 50).hits
+        (hits,) = hits_of(shard, metrics.prepared(_vectors(99, 1), "cosine"), 50)
         assert len(hits) == record.living
     return manifest.build
 

@@ -56,10 +56,12 @@ class Fixed:
     def __init__(self, hits: Sequence[Hit]) -> None:
         self._hits = hits
 
-    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
+    def search(
+        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None, shards: object = None
+    ) -> LeafAnswer:
         return LeafAnswer([0], len(self._hits), [self._hits[:k]])
 
-    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+    def samples(self, rows: int, shards: object = None) -> Mapping[str, np.ndarray]:
         return {"c": np.ones((1, 2), np.float32)}
 
 
@@ -85,9 +87,7 @@ def test_answers_are_those_of_a_world_without_the_hidden(
         Hit(1 - row / 100, f"{row:04d}", "c", "file:///x", tuple(sorted(products)))
         for row, products in enumerate(shows)
     ]
-    answer = Root(manifest(len(hits)), [Fixed(hits)], Hidden(root)).search(
-        np.ones(2, np.float32), "s@1", Wish(k, "all")
-    )
+    answer = Root(manifest(len(hits)), Fixed(hits), Hidden(root)).search(np.ones(2, np.float32), "s@1", Wish(k, "all"))
     expected = [(hit.image_id, [p for p in hit.products if p not in hide]) for hit in hits]
     expected = [(image, left) for image, left in expected if left][:k]
     assert [(result["image_id"], result["products"]) for result in answer["results"]] == expected

@@ -14,7 +14,8 @@ from likeness.indexes.axes import main_axes
 from likeness.indexes.build import Order, build_shard
 from likeness.indexes.kinds import KINDS, candidates, kind
 from likeness.indexes.plan import PlannedShard
-from likeness.indexes.search import LoadedShard, Searcher
+from likeness.indexes.search import LoadedShard
+from likeness.indexes.searcher import Searcher
 from likeness.manifest import Shard
 from likeness.settings import Index
 
@@ -97,7 +98,7 @@ def test_an_approximate_kind_finds_the_nearest_with_their_own_scores(
 def test_a_filter_is_searched_within(
     tmp_path: Path, vectors: np.ndarray, queries: np.ndarray, name: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.indexes.search._SCANNED", 1000)  # so that the index itself is asked, where it may be
+    monkeypatch.setattr("likeness.indexes.searcher._SCANNED", 1000)  # so that the index is asked, where it may be
     shard = LoadedShard(built(tmp_path, vectors, kind=name), tmp_path, "cosine")
     allowed = np.random.default_rng(5).random(ROWS) < share
     _, rows = shard.searcher.nearest(metrics.prepared(queries, "cosine"), 10, allowed)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.hits import hits_of
 
 from likeness.indexes import metrics
 from likeness.indexes.build import Order, build_shard
@@ -103,8 +104,8 @@ def test_sharded_search_equals_unsharded_search(tmp_path: Path, rng: np.random.G
     queries = metrics.prepared(np.concatenate([rng.standard_normal((10, dim), np.float32), vectors[100:101]]), metric)
     for number in range(len(queries)):
         query = queries[number : number + 1]
-        sharded = merge((shard.search(query, k).hits[0] for shard in many), k)
-        whole = merge([one[0].search(query, 50).hits[0]], k)  # more than k, so that ties are in the order of the merge
+        sharded = merge((hits_of(shard, query, k)[0] for shard in many), k)
+        whole = merge([hits_of(one[0], query, 50)[0]], k)  # more than k, so that ties are in the order of the merge
         assert [h.image_id for h in sharded] == [h.image_id for h in whole]
         assert [h.score for h in sharded] == pytest.approx([h.score for h in whole], rel=1e-5, abs=1e-5)
         assert [h.products for h in sharded] == [h.products for h in whole]

@@ -25,6 +25,19 @@ def test_a_plan() -> None:
     ]
 
 
+def test_what_is_asked_more_lies_in_more_shards() -> None:
+    sizes = {"asked": 1000, "not": 1000, "tiny": 10, "rare": 10}
+    assert plan(sizes, 500, 20, {"asked": 3.0, "not": 0.1, "tiny": 2}) == [
+        *(PlannedShard(part, ("asked",), part, 6) for part in range(6)),
+        PlannedShard(6, ("not",), 0, 2),
+        PlannedShard(7, ("not",), 1, 2),
+        PlannedShard(8, ("tiny",)),
+        PlannedShard(9, ("rare",)),
+    ]
+    assert len(plan({"a": 200}, 500, 20, {"a": 1000})) == 3  # no part without an image
+    assert len(plan({"a": 100}, 5, 2, {"a": 1000})) == 20
+
+
 LIMITS = (st.integers(1, 3000), st.integers(1, 2000))
 
 

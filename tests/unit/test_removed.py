@@ -9,10 +9,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.hits import hits_of
 
 from likeness.errors import DataError
 from likeness.indexes import metrics, tombstones
-from likeness.indexes.build import Order, build_shard, faiss_id
+from likeness.indexes.build import Order, build_shard
+from likeness.indexes.ids import faiss_id
 from likeness.indexes.kinds import KINDS, Knob
 from likeness.indexes.plan import PlannedShard
 from likeness.indexes.search import LoadedShard
@@ -74,9 +76,8 @@ def test_what_is_removed_is_never_found_and_nothing_else_is_lost(made: Made, rng
     near = [made.ids.index(key) for query in queries[:5] for key in made.best(query, np.arange(ROWS), 20)]
     for dead in (rng.choice(ROWS, 75, replace=False), np.unique(near), np.arange(ROWS - 30)):
         shard, living = made.loaded(dead), np.setdiff1d(np.arange(ROWS), dead)
-        found = shard.search(queries, 10)
-        assert found.searched == len(living)
-        hits = [[hit.image_id for hit in one] for one in found.hits]
+        assert shard.find(queries, 10).searched == len(living)
+        hits = [[hit.image_id for hit in one] for one in hits_of(shard, queries, 10)]
         assert not {made.ids[row] for row in dead} & {key for one in hits for key in one}
         best = [made.best(query, living, 10) for query in queries]
         share = np.mean([len(set(mine) & set(true)) / 10 for mine, true in zip(hits, best, strict=True)])
@@ -89,10 +90,10 @@ def test_a_category_is_searched_alone(made: Made, rng: np.random.Generator, aske
     shard = made.loaded(dead)
     rows = np.array([row for row in np.setdiff1d(np.arange(ROWS), dead) if set(asked) & set(made.names[row])])
     queries = metrics.prepared(made.vectors[rng.integers(0, ROWS, 30)] + 0.1, made.metric)
-    found = shard.search(queries, 10, [*asked, "no such category"])
-    assert found.searched == len(rows)
+    among = [*asked, "no such category"]
+    assert shard.find(queries, 10, among).searched == len(rows)
     good = 0
-    for query, hits in zip(queries, found.hits, strict=True):
+    for query, hits in zip(queries, hits_of(shard, queries, 10, among), strict=True):
         good += len({hit.image_id for hit in hits} & set(made.best(query, rows, 10)))
         for hit in hits:
             mine = [name for name in made.names[made.ids.index(hit.image_id)] if name in asked]
@@ -125,8 +126,8 @@ def test_an_index_that_filters_badly_is_told_so(tmp_path: Path, monkeypatch: pyt
     good = Made(tmp_path / "good", "hnsw").record
     assert set(good.filtered) == {"0.5", "0.05", "0.005"}
     assert good.lowest >= 0.95
-    monkeypatch.setattr("likeness.indexes.search._SCANNED", 0)  # never scans
-    monkeypatch.setattr("likeness.indexes.search._RARE", 0)
+    monkeypatch.setattr("likeness.indexes.searcher._SCANNED", 0)  # never scans
+    monkeypatch.setattr("likeness.indexes.searcher._RARE", 0)
     lists = KINDS["ivf_rabitq"]
 
     def turned(knob: Knob, k: int, selector: Any) -> Any:

@@ -9,12 +9,14 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.hits import hits_of
 
 from likeness.builds import checksum_of
 from likeness.errors import DataError, UsageError
 from likeness.indexes import audit, build, fill, kinds, metrics
 from likeness.indexes.audit import Audit
-from likeness.indexes.build import Order, build_shard, faiss_id
+from likeness.indexes.build import Order, build_shard
+from likeness.indexes.ids import IDS, faiss_id
 from likeness.indexes.kinds import KINDS, Kind, kind
 from likeness.indexes.plan import PlannedShard
 from likeness.indexes.search import LoadedShard
@@ -98,7 +100,7 @@ def test_a_flat_shard_is_exact(tmp_path: Path, rng: np.random.Generator, metric:
     record, shard = built(tmp_path, data, dim, metric=metric)
     queries = np.maximum(rng.normal(0.3, 1, (7, dim)), 0).astype(np.float32)
     truth = exact(queries, matrix(data), metric)
-    for query, found in zip(truth, shard.search(metrics.prepared(queries, metric), k).hits, strict=True):
+    for query, found in zip(truth, hits_of(shard, metrics.prepared(queries, metric), k), strict=True):
         best = np.argsort(-query, kind="stable")[:k]
         assert [hit.image_id for hit in found] == [data["image_id"][int(row)].as_py() for row in best]
         assert [hit.score for hit in found] == pytest.approx(query[best].tolist(), rel=1e-5, abs=1e-6)
@@ -113,7 +115,7 @@ def test_half_precision_is_close(tmp_path: Path, rng: np.random.Generator, metri
     queries = np.maximum(rng.normal(0.3, 1, (9, 64)), 0).astype(np.float32)
     truth = exact(queries, matrix(data), metric)
     ids = data["image_id"].to_pylist()
-    for query, found in zip(truth, shard.search(metrics.prepared(queries, metric), 10).hits, strict=True):
+    for query, found in zip(truth, hits_of(shard, metrics.prepared(queries, metric), 10), strict=True):
         scores = {ids[row]: query[row] for row in range(400)}
         assert [hit.score for hit in found] == pytest.approx([scores[hit.image_id] for hit in found], rel=2e-3)
         assert min(scores[hit.image_id] for hit in found) >= np.sort(query)[-10] - 2e-3 * abs(query.min())
@@ -130,14 +132,14 @@ def test_zero_vectors_are_found_last_or_not_at_all(
     data = table(sorted(rng.bytes(32).hex() for _ in range(20)), vectors)
     _, shard = built(tmp_path, data, 8, metric=metric, kind=kind_)
     zero = {data["image_id"][3].as_py(), data["image_id"][7].as_py()}
-    (found,) = shard.search(metrics.prepared(vectors[:1], metric), 20).hits
+    (found,) = hits_of(shard, metrics.prepared(vectors[:1], metric), 20)
     scores = {hit.image_id: hit.score for hit in found}
     assert len(scores) == 20
     assert np.isfinite(list(scores.values())).all()
     if metric != "l2":
         assert {hit.image_id for hit in found[-2:]} == zero
         assert [scores[key] for key in zero] == [0, 0]
-    (found,) = shard.search(np.zeros((1, 8), np.float32), 20).hits
+    (found,) = hits_of(shard, np.zeros((1, 8), np.float32), 20)
     assert np.isfinite([hit.score for hit in found]).all()
 
 
@@ -147,7 +149,7 @@ def test_vectors_that_are_all_the_same(tmp_path: Path, rng: np.random.Generator,
     data = table(sorted(rng.bytes(32).hex() for _ in range(500)), vectors)
     record, shard = built(tmp_path, data, 24)
     assert record.recall.value == 1.0  # ties are not held against the index
-    (found,) = shard.search(metrics.prepared(np.ones((1, 24)), "cosine"), 5).hits
+    (found,) = hits_of(shard, metrics.prepared(np.ones((1, 24)), "cosine"), 5)
     assert [hit.score for hit in found] == pytest.approx([1] * 5)
 
 
@@ -155,7 +157,7 @@ def test_a_hit_says_all_that_is_known(tmp_path: Path, rng: np.random.Generator) 
     data = made_up(rng, 30, 8)
     _, shard = built(tmp_path, data, 8)
     for number in (0, 29):
-        (found,) = shard.search(metrics.prepared(matrix(data)[number : number + 1], "cosine"), 1).hits
+        (found,) = hits_of(shard, metrics.prepared(matrix(data)[number : number + 1], "cosine"), 1)
         row = data.slice(number, 1).to_pylist()[0]
         assert found[0].score == pytest.approx(1, abs=1e-5)
         shown = {"category": found[0].category, "uri": found[0].uri, "products": list(found[0].products)}
@@ -195,7 +197,7 @@ def test_the_files_are_as_the_record_says(tmp_path: Path, rng: np.random.Generat
     index = faiss.read_index(str(tmp_path / record.index.name))
     assert (index.ntotal, index.d) == (40, 8)
     ids = pa.ipc.open_file(tmp_path / record.ids.name).read_all()
-    assert ids.schema == build.IDS
+    assert ids.schema == IDS
     assert ids["image_id"].to_pylist() == data["image_id"].to_pylist()
     assert ids["id"].to_pylist() == [faiss_id(key) for key in data["image_id"].to_pylist()]
     assert ids["shown"].to_pylist() == data["shown"].to_pylist()

@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 app.command()(query.search)
 app.command()(serve.serve)
+app.command()(serve.leaf)
 app.command()(serve.key)
 app.command()(status.status)
 app.command()(plan.plan)

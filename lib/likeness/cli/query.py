@@ -40,7 +40,7 @@ def search(
     begun = time.perf_counter()
     builds = Builds(given.root, given.extract.cache)
     manifest = builds.find(build)
-    merger = Merger(manifest, [Leaf(builds, manifest)], Hidden(given.root))
+    merger = Merger(manifest, Leaf(builds, manifest), Hidden(given.root))
     encoder = Encoder(given, manifest.space)
     loaded = time.perf_counter()
     try:

@@ -1,7 +1,10 @@
-"""`likeness serve` and `likeness key`: the query service and its page in one process, and who may ask it."""
+"""`likeness serve`, `likeness leaf` and `likeness key`: the query service and its page, and who may ask it."""
 
+import json
+import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +20,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free")] = 8080,
     tls_cert: Annotated[Path | None, typer.Option(help="certificate chain (PEM), with --tls-key")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="private key (PEM)")] = None,
+    leaf: Annotated[
+        list[str] | None, typer.Option(help="HOST:PORT of a `likeness leaf` that holds shards; may be repeated")
+    ] = None,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
@@ -26,7 +32,7 @@ def serve(
     from likeness.serving.app import create_app
     from likeness.serving.service import Service
 
-    given = load(root, config, assignments)
+    given = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together; name both, or none")
     listener = _listen(host, port)
@@ -51,6 +57,30 @@ def serve(
         listener.close()
 
 
+def leaf(
+    root: Root = None,
+    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes one that is free")] = "127.0.0.1:8081",
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Hold shards for `likeness serve --leaf HOST:PORT`, which says which; loads, searches and swaps as that says."""
+    from likeness.builds import Builds
+    from likeness.serving.leaf_server import LeafServer, read_token
+
+    given = load(root, config, assignments)
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--listen {listen!r} is not HOST:PORT")
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    builds = Builds(given.root, given.extract.cache)
+    server = LeafServer(builds, host, int(port), read_token(given.serve.leaf_token), _say)
+    _say(f"leaf listening on {host}:{server.port}")
+    stopped.wait()
+    server.shutdown()
+
+
 def key(
     name: Annotated[str, typer.Argument(help="whose key it is")],
     file: Annotated[Path, typer.Option(help="file of keys (serve.keys); made if it is missing")] = Path("keys.txt"),
@@ -67,6 +97,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()
     except OSError as error:
         raise UsageError(f"--host {host} --port {port}: {error.strerror}; name another, or --port 0") from None
     return listener

@@ -20,16 +20,12 @@ from likeness.errors import DataError, UsageError
 from likeness.indexes import metrics
 from likeness.indexes.audit import FILTERS, Audit
 from likeness.indexes.fill import filled, memory
+from likeness.indexes.ids import IDS, faiss_id
 from likeness.indexes.kinds import Kind, candidates, kind
 from likeness.indexes.plan import PlannedShard
-from likeness.indexes.search import Searcher
+from likeness.indexes.searcher import Searcher
 from likeness.manifest import File, Point, Shard
 from likeness.settings import Index
-
-SHOWN = pa.list_(pa.struct([("category", pa.string()), ("uri", pa.string()), ("products", pa.list_(pa.string()))]))
-"""In which categories an image is shown: from where, and by which products; sorted by category."""
-IDS = pa.schema([("id", pa.int64()), ("image_id", pa.string()), ("shown", SHOWN)])
-"""The id map of a shard, sorted by id."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +42,6 @@ class Order:
     settings: Index
     bytes_per_vector: float = float("inf")
     delta: bool = False
-
-
-def faiss_id(image_id: str) -> int:
-    """The first 63 bits of the image_id: stable, positive, never a position."""
-    return int(image_id[:16], 16) >> 1
 
 
 def refuse_memory(sizes: Sequence[int], order: Order) -> None:

@@ -4,6 +4,7 @@ Pure; the same sizes give the same plan.
 """
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -12,6 +13,8 @@ from likeness.settings import Index
 
 Name = TypeVar("Name", str, int)
 Step = Literal["none", "delta", "merge", "whole"]
+_FEW = 64
+"""Images of a shard, in the mean, below which some part of a category might get none."""
 UNCHANGED = "unchanged"
 """What is told in place of a step where no table has changed, and nothing was compared."""
 
@@ -26,23 +29,28 @@ class PlannedShard:
     parts: int = 1
 
 
-def plan(sizes: Mapping[str, int], most: int, least: int) -> list[PlannedShard]:
+def plan(
+    sizes: Mapping[str, int], most: int, least: int, traffic: Mapping[str, float] | None = None
+) -> list[PlannedShard]:
     """One shard a category; a big one is split, tiny ones are packed together.
 
     Args:
         sizes: images by category.
         most: vectors of a shard, at or below which its parts stay in the mean.
         least: a smaller category shares a shard with others; the packs are of even size, of `least` in the mean.
+        traffic: how often a category is asked, against the mean: its images count so many times, so that what is asked
+            more lies in more shards. Others, and what is asked less than the mean, count once.
 
     An image's part is decided by the first 32 bits of its SHA-256, so parts are even and stable.
     """
     shards: list[PlannedShard] = []
     least = max(1, min(least, most // 2))  # so that no pack is over `most`
-    for category in sorted(name for name, size in sizes.items() if size >= least):
-        parts = -(-sizes[category] // most)
+    weights = {name: math.ceil(size * max(1.0, (traffic or {}).get(name, 1.0))) for name, size in sizes.items()}
+    for category in sorted(name for name, weight in weights.items() if weight >= least):
+        parts = max(-(-sizes[category] // most), min(-(-weights[category] // most), sizes[category] // _FEW))
         first = len(shards)
         shards.extend(PlannedShard(first + part, (category,), part, parts) for part in range(parts))
-    tiny = {name: size for name, size in sizes.items() if size < least}
+    tiny = {name: weight for name, weight in weights.items() if weight < least}
     packs = spread(tiny, -(-sum(tiny.values()) // least)) if tiny else {}
     for pack in range(len(set(packs.values()))):
         names = tuple(sorted(name for name, place in packs.items() if place == pack))

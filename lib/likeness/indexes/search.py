@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -13,16 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.errors import DataError
-from likeness.indexes.kinds import Kind, Knob, kind
+from likeness.indexes.ids import faiss_id
+from likeness.indexes.kinds import kind
+from likeness.indexes.searcher import Searcher
 from likeness.manifest import Shard
-
-_faiss: Any = faiss  # its type stubs know few search parameters
-_SCANNED = 1 << 22
-"""Values of allowed vectors up to which a scan of them all is the fastest search."""
-_RARE = 0.02
-"""Share of allowed vectors below which an index finds too few of them."""
-_MOST, _SPARE = 0.9, 4
-"""Share of allowed vectors from which finding a few more, and dropping some, is the fastest search."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +30,6 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class ShardAnswer:
-    """What one shard found: for each query its hits, nearest first, out of `searched` images."""
-
-    shard: int
-    searched: int
-    hits: Sequence[Sequence[Hit]]
-
-
-@dataclass(frozen=True)
 class Near:
     """What a shard found, nearest first, out of `searched` images: scores float32 and rows int64, each (q, k).
 
@@ -55,90 +39,6 @@ class Near:
     searched: int
     scores: np.ndarray
     rows: np.ndarray
-
-
-class Searcher:
-    """An index as it is searched: queries in, scores and rows out. A row is a vector's place in the index."""
-
-    def __init__(self, index: Any, kind: Kind, knob: Knob, metric: str) -> None:
-        self._whole, self._kind, self._knob, self._metric = index, kind, knob, metric
-        self._unfiltered: dict[
-            int, Any
-        ] = {}  # parameters by k, which take as long to make as the projection of a query
-        inner: Any = faiss.downcast_index(index.index)
-        refined = isinstance(inner, faiss.IndexRefine)
-        self._index = inner
-        self._vectors: Any = faiss.downcast_index(inner.refine_index) if refined else inner
-
-    @property
-    def rows(self) -> int:
-        """How many vectors the index holds."""
-        return int(self._whole.ntotal)
-
-    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Scores float32 and rows int64, each (q, k), the nearest first; -1 is the row where fewer were found.
-
-        Args:
-            queries: prepared, float32 (q, dim).
-            k: how many; never more than there are.
-            allowed: bool (rows,), which rows may be found; None for all.
-        """
-        if allowed is None:
-            return self._found_any(queries, min(k, self.rows))
-        count = int(np.count_nonzero(allowed))
-        if not count:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        k = min(k, count)
-        if count >= _MOST * self.rows:
-            return self._sieved(queries, k, allowed, count)
-        return self._selected(queries, k, allowed, count)
-
-    def _sieved(self, queries: np.ndarray, k: int, allowed: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Finds a few more than k, all kinds of rows, and drops those not allowed: as fast as without a filter."""
-        wanted = min(self.rows, k + max(_SPARE, int(_SPARE * k * (1 - count / self.rows))))
-        scores, rows = self._found_any(queries, wanted)
-        good = (rows >= 0) & allowed[rows]
-        order = np.argsort(~good, axis=1, kind="stable")[:, :k]
-        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-        short = good.sum(axis=1) < k
-        if short.any():
-            scores[short], rows[short] = self._selected(queries[short], k, allowed, count)
-        return scores, rows
-
-    def _selected(self, queries: np.ndarray, k: int, allowed: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Lets the index itself pass over rows that are not allowed, or scans those that are."""
-        share = count / self.rows
-        selector = _faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        if not self._kind.filters or share < _RARE or count * queries.shape[1] <= _SCANNED:
-            return self._searched(self._vectors, queries, k, _faiss.SearchParameters(sel=selector))
-        # an index meets as many rows as without the filter, and may keep only this share of them
-        knob = {name: value if name == "refine" else int(value / share) for name, value in self._knob.items()}
-        return self._searched(self._index, queries, k, self._parameters(k, knob, selector))
-
-    def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """The prepared vectors of rows, float32 (n, dim), as exactly as the index has them."""
-        found: np.ndarray = self._vectors.reconstruct_batch(rows)
-        return found
-
-    def _found_any(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if k not in self._unfiltered:
-            self._unfiltered[k] = self._parameters(k, self._knob, None)
-        return self._searched(self._index, queries, k, self._unfiltered[k])
-
-    def _parameters(self, k: int, knob: Knob, selector: Any) -> Any:
-        if "refine" in knob:  # never more candidates than there are: some kinds give those that miss the best place
-            knob = {**knob, "refine": min(knob["refine"], self.rows / k)}
-        return self._kind.parameters(knob, k, selector)
-
-    def _searched(self, index: Any, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
-        threads = faiss.omp_get_max_threads()
-        if len(queries) == 1:  # FAISS would spread its product with the axes over all cores, and wait for the last
-            faiss.omp_set_num_threads(1)
-        try:
-            scores, rows = index.search(queries, k, params=parameters)
-        finally:
-            faiss.omp_set_num_threads(threads)
-        return (-np.sqrt(np.maximum(scores, 0)) if self._metric == "l2" else scores), rows
 
 
 class LoadedShard:
@@ -172,21 +72,14 @@ class LoadedShard:
             while file.readinto(block):
                 continue
 
-    def search(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> ShardAnswer:
-        """The k nearest of each prepared query, float32 (q, dim), nearest first; fewer if the index finds fewer.
+    def find(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> Near:
+        """The k nearest of each query; fewer if the index finds fewer.
 
         Args:
-            queries: prepared.
+            queries: prepared, float32 (q, dim).
             k: how many.
             categories: which may be found; None for all.
         """
-        near = self.find(queries, k, categories)
-        found = ((scores, rows, rows >= 0) for scores, rows in zip(near.scores, near.rows, strict=True))
-        hits = [self.hits(scores[good], rows[good], categories) for scores, rows, good in found]
-        return ShardAnswer(self.record.number, near.searched, hits)
-
-    def find(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> Near:
-        """What `search` finds, as numbers."""
         asked = None if categories is None else self.record.categories.keys() & set(categories)
         allowed = self._living if asked is None or len(asked) == len(self.record.categories) else self._among(asked)
         searched = self.record.living if allowed is None else int(np.count_nonzero(allowed))
@@ -206,7 +99,7 @@ class LoadedShard:
         """A living image as it is shown, with a score of 0; None if it is not in the shard."""
         if not re.fullmatch("[0-9a-f]{64}", image_id):
             return None
-        row = int(np.searchsorted(self.ids, int(image_id[:16], 16) >> 1))
+        row = int(np.searchsorted(self.ids, faiss_id(image_id)))
         if row == len(self.ids) or self._names[row].as_py() != image_id:
             return None
         dead = self._living is not None and not self._living[row]

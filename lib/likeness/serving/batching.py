@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from likeness.indexes.search import Hit
 from likeness.serving.leaf import LeafAnswer, LeafPort
 
 _MOST = 64
@@ -24,7 +25,7 @@ class _Asked:
     """
 
     queries: np.ndarray
-    key: tuple[int, str, frozenset[str] | None]
+    key: tuple[int, str, frozenset[str] | None, frozenset[int] | None]
     answer: LeafAnswer | None = None
     error: Exception | None = None
     woken: threading.Event = field(default_factory=threading.Event)
@@ -38,9 +39,17 @@ class Batched:
         self._waiting: deque[_Asked] = deque()
         self._guard, self._busy = threading.Lock(), False
 
-    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        space: str,
+        categories: Collection[str] | None,
+        shards: Collection[int] | None = None,
+    ) -> LeafAnswer:
         """As the leaf."""
-        mine = _Asked(queries, (k, space, None if categories is None else frozenset(categories)))
+        named = None if categories is None else frozenset(categories)
+        mine = _Asked(queries, (k, space, named, None if shards is None else frozenset(shards)))
         with self._guard:
             self._waiting.append(mine)
             if not self._busy:
@@ -64,9 +73,17 @@ class Batched:
             if self._busy:
                 self._waiting[0].woken.set()
 
-    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+    def samples(self, rows: int, shards: Collection[int] | None = None) -> Mapping[str, np.ndarray]:
         """As the leaf."""
-        return self._leaf.samples(rows)
+        return self._leaf.samples(rows, shards)
+
+    def shown(self, image_id: str) -> Hit | None:
+        """As the leaf."""
+        return self._leaf.shown(image_id)
+
+    def some(self, count: int) -> list[Hit]:
+        """As the leaf."""
+        return self._leaf.some(count)
 
     def _next(self) -> list[_Asked]:
         """The one who waits longest, and those who can be asked together with it."""
@@ -81,9 +98,9 @@ class Batched:
         return batch
 
     def _ask(self, batch: list[_Asked]) -> None:
-        k, space, categories = batch[0].key
+        k, space, categories, shards = batch[0].key
         try:
-            found = self._leaf.search(np.concatenate([one.queries for one in batch]), k, space, categories)
+            found = self._leaf.search(np.concatenate([one.queries for one in batch]), k, space, categories, shards)
         except Exception as error:
             if len(batch) == 1:
                 batch[0].error = error

@@ -52,7 +52,7 @@ class Asker:
 
     def __init__(self, builds: Builds, manifest: Manifest, hidden: Hidden) -> None:
         self._space = manifest.space
-        self._root = Root(manifest, [Leaf(builds, manifest)], hidden)
+        self._root = Root(manifest, Leaf(builds, manifest), hidden)
 
     def ranking(self, query: Query, vector: np.ndarray, category: str, k: int) -> list[str]:
         """The k nearest products, fewer if there are fewer: those that show the nearest photos, each once."""

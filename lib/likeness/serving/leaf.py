@@ -16,11 +16,15 @@ from likeness.manifest import Manifest
 
 @dataclass(frozen=True)
 class LeafAnswer:
-    """What a leaf found: for each query the nearest images, each once, out of `searched` images of some `shards`."""
+    """What a leaf found: for each query the nearest images, each once, out of `searched` images of some `shards`.
+
+    `degraded` says of shards that were asked and did not answer why, a text for each reason.
+    """
 
     shards: Sequence[int]
     searched: int
     hits: Sequence[Sequence[Hit]]
+    degraded: Sequence[str] = ()
 
 
 def refuse_other(space: str, queries: np.ndarray, manifest: Manifest) -> None:
@@ -37,29 +41,50 @@ def refuse_other(space: str, queries: np.ndarray, manifest: Manifest) -> None:
 
 
 class LeafPort(Protocol):
-    """What the root asks of a leaf, in this process or another."""
+    """What the root asks of a leaf, in this process or another, or of many as if they were one."""
 
-    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
-        """The k nearest of each query in the shards of the categories (all if None)."""
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        space: str,
+        categories: Collection[str] | None,
+        shards: Collection[int] | None = None,
+    ) -> LeafAnswer:
+        """The k nearest of each query in the shards of the categories (all if None), or in some of those shards."""
         ...
 
-    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
+    def samples(self, rows: int, shards: Collection[int] | None = None) -> Mapping[str, np.ndarray]:
         """About `rows` prepared vectors in all, float32 (n, dim) by category."""
+        ...
+
+    def shown(self, image_id: str) -> Hit | None:
+        """An image that the build shows; None if it does not."""
+        ...
+
+    def some(self, count: int) -> list[Hit]:
+        """About so many images of all shards, some of each."""
         ...
 
 
 class Leaf:
-    """The shards of a build, loaded from local disk; those of a root elsewhere are copied there first."""
+    """Shards of a build (all if None), loaded from local disk; those of a root elsewhere are copied there first."""
 
-    def __init__(self, builds: Builds, manifest: Manifest) -> None:
+    def __init__(self, builds: Builds, manifest: Manifest, shards: Collection[int] | None = None) -> None:
         self._manifest = manifest
-        folder = builds.local(manifest)
+        mine = [record for record in manifest.shards if shards is None or record.number in shards]
+        folder = builds.local(manifest, manifest.model_copy(update={"shards": mine}).files)
         removed = tombstones.load(folder, manifest)
-        self._shards = [
-            LoadedShard(record, folder, manifest.metric, removed.get(record.number)) for record in manifest.shards
-        ]
+        self._shards = [LoadedShard(record, folder, manifest.metric, removed.get(record.number)) for record in mine]
 
-    def search(self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None) -> LeafAnswer:
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        space: str,
+        categories: Collection[str] | None,
+        shards: Collection[int] | None = None,
+    ) -> LeafAnswer:
         """Searches its shards, one after the other.
 
         Args:
@@ -67,6 +92,7 @@ class Leaf:
             k: hits a query.
             space: the feature space of the queries.
             categories: which to search; None for all.
+            shards: those of them that are asked; None for all.
 
         Raises:
             SpaceMismatch: the queries are of another space than the build.
@@ -74,7 +100,7 @@ class Leaf:
         refuse_other(space, queries, self._manifest)
         prepared = metrics.prepared(queries, self._manifest.metric)
         wanted = None if categories is None else set(categories)
-        asked = [s for s in self._shards if wanted is None or wanted & s.record.categories.keys()]
+        asked = [s for s in self._asked(shards) if wanted is None or wanted & s.record.categories.keys()]
         near = [shard.find(prepared, k, wanted) for shard in asked]
         hits = [self._merged(asked, near, number, k, wanted) for number in range(len(prepared))]
         return LeafAnswer([shard.record.number for shard in asked], sum(one.searched for one in near), hits)
@@ -109,20 +135,23 @@ class Leaf:
                 shard.warm()
 
     def shown(self, image_id: str) -> Hit | None:
-        """An image that the build shows; None if it does not."""
+        """An image that its shards show; None if they do not."""
         return next((hit for shard in self._shards if (hit := shard.shown(image_id))), None)
 
     def some(self, count: int) -> list[Hit]:
-        """About so many images of all shards, some of each."""
+        """About so many images of all its shards, some of each."""
         even = -(-count // max(1, len(self._shards)))
         return [hit for shard in self._shards for hit in shard.some(even)][:count]
 
-    def samples(self, rows: int) -> Mapping[str, np.ndarray]:
-        """A random sample of each category, of even size."""
+    def samples(self, rows: int, shards: Collection[int] | None = None) -> Mapping[str, np.ndarray]:
+        """Of each category a random sample, of even size over all shards of the build."""
         totals = self._manifest.categories()
         even = max(16, rows // max(1, len(totals)))
         found: dict[str, list[np.ndarray]] = {}
-        for shard in self._shards:
+        for shard in self._asked(shards):
             for category, vectors in shard.sample({name: even / total for name, total in totals.items()}).items():
                 found.setdefault(category, []).append(vectors)
         return {category: np.concatenate(parts) for category, parts in sorted(found.items())}
+
+    def _asked(self, shards: Collection[int] | None) -> Sequence[LoadedShard]:
+        return self._shards if shards is None else [shard for shard in self._shards if shard.record.number in shards]

@@ -2,13 +2,13 @@
 
 import dataclasses
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from likeness.errors import UsageError
+from likeness.errors import ServiceError, UsageError
 from likeness.hidden import Hidden
 from likeness.indexes import metrics
 from likeness.indexes.search import Hit, merge
@@ -17,7 +17,16 @@ from likeness.serving.leaf import LeafAnswer, LeafPort, refuse_other
 
 SAMPLE_ROWS = 8192
 """Vectors, over all categories, that predict a query's category."""
-_NEIGHBOURS, _CATEGORIES = 20, 3
+_NEIGHBOURS, _CATEGORIES, _AXES = 20, 3, 128
+_SPARE, _WAITED_S = 8, 0.2
+
+
+VectorsOf = Callable[[Sequence[str]], Mapping[str, np.ndarray]]
+"""Image ids to vectors, float32 (dim,), of those that have one."""
+
+
+class CoverageError(ServiceError):
+    """Fewer shards have answered than an answer was to be of."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,8 @@ class Wish:
 
     `category` is `auto` for the best predicted ones, `all`, or a name. `offset` results are passed over, those of
     pages before. Results below `min_score` are left out; with `distinct`, so are further photos of a product that is
-    in the answer already.
+    in the answer already, and images whose cosine to a better one is `near_duplicate` or more. No answer is better than
+    one of less than `min_coverage` of the shards that were asked.
     """
 
     k: int = 10
@@ -34,6 +44,8 @@ class Wish:
     offset: int = 0
     min_score: float = float("-inf")
     distinct: bool = False
+    min_coverage: float = 0
+    near_duplicate: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -44,23 +56,31 @@ class Prediction:
 
     @property
     def best(self) -> tuple[str, float]:
-        """The first category and its share."""
-        return self.votes[0]
+        """The first category and its share; none where nothing could be asked."""
+        return self.votes[0] if self.votes else ("", 0.0)
 
 
 class Root:
-    """Fans a query out to the leaves of one build and merges what they find."""
+    """Answers queries about one build with what its leaf, or many that are as one, find."""
 
-    def __init__(self, manifest: Manifest, leaves: Sequence[LeafPort], hidden: Hidden | None = None) -> None:
-        self.manifest, self._leaves, self._hidden = manifest, leaves, hidden
+    def __init__(self, manifest: Manifest, leaf: LeafPort, hidden: Hidden | None = None) -> None:
+        self.manifest, self._leaf, self._hidden = manifest, leaf, hidden
         self._categories = manifest.categories()
-        sampled = [(name, rows) for leaf in leaves for name, rows in leaf.samples(SAMPLE_ROWS).items()]
-        self._sample = np.concatenate([rows for _, rows in sampled])
-        self._labels = np.array([name for name, rows in sampled for _ in range(len(rows))])
+        sampled = leaf.samples(SAMPLE_ROWS)
+        sample = np.concatenate([np.zeros((0, manifest.dim), np.float32), *sampled.values()])
+        self._axes = _axes(sample) if manifest.dim > _AXES else None
+        self._sample = sample if self._axes is None else sample @ self._axes
+        self._labels = np.array([name for name, rows in sampled.items() for _ in range(len(rows))])
+
+    @property
+    def whole(self) -> bool:
+        """Whether every category has a say in predictions."""
+        return len(np.unique(self._labels)) == len(self._categories)
 
     def predict(self, vectors: np.ndarray) -> Prediction:
         """Votes of the nearest sampled vectors of each query, float32 (dim,) or (q, dim), weighted by rank."""
         queries = metrics.prepared(np.atleast_2d(vectors), self.manifest.metric)
+        queries = queries if self._axes is None else queries @ self._axes
         scores = metrics.exact_scores(queries, self._sample, self.manifest.metric)
         nearest = self._labels[np.argsort(-scores, axis=1, kind="stable")[:, :_NEIGHBOURS]]
         weights = np.broadcast_to(1 / (1 + np.arange(nearest.shape[1])), nearest.shape)
@@ -74,6 +94,7 @@ class Root:
         wish: Wish,
         told: Prediction | None = None,
         without: Collection[str] = (),
+        vectors_of: VectorsOf | None = None,
     ) -> dict[str, Any]:
         """Answers one query.
 
@@ -83,10 +104,12 @@ class Root:
             wish: what is wanted.
             told: the query's categories, where they are known; else they are predicted.
             without: products that are no answer.
+            vectors_of: gives the vectors by which near-duplicates are known; without it there are none.
 
         Raises:
             UsageError: no such category, or results that are not to be had.
             SpaceMismatch: the vectors are of another space.
+            CoverageError: too few shards have answered.
         """
         if wish.k < 1:
             raise UsageError(f"k is {wish.k}; ask for at least 1 result")
@@ -97,36 +120,51 @@ class Root:
         refuse_other(space, queries, self.manifest)
         predicted = told or self.predict(queries)
         searched = self._choose(wish.category, predicted)
-        hits, answers = self._found(queries, space, wish, set(searched), without)
+        hits, answer = self._found(queries, space, wish, set(searched), without, vectors_of)
+        asked = sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards)
+        if len(answer.shards) < wish.min_coverage * asked:
+            raise CoverageError(
+                f"{len(answer.shards)} of {asked} shards have answered, min_coverage is {wish.min_coverage:g}: "
+                + "; ".join(answer.degraded)
+            )
         name, score = predicted.best
         return {
             "space": self.manifest.space,
             "build": self.manifest.build,
             "category": {"predicted": name, "score": round(score, 4), "searched": searched},
             "coverage": {
-                "shards": sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards),
-                "answered": sum(len(answer.shards) for answer in answers),
+                "shards": asked,
+                "answered": len(answer.shards),
                 "vectors": self.manifest.vectors,
-                "searched": sum(answer.searched for answer in answers),
-                "degraded": [],
+                "searched": answer.searched,
+                "degraded": list(answer.degraded),
             },
             "results": [self._result(hit) for hit in hits],
             "took_ms": {"search": round((time.perf_counter() - begun) * 1000, 3)},
         }
 
     def _found(
-        self, queries: np.ndarray, space: str, wish: Wish, categories: set[str], without: Collection[str]
-    ) -> tuple[list[Hit], list[LeafAnswer]]:
-        """Asks for more until what may not be shown has left enough."""
-        enough = wish.offset + wish.k
-        wanted = enough
+        self,
+        queries: np.ndarray,
+        space: str,
+        wish: Wish,
+        categories: set[str],
+        without: Collection[str],
+        vectors_of: VectorsOf | None,
+    ) -> tuple[list[Hit], LeafAnswer]:
+        """Asks for more until what may not be shown has left enough; never again where leaves were waited for."""
+        enough, begun = wish.offset + wish.k, time.perf_counter()
+        wanted = enough + (_SPARE if without else 0)
         while True:
-            answers = [leaf.search(queries, wanted, space, categories) for leaf in self._leaves]
-            found = merge((hits for answer in answers for hits in answer.hits), wanted)
+            answer = self._leaf.search(queries, wanted, space, categories)
+            found = merge(answer.hits, wanted)
             hits = self._shown(found, wish, without)
+            if vectors_of and wish.near_duplicate <= 1:
+                hits = _unlike(hits, vectors_of([hit.image_id for hit in hits]), wish.near_duplicate)
             over = len(found) < wanted or found[-1].score < wish.min_score
+            over |= bool(answer.degraded) and time.perf_counter() - begun > _WAITED_S
             if len(hits) >= enough or over:
-                return hits[wish.offset : enough], answers
+                return hits[wish.offset : enough], answer
             wanted *= 2
 
     def _shown(self, found: Sequence[Hit], wish: Wish, without: Collection[str]) -> list[Hit]:
@@ -143,7 +181,7 @@ class Root:
         return shown
 
     def _choose(self, category: str, predicted: Prediction) -> list[str]:
-        if category == "all":
+        if category == "all" or (category == "auto" and not predicted.votes):
             return list(self._categories)
         if category == "auto":
             return [name for name, _ in predicted.votes[:_CATEGORIES]]
@@ -161,3 +199,28 @@ class Root:
             "score": hit.score,
             "distance": metrics.distance(hit.score, self.manifest.metric),
         }
+
+
+def _unlike(hits: Sequence[Hit], vectors: Mapping[str, np.ndarray], most: float) -> list[Hit]:
+    """The hits whose cosine to every one before them that stays is below `most`; those without a vector stay."""
+    known = [hit for hit in hits if hit.image_id in vectors]
+    if not known:
+        return list(hits)
+    unit = metrics.prepared(np.stack([vectors[hit.image_id] for hit in known]), "cosine")
+    alike, stay = unit @ unit.T >= most, list[int]()
+    for row in range(len(known)):
+        if not alike[row, stay].any():
+            stay.append(row)
+    gone = {hit.image_id for hit in known} - {known[row].image_id for row in stay}
+    return [hit for hit in hits if hit.image_id not in gone]
+
+
+def _axes(rows: np.ndarray) -> np.ndarray:
+    """An orthonormal basis, float32 (dim, axes): the few in which products of rows, float32 (n, dim), change least.
+
+    A randomised singular value decomposition with one power iteration (Halko, Martinsson and Tropp, 2011).
+    """
+    basis = np.random.default_rng(0).standard_normal((rows.shape[1], _AXES)).astype(np.float32)
+    for _ in range(2):
+        basis = np.linalg.qr(rows.T @ (rows @ basis))[0].astype(np.float32)
+    return basis

@@ -1,28 +1,24 @@
 """The query service of one root: photos, products or vectors in, answers out; it goes along when a build is published.
 
-Every answer is of one build. The next one is loaded and warmed up beside it, and takes over with one assignment.
+Every answer is of one build.
 """
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
 
 from likeness import stores
-from likeness.builds import Builds
-from likeness.errors import LikenessError, ServiceError, UsageError
+from likeness.errors import ServiceError, UsageError
 from likeness.hidden import Hidden
 from likeness.images import WHOLE, Box
 from likeness.indexes import metrics
 from likeness.manifest import Manifest
-from likeness.serving.batching import Batched
-from likeness.serving.encoder import Encoder
-from likeness.serving.leaf import Leaf
-from likeness.serving.root import Prediction, Root, Wish
+from likeness.serving.current import Current, Loaded, UnknownError
+from likeness.serving.root import Prediction, Wish
 from likeness.serving.thumbnails import Thumbnails
 from likeness.settings import Settings
 from likeness.stores import KeyedStore, Product
@@ -31,59 +27,27 @@ from likeness.warehouse import Warehouse
 Combine = Literal["best", "mean"]
 """Several photos of one thing: an image is as near as to the nearest of them, or as to their mean."""
 
-_LOOK_S, _AGAIN_S = 1.0, 30.0
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """One build, as it answers."""
-
-    manifest: Manifest
-    leaf: Leaf
-    root: Root
-    encoder: Encoder
-
-
-class NotReadyError(ServiceError):
-    """Nothing can be answered yet; the message says why."""
-
-
-class UnknownError(UsageError):
-    """What was asked for by name is not there."""
-
 
 class Service:
     """Answers queries about the build in service, and about any other by its name."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None] = lambda told: None) -> None:
         self.settings, self._say = settings, say
-        self._builds, self._hidden = Builds(settings.root, settings.extract.cache), Hidden(settings.root)
-        self._current: Loaded | None = None
-        self._candidate: Loaded | None = None
-        self._problem = "the service has not started"
-        self._failed = ("", 0.0)  # the build that could not be loaded last, and when
+        self._hidden = Hidden(settings.root)
+        self.current = Current(settings, self._hidden, say)
         self._store: KeyedStore | None = None
-        self._loading, self._stopped = threading.Lock(), threading.Event()
-        self._watch = threading.Thread(target=self._follow, daemon=True, name="follow CURRENT")
+        self._opening = threading.Lock()
         self.thumbnails = Thumbnails(Warehouse(settings), settings.limits)
 
     def start(self) -> None:
         """Loads the build in service, and goes along from then on."""
-        self._look()
-        self._watch.start()
+        self.current.start()
 
     def stop(self) -> None:
         """Ends what `start` began."""
-        self._stopped.set()
-        if self._watch.is_alive():
-            self._watch.join()
+        self.current.stop()
         if self._store:
             self._store.close()
-
-    @property
-    def problem(self) -> str:
-        """Why nothing is answered; empty if all is well."""
-        return "" if self._current else self._problem
 
     def photos(
         self, photos: Sequence[bytes], wish: Wish, build: str = "", box: Box = WHOLE, combine: Combine = "best"
@@ -96,7 +60,7 @@ class Service:
             NotReadyError: no build is loaded.
         """
         self._refuse(wish)
-        loaded, begun = self.loaded(build), time.perf_counter()
+        loaded, begun = self.current.loaded(build), time.perf_counter()
         vectors = np.stack([loaded.encoder.encode(photo, box) for photo in photos])
         took = {"encode": _ms(begun)}
         return self._answered(loaded, self._combined(vectors, combine, loaded.manifest), wish, took)
@@ -108,7 +72,7 @@ class Service:
             UnknownError: the keyed store knows no such product, or no vector of it.
         """
         self._refuse(wish)
-        loaded, begun = self.loaded(build), time.perf_counter()
+        loaded, begun = self.current.loaded(build), time.perf_counter()
         facts = self._keyed().get_products([product_id]).get(product_id)
         if facts is None or not self._hidden.without([product_id]):
             raise UnknownError(f"product {product_id!r} is not in the keyed store")
@@ -129,12 +93,12 @@ class Service:
             SpaceMismatch: they are of another space.
         """
         self._refuse(wish)
-        loaded = self.loaded(build)
+        loaded = self.current.loaded(build)
         return self._answered(loaded, self._combined(vectors, combine, loaded.manifest), wish, {}, space=space)
 
     def catalogue(self, count: int) -> dict[str, Any]:
         """What the build in service holds: images by category, and some of them, by which to start."""
-        loaded = self.loaded()
+        loaded = self.current.loaded()
         some = [hit for hit in loaded.leaf.some(2 * count) if self._hidden.without(hit.products)][:count]
         shown = [
             {"image_id": h.image_id, "product_id": h.products[0], "category": h.category, "uri": h.uri} for h in some
@@ -150,32 +114,10 @@ class Service:
 
     def thumbnail(self, image_id: str, side: int) -> bytes | None:
         """A JPEG of an image that the build in service shows; None if it shows no such image, or it cannot be had."""
-        shown = self.loaded().leaf.shown(image_id)
+        shown = self.current.loaded().leaf.shown(image_id)
         if shown is None or not self._hidden.without(shown.products):
             return None
         return self.thumbnails.get(image_id, shown.uri, side)
-
-    def loaded(self, build: str = "") -> Loaded:
-        """The build in service, or one by its name; the last one that was asked for by name stays loaded.
-
-        Raises:
-            NotReadyError: none is in service.
-            UnknownError: there is no such build.
-        """
-        current = self._current
-        if current is None:
-            raise NotReadyError(self._problem)
-        if build in ("", current.manifest.build, current.manifest.path):
-            return current
-        with self._loading:
-            candidate = self._candidate
-            if candidate is None or build not in (candidate.manifest.build, candidate.manifest.path):
-                try:
-                    manifest = self._builds.find(build)
-                except UsageError as error:
-                    raise UnknownError(str(error)) from None
-                self._candidate = candidate = self._load(manifest)
-            return candidate
 
     def _refuse(self, wish: Wish) -> None:
         most = self.settings.serve.k_max
@@ -198,7 +140,12 @@ class Service:
         without: Collection[str] = (),
         space: str = "",
     ) -> dict[str, Any]:
-        answer = loaded.root.search(vectors, space or loaded.manifest.space, wish, told, without)
+        named = loaded.manifest.space
+
+        def vectors_of(image_ids: Sequence[str]) -> Mapping[str, np.ndarray]:
+            return self._keyed().get_vectors(named, image_ids)
+
+        answer = loaded.root.search(vectors, space or named, wish, told, without, vectors_of)
         begun = time.perf_counter()
         facts = self._facts([result["product_id"] for result in answer["results"]])
         for result in answer["results"]:
@@ -223,43 +170,10 @@ class Service:
 
     def _keyed(self) -> KeyedStore:
         if self._store is None:
-            with self._loading:
+            with self._opening:
                 if self._store is None:
                     self._store = stores.keyed(stores.keyed_uri(self.settings.keyed.uri, self.settings.root))
         return self._store
-
-    def _follow(self) -> None:
-        while not self._stopped.wait(_LOOK_S):
-            self._look()
-
-    def _look(self) -> None:
-        """Loads what CURRENT names, if it is not what is loaded; what is loaded stays until that is done."""
-        begun, path = time.monotonic(), ""
-        try:
-            chain = self._builds.chain()
-            if not chain:
-                raise UsageError(f"{self._builds.folder}: nothing is published yet; run ./spark-submit.sh nightly")
-            path = chain[0]
-            loaded = self._current is not None and self._current.manifest.path == path
-            if loaded or (self._failed[0] == path and begun - self._failed[1] < _AGAIN_S):
-                return
-            self._current, self._problem = self._load(self._builds.read(path)), ""
-            self._say(f"serving {path}, loaded in {time.monotonic() - begun:.1f} s")
-        except (LikenessError, OSError) as error:
-            self._failed = (path, begun)
-            if str(error) != self._problem:
-                self._problem = str(error)
-                self._say(f"cannot serve what is published: {error}")
-
-    def _load(self, manifest: Manifest) -> Loaded:
-        """A build, warmed up: its first query is as fast as all others."""
-        leaf, current = Leaf(self._builds, manifest), self._current
-        leaf.warm()
-        same = current is not None and current.manifest.space == manifest.space
-        encoder = current.encoder if current and same else Encoder(self.settings, manifest.space)
-        root = Root(manifest, [Batched(leaf)], self._hidden)
-        root.search(encoder.warm_up(), manifest.space, Wish(category="all"))
-        return Loaded(manifest, leaf, root, encoder)
 
 
 def _ms(begun: float) -> float:

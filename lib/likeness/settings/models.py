@@ -86,6 +86,9 @@ class Index(_Frozen):
     metric: Literal["cosine", "l2", "ip"] = Field("cosine", description="how vectors are compared")
     max_shard_vectors: Count = Field(1_000_000, description="a larger category is split")
     pack_vectors: Count = Field(500, description="smaller categories share a shard of about so many vectors")
+    traffic: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="how often categories are asked, against the mean: more gets more shards"
+    )
     whole_below: int = Field(10_000, ge=0, description="a smaller index is always built whole")
     max_changed: Rate = Field(
         0.1, description="share added or removed since the last whole build, over which the next is"
@@ -115,6 +118,13 @@ class Serve(_Frozen):
     rate: float = Field(0, ge=0, description="requests a second of one key, or of all without keys; 0: no limit")
     at_once: int = Field(0, ge=0, description="requests of one key at work at once; 0: no limit")
     cors: list[str] = Field(default_factory=list, description="origins whose pages may ask, as https://shop.example")
+    leaves: list[str] = Field(
+        default_factory=list, description="leaves (HOST:PORT) that hold the shards; default: this process"
+    )
+    leaf_token: str = Field("", description="file with the secret by which leaves know a root; default: none is wanted")
+    replicas: Count = Field(1, description="leaves that hold each shard")
+    deadline_ms: Count = Field(1000, description="milliseconds that leaves get for a query; what is late is left out")
+    hedge_ms: Count = Field(100, description="milliseconds after which a replica is asked as well")
     drain_s: Count = Field(20, description="seconds that running queries get when the service is stopped")
 
 

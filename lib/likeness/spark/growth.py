@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from likeness import stores
 from likeness.builds import Builds
 from likeness.indexes import tombstones
-from likeness.indexes.build import faiss_id
+from likeness.indexes.ids import faiss_id
 from likeness.manifest import Manifest, Shard
 from likeness.spark.run import Run
 from likeness.spark.shards import SHOWN, shown

@@ -3,6 +3,7 @@
 A build is whole, or the one in service with the day's change: a delta shard of what is new, tombstones of what is gone.
 """
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -71,6 +72,8 @@ class _Job:
         self.run, self.settings = run, run.settings.index
         self.snapshots = {t.name: run.lake.snapshot(t) for t in (LISTINGS, FEATURES)}
         self.deciding = {name: getattr(self.settings, name) for name in _DECIDING}
+        if self.settings.traffic:
+            self.deciding["traffic"] = json.dumps(self.settings.traffic, ensure_ascii=False, sort_keys=True)
         self.builds = Builds(run.settings.root)
         self._build = build_name(run.run_id)
         self._folder = uris.join(self.builds.folder, run.space.id)
@@ -92,7 +95,8 @@ class _Job:
 
     def whole(self, members: DataFrame, sizes: Mapping[str, int]) -> tuple[list[Shard], None]:
         """New shards of all members."""
-        planned = plan(sizes, self.settings.max_shard_vectors, self.settings.pack_vectors)
+        limits = self.settings
+        planned = plan(sizes, limits.max_shard_vectors, limits.pack_vectors, limits.traffic)
         rows = shards.placed(members, planned)
         expected = [sum(sizes[name] for name in s.categories) // s.parts for s in planned]
         work = shards.Work(rows, planned, expected, shards.files_of(self.run, self._features()))

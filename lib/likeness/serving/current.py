@@ -1,0 +1,149 @@
+"""The build that answers: the one in service, and the next one beside it, until that takes over with one assignment."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from likeness.builds import Builds
+from likeness.errors import LikenessError, ServiceError, UsageError
+from likeness.hidden import Hidden
+from likeness.manifest import Manifest
+from likeness.serving.batching import Batched
+from likeness.serving.encoder import Encoder
+from likeness.serving.fanout import Fan
+from likeness.serving.leaf import Leaf, LeafPort
+from likeness.serving.leaf_server import read_token
+from likeness.serving.remote import RemoteLeaf
+from likeness.serving.root import Root, Wish
+from likeness.settings import Settings
+
+_LOOK_S, _AGAIN_S = 1.0, 30.0
+_THREADS = 128
+"""Questions to leaves at once; a thread waits for each."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One build, as it answers."""
+
+    manifest: Manifest
+    leaf: LeafPort
+    root: Root
+    encoder: Encoder
+
+
+class NotReadyError(ServiceError):
+    """Nothing can be answered yet; the message says why."""
+
+
+class UnknownError(UsageError):
+    """What was asked for by name is not there."""
+
+
+class Current:
+    """Follows what CURRENT names, and loads any other build that is asked for by its name."""
+
+    def __init__(self, settings: Settings, hidden: Hidden, say: Callable[[str], None]) -> None:
+        self._settings, self._hidden, self._say = settings, hidden, say
+        self._builds = Builds(settings.root, settings.extract.cache)
+        self._current: Loaded | None = None
+        self._candidate: Loaded | None = None
+        self._problem = "the service has not started"
+        self._failed = ("", 0.0)  # the build that could not be loaded last, and when
+        given = settings.serve
+        token = read_token(given.leaf_token)
+        self._leaves = [RemoteLeaf(address, token) for address in given.leaves]
+        self._pool = ThreadPoolExecutor(_THREADS, "leaves")
+        self._loading, self._stopped = threading.Lock(), threading.Event()
+        self._watch = threading.Thread(target=self._follow, daemon=True, name="follow CURRENT")
+
+    def start(self) -> None:
+        """Loads the build in service, and goes along from then on."""
+        self._look()
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Ends what `start` began."""
+        self._stopped.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is answered; empty if all is well."""
+        return "" if self._current else self._problem
+
+    def loaded(self, build: str = "") -> Loaded:
+        """The build in service, or one by its name; the last one that was asked for by name stays loaded.
+
+        Raises:
+            NotReadyError: none is in service.
+            UnknownError: there is no such build.
+        """
+        current = self._current
+        if current is None:
+            raise NotReadyError(self._problem)
+        if build in ("", current.manifest.build, current.manifest.path):
+            return current
+        with self._loading:
+            candidate = self._candidate
+            if candidate is None or build not in (candidate.manifest.build, candidate.manifest.path):
+                try:
+                    manifest = self._builds.find(build)
+                except UsageError as error:
+                    raise UnknownError(str(error)) from None
+                self._candidate = candidate = self._load(manifest)
+            return candidate
+
+    def _opened(self, manifest: Manifest) -> LeafPort:
+        """The shards of a build, warm: in this process, or in the leaves that the settings name."""
+        if self._leaves:
+            fan = Fan(manifest, self._leaves, self._pool, self._settings.serve, self._say)
+            fan.prepare()
+            return fan
+        leaf = Leaf(self._builds, manifest)
+        leaf.warm()
+        return Batched(leaf)
+
+    def _follow(self) -> None:
+        while not self._stopped.wait(_LOOK_S):
+            self._look()
+            for loaded in (self._current, self._candidate):
+                if loaded and isinstance(loaded.leaf, Fan):
+                    loaded.leaf.tend()
+            current = self._current
+            if current and isinstance(current.leaf, Fan) and current.leaf.whole and not current.root.whole:
+                self._current = dataclasses.replace(current, root=Root(current.manifest, current.leaf, self._hidden))
+
+    def _look(self) -> None:
+        """Loads what CURRENT names, if it is not what is loaded; what is loaded stays until that is done."""
+        begun, path = time.monotonic(), ""
+        try:
+            chain = self._builds.chain()
+            if not chain:
+                raise UsageError(f"{self._builds.folder}: nothing is published yet; run ./spark-submit.sh nightly")
+            path = chain[0]
+            loaded = self._current is not None and self._current.manifest.path == path
+            if loaded or (self._failed[0] == path and begun - self._failed[1] < _AGAIN_S):
+                return
+            self._current, self._problem = self._load(self._builds.read(path)), ""
+            self._say(f"serving {path}, loaded in {time.monotonic() - begun:.1f} s")
+        except Exception as error:  # whatever it is, what is loaded goes on, and the next build is looked for
+            self._failed = (path, begun)
+            told = str(error) if isinstance(error, (LikenessError, OSError)) else repr(error)
+            if told != self._problem:
+                self._problem = told
+                self._say(f"cannot serve what is published: {error}")
+
+    def _load(self, manifest: Manifest) -> Loaded:
+        """A build, warmed up: its first query is as fast as all others."""
+        leaf, current = self._opened(manifest), self._current
+        same = current is not None and current.manifest.space == manifest.space
+        encoder = current.encoder if current and same else Encoder(self._settings, manifest.space)
+        root = Root(manifest, leaf, self._hidden)
+        root.search(encoder.warm_up(), manifest.space, Wish(category="all"))
+        return Loaded(manifest, leaf, root, encoder)

@@ -1,0 +1,291 @@
+"""The query service: what HTTP, root and leaf add to a bare search, what batching wins, and how soon it is ready."""
+
+import hashlib
+import http.client
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import tests.conftest  # noqa: F401 - its profile of hypothesis
+import torch
+import torchvision
+from tests.serving import test_abuse
+
+from likeness import stores
+from likeness.backbones import resolve
+from likeness.builds import Builds
+from likeness.indexes import metrics
+from likeness.indexes.build import Order, build_shard
+from likeness.indexes.plan import PlannedShard
+from likeness.indexes.search import LoadedShard
+from likeness.manifest import Manifest
+from likeness.serving.encoder import Encoder
+from likeness.settings import Index, Settings
+from likeness.stores import Product
+
+from .rows import row
+from .vectors import K, blocks
+
+ROWS, ASKED = 30_185, 300
+UNBATCHED = """
+import likeness.serving.current as current
+from likeness.cli import main
+current.Batched = lambda leaf: leaf
+main()
+"""
+
+
+def measure(real: np.ndarray, photos: Sequence[Path], scratch: Path, full: bool) -> None:
+    """All rows, on alexnet.fc6 with seeded weights: they measure time, not quality."""
+    torch.manual_seed(20260102)
+    torch.save(torchvision.models.alexnet(weights=None).state_dict(), scratch / "alexnet.pth")
+    given = Settings()
+    weights = {"space": "alexnet.fc6", "weights": str(scratch / "alexnet.pth"), "cache": str(scratch / "cache")}
+    given = given.model_copy(update={"extract": given.extract.model_copy(update=weights)})
+    quick = _published(given, scratch / "quick", "auto", real, ROWS)
+    _product(quick, scratch)
+    _photo(quick, photos)
+    exact = _published(given, scratch / "exact", "flat", real, ROWS)
+    _throughput(exact, scratch)
+    small = _published(Settings(), scratch / "small", "auto", real, 3068)
+    row("`likeness serve` to ready, 3,068 photos", f"{_start(small):.1f} s", "<= 5 s")
+    if full:
+        _steady(quick, scratch)
+        _abuse(small, photos[0])
+        large = _published(Settings(), scratch / "large", "auto", real, 1_000_000)
+        row("`likeness serve` to ready, 1,000,000 x 1280", f"{_start(large):.1f} s", "<= 30 s")
+
+
+def _product(given: Settings, scratch: Path) -> None:
+    """Product to answer through HTTP, root and a leaf of its own, one after the other."""
+    manifest, vectors = Builds(given.root).find(), _vectors(given)
+    shard = LoadedShard(manifest.shards[0], Path(given.root, "builds", manifest.space), manifest.metric)
+    names = list(vectors)[:ASKED]
+    prepared = {name: metrics.prepared(vectors[name][None], manifest.metric) for name in names}
+    with ExitStack() as stack:
+        leaf = stack.enter_context(_process(given, "leaf", "--listen", "127.0.0.1:0"))
+        ask = _asker(stack.enter_context(_process(given, "serve", "--port", "0", "--leaf", leaf)))
+        paths = [f"/v1/products/{name}/similar?k={K}&category=all" for name in names]
+        served = _median([lambda path=path: ask("GET", path) for path in paths])
+        bare = _median([lambda name=name: shard.searcher.nearest(prepared[name], K + 1) for name in names])
+    row(
+        f"product through HTTP, root and leaf, {ROWS} x {manifest.dim}, p50",
+        f"{served:.2f} ms, bare search {bare:.2f} ms",
+        f"<= 2 x bare + 3 ms, {2 * bare + 3:.2f} ms here",
+    )
+
+
+def _photo(given: Settings, photos: Sequence[Path]) -> None:
+    """Photo to answer through HTTP, against decoding, network and search alone."""
+    manifest, encoder = Builds(given.root).find(), Encoder(given, Builds(given.root).find().space)
+    shard = LoadedShard(manifest.shards[0], Path(given.root, "builds", manifest.space), manifest.metric)
+    files = [path.read_bytes() for path in photos[:60]]
+    with _process(given, "serve", "--port", "0") as address:
+        ask = _asker(address)
+        bodies = [_form(data) for data in files]
+        kind = {"Content-Type": "multipart/form-data; boundary=likeness"}
+        served = _median([lambda body=body: ask("POST", "/v1/search", body, kind) for body in bodies])
+        bare = _median(
+            [
+                lambda data=data: shard.searcher.nearest(
+                    metrics.prepared(encoder.encode(data)[None], manifest.metric), K
+                )
+                for data in files
+            ]
+        )
+    row(
+        f"photo through HTTP, {ROWS} x {manifest.dim}, p50",
+        f"{served:.1f} ms, decode + network + search {bare:.1f} ms",
+        f"<= that + 5 ms, {bare + 5:.1f} ms here",
+    )
+
+
+def _throughput(given: Settings, scratch: Path) -> None:
+    """32 clients at once on an exact index, with and without batching."""
+    with _process(given, "serve", "--port", "0", "--set", "serve.rate=0") as address:
+        batched = _load(given, address, scratch, 15, 32)
+    with _process(given, "serve", "--port", "0", code=UNBATCHED) as address:
+        alone = _load(given, address, scratch, 15, 32)
+    assert not batched["failed"], batched["failed"]
+    row(
+        f"32 clients, exact, {ROWS} x 4096",
+        f"{batched['rate']:.0f}/s, {alone['rate']:.0f}/s unbatched: {batched['rate'] / alone['rate']:.1f} times",
+        ">= 5 times",
+    )
+
+
+def _steady(given: Settings, scratch: Path) -> None:
+    """Memory before and after ten minutes of load."""
+    with _process(given, "serve", "--port", "0") as address:
+        server = next(p for p in psutil.process_iter() if _listens(p, urlsplit(address).port))
+        _load(given, address, scratch, 30, 8)
+        before = server.memory_full_info().uss
+        told = _load(given, address, scratch, 600, 8)
+        after = server.memory_full_info().uss
+    figure = f"{(after - before) / 1e6:+.0f} MB of {before / 1e6:.0f} MB, {told['rate'] * 600:.0f} answers"
+    row("memory over ten minutes of load", figure, "flat")
+
+
+def _abuse(given: Settings, photo: Path) -> None:
+    """Ten thousand requests that mean nothing, and two thousand broken photos: any wrong answer ends the bench."""
+    with _process(given, "serve", "--port", "0") as address:
+        server = next(p for p in psutil.process_iter() if _listens(p, urlsplit(address).port))
+        urllib.request.urlopen(address + "/readyz").close()
+        before = server.memory_full_info().uss
+        for label in test_abuse.OPERATIONS:
+            test_abuse.test_whatever_is_asked_is_answered((server, address), label, 2000)
+        test_abuse.test_broken_photos_are_told((server, address), photo.read_bytes(), 2000)
+        grown = server.memory_full_info().uss - before
+    row(
+        "10,000 malformed requests, 2,000 broken photos", f"none unanswered, no 500, {grown / 1e6:+.0f} MB", "no growth"
+    )
+
+
+def _start(given: Settings) -> float:
+    """Seconds from the command to the first answer, of the second start: the first converts the network."""
+    took = 0.0
+    for _ in range(2):
+        begun = time.perf_counter()
+        with _process(given, "serve", "--port", "0") as address:
+            urllib.request.urlopen(address + "/readyz").close()
+            took = time.perf_counter() - begun
+    return took
+
+
+@contextmanager
+def _process(given: Settings, command: str, *flags: str, code: str = "") -> Iterator[str]:
+    """`likeness COMMAND` as it answers: where it listens."""
+    start = ["-c", code] if code else ["-m", "likeness.cli"]
+    named = {"extract.cache": given.extract.cache, "extract.weights": given.extract.weights}
+    sets = [part for key, value in named.items() for part in ("--set", f"{key}={value}")]
+    process = subprocess.Popen(
+        [sys.executable, *start, command, "--root", given.root, *flags, *sets], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr
+        said: list[str] = []
+        for line in process.stderr:
+            said.append(line)
+            if "listening on " in line:
+                said = [line]
+                break
+        else:
+            raise AssertionError("".join(said))
+        # a pipe that nobody reads fills, and whoever writes to it waits
+        threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True).start()
+        yield said[0].partition("listening on ")[2].strip().rstrip("/")
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _asker(address: str) -> Callable[..., bytes]:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+
+    def ask(method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        told = answer.read()
+        assert answer.status == 200, told
+        return told
+
+    return ask
+
+
+def _form(photo: bytes) -> bytes:
+    head = b'--likeness\r\nContent-Disposition: form-data; name="image"; filename="photo"\r\n\r\n'
+    rest = b'\r\n--likeness\r\nContent-Disposition: form-data; name="category"\r\n\r\nall\r\n--likeness--\r\n'
+    return head + photo + rest
+
+
+def _load(given: Settings, address: str, scratch: Path, seconds: int, clients: int) -> dict[str, float]:
+    """From two processes, so that the clients are not what is measured."""
+    products = scratch / "products.txt"
+    products.write_text("\n".join(list(_vectors(given))[:2000]), encoding="utf-8")
+    command = [sys.executable, "-m", "tests.bench.load", address, str(seconds), str(clients // 2), str(products)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [json.loads(one.communicate()[0]) for one in both]
+    return {"rate": sum(one["rate"] for one in told), "failed": [text for one in told for text in one["failed"]]}
+
+
+def _listens(process: psutil.Process, port: int | None) -> bool:
+    try:
+        return any(c.status == "LISTEN" and c.laddr.port == port for c in process.net_connections("inet"))
+    except psutil.Error:
+        return False
+
+
+def _median(work: Sequence[Callable[[], object]]) -> float:
+    """Milliseconds; all is done once before, to warm up."""
+    for one in work:
+        one()
+    spans = []
+    for one in work:
+        begun = time.perf_counter()
+        one()
+        spans.append(1000 * (time.perf_counter() - begun))
+    return statistics.median(spans)
+
+
+def _vectors(given: Settings) -> dict[str, np.ndarray]:
+    """Some vectors of the keyed store by product; a photo has the name of its product here."""
+    manifest, store = Builds(given.root).find(), stores.keyed(stores.keyed_uri("", given.root))
+    try:
+        names = [_key(number) for number in range(2000)]
+        return dict(store.get_vectors(manifest.space, names))
+    finally:
+        store.close()
+
+
+def _key(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def _published(given: Settings, root: Path, kind: str, real: np.ndarray, rows: int) -> Settings:
+    """A root of one category, built as the index job builds a shard; the first vectors are in the keyed store."""
+    given = given.model_copy(update={"root": str(root)})
+    space = resolve(given.extract.space, given.extract.weights, given.extract.cache)
+    builds, store = Builds(given.root), stores.keyed(stores.keyed_uri("", given.root), create=True)
+    keys = [_key(number) for number in range(rows)]
+    place = {number: row for row, number in enumerate(sorted(range(rows), key=lambda number: keys[number]))}
+    spooled = np.lib.format.open_memmap(root.with_suffix(".npy"), "w+", np.float32, (rows, space.dim))
+    start = 0
+    for block in blocks(real, rows, space.dim, 1):
+        numbers = range(start, start + len(block))
+        spooled[[place[number] for number in numbers]] = block
+        if start < 2000:
+            some = [(keys[number], vector) for number, vector in zip(numbers, block, strict=True) if number < 2000]
+            store.put_vectors(space.id, some)
+            store.put_products([Product(key, "all", {}, (key,)) for key, _ in some])
+        start += len(block)
+    store.close()
+    keys.sort()
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for begin in range(0, rows, 256):
+            few = keys[begin : begin + 256]
+            shown = [[{"category": "all", "uri": f"file:///{key}", "products": [key]}] for key in few]
+            vectors = [vector.tobytes() for vector in spooled[begin : begin + 256]]
+            yield pa.RecordBatch.from_pydict({"image_id": few, "shown": shown, "vector": vectors})
+
+    index = Index(kind=kind)
+    folder = f"{builds.folder}/{space.id}"
+    record = build_shard(PlannedShard(0, ("all",)), batches(), Order(folder, "bench", space.id, space.dim, index))
+    counts = dict.fromkeys(("images", "products", "vectors"), rows)
+    names = {"build": "bench", "run_id": "bench", "created": "", "space": space.id, "kind": kind, "metric": "cosine"}
+    manifest = Manifest(**names, **counts, dim=space.dim, snapshots={}, index_settings={}, shards=[record])
+    builds.write(manifest)
+    builds.publish(manifest, 1)
+    root.with_suffix(".npy").unlink()
+    return given

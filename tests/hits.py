@@ -1,0 +1,16 @@
+"""What a shard answers, as people read it."""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from likeness.indexes.search import Hit, LoadedShard
+
+
+def hits_of(
+    shard: LoadedShard, queries: np.ndarray, k: int, categories: Collection[str] | None = None
+) -> list[list[Hit]]:
+    """The k nearest images of each prepared query, float32 (q, dim), in one shard; fewer if it finds fewer."""
+    near = shard.find(queries, k, categories)
+    found = ((scores, rows, rows >= 0) for scores, rows in zip(near.scores, near.rows, strict=True))
+    return [shard.hits(scores[good], rows[good], categories) for scores, rows, good in found]
