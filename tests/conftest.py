@@ -9,7 +9,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-_QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 
 hypothesis.settings.register_profile("likeness", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("likeness")
@@ -19,7 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # as `likeness.images` does for the jobs: pytest sets its own filters anew for each test
     config.addinivalue_line("filterwarnings", r"ignore::UserWarning:PIL\.")
     # a JVM that works for a minute spends most of it on compiling well: two side by side take 0.63 of the time without
-    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", f"--driver-java-options '{_QUICK_JVM}' pyspark-shell")
+    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", f"--driver-java-options '{QUICK_JVM}' pyspark-shell")
+    os.environ.setdefault("SPARK_SUBMIT_OPTS", QUICK_JVM)
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,15 @@ from likeness.spark.commits import Commits
 from likeness.spark.lake import DataFile, Lake
 from likeness.spark.run import Run
 from likeness.tables import FAILURES, FEATURES, RUNS
-from likeness.warehouse import Warehouse
+from likeness.warehouse import Warehouse, location
 
 ROUNDS = 8
 OTHER = "import sys; from tests.spark.test_commits import commit_often; commit_often(*sys.argv[1:])"
+HELD = """
+import sys
+from likeness.spark.commits import Commits
+Commits(sys.argv[1]).make(sys.argv[2], lambda: print("at it", flush=True) or sys.stdin.read())
+"""
 
 
 def commit_often(root: str, who: str) -> None:
@@ -73,13 +78,34 @@ def expected(*names: str) -> tuple[set[str], dict[str, int], set[str]]:
 
 def found(given: Settings) -> tuple[set[str], dict[str, int], set[str]]:
     """The same, as the tables have it; no row is there twice."""
-    warehouse = Warehouse(given)
-    vectors = warehouse.read(FEATURES, ("image_id",))["image_id"].to_pylist()
-    failures = warehouse.read(FAILURES, ("what", "attempts")).to_pylist()
-    runs = [name for name in warehouse.read(RUNS, ("run_id",))["run_id"].to_pylist() if name.count("-") == 1]
+    tables = Warehouse(given)
+    vectors = tables.read(FEATURES, ("image_id",))["image_id"].to_pylist()
+    failures = tables.read(FAILURES, ("what", "attempts")).to_pylist()
+    runs = [name for name in tables.read(RUNS, ("run_id",))["run_id"].to_pylist() if name.count("-") == 1]
     for names in (vectors, [row["what"] for row in failures], runs):
         assert len(names) == len(set(names))
     return set(vectors), {row["what"]: row["attempts"] for row in failures}, set(runs)
+
+
+def test_a_commit_waits_for_that_of_another_process(configure, tmp_path, spark):
+    """A local disk lets both rename to one version, and loses the first: the turn of the other has to be over."""
+    given = configure(tmp_path)
+    with Run("here", given, ()) as run:
+        rows = run.lake.rows(RUNS, [run.row(run_id="here-0", status="done", error=None)])
+        command = [sys.executable, "-c", HELD, location(given), RUNS.name]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdin
+            assert other.stdout
+            assert other.stdout.readline() == "at it\n"
+            committed: list[int] = []
+            mine = threading.Thread(target=lambda: committed.append(run.lake.append(RUNS, rows)))
+            mine.start()
+            mine.join(3)
+            assert (mine.is_alive(), committed, "here-0" in found(given)[2]) == (True, [], False)
+            other.stdin.close()
+            mine.join(60)
+        assert committed == [1]
+    assert "here-0" in found(given)[2]
 
 
 @pytest.mark.slow

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tests.conftest import QUICK_JVM
 from tests.runs import Job, submitted
 
 from likeness import settings
 from likeness.settings import Settings
 
 LOCAL = ("--master", "local[2,4]")
-YARN = ("--master", "yarn", "--num-executors", "1", "--executor-memory", "1g")
+QUICK = [word for role in ("driver", "executor") for word in ("--conf", f"spark.{role}.extraJavaOptions={QUICK_JVM}")]
+YARN = ("--master", "yarn", *QUICK, "--num-executors", "1", "--executor-memory", "1g")
 YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.driver.memoryOverhead=1g")
 
 

@@ -20,6 +20,8 @@ from likeness.settings import Settings
 from likeness.tables import FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import Warehouse
 
+from .places import QUICK
+
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
 PHOTOS = 320
 
@@ -55,7 +57,7 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
     found = {}
     for site, base, keyed, options in (
         ("embedded", str(folder), "", []),
-        ("cluster", stack.hdfs, f"{stack.hbase}/nightly", ["--master", "yarn"]),
+        ("cluster", stack.hdfs, f"{stack.hbase}/nightly", ["--master", "yarn", *QUICK]),
     ):
         flags = {
             "--source": f"{base}/photos.tar",
