@@ -68,10 +68,12 @@ def leaves(given: Settings, count: int, token: str = "") -> Iterator[list[Proces
 
 
 @contextmanager
-def asking(given: Settings, processes: list[Process], **serve: Any) -> Iterator[Service]:
+def asking(
+    given: Settings, processes: list[Process], say: Callable[[str], None] = print, **serve: Any
+) -> Iterator[Service]:
     """A service whose shards are in those leaves; it has the patience that a busy machine wants, unless told else."""
     serve = {"leaves": [one.address for one in processes], "deadline_ms": 20_000, **serve}
-    service = Service(given.model_copy(update={"serve": given.serve.model_copy(update=serve)}))
+    service = Service(given.model_copy(update={"serve": given.serve.model_copy(update=serve)}), say)
     try:
         service.start()
         yield service
@@ -279,7 +281,7 @@ def test_no_query_fails_when_another_build_takes_over(published: Settings) -> No
         for thread in threads:
             thread.start()
         try:
-            for path in [old, new] * 3:
+            for path in [old, new] * 5:
                 builds.rollback(path)
                 until(lambda path=path: remote.current.loaded().manifest.path == path)
         finally:
@@ -290,6 +292,26 @@ def test_no_query_fails_when_another_build_takes_over(published: Settings) -> No
             builds.publish(builds.read(new), 5)
     assert {build for build, _ in seen} == set(sizes)
     assert all(searched == sizes[build] for build, searched in seen)
+
+
+def test_a_build_that_leaves_cannot_load_takes_nothing_over(published: Settings, tmp_path: Path) -> None:
+    """One of two leaves reads another root, which lacks the new build."""
+    builds = Builds(published.root)
+    new, old = builds.chain()
+    shutil.copytree(published.root, tmp_path / "root", ignore=lambda folder, _: [Path(new).name])
+    other = Process(published.model_copy(update={"root": str(tmp_path / "root")}))
+    with ExitStack() as stack:
+        stack.callback(other.end)
+        (leaf,) = stack.enter_context(leaves(published, 1))
+        builds.rollback(old)
+        stack.callback(builds.publish, builds.read(new), 5)
+        told: list[str] = []
+        remote = stack.enter_context(asking(published, [leaf, other], told.append))
+        builds.publish(builds.read(new), 5)
+        until(lambda: any("of what is served" in line for line in told))
+        assert f"leaf {other.address}: " in " ".join(told)
+        answer = remote.product(products(remote)[0], Wish(500, "all", min_coverage=1))
+        assert answer["build"] == builds.read(old).build
 
 
 def test_only_who_knows_the_token_is_answered(published: Settings, tmp_path: Path) -> None:

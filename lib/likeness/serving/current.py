@@ -34,6 +34,11 @@ class Loaded:
     root: Root
     encoder: Encoder
 
+    @property
+    def share(self) -> float:
+        """The share of its shards that can be asked."""
+        return self.leaf.share if isinstance(self.leaf, Fan) else 1.0
+
 
 class NotReadyError(ServiceError):
     """Nothing can be answered yet; the message says why."""
@@ -116,7 +121,7 @@ class Current:
                 if loaded and isinstance(loaded.leaf, Fan):
                     loaded.leaf.tend()
             current = self._current
-            if current and isinstance(current.leaf, Fan) and current.leaf.whole and not current.root.whole:
+            if current and current.share == 1 and not current.root.whole:
                 self._current = dataclasses.replace(current, root=Root(current.manifest, current.leaf, self._hidden))
 
     def _look(self) -> None:
@@ -127,10 +132,15 @@ class Current:
             if not chain:
                 raise UsageError(f"{self._builds.folder}: nothing is published yet; run ./spark-submit.sh nightly")
             path = chain[0]
-            loaded = self._current is not None and self._current.manifest.path == path
-            if loaded or (self._failed[0] == path and begun - self._failed[1] < _AGAIN_S):
+            same = self._current is not None and self._current.manifest.path == path
+            if same or (self._failed[0] == path and begun - self._failed[1] < _AGAIN_S):
                 return
-            self._current, self._problem = self._load(self._builds.read(path)), ""
+            loaded, current = self._load(self._builds.read(path)), self._current
+            if current and loaded.share < current.share:
+                raise ServiceError(
+                    f"leaves are ready for {loaded.share:.0%} of {path}, and for {current.share:.0%} of what is served"
+                )
+            self._current, self._problem = loaded, ""
             self._say(f"serving {path}, loaded in {time.monotonic() - begun:.1f} s")
         except Exception as error:  # whatever it is, what is loaded goes on, and the next build is looked for
             self._failed = (path, begun)

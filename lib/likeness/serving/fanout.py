@@ -71,9 +71,10 @@ class Fan:
         self._preparing: dict[str, Future[None]] = {}
 
     @property
-    def whole(self) -> bool:
-        """Whether every shard has a leaf that is ready."""
-        return all(self._ready & set(places) for places in self._places.values())
+    def share(self) -> float:
+        """The share of shards that have a leaf that is ready."""
+        ready = [bool(self._ready & set(places)) for places in self._places.values()]
+        return sum(ready) / len(ready) if ready else 1.0
 
     def prepare(self) -> None:
         """Has the leaves load their shards, all at once; returns when each has, or has failed.

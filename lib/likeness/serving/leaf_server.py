@@ -46,11 +46,12 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         """Vectors in, hits out; or nothing in, a sample of vectors out. The command says which."""
         asked = json.loads(descriptor.command)
+        given = reader.read_all()  # whatever is asked: who is answered before all is written takes it for a disconnect
         leaf = self._of(asked["build"])[1]
         if asked["what"] == "samples":
             table = from_samples(leaf.samples(asked["rows"], asked["shards"]))
         else:
-            column = reader.read_all().column("vector").combine_chunks()
+            column = given.column("vector").combine_chunks()
             queries = column.flatten().to_numpy().reshape(len(column), -1)
             shards = frozenset(asked["shards"])
             try:
