@@ -34,7 +34,7 @@ def main_axes(
     basis = np.linalg.qr(spread)[0]
     _, lengths, found = np.linalg.svd(basis.T @ sample, full_matrices=False)
     held = np.cumsum(lengths[:wanted].astype(np.float64) ** 2) >= share * np.vdot(sample, sample)
-    if held.any():
+    if share < 1 and held.any():  # all of it is a matter of rounding
         wanted = min(wanted, _STEP * -(-(int(held.argmax()) + 1) // _STEP))
     found = found[:wanted]
     if len(found) < wanted:  # fewer rows than axes: any further directions do
