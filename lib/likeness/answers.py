@@ -43,7 +43,7 @@ class Coverage(_Frozen):
     answered: int
     vectors: int = Field(description="vectors of the whole build")
     searched: int = Field(description="vectors that the answer was sought among")
-    degraded: Sequence[str] = Field(description="who did not answer, and why")
+    degraded: Sequence[str] = Field(description="why it may lack some: who did not answer, what was not looked at")
 
 
 class Answer(_Frozen):
@@ -55,6 +55,12 @@ class Answer(_Frozen):
     coverage: Coverage
     results: Sequence[Result] = Field(description="nearest first")
     took_ms: Mapping[str, float] = Field(description="milliseconds by stage")
+
+
+class Answers(_Frozen):
+    """Answers to several queries."""
+
+    answers: Sequence[Answer] = Field(description="in the order of the queries")
 
 
 class Catalogue(_Frozen):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx2
 from pydantic import ValidationError
 
-from likeness.answers import Answer, Catalogue, Problem
+from likeness.answers import Answer, Answers, Catalogue, Problem
 from likeness.errors import ServiceError, UsageError
 
 
@@ -27,7 +27,8 @@ class Wanted(TypedDict, total=False):
     k: results wanted, 10. category: `auto` for the best predicted ones, `all`, or a name. offset: results to pass
     over, those of pages before. min_score: results below it are left out. distinct: one result a product.
     min_coverage: share of the shards asked that has to answer. near_duplicate: results whose cosine to a better one
-    is so much or more are left out. build: a build by its name; the one in service if empty.
+    is so much or more are left out. where: `name=value`, only products with such an attribute; one name several times
+    for any of its values. build: a build by its name; the one in service if empty.
     """
 
     k: int
@@ -37,6 +38,7 @@ class Wanted(TypedDict, total=False):
     distinct: bool
     min_coverage: float
     near_duplicate: float
+    where: Sequence[str]
     build: str
 
 
@@ -96,6 +98,11 @@ class Client:
         rows = [list(map(float, row)) for row in vectors]
         asked = {**wanted, "space": space, "vectors": rows, "combine": combine}
         return Answer.model_validate(self._asked("POST", "/v1/search/vectors", json=asked))
+
+    def batch(self, space: str, vectors: Sequence[Sequence[float]], **wanted: Unpack[Wanted]) -> Sequence[Answer]:
+        """What is near each of some vectors, as the layer of the space gives them; errors as of `search`."""
+        asked = {**wanted, "space": space, "vectors": [list(map(float, row)) for row in vectors]}
+        return Answers.model_validate(self._asked("POST", "/v1/search/batch", json=asked)).answers
 
     def catalogue(self, some: int = 12) -> Catalogue:
         """What the build in service holds, and some of its images."""

@@ -1,5 +1,6 @@
 """A root with published builds of the sample, and the service of it, for tests of serving."""
 
+import csv
 import os
 import shutil
 import socket
@@ -17,6 +18,8 @@ from likeness.serving.app import create_app
 from likeness.serving.service import Service
 from likeness.settings import Settings
 
+COLOURS = ("red", "green", "light blue")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -26,20 +29,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Settings:
-    """A root with two builds: of the sample, and of the sample and three products with a photo of their own."""
+    """A root with two builds: of the sample, and of the sample and three products with a photo of their own.
+
+    Every product has a colour, which has nothing to do with how it looks.
+    """
     from likeness.spark import jobs
 
     os.environ.setdefault("LIKENESS_JARS", ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar"))))
     folder = tmp_path_factory.mktemp("serving")
     source = folder / "photos"
     shutil.copytree(sample, source)
+    with (source / "catalogue.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (source / "catalogue.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [*rows[0], "colour"])
+        table.writeheader()
+        table.writerows(row | {"colour": COLOURS[int(row["product_id"], 16) % len(COLOURS)]} for row in rows)
     flags = {"root": str(folder / "root"), "source.uri": str(source), "date": "2026-01-02"}
     given = settings.load(None, flags, (f"extract.cache={folder / 'cache'}", "index.pack_vectors=1"))
     jobs.nightly(given)
     with (source / "catalogue.csv").open("a", encoding="utf-8") as file:
         for number in range(3):
             _mirrored(sample, source, number)
-            file.write(f"裤子/2.0 {number},mirrored-{number}.png,裤子/2.0\n")
+            file.write(f"裤子/2.0 {number},mirrored-{number}.png,裤子/2.0,{COLOURS[0]}\n")
     jobs.nightly(given)
     return given
 

@@ -23,6 +23,7 @@ from .test_serve import serving
 OPERATIONS = [
     "POST /v1/search",
     "POST /v1/search/vectors",
+    "POST /v1/search/batch",
     "GET /v1/products/{product_id}/similar",
     "GET /v1/images/{image_id}",
     "GET /v1/catalogue",

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from tests.serving.conftest import COLOURS
 
 from likeness.builds import Builds
 from likeness.hidden import Hidden
-from likeness.serving import bodies
+from likeness.serving import bodies, root
 from likeness.serving.app import create_app
 from likeness.serving.leaf import Leaf
 from likeness.serving.problems import CODES
@@ -148,6 +149,51 @@ def test_near_duplicates_are_left_out(client: TestClient, vectors: dict[str, np.
             assert any(unit[key] @ unit[other] >= limit - 1e-6 for other in stay)
     assert len(set(ids(search(client, photo, k=20, category="all", near_duplicate=limit)))) == 20  # filled up
     assert ids(search(client, photo, k=100, category="all", near_duplicate=1)) == ids(whole)
+
+
+def test_only_products_with_an_attribute(client: TestClient, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = search(client, photo, k=163, category="all")["results"]
+    colours = [result["attributes"]["colour"] for result in whole]
+    assert len(whole) == 163
+    assert set(colours) == set(COLOURS)
+    for wanted in ([COLOURS[2]], [COLOURS[0], COLOURS[2]]):
+        where = [f"colour={colour}" for colour in wanted]
+        expected = [result["image_id"] for result in whole if result["attributes"]["colour"] in wanted]
+        for k in (5, 40, 163):
+            assert ids(search(client, photo, k=k, category="all", where=where)) == expected[:k]
+        asked = {"k": 5, "category": "all", "where": where}
+        one = client.get("/v1/products/裤子%2F2.0 1/similar", params=asked).json()["results"]
+        assert {result["attributes"]["colour"] for result in one} == set(wanted)
+    for where in (["size=9"], ["colour=red", "size=9"], ["colour="]):
+        nothing = search(client, photo, category="all", where=where)
+        assert (ids(nothing), nothing["coverage"]["degraded"]) == ([], [])
+    for where in ("colour", "=red", ""):
+        told = problem(client.post("/v1/search", files={"image": photo}, data={"where": where}))
+        assert "name=value" in told["detail"]
+    monkeypatch.setattr(root, "_FIRST", 16)
+    monkeypatch.setattr(root, "_LOOKED", 16)
+    answer = search(client, photo, category="all", where=[f"colour={colours[0]}", "colour=none"], k=16)
+    assert ids(answer) == [result["image_id"] for result in whole[:16] if result["attributes"]["colour"] == colours[0]]
+    assert "of the 16 nearest images" in answer["coverage"]["degraded"][0]
+
+
+def test_what_nobody_knows_is_refused(client: TestClient, photo: bytes) -> None:
+    told = problem(client.get("/v1/products/x/similar", params={"categroy": "hat"}))
+    assert (told["code"], "categroy" in told["detail"]) == ("invalid", True)
+    assert "categroy" in problem(client.post("/v1/search", files={"image": photo}, data={"categroy": "hat"}))["detail"]
+
+
+def test_a_batch_is_answered_one_by_one(
+    client: TestClient, service: Service, batch: Root, vectors: dict[str, np.ndarray]
+) -> None:
+    rows = [vectors[key].tolist() for key in sorted(vectors)[:40]]
+    query = {"space": batch.manifest.space, "vectors": rows, "k": K, "where": ["colour=red"]}
+    answers = client.post("/v1/search/batch", json=query).json()["answers"]
+    assert len(answers) == 40
+    for row, answer in zip(rows, answers, strict=True):
+        assert ids(answer) == ids(client.post("/v1/search/vectors", json=query | {"vectors": [row]}).json())
+    for wrong, code in (([[1, 2]], "space_mismatch"), ([[1], [1, 2]], "bad_request"), ([], "invalid")):
+        assert problem(client.post("/v1/search/batch", json=query | {"vectors": wrong}))["code"] == code
 
 
 def test_a_name_of_a_product_may_hold_anything(client: TestClient) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from likeness.errors import DataError
 from likeness.indexes.search import Hit
-from likeness.serving.batching import Batched
+from likeness.serving.batching import Batched, BatchedRuntime
 from likeness.serving.leaf import LeafAnswer
 
 
@@ -59,7 +59,7 @@ def test_each_gets_its_own_answer_and_few_batches_are_asked() -> None:
     assert len(leaf.batches) < 100
     assert max(leaf.batches) <= 64 + 3
     assert leaf.most == 1
-    assert not batched._waiting
+    assert not batched._together._waiting
 
 
 def test_a_query_alone_is_asked_at_once() -> None:
@@ -84,3 +84,27 @@ def test_an_error_is_of_the_one_whose_query_it_was() -> None:
             assert futures[number].result() == str(number)
         with pytest.raises(DataError, match="no answer to -1"):
             futures[-1].result()
+
+
+def test_photos_go_through_a_network_together() -> None:
+    """Each caller gets the vectors of its own photos."""
+    batches: list[int] = []
+
+    class Network:
+        name = "sums"
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            batches.append(len(images))
+            time.sleep(0.02)
+            return images.sum(axis=(1, 2, 3), dtype=np.float32)[:, None]
+
+    runtime = BatchedRuntime(Network())
+
+    def ask(number: int) -> None:
+        images = np.full((1 + number % 3, 2, 2, 3), number, np.uint8)
+        assert np.array_equal(runtime(images), np.full((len(images), 1), 12 * number, np.float32))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(ask, range(100)))
+    assert sum(batches) == sum(1 + number % 3 for number in range(100))
+    assert len(batches) < 50

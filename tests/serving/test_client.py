@@ -48,6 +48,11 @@ def test_the_client_gets_the_answers_of_the_service(address: str, service: Servi
         vector = np.arange(service.current.loaded().manifest.dim, dtype=np.float32)
         near = shop.vectors(space, [vector.tolist()], k=4)
         assert told(near) == told_by(service.vectors(vector[None], space, Wish(4)))
+        many = shop.batch(space, [vector.tolist(), (-vector).tolist()], k=4)
+        alone = [service.vectors(row[None], space, Wish(4)) for row in (vector, -vector)]
+        assert list(map(told, many)) == list(map(told_by, alone))
+        red = shop.search(photos[0], where=["colour=red"], category="all")
+        assert {result.attributes["colour"] for result in red.results} == {"red"}
         assert shop.thumbnail(some.image_id, 64)[:2] == b"\xff\xd8"
         assert shop.search(photos[0], build=held.build).build == held.build
 

@@ -103,6 +103,23 @@ def test_more_like_this_and_back(page: Any) -> None:
     assert page.locator("#drop").is_visible()
 
 
+def test_only_what_has_an_attribute(page: Any, hat: Path) -> None:
+    page.set_input_files("#file", hat)
+    says(page, "24 results")
+    assert not page.locator("#only").is_visible()
+    colours = page.locator("#results .attributes dd").all_text_contents()
+    assert len(set(colours)) > 1
+    page.locator("#results .attributes button", has_text=colours[1]).first.click()
+    page.locator("#only button", has_text=f"colour: {colours[1]}").wait_for()
+    page.wait_for_load_state("networkidle")
+    assert set(page.locator("#results .attributes dd").all_text_contents()) == {colours[1]}
+    page.locator("#only button").click()
+    page.wait_for_load_state("networkidle")
+    says(page, "24 results")
+    assert page.locator("#results .attributes dd").all_text_contents() == colours
+    assert not page.locator("#only").is_visible()
+
+
 def test_options(page: Any, hat: Path) -> None:
     page.set_input_files("#file", hat)
     says(page, "24 results")

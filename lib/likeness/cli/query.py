@@ -1,11 +1,13 @@
 """`likeness search`: one query without a server."""
 
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from likeness import stores
 from likeness.builds import Builds
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
 from likeness.errors import UsageError
@@ -20,6 +22,9 @@ def search(
     category: Annotated[str, typer.Option(help="auto (the best predicted), all, or a name")] = "auto",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="results wanted")] = 10,
     build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
+    where: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE: only products with such an attribute; may be repeated")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="write query and results as a picture (PNG)")] = None,
     as_json: AsJson = False,
     config: Config = None,
@@ -31,6 +36,7 @@ def search(
     from likeness.serving.leaf import Leaf
     from likeness.serving.root import Root as Merger
     from likeness.serving.root import Wish
+    from likeness.serving.service import known
 
     given = load(root, config, assignments)
     try:
@@ -48,7 +54,13 @@ def search(
     except BadImage as bad:
         raise UsageError(f"{image} cannot be searched with: {bad}") from None
     encoded = time.perf_counter()
-    answer = merger.search(vector, encoder.space.id, Wish(k, category))
+    with ExitStack() as stack:
+        facts = None
+        if where:
+            store = stack.enter_context(closing(stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))))
+            facts = known(lambda: store, manifest.space)
+        wish = Wish(k, category, where=where or ())
+        answer = merger.search(vector, manifest.space, wish, known=facts)
     answer["took_ms"] |= {
         "load": round((loaded - begun) * 1000, 3),
         "encode": round((encoded - loaded) * 1000, 3),

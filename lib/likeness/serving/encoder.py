@@ -9,6 +9,7 @@ from likeness.errors import SpaceMismatch
 from likeness.features import Extractor
 from likeness.images import WHOLE, Box
 from likeness.runtimes import Machine, open_runtime, shelf
+from likeness.serving.batching import BatchedRuntime
 from likeness.settings import Settings
 
 
@@ -26,7 +27,7 @@ class Encoder:
             raise SpaceMismatch(f"the network at hand gives {self.space.id}, not {space}; name its weights")
         cores = os.cpu_count() or 1
         machine = Machine(settings.extract.cache, cores, shelf(settings.root))
-        runtime = open_runtime(self.space, settings.extract.runtime, machine)
+        runtime = BatchedRuntime(open_runtime(self.space, settings.extract.runtime, machine))
         self._extractor = Extractor(
             self.space, runtime, settings.extract.model_copy(update={"decode_threads": cores}), settings.limits
         )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,14 @@ from likeness.indexes import metrics
 from likeness.indexes.search import Hit, merge
 from likeness.manifest import Manifest
 from likeness.serving.leaf import LeafAnswer, LeafPort, refuse_other
+from likeness.serving.where import Known, Where
 
 SAMPLE_ROWS = 8192
 """Vectors, over all categories, that predict a query's category."""
 _NEIGHBOURS, _CATEGORIES, _AXES = 20, 3, 128
 _SPARE, _WAITED_S = 8, 0.2
-
-
-VectorsOf = Callable[[Sequence[str]], Mapping[str, np.ndarray]]
-"""Image ids to vectors, float32 (dim,), of those that have one."""
+_FIRST, _LOOKED = 64, 16384
+"""Images whose attributes are looked at first, and at most."""
 
 
 class CoverageError(ServiceError):
@@ -36,7 +35,8 @@ class Wish:
     `category` is `auto` for the best predicted ones, `all`, or a name. `offset` results are passed over, those of
     pages before. Results below `min_score` are left out; with `distinct`, so are further photos of a product that is
     in the answer already, and images whose cosine to a better one is `near_duplicate` or more. No answer is better than
-    one of less than `min_coverage` of the shards that were asked.
+    one of less than `min_coverage` of the shards that were asked. `where` is of `name=value`: products need such an
+    attribute, for each name with one of its values.
     """
 
     k: int = 10
@@ -46,6 +46,7 @@ class Wish:
     distinct: bool = False
     min_coverage: float = 0
     near_duplicate: float = float("inf")
+    where: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Root:
         wish: Wish,
         told: Prediction | None = None,
         without: Collection[str] = (),
-        vectors_of: VectorsOf | None = None,
+        known: Known | None = None,
     ) -> dict[str, Any]:
         """Answers one query.
 
@@ -104,7 +105,7 @@ class Root:
             wish: what is wanted.
             told: the query's categories, where they are known; else they are predicted.
             without: products that are no answer.
-            vectors_of: gives the vectors by which near-duplicates are known; without it there are none.
+            known: by what near-duplicates and attributes are known; without it there are none.
 
         Raises:
             UsageError: no such category, or results that are not to be had.
@@ -120,7 +121,7 @@ class Root:
         refuse_other(space, queries, self.manifest)
         predicted = told or self.predict(queries)
         searched = self._choose(wish.category, predicted)
-        hits, answer = self._found(queries, space, wish, set(searched), without, vectors_of)
+        hits, answer = self._found(queries, space, wish, set(searched), without, known)
         asked = sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards)
         if len(answer.shards) < wish.min_coverage * asked:
             raise CoverageError(
@@ -150,32 +151,40 @@ class Root:
         wish: Wish,
         categories: set[str],
         without: Collection[str],
-        vectors_of: VectorsOf | None,
+        known: Known | None,
     ) -> tuple[list[Hit], LeafAnswer]:
         """Asks for more until what may not be shown has left enough; never again where leaves were waited for."""
         enough, begun = wish.offset + wish.k, time.perf_counter()
-        wanted = enough + (_SPARE if without else 0)
+        where = Where(wish.where, known)
+        wanted = max(enough + (_SPARE if without else 0), _FIRST if wish.where else 0)
         while True:
             answer = self._leaf.search(queries, wanted, space, categories)
             found = merge(answer.hits, wanted)
-            hits = self._shown(found, wish, without)
-            if vectors_of and wish.near_duplicate <= 1:
-                hits = _unlike(hits, vectors_of([hit.image_id for hit in hits]), wish.near_duplicate)
+            hits = self._shown(found, wish, without, where)
+            if known and wish.near_duplicate <= 1:
+                hits = _unlike(hits, known.vectors([hit.image_id for hit in hits]), wish.near_duplicate)
             over = len(found) < wanted or found[-1].score < wish.min_score
             over |= bool(answer.degraded) and time.perf_counter() - begun > _WAITED_S
             if len(hits) >= enough or over:
                 return hits[wish.offset : enough], answer
-            wanted *= 2
+            if wish.where and wanted >= _LOOKED:
+                told = (
+                    f"where: of the {wanted} nearest images {len(hits)} are of such products, others were not looked at"
+                )
+                return hits[wish.offset :], dataclasses.replace(answer, degraded=[*answer.degraded, told])
+            wanted *= 4 if wish.where else 2
 
-    def _shown(self, found: Sequence[Hit], wish: Wish, without: Collection[str]) -> list[Hit]:
+    def _shown(self, found: Sequence[Hit], wish: Wish, without: Collection[str], where: Where) -> list[Hit]:
         """The hits without hidden products and those left out; an image that only those show goes with them."""
-        shown, known = [], set[str]()
+        shown, seen = [], set[str]()
+        where.look(found)
         for hit in found:
             products = self._hidden.without(hit.products) if self._hidden else hit.products
             products = tuple(name for name in products if name not in without) if without else products
+            products = tuple(name for name in products if name in where)
             if wish.distinct:
-                products = tuple(name for name in products if name not in known)
-                known.update(products)
+                products = tuple(name for name in products if name not in seen)
+                seen.update(products)
             if products and hit.score >= wish.min_score:
                 shown.append(dataclasses.replace(hit, products=products))
         return shown

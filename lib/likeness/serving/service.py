@@ -6,6 +6,7 @@ Every answer is of one build.
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -20,12 +21,14 @@ from likeness.manifest import Manifest
 from likeness.serving.current import Current, Loaded, UnknownError
 from likeness.serving.root import Prediction, Wish
 from likeness.serving.thumbnails import Thumbnails
+from likeness.serving.where import Known
 from likeness.settings import Settings
 from likeness.stores import KeyedStore, Product
 from likeness.warehouse import Warehouse
 
 Combine = Literal["best", "mean"]
 """Several photos of one thing: an image is as near as to the nearest of them, or as to their mean."""
+_AT_ONCE = 16
 
 
 class Service:
@@ -96,6 +99,17 @@ class Service:
         loaded = self.current.loaded(build)
         return self._answered(loaded, self._combined(vectors, combine, loaded.manifest), wish, {}, space=space)
 
+    def batch(self, vectors: np.ndarray, space: str, wish: Wish, build: str = "") -> list[dict[str, Any]]:
+        """Answers each of some vectors, float32 (q, dim), by itself, and all of one build.
+
+        Raises:
+            SpaceMismatch: they are of another space.
+        """
+        self._refuse(wish)
+        loaded = self.current.loaded(build)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # so that the leaf has them together
+            return list(pool.map(lambda row: self._answered(loaded, row, wish, {}, space=space), vectors))
+
     def catalogue(self, count: int) -> dict[str, Any]:
         """What the build in service holds: images by category, and some of them, by which to start."""
         loaded = self.current.loaded()
@@ -141,11 +155,7 @@ class Service:
         space: str = "",
     ) -> dict[str, Any]:
         named = loaded.manifest.space
-
-        def vectors_of(image_ids: Sequence[str]) -> Mapping[str, np.ndarray]:
-            return self._keyed().get_vectors(named, image_ids)
-
-        answer = loaded.root.search(vectors, space or named, wish, told, without, vectors_of)
+        answer = loaded.root.search(vectors, space or named, wish, told, without, known(self._keyed, named))
         begun = time.perf_counter()
         facts = self._facts([result["product_id"] for result in answer["results"]])
         for result in answer["results"]:
@@ -174,6 +184,18 @@ class Service:
                 if self._store is None:
                     self._store = stores.keyed(stores.keyed_uri(self.settings.keyed.uri, self.settings.root))
         return self._store
+
+
+def known(store: Callable[[], KeyedStore], space: str) -> Known:
+    """What a keyed store, opened when it is needed first, knows of images in a space, and of products."""
+
+    def vectors(image_ids: Sequence[str]) -> Mapping[str, np.ndarray]:
+        return store().get_vectors(space, image_ids)
+
+    def attributes(product_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        return {name: product.attributes for name, product in store().get_products(product_ids).items()}
+
+    return Known(vectors, attributes)
 
 
 def _ms(begun: float) -> float:

@@ -2,7 +2,7 @@
 
 const K = 24, LONGEST = 1600, STEP = 0.02;
 const at = (id) => document.getElementById(id);
-const query = { file: null, product: null, picture: "", box: null, category: "auto" };
+const query = { file: null, product: null, picture: "", box: null, category: "auto", where: [] };
 let asked = 0, shown = 0, running = null, catalogue = { categories: {}, some: [] };
 
 // -- what the service says
@@ -33,12 +33,15 @@ function request(offset, signal) {
   const values = { k: K, category: query.category, offset, distinct: at("distinct").checked };
   if (at("least").value !== "") values.min_score = at("least").value;
   if (query.product !== null) {
-    return ask(`v1/products/${encodeURIComponent(query.product)}/similar?${new URLSearchParams(values)}`, { signal });
+    const wanted = new URLSearchParams(values);
+    for (const one of query.where) wanted.append("where", one);
+    return ask(`v1/products/${encodeURIComponent(query.product)}/similar?${wanted}`, { signal });
   }
   const form = new FormData();
   form.append("image", query.file);
   if (query.box) form.append("box", query.box.map((side) => side.toFixed(4)).join(","));
   for (const [name, value] of Object.entries(values)) form.append(name, value);
+  for (const one of query.where) form.append("where", one);
   return ask("v1/search", { method: "POST", body: form, signal });
 }
 
@@ -74,11 +77,12 @@ function draw(answer, more) {
   shown += answer.results.length;
   at("more").hidden = answer.results.length < K;
   chips(answer.category);
-  const { searched, vectors, shards, answered } = answer.coverage;
+  const { searched, vectors, shards, answered, degraded } = answer.coverage;
   const took = Object.values(answer.took_ms).reduce((sum, part) => sum + part, 0);
   const part = `searched ${searched.toLocaleString()} of ${vectors.toLocaleString()} in ${took.toFixed(0)} ms`;
   if (answered < shards) say(`${part}; only ${answered} of ${shards} shards answered, so results may be missing`, "bad");
-  else if (!shown) say(`No good match; ${part}. Try all categories, or another box.`);
+  else if (degraded.length) say(`${shown} results; ${part}; ${degraded.join("; ")}`, "bad");
+  else if (!shown) say(`No good match; ${part}. Try all categories, another box or fewer filters.`);
   else say(`${shown} results; ${part}`);
 }
 
@@ -93,8 +97,13 @@ function tile(result) {
   item.querySelector(".product").textContent = result.products?.length > 1 ? `${name} and ${result.products.length - 1} more` : name;
   for (const [key, value] of Object.entries(result.attributes ?? {}).slice(0, 6)) {
     const term = document.createElement("dt"), fact = document.createElement("dd");
+    const only = document.createElement("button");
+    only.type = "button";
+    only.textContent = value;
+    only.title = `Only ${key} ${value}`;
+    only.addEventListener("click", () => narrow(`${key}=${value}`, true));
     term.textContent = key;
-    fact.textContent = value;
+    fact.append(only);
     item.querySelector(".attributes").append(term, fact);
   }
   return item;
@@ -121,6 +130,26 @@ function chips(category) {
   at("chips").replaceChildren(legend, ...buttons);
   at("chips").hidden = false;
   if (focused !== undefined) buttons.find((button) => button.dataset.category === focused)?.focus();
+}
+
+function narrow(condition, on) {
+  query.where = query.where.filter((one) => one !== condition);
+  if (on) query.where.push(condition);
+  filters();
+  search();
+}
+
+function filters() {
+  const buttons = query.where.map((condition) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = `${condition.replace("=", ": ")} ×`;
+    button.setAttribute("aria-label", `without the filter ${condition}`);
+    button.addEventListener("click", () => narrow(condition, false));
+    return button;
+  });
+  at("only").replaceChildren(at("only").firstElementChild, ...buttons);
+  at("only").hidden = !buttons.length;
 }
 
 function picture(source, text, boxes) {
@@ -173,7 +202,8 @@ function like(result) {
 function again() {
   asked++;
   running?.abort();
-  Object.assign(query, { file: null, product: null, box: null, category: "auto" });
+  Object.assign(query, { file: null, product: null, box: null, category: "auto", where: [] });
+  filters();
   at("asked").hidden = true;
   at("chips").hidden = true;
   at("drop").hidden = false;
