@@ -8,6 +8,8 @@ import numpy as np
 from likeness.indexes.kinds import Kind, Knob
 
 _faiss: Any = faiss  # its type stubs know few search parameters
+_TOGETHER = {False: 4, True: _faiss.cvar.distance_compute_blas_threshold}
+"""Queries from which a scan is one product of matrices, by whether the metric is l2: there it loses digits."""
 _SCANNED = 1 << 22
 """Values of allowed vectors up to which a scan of them all is the fastest search."""
 _RARE = 0.02
@@ -90,6 +92,7 @@ class Searcher:
         return self._kind.parameters(knob, k, selector)
 
     def _searched(self, index: Any, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+        _faiss.cvar.distance_compute_blas_threshold = _TOGETHER[self._metric == "l2"]
         threads = faiss.omp_get_max_threads()
         if len(queries) == 1:  # FAISS would spread its product with the axes over all cores, and wait for the last
             faiss.omp_set_num_threads(1)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Form, Query, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
 from prometheus_client import generate_latest
 
 from likeness.answers import Answer, Answers, Catalogue
@@ -61,25 +62,27 @@ def create_app(service: Service, log: Callable[[str], None] = lambda told: None)
 
 def _queries(app: FastAPI, service: Service, meters: Meters) -> None:
     @app.post("/v1/search", summary="Search with a photo, or with several of one thing", responses=_ANSWER)
-    def search(query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]) -> dict[str, Any]:
+    def search(query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]) -> Response:
         most = service.settings.serve.photos_max
         if len(query.image) > most:
             raise UsageError(f"{len(query.image)} photos are given; serve.photos_max is {most}")
         photos = [one.file.read() for one in query.image]
-        return meters.timed(service.photos(photos, query.wish(), query.build, _box(query.box), query.combine))
+        answer = service.photos(photos, query.wish(), query.build, _box(query.box), query.combine)
+        return JSONResponse(meters.timed(answer))
 
     @app.post("/v1/search/vectors", summary="Search with vectors of one thing", responses=_ANSWER)
-    def search_vectors(query: VectorQuery) -> dict[str, Any]:
-        return meters.timed(service.vectors(_rows(query), query.space, query.wish(), query.build, query.combine))
+    def search_vectors(query: VectorQuery) -> Response:
+        answer = service.vectors(_rows(query), query.space, query.wish(), query.build, query.combine)
+        return JSONResponse(meters.timed(answer))
 
     @app.post("/v1/search/batch", summary="Search with vectors, each by itself", responses={200: {"model": Answers}})
-    def search_batch(query: BatchQuery) -> dict[str, Any]:
+    def search_batch(query: BatchQuery) -> Response:
         answers = service.batch(_rows(query), query.space, query.wish(), query.build)
-        return {"answers": [meters.timed(answer) for answer in answers]}
+        return JSONResponse({"answers": [meters.timed(answer) for answer in answers]})
 
     @app.get("/v1/products/{product_id:path}/similar", summary="What looks like a product", responses=_ANSWER)
-    def similar(product_id: str, query: Annotated[Wanted, Query()]) -> dict[str, Any]:
-        return meters.timed(service.product(product_id, query.wish(), query.build))
+    def similar(product_id: str, query: Annotated[Wanted, Query()]) -> Response:
+        return JSONResponse(meters.timed(service.product(product_id, query.wish(), query.build)))
 
 
 def _looks(app: FastAPI, service: Service, meters: Meters) -> None:

@@ -113,6 +113,9 @@ class Leaf:
         if not asked:
             return []
         parts = [(one.scores[query], one.rows[query]) for one in near]
+        if len(asked) == 1:
+            found = parts[0][1] >= 0
+            return merge([asked[0].hits(parts[0][0][found], parts[0][1][found], categories)], k)
         scores, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
         owners = np.repeat(np.arange(len(parts)), [len(part) for part, _ in parts])
         ids = np.concatenate([shard.ids[found] for shard, (_, found) in zip(asked, parts, strict=True)])

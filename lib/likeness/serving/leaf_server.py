@@ -18,7 +18,7 @@ from likeness.builds import Builds
 from likeness.errors import LikenessError, ServiceError, UsageError
 from likeness.serving.batching import Batched
 from likeness.serving.leaf import Leaf
-from likeness.serving.wire import from_answer, from_samples
+from likeness.serving.wire import from_answer, from_samples, from_ticket
 
 _KEPT = 3
 """Builds that a leaf holds: the one in service, the one before or after it, and one that is looked at."""
@@ -43,24 +43,18 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
         except (OSError, pa.ArrowException) as error:
             raise ServiceError(f"--listen {host}:{port}: {error}; name another address") from None
 
-    def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
-        """Vectors in, hits out; or nothing in, a sample of vectors out. The command says which."""
-        asked = json.loads(descriptor.command)
-        given = reader.read_all()  # whatever is asked: who is answered before all is written takes it for a disconnect
+    def do_get(self, context: Any, ticket: Any) -> Any:
+        """Hits of the queries in a ticket, or a sample of vectors: the ticket says which."""
+        asked, queries = from_ticket(ticket.ticket)
         leaf = self._of(asked["build"])[1]
         if asked["what"] == "samples":
-            table = from_samples(leaf.samples(asked["rows"], asked["shards"]))
-        else:
-            column = given.column("vector").combine_chunks()
-            queries = column.flatten().to_numpy().reshape(len(column), -1)
-            shards = frozenset(asked["shards"])
-            try:
-                answer = leaf.search(queries, asked["k"], asked["space"], asked["categories"], shards)
-            except LikenessError as error:
-                raise fl.FlightServerError(str(error)) from None
-            table = from_answer(answer)
-        writer.begin(table.schema)
-        writer.write_table(table)
+            return fl.RecordBatchStream(from_samples(leaf.samples(asked["rows"], asked["shards"])))
+        shards = frozenset(asked["shards"])
+        try:
+            answer = leaf.search(queries, asked["k"], asked["space"], asked["categories"], shards)
+        except LikenessError as error:
+            raise fl.FlightServerError(str(error)) from None
+        return fl.RecordBatchStream(from_answer(answer))
 
     def do_action(self, context: Any, action: Any) -> Iterable[bytes]:
         """`prepare` shards of a build, `status`, `shown` an image, `some` images: JSON in, JSON out."""

@@ -12,7 +12,7 @@ import pyarrow.flight as fl
 from likeness.errors import ServiceError
 from likeness.indexes.search import Hit
 from likeness.serving.leaf import LeafAnswer
-from likeness.serving.wire import to_answer, to_hit, to_samples
+from likeness.serving.wire import to_answer, to_hit, to_samples, to_ticket
 
 _PREPARE_S = 3600.0
 
@@ -51,13 +51,13 @@ class RemoteLeaf:
     ) -> LeafAnswer:
         """The k nearest of each query, float32 (q, dim), in shards that it has prepared."""
         named = None if categories is None else sorted(categories)
-        command = {"what": "search", "build": build, "k": k, "space": space, "categories": named}
-        return to_answer(self._exchange(command | {"shards": sorted(shards)}, queries, within_s))
+        asked = {"what": "search", "build": build, "k": k, "space": space, "categories": named}
+        return to_answer(self._got(asked | {"shards": sorted(shards)}, within_s, queries))
 
     def samples(self, build: str, rows: int, shards: Collection[int], within_s: float) -> dict[str, np.ndarray]:
         """Its part of a sample of the build's vectors, float32 (n, dim) by category."""
-        command = {"what": "samples", "build": build, "rows": rows, "shards": sorted(shards)}
-        return to_samples(self._exchange(command, np.zeros((0, 1), np.float32), within_s))
+        asked = {"what": "samples", "build": build, "rows": rows, "shards": sorted(shards)}
+        return to_samples(self._got(asked, within_s))
 
     def shown(self, build: str, image_id: str, within_s: float) -> Hit | None:
         """An image that its shards show."""
@@ -90,17 +90,10 @@ class RemoteLeaf:
             raise self._told(error, within_s) from None
         return json.loads(result.body.to_pybytes())
 
-    def _exchange(self, command: Mapping[str, Any], queries: np.ndarray, within_s: float) -> pa.Table:
-        descriptor = fl.FlightDescriptor.for_command(json.dumps(command).encode())
-        column = pa.FixedSizeListArray.from_arrays(pa.array(queries.ravel(), pa.float32()), queries.shape[1])
-        table = pa.table({"vector": column})
+    def _got(self, asked: Mapping[str, Any], within_s: float, queries: np.ndarray | None = None) -> pa.Table:
         try:
-            writer, reader = self._connected().do_exchange(descriptor, self._options(within_s))
-            with writer:
-                writer.begin(table.schema)
-                writer.write_table(table)
-                writer.done_writing()
-                return reader.read_all()
+            ticket = fl.Ticket(to_ticket(asked, queries))
+            return self._connected().do_get(ticket, self._options(within_s)).read_all()
         except (pa.ArrowException, OSError) as error:
             raise self._told(error, within_s) from None
 

@@ -19,7 +19,7 @@ from likeness.serving.where import Known, Where
 SAMPLE_ROWS = 8192
 """Vectors, over all categories, that predict a query's category."""
 _NEIGHBOURS, _CATEGORIES, _AXES = 20, 3, 128
-_SPARE, _WAITED_S = 8, 0.2
+_WAITED_S = 0.2
 _FIRST, _LOOKED = 64, 16384
 """Images whose attributes are looked at first, and at most."""
 
@@ -156,7 +156,7 @@ class Root:
         """Asks for more until what may not be shown has left enough; never again where leaves were waited for."""
         enough, begun = wish.offset + wish.k, time.perf_counter()
         where = Where(wish.where, known)
-        wanted = max(enough + (_SPARE if without else 0), _FIRST if wish.where else 0)
+        wanted = max(enough + (len(queries) if without else 0), _FIRST if wish.where else 0)
         while True:
             answer = self._leaf.search(queries, wanted, space, categories)
             found = merge(answer.hits, wanted)
@@ -186,7 +186,7 @@ class Root:
                 products = tuple(name for name in products if name not in seen)
                 seen.update(products)
             if products and hit.score >= wish.min_score:
-                shown.append(dataclasses.replace(hit, products=products))
+                shown.append(hit if products == hit.products else dataclasses.replace(hit, products=products))
         return shown
 
     def _choose(self, category: str, predicted: Prediction) -> list[str]:

@@ -175,8 +175,11 @@ class Service:
 
     def _url(self, result: dict[str, Any]) -> str:
         """Where a browser finds the photo: as `serve.photo_url` says, or a thumbnail from here."""
+        template = self.settings.serve.photo_url
+        if not template:
+            return f"/v1/images/{result['image_id']}"
         named = {name: quote(str(result[name]), safe="") for name in ("image_id", "product_id", "category")}
-        return (self.settings.serve.photo_url or "/v1/images/{image_id}").format(**named, uri=result["uri"])
+        return template.format(**named, uri=result["uri"])
 
     def _keyed(self) -> KeyedStore:
         if self._store is None:

@@ -1,4 +1,4 @@
-"""What travels between a root and a leaf, as Arrow tables.   [pyarrow]"""
+"""What travels between a root and a leaf: questions as tickets, answers as Arrow tables.   [pyarrow]"""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import pyarrow as pa
 from likeness.indexes.search import Hit
 from likeness.serving.leaf import LeafAnswer
 
+# a hit's members in their order, and the number of the query before them
 _HITS = pa.schema(
     [
         ("query", pa.int32()),
@@ -22,6 +23,19 @@ _HITS = pa.schema(
 )
 
 
+def to_ticket(asked: Mapping[str, Any], queries: np.ndarray | None = None) -> bytes:
+    """What is asked as a line of JSON, and queries, float32 (q, dim), as they lie in memory."""
+    rows = np.zeros((0, 0), "<f4") if queries is None else np.ascontiguousarray(queries, "<f4")
+    return json.dumps({**asked, "queries": rows.shape}).encode() + b"\n" + rows.tobytes()
+
+
+def from_ticket(ticket: bytes) -> tuple[dict[str, Any], np.ndarray]:
+    """What `to_ticket` made bytes of."""
+    line, _, rows = ticket.partition(b"\n")
+    asked = json.loads(line)
+    return asked, np.frombuffer(rows, "<f4").reshape(asked["queries"])
+
+
 def to_hit(found: Mapping[str, Any]) -> Hit:
     """A hit of its members, as JSON and Arrow have them."""
     return Hit(**{**found, "products": tuple(found["products"])})
@@ -29,9 +43,10 @@ def to_hit(found: Mapping[str, Any]) -> Hit:
 
 def from_answer(answer: LeafAnswer) -> pa.Table:
     """An answer as a row a hit; the rest is in the table's metadata."""
-    rows = [{"query": number, **vars(hit)} for number, hits in enumerate(answer.hits) for hit in hits]
+    rows = [(number, *vars(hit).values()) for number, hits in enumerate(answer.hits) for hit in hits]
+    columns = zip(*rows, strict=True) if rows else [()] * len(_HITS)
+    table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, _HITS, strict=True)], _HITS)
     told = {"queries": len(answer.hits), "searched": answer.searched, "shards": list(answer.shards)}
-    table = pa.Table.from_pylist(rows, _HITS)
     return table.replace_schema_metadata({"answer": json.dumps(told)})
 
 
@@ -39,8 +54,10 @@ def to_answer(table: pa.Table) -> LeafAnswer:
     """What `from_answer` made a table of."""
     told = json.loads(table.schema.metadata[b"answer"])
     hits: list[list[Hit]] = [[] for _ in range(told["queries"])]
-    for row in table.to_pylist():
-        hits[row.pop("query")].append(to_hit(row))
+    for query, score, image_id, category, uri, products in zip(
+        *map(pa.ChunkedArray.to_pylist, table.columns), strict=True
+    ):
+        hits[query].append(Hit(score, image_id, category, uri, tuple(products)))
     return LeafAnswer(told["shards"], told["searched"], hits)
 
 
