@@ -1,17 +1,22 @@
 """On the full clothing data (LIKENESS_CLOTHING): what the network is worth, and what a night costs."""
 
 import csv
+import hashlib
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tests.serving.test_leaves import asking, leaves
 
 from likeness import settings
 from likeness.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
+from likeness.tables import FEATURES
+from likeness.warehouse import Warehouse
 
 from .conftest import run
 
@@ -52,6 +57,27 @@ def test_neighbours_are_of_the_same_category(given, first):
     assert len(hits) == 341
     assert sum(row[0] for row in hits) / len(hits) >= 0.79
     assert sum(sum(row) for row in hits) / len(hits) / 5 >= 0.74
+
+
+def test_the_service_answers_300_photos_as_the_batch_search_does(given, first):
+    """In leaves of their own, against the vectors of the features table; near ties may change places."""
+    builds = Builds(given.root)
+    manifest = builds.find()
+    root = Root(manifest, Leaf(builds, manifest))
+    rows = Warehouse(given).read(FEATURES, ("image_id", "vector"))
+    vectors = {k: np.asarray(v.values) for k, v in zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)}
+    photos = [path.read_bytes() for path in sorted(Path(given.source.uri).rglob("*.jpg"))[:3068:10]][:300]
+    assert len(photos) == 300
+    with leaves(given, 2) as processes, asking(given, processes, replicas=2) as service:
+        for photo in photos:
+            wish = Wish(10, "all", min_coverage=1)
+            served = service.photos([photo], wish)["results"]
+            batch = root.search(vectors[hashlib.sha256(photo).hexdigest()], manifest.space, wish)["results"]
+            assert [hit["score"] for hit in served] == pytest.approx([hit["score"] for hit in batch], abs=1e-4)
+            clear = [
+                {h["image_id"] for h in hits if h["score"] > batch[-1]["score"] + 2e-4} for hits in (served, batch)
+            ]
+            assert clear[0] == clear[1]
 
 
 def test_fifty_new_photos_among_3068_cost_fifty_extractions(given, first):
