@@ -33,10 +33,10 @@ def search(
     """Find the products that look like a photo."""
     # the models are loaded only where they are needed: other commands start at once
     from likeness.serving.encoder import Encoder
+    from likeness.serving.filters import Known
     from likeness.serving.leaf import Leaf
     from likeness.serving.root import Root as Merger
     from likeness.serving.root import Wish
-    from likeness.serving.service import known
 
     given = load(root, config, assignments)
     try:
@@ -58,7 +58,7 @@ def search(
         facts = None
         if where:
             store = stack.enter_context(closing(stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))))
-            facts = known(lambda: store, manifest.space)
+            facts = Known(lambda: store, manifest.space)
         wish = Wish(k, category, where=where or ())
         answer = merger.search(vector, manifest.space, wish, known=facts)
     answer["took_ms"] |= {

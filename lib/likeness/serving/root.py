@@ -13,8 +13,8 @@ from likeness.hidden import Hidden
 from likeness.indexes import metrics
 from likeness.indexes.search import Hit, merge
 from likeness.manifest import Manifest
+from likeness.serving.filters import Filter, Known
 from likeness.serving.leaf import LeafAnswer, LeafPort, refuse_other
-from likeness.serving.where import Known, Where
 
 SAMPLE_ROWS = 8192
 """Vectors, over all categories, that predict a query's category."""
@@ -155,7 +155,7 @@ class Root:
     ) -> tuple[list[Hit], LeafAnswer]:
         """Asks for more until what may not be shown has left enough; never again where leaves were waited for."""
         enough, begun = wish.offset + wish.k, time.perf_counter()
-        where = Where(wish.where, known)
+        where = Filter(wish.where, known)
         wanted = max(enough + (len(queries) if without else 0), _FIRST if wish.where else 0)
         while True:
             answer = self._leaf.search(queries, wanted, space, categories)
@@ -174,7 +174,7 @@ class Root:
                 return hits[wish.offset :], dataclasses.replace(answer, degraded=[*answer.degraded, told])
             wanted *= 4 if wish.where else 2
 
-    def _shown(self, found: Sequence[Hit], wish: Wish, without: Collection[str], where: Where) -> list[Hit]:
+    def _shown(self, found: Sequence[Hit], wish: Wish, without: Collection[str], where: Filter) -> list[Hit]:
         """The hits without hidden products and those left out; an image that only those show goes with them."""
         shown, seen = [], set[str]()
         where.look(found)

@@ -5,7 +5,7 @@ Every answer is of one build.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 from urllib.parse import quote
@@ -19,9 +19,9 @@ from likeness.images import WHOLE, Box
 from likeness.indexes import metrics
 from likeness.manifest import Manifest
 from likeness.serving.current import Current, Loaded, UnknownError
+from likeness.serving.filters import Known
 from likeness.serving.root import Prediction, Wish
 from likeness.serving.thumbnails import Thumbnails
-from likeness.serving.where import Known
 from likeness.settings import Settings
 from likeness.stores import KeyedStore, Product
 from likeness.warehouse import Warehouse
@@ -155,7 +155,7 @@ class Service:
         space: str = "",
     ) -> dict[str, Any]:
         named = loaded.manifest.space
-        answer = loaded.root.search(vectors, space or named, wish, told, without, known(self._keyed, named))
+        answer = loaded.root.search(vectors, space or named, wish, told, without, Known(self._keyed, named))
         begun = time.perf_counter()
         facts = self._facts([result["product_id"] for result in answer["results"]])
         for result in answer["results"]:
@@ -187,18 +187,6 @@ class Service:
                 if self._store is None:
                     self._store = stores.keyed(stores.keyed_uri(self.settings.keyed.uri, self.settings.root))
         return self._store
-
-
-def known(store: Callable[[], KeyedStore], space: str) -> Known:
-    """What a keyed store, opened when it is needed first, knows of images in a space, and of products."""
-
-    def vectors(image_ids: Sequence[str]) -> Mapping[str, np.ndarray]:
-        return store().get_vectors(space, image_ids)
-
-    def attributes(product_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
-        return {name: product.attributes for name, product in store().get_products(product_ids).items()}
-
-    return Known(vectors, attributes)
 
 
 def _ms(begun: float) -> float:

@@ -1,23 +1,30 @@
-"""Which products are wanted by their attributes: what a keyed store knows decides."""
+"""What a keyed store knows beside the index, and which products a filter by attributes lets pass."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from likeness.errors import UsageError
 from likeness.indexes.search import Hit
+from likeness.stores import KeyedStore
 
 
-@dataclass(frozen=True)
 class Known:
-    """What a store knows: vectors, float32 (dim,), by image id, and attributes by product id, of those that it has."""
+    """What a keyed store, opened when it is asked first, knows of images in a space, and of products."""
 
-    vectors: Callable[[Sequence[str]], Mapping[str, np.ndarray]]
-    attributes: Callable[[Sequence[str]], Mapping[str, Mapping[str, str]]]
+    def __init__(self, store: Callable[[], KeyedStore], space: str) -> None:
+        self._store, self._space = store, space
+
+    def vectors(self, image_ids: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Vectors, float32 (dim,), of the images that have one."""
+        return self._store().get_vectors(self._space, image_ids)
+
+    def attributes(self, product_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """Attributes of the products that it has."""
+        return {name: product.attributes for name, product in self._store().get_products(product_ids).items()}
 
 
-class Where:
+class Filter:
     """Conditions on products' attributes, and which products meet them."""
 
     def __init__(self, conditions: Sequence[str], known: Known | None) -> None:
