@@ -11,8 +11,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -38,7 +40,7 @@ from likeness.stores import Product
 from .rows import row
 from .vectors import K, blocks
 
-ROWS, ASKED = 30_185, 300
+ROWS, ASKED, _SWAPS_S = 30_185, 300, 60
 UNBATCHED = """
 import likeness.serving.current as current
 from likeness.cli import main
@@ -61,6 +63,7 @@ def measure(real: np.ndarray, photos: Sequence[Path], scratch: Path, full: bool)
     _throughput(exact, scratch)
     small = _published(Settings(), scratch / "small", "auto", real, 3068)
     row("`likeness serve` to ready, 3,068 photos", f"{_start(small):.1f} s", "<= 5 s")
+    _swaps(small, real, scratch)
     if full:
         _steady(quick, scratch)
         _abuse(small, photos[0])
@@ -129,10 +132,46 @@ def _throughput(given: Settings, scratch: Path) -> None:
     )
 
 
+def _swaps(given: Settings, real: np.ndarray, scratch: Path) -> None:
+    """A root and two leaves while another build is published, and rolled back, ten times over."""
+    _published(given, Path(given.root), "flat", real, 3000, "other")
+    builds = Builds(given.root)
+    new, old = builds.chain()
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        leaves = [stack.enter_context(_process(given, "leaf", "--listen", "127.0.0.1:0")) for _ in range(2)]
+        named = [part for leaf in leaves for part in ("--leaf", leaf)]
+        sets = ("--set", "serve.replicas=2", "--set", "serve.rate=0", "--set", "serve.deadline_ms=20000")
+        address = stack.enter_context(_process(given, "serve", "--port", "0", *named, *sets))
+        processes = [_listener(one) for one in (address, *(f"grpc://{leaf}" for leaf in leaves))]
+
+        def swap(times: int) -> list[int]:
+            """Bytes of the three processes that are theirs alone after each pair of swaps."""
+            held = []
+            for path in [old, new] * times:
+                builds.rollback(path)
+                while json.loads(urllib.request.urlopen(address + "/readyz").read())["build"] != path:
+                    time.sleep(0.05)
+                held.append(sum(one.memory_full_info().uss for one in processes))
+            return held[1::2]
+
+        load = pool.submit(_load, given, address, scratch, _SWAPS_S, 8)
+        held = swap(12)
+        told = load.result()
+        assert not told["failed"], told["failed"]
+    mixed = sum(len(numbers) - 1 for numbers in told["searched"].values())
+    assert sorted(told["searched"]) == ["bench", "other"]
+    figure = f"0 of {told['rate'] * _SWAPS_S:.0f} answers failed, {mixed} mixed, p99 {told['p99_ms']:.0f} ms"
+    row(
+        "24 publishes and rollbacks under load, root and two leaves",
+        f"{figure}; memory {held[1] / 1e6:.0f} MB after four, {held[-1] / 1e6:.0f} MB after all",
+        "20: none failed, none mixed, memory back at its level",
+    )
+
+
 def _steady(given: Settings, scratch: Path) -> None:
     """Memory before and after ten minutes of load."""
     with _process(given, "serve", "--port", "0") as address:
-        server = next(p for p in psutil.process_iter() if _listens(p, urlsplit(address).port))
+        server = _listener(address)
         _load(given, address, scratch, 30, 8)
         before = server.memory_full_info().uss
         told = _load(given, address, scratch, 600, 8)
@@ -144,7 +183,7 @@ def _steady(given: Settings, scratch: Path) -> None:
 def _abuse(given: Settings, photo: Path) -> None:
     """Ten thousand requests that mean nothing, and two thousand broken photos: any wrong answer ends the bench."""
     with _process(given, "serve", "--port", "0") as address:
-        server = next(p for p in psutil.process_iter() if _listens(p, urlsplit(address).port))
+        server = _listener(address)
         urllib.request.urlopen(address + "/readyz").close()
         before = server.memory_full_info().uss
         for label in test_abuse.OPERATIONS:
@@ -231,21 +270,34 @@ def _form(photo: bytes) -> bytes:
     return head + photo + rest
 
 
-def _load(given: Settings, address: str, scratch: Path, seconds: int, clients: int) -> dict[str, float]:
+def _load(given: Settings, address: str, scratch: Path, seconds: int, clients: int) -> dict[str, Any]:
     """From two processes, so that the clients are not what is measured."""
     products = scratch / "products.txt"
     products.write_text("\n".join(list(_vectors(given))[:2000]), encoding="utf-8")
     command = [sys.executable, "-m", "tests.bench.load", address, str(seconds), str(clients // 2), str(products)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = [json.loads(one.communicate()[0]) for one in both]
-    return {"rate": sum(one["rate"] for one in told), "failed": [text for one in told for text in one["failed"]]}
+    builds = {name for one in told for name in one["searched"]}
+    return {
+        "rate": sum(one["rate"] for one in told),
+        "failed": [text for one in told for text in one["failed"]],
+        "p99_ms": max(one["p99_ms"] for one in told),
+        "searched": {name: {n for one in told for n in one["searched"].get(name, ())} for name in builds},
+    }
 
 
-def _listens(process: psutil.Process, port: int | None) -> bool:
-    try:
-        return any(c.status == "LISTEN" and c.laddr.port == port for c in process.net_connections("inet"))
-    except psutil.Error:
+def _listener(address: str) -> psutil.Process:
+    """The process that listens at an address."""
+    port, user = urlsplit(address).port, os.getuid()
+
+    def listens(process: psutil.Process) -> bool:
+        with suppress(psutil.Error):
+            return process.uids().real == user and any(
+                one.status == "LISTEN" and one.laddr.port == port for one in process.net_connections("inet")
+            )
         return False
+
+    return next(process for process in psutil.process_iter() if listens(process))
 
 
 def _median(work: Sequence[Callable[[], object]]) -> float:
@@ -274,7 +326,7 @@ def _key(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def _published(given: Settings, root: Path, kind: str, real: np.ndarray, rows: int) -> Settings:
+def _published(given: Settings, root: Path, kind: str, real: np.ndarray, rows: int, build: str = "bench") -> Settings:
     """A root of one category, built as the index job builds a shard; the first vectors are in the keyed store."""
     given = given.model_copy(update={"root": str(root)})
     space = resolve(given.extract.space, given.extract.weights, given.extract.cache)
@@ -303,11 +355,11 @@ def _published(given: Settings, root: Path, kind: str, real: np.ndarray, rows: i
 
     index = Index(kind=kind)
     folder = f"{builds.folder}/{space.id}"
-    record = build_shard(PlannedShard(0, ("all",)), batches(), Order(folder, "bench", space.id, space.dim, index))
+    record = build_shard(PlannedShard(0, ("all",)), batches(), Order(folder, build, space.id, space.dim, index))
     counts = dict.fromkeys(("images", "products", "vectors"), rows)
-    names = {"build": "bench", "run_id": "bench", "created": "", "space": space.id, "kind": kind, "metric": "cosine"}
+    names = {"build": build, "run_id": build, "created": "", "space": space.id, "kind": kind, "metric": "cosine"}
     manifest = Manifest(**names, **counts, dim=space.dim, snapshots={}, index_settings={}, shards=[record])
     builds.write(manifest)
-    builds.publish(manifest, 1)
+    builds.publish(manifest, 2)
     root.with_suffix(".npy").unlink()
     return given
