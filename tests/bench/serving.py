@@ -160,6 +160,7 @@ def _swaps(given: Settings, real: np.ndarray, scratch: Path) -> None:
         assert not told["failed"], told["failed"]
     mixed = sum(len(numbers) - 1 for numbers in told["searched"].values())
     assert sorted(told["searched"]) == ["bench", "other"]
+    assert held[-1] < 1.2 * held[1], held
     figure = f"0 of {told['rate'] * _SWAPS_S:.0f} answers failed, {mixed} mixed, p99 {told['p99_ms']:.0f} ms"
     row(
         "24 publishes and rollbacks under load, root and two leaves",
