@@ -98,7 +98,7 @@ def _photo(given: Settings, photos: Sequence[Path]) -> None:
     manifest, encoder = Builds(given.root).find(), Encoder(given, Builds(given.root).find().space)
     shard = LoadedShard(manifest.shards[0], Path(given.root, "builds", manifest.space), manifest.metric)
     files = [path.read_bytes() for path in photos[:60]]
-    with _process(given, "serve", "--port", "0") as address, _awake():
+    with _process(given, "serve", "--port", "0") as address:
         ask = _asker(address)
         bodies = [_form(data) for data in files]
         kind = {"Content-Type": "multipart/form-data; boundary=likeness"}
@@ -185,11 +185,11 @@ def _abuse(given: Settings, photo: Path) -> None:
     """Ten thousand requests that mean nothing, and two thousand broken photos: any wrong answer ends the bench."""
     with _process(given, "serve", "--port", "0") as address:
         server = _listener(address)
-        urllib.request.urlopen(address + "/readyz").close()
-        before = server.memory_full_info().uss
-        for label in test_abuse.OPERATIONS:
-            test_abuse.test_whatever_is_asked_is_answered((server, address), label, 2000)
-        test_abuse.test_broken_photos_are_told((server, address), photo.read_bytes(), 2000)
+        for count in (200, 2000):  # what is done for the first time takes memory once
+            before = server.memory_full_info().uss
+            for label in test_abuse.OPERATIONS:
+                test_abuse.test_whatever_is_asked_is_answered((server, address), label, count)
+            test_abuse.test_broken_photos_are_told((server, address), photo.read_bytes(), count)
         grown = server.memory_full_info().uss - before
     row(
         "10,000 malformed requests, 2,000 broken photos", f"none unanswered, no 500, {grown / 1e6:+.0f} MB", "no growth"

@@ -83,7 +83,7 @@ class Root:
         queries = metrics.prepared(np.atleast_2d(vectors), self.manifest.metric)
         queries = queries if self._axes is None else queries @ self._axes
         scores = metrics.exact_scores(queries, self._sample, self.manifest.metric)
-        nearest = self._labels[np.argsort(-scores, axis=1, kind="stable")[:, :_NEIGHBOURS]]
+        nearest = self._labels[_best(scores, _NEIGHBOURS)]
         weights = np.broadcast_to(1 / (1 + np.arange(nearest.shape[1])), nearest.shape)
         votes = {str(name): float(weights[nearest == name].sum() / weights.sum()) for name in np.unique(nearest)}
         return Prediction(sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])))
@@ -208,6 +208,16 @@ class Root:
             "score": hit.score,
             "distance": metrics.distance(hit.score, self.manifest.metric),
         }
+
+
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the highest scores of each row, the highest first, int64 (q, count); fewer where there are fewer."""
+    if scores.shape[1] > count:
+        columns = np.sort(np.argpartition(-scores, count - 1, axis=1)[:, :count], axis=1)
+    else:
+        columns = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
 
 
 def _unlike(hits: Sequence[Hit], vectors: Mapping[str, np.ndarray], most: float) -> list[Hit]:
