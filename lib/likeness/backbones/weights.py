@@ -21,7 +21,8 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
         UsageError: the file is no state dict, or of another network.
     """
     try:
-        model.load_state_dict(_read(path))
+        state = {name: value.float() if value.is_floating_point() else value for name, value in read(path).items()}
+        model.load_state_dict(state, assign=True)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
@@ -31,7 +32,8 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
     return model.eval()
 
 
-def _read(path: Path) -> dict[str, "torch.Tensor"]:
+def read(path: Path) -> dict[str, "torch.Tensor"]:
+    """A file's tensors by name; never runs what it holds."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -40,6 +42,18 @@ def _read(path: Path) -> dict[str, "torch.Tensor"]:
 
     state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def only_a_file(name: str, where: str) -> Path:
+    """For a network whose weights cannot be fetched.
+
+    Raises:
+        ServiceError: always; names what can be done.
+    """
+    raise ServiceError(
+        f"{name} comes without weights ({where}); name a file of them with --set extract.weights=FILE, "
+        "a safetensors file or a torch state dict"
+    )
 
 
 def torchvision_file(filename: str) -> Path:

@@ -2,7 +2,21 @@
 
 import typer
 
-from likeness.cli import builds, compare, evaluate, hbase, ledgers, plan, products, query, roots, serve, status, unlock
+from likeness.cli import (
+    builds,
+    compare,
+    evaluate,
+    hbase,
+    ledgers,
+    networks,
+    plan,
+    products,
+    query,
+    roots,
+    serve,
+    status,
+    unlock,
+)
 
 app = typer.Typer(
     name="likeness",
@@ -21,6 +35,7 @@ app.command()(plan.plan)
 app.command()(builds.verify)
 app.command()(compare.compare)
 app.command()(evaluate.evaluate)
+app.command()(networks.classify)
 app.command()(builds.rollback)
 app.command()(builds.export)
 app.command()(products.hide)
@@ -33,3 +48,5 @@ app.command("hbase-init")(hbase.hbase_init)
 app.add_typer(ledgers.runs, name="runs")
 app.add_typer(ledgers.failures, name="failures")
 app.add_typer(ledgers.config, name="config")
+app.add_typer(networks.backbones, name="backbones")
+app.add_typer(networks.weights, name="weights")

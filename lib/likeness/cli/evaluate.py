@@ -1,17 +1,28 @@
-"""`likeness evaluate`: what a build is worth by judgements of people.   [typer]"""
+"""`likeness evaluate`: what a build is worth by judgements of people, or a network by a labelled folder.   [typer]"""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, Root, interval, load, show_json, show_table
+from likeness.errors import UsageError
+from likeness.settings import Settings
 
 _NAMED = 20
 
 
 def evaluate(
-    judgements: Annotated[Path, typer.Option(help="CSV of query, product_id and relevance (default 1)")],
+    judgements: Annotated[
+        Path | None, typer.Option(help="CSV of query, product_id and relevance (default 1): what a build is worth")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="folder with a folder of photos for each class: what a network is worth")
+    ] = None,
+    backbone: Annotated[
+        str, typer.Option(help="with --labels: as `likeness backbones` lists it")
+    ] = "efficientnet_lite0",
     root: Root = None,
     build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="products that count of each answer")] = 10,
@@ -19,14 +30,48 @@ def evaluate(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Recall and nDCG at product level of a build, by judgements of which products answer which query."""
-    from likeness.serving.judged import evaluate as judged
+    """What a build is worth by judged queries (recall, nDCG), or a network by a labelled folder (top-1, top-5)."""
+    if (judgements is None) == (labels is None):
+        raise UsageError("name one of --judgements FILE and --labels FOLDER")
+    given = load(root, config, assignments)
+    if judgements:
+        from likeness.serving.judged import evaluate as judged
 
-    told = judged(load(root, config, assignments), build, judgements, k).plain()
+        told = judged(given, build, judgements, k).plain()
+        show = _show
+    else:
+        assert labels
+        told = _classified(given, backbone, labels)
+        show = _show_classes
     if as_json:
         show_json(told)
     else:
-        _show(told)
+        show(told)
+
+
+def _classified(given: Settings, backbone: str, folder: Path) -> dict[str, Any]:
+    from likeness.labelling import Classifier
+
+    classifier = Classifier(given, backbone, os.cpu_count() or 1)
+    published = classifier.space.spec.published
+    return {
+        "space": classifier.space.id,
+        **classifier.measure(folder).plain(),
+        "published": vars(published) if published else None,
+    }
+
+
+def _show_classes(told: dict[str, Any]) -> None:
+    published = told["published"] or {}
+    rows = [
+        (name, interval(told[key]), published.get(key) and f"{published[key] / 100:.4f}")
+        for name, key in (("top-1", "top1"), ("top-5", "top5"))
+    ]
+    show_table(("", "here", "published"), rows)
+    source = f"; published for ImageNet's validation photos: {published['source']}" if published else ""
+    print(f"{told['space']}: {told['photos']:,} photos; (from-to): 95 %, by Wilson{source}")
+    for path, why in list(told["failures"].items())[:_NAMED]:
+        print(f"left out: {path}: {why}")
 
 
 def _show(told: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 
 from likeness import stores, uris
-from likeness.backbones import Space, registry
+from likeness.backbones import Space
 from likeness.errors import ServiceError
 
 
@@ -67,7 +67,7 @@ def _convert(space: Space, path: Path, cache: str) -> None:
 
     from likeness.runtimes.torch_any import Normalised
 
-    size = registry()[space.backbone].preprocessing.crop
+    size = space.preprocessing.side
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of its own future

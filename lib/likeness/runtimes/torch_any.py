@@ -1,9 +1,14 @@
-"""torch: float32 on the CPU as the reference, bfloat16 and channels_last on CUDA.   [torch]"""
+"""torch: float32 on the CPU as the reference, float16 and channels_last on CUDA.   [torch]"""
+
+import sys
 
 import numpy as np
 import torch
 
-from likeness.backbones import Space, registry
+from likeness.backbones import Space
+from likeness.backbones.network import Network
+from likeness.errors import ServiceError
+from likeness.images import Preprocessing
 
 
 class Normalised(torch.nn.Module):
@@ -11,9 +16,8 @@ class Normalised(torch.nn.Module):
 
     def __init__(self, space: Space, cache: str) -> None:
         super().__init__()
-        spec = registry()[space.backbone]
-        how = spec.preprocessing
-        self.net = spec.build(space.weights_file(cache), space.layer)
+        how = self.how = space.preprocessing
+        self.net = Network(space.spec, space.parts, space.weights_file(cache))
         mean, std = torch.tensor(how.mean), torch.tensor(how.std)
         self.gain = torch.nn.Buffer(1 / (how.scale * std))
         self.offset = torch.nn.Buffer(-mean / std)
@@ -21,8 +25,21 @@ class Normalised(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalises, then runs the network."""
         planes = (images.float() * self.gain + self.offset).permute(0, 3, 1, 2)
-        vectors: torch.Tensor = self.net(planes)
-        return vectors
+        if self.how.views == "single":
+            vectors: torch.Tensor = self.net(planes)
+            return vectors
+        views = [planes, planes.flip(3)] if self.how.views == "flip" else _ten(planes, self.how)
+        each = self.net(torch.cat(views))
+        mean: torch.Tensor = each.view(len(views), -1, each.shape[1]).mean(0)
+        return mean
+
+
+def _ten(planes: torch.Tensor, how: Preprocessing) -> list[torch.Tensor]:
+    """The middle and the corners of (n, 3, resize, resize), and their mirror images."""
+    far, middle = how.resize - how.crop, round((how.resize - how.crop) / 2)
+    places = ((middle, middle), (0, 0), (0, far), (far, 0), (far, far))
+    crops = [planes[:, :, top : top + how.crop, left : left + how.crop] for top, left in places]
+    return [*crops, *(crop.flip(3) for crop in crops)]
 
 
 class TorchRuntime:
@@ -33,12 +50,38 @@ class TorchRuntime:
         self.name = f"torch {torch.__version__} {self.device}"
         if self.device == "cpu":
             torch.set_num_threads(threads)
+        self._half = self._pinned = self.device.startswith("cuda")
+        self._most = sys.maxsize
         self._net = Normalised(space, cache).eval().to(self.device).to(memory_format=torch.channels_last)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device, non_blocking=True)
-        kind = self.device.partition(":")[0]
-        with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-            vectors: np.ndarray = self._net(batch).float().cpu().numpy()
+        """uint8 (n, side, side, 3) RGB to float32 (n, dim), as many at once as the memory holds."""
+        parts, start = [], 0
+        while start < len(images):
+            part = images[start : start + self._most]
+            try:
+                parts.append(self._vectors(part))
+            except torch.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise ServiceError(f"{self.name}: no memory for one photo: {error}") from None
+                self._most = len(part) // 2
+                torch.cuda.empty_cache()
+                continue
+            start += len(part)
+        return np.concatenate(parts)
+
+    def _vectors(self, images: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        if self._pinned:  # else the copy would wait for the one before
+            batch = batch.pin_memory()
+        batch = batch.to(self.device, non_blocking=True)
+        found = self._run(batch, self._half)
+        if self._half and not torch.isfinite(found).all():  # beyond the 65,504 of float16
+            found = self._run(batch, False)
+        vectors: np.ndarray = found.cpu().numpy()
         return vectors
+
+    def _run(self, batch: torch.Tensor, half: bool) -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast("cuda", dtype=torch.float16, enabled=half):
+            vectors: torch.Tensor = self._net(batch)
+            return vectors.float()

@@ -1,0 +1,130 @@
+"""A backbone up to some of its layers, as one network: stages in, vectors out.   [torch]"""
+
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from likeness.backbones.spec import Backbone, Part
+from likeness.backbones.weights import load_into
+
+_EPS = 1e-6
+
+
+class Dense(torch.nn.Module):
+    """A fully connected layer over maps of `side` x `side`; a larger map gives a map, as a convolution would.
+
+    Both are the same product (Sermanet et al. 2013, OverFeat; Simonyan and Zisserman 2014, section 3.2).
+    """
+
+    def __init__(self, linear: torch.nn.Linear, side: int = 1) -> None:
+        super().__init__()
+        self.linear, self.side = linear, side
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """float32 (n, c, h, w) to (n, out, h - side + 1, w - side + 1)."""
+        if maps.shape[2] == maps.shape[3] == self.side:
+            vectors: torch.Tensor = self.linear(maps.flatten(1))
+            return vectors[:, :, None, None]
+        weight: torch.Tensor = self.linear.weight
+        return F.conv2d(maps, weight.view(len(weight), -1, self.side, self.side), self.linear.bias)
+
+
+class ResponseNorm(torch.nn.LocalResponseNorm):
+    """Values divided by what neighbouring channels say; always in float32, for squares leave the range of float16."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) to the same."""
+        return super().forward(maps.float())
+
+
+class Reversed(torch.nn.Module):
+    """Red, green and blue to blue, green and red, as Caffe's networks take them."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w) to the same."""
+        return images.flip(1)
+
+
+class Call(torch.nn.Module):
+    """A function as a stage."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Whatever the function does."""
+        return self.function(maps)
+
+
+class Network(torch.nn.Module):
+    """Normalised photos, float32 (n, 3, side, side), to the vectors of some layers, float32 (n, dim), side by side.
+
+    All layers come of one pass, which ends at the last of them.
+    """
+
+    def __init__(self, spec: Backbone, parts: Iterable[Part], path: Path | None) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        stages = chain(spec, path)
+        names = [name for name, _ in stages]
+        last = max(names.index(part.layer) for part in self.parts)
+        self.stages = torch.nn.ModuleDict(dict(stages[: last + 1]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Runs the stages, and takes a vector where a layer is wanted."""
+        found: dict[Part, torch.Tensor] = {}
+        for name, stage in self.stages.items():
+            images = stage(images)
+            found |= {part: vectors(images, part) for part in self.parts if part.layer == name}
+        return torch.cat([found[part] for part in self.parts], 1) if len(found) > 1 else next(iter(found.values()))
+
+
+def chain(spec: Backbone, path: Path | None) -> list[tuple[str, torch.nn.Module]]:
+    """The stages of a backbone in evaluation mode, with the weights of a file; without one they are on `meta`.
+
+    Raises:
+        UsageError: the file is not of this network.
+    """
+    with torch.device("meta"):  # no time is lost with weights that are read anyway
+        whole, stages = spec.network()
+    if path:
+        load_into(whole, path)
+    stages = [(name, stage.eval()) for name, stage in stages]
+    for module in itertools.chain.from_iterable(stage.modules() for _, stage in stages):
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]  # the layer before may be wanted as well
+    return stages
+
+
+def vectors(maps: torch.Tensor, part: Part) -> torch.Tensor:
+    """What a part makes of its layer's maps, (n, c, h, w) to (n, dim)."""
+    found = _POOLED[part.pooling](maps)
+    if part.norm == "root":
+        found = found.sign() * found.abs().sqrt()
+    return F.normalize(found) if part.norm else found
+
+
+def _gem(maps: torch.Tensor) -> torch.Tensor:
+    """Generalised mean, p = 3 (Radenovic et al. 2018)."""
+    return maps.clamp(min=_EPS).pow(3).mean((2, 3)).pow(1 / 3)
+
+
+def _gram(maps: torch.Tensor) -> torch.Tensor:
+    """Products of channels, the upper triangle, mean over positions (Gatys et al. 2015)."""
+    flat = maps.flatten(2)
+    products = flat @ flat.transpose(1, 2) / flat.shape[2]
+    row, column = torch.triu_indices(maps.shape[1], maps.shape[1], device=maps.device)
+    return products.flatten(1)[:, row * maps.shape[1] + column]
+
+
+_POOLED = {
+    "": lambda maps: maps.flatten(1),
+    "mean": lambda maps: maps.mean((2, 3)),
+    "max": lambda maps: maps.amax((2, 3)),
+    "gem": _gem,
+    "gram": _gram,
+}

@@ -1,0 +1,135 @@
+"""What a photo shows, by the classes that a network was trained on: photos in, classes with probabilities out."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from likeness.backbones import registry, resolve
+from likeness.errors import UsageError
+from likeness.features import Extractor
+from likeness.images import SUFFIXES
+from likeness.runtimes import Machine, open_runtime, shelf
+from likeness.settings import Settings
+
+_WNID = re.compile(r"n\d{8}")
+_Z = 1.96
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class, and how probable it is."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """How many of the photos of a labelled folder have their class first, or among the first five."""
+
+    photos: int
+    top1: int
+    top5: int
+    failures: Mapping[str, str]
+
+    def plain(self) -> dict[str, object]:
+        """As JSON has it: shares with the ends of their 95 % interval (Wilson 1927)."""
+        shares = {"top1": _wilson(self.top1, self.photos), "top5": _wilson(self.top5, self.photos)}
+        return {"photos": self.photos, **shares, "failures": dict(self.failures)}
+
+
+class Classifier:
+    """The class scores of a backbone."""
+
+    def __init__(self, settings: Settings, backbone: str, threads: int = 1) -> None:
+        """Loads the network.
+
+        Raises:
+            UsageError: there is no such backbone, or it knows no classes.
+        """
+        spec = registry().get(backbone.partition("-")[0])
+        if spec is None or spec.classes is None:
+            known = ", ".join(name for name, one in registry().items() if one.classes)
+            raise UsageError(f"--backbone {backbone!r}: no such network with classes; there are: {known}")
+        given = settings.extract.model_copy(update={"decode_threads": threads})
+        self.space = resolve(f"{backbone}.logits", given.weights, given.cache)
+        machine = Machine(given.cache, threads, shelf(settings.root))
+        self._extractor = Extractor(
+            self.space, open_runtime(self.space, given.runtime, machine), given, settings.limits
+        )
+        self.names = spec.classes()
+
+    def labels(self, photo: bytes, k: int = 5) -> list[Label]:
+        """The k most probable classes of a photo.
+
+        Raises:
+            BadImage: it cannot be used.
+        """
+        return best(self._extractor.one(photo), self.names, k)
+
+    def measure(self, folder: Path) -> Labelled:
+        """What the network is worth on a folder of folders of photos, each the name of a class.
+
+        Raises:
+            UsageError: it is not such a folder.
+        """
+        truth = dict(self._photos(folder))
+        top1 = top5 = done = 0
+        failures: dict[str, str] = {}
+        for batch in self._extractor.run((str(path), path.read_bytes()) for path in truth):
+            failures |= {key: str(bad) for key, bad in batch.failures}
+            for key, scores in zip(batch.keys, batch.vectors, strict=True):
+                first = np.argsort(-scores, kind="stable")[:5].tolist()
+                done += 1
+                top1 += first[0] == truth[Path(key)]
+                top5 += truth[Path(key)] in first
+        return Labelled(done, top1, top5, failures)
+
+    def _photos(self, folder: Path) -> Iterator[tuple[Path, int]]:
+        if not folder.is_dir():
+            raise UsageError(f"--labels {folder}: no such folder; name one with a folder of photos for each class")
+        folders = sorted(path for path in folder.iterdir() if path.is_dir())
+        numbers = _numbers([path.name for path in folders], self.names)
+        unknown = [path.name for path in folders if path.name not in numbers]
+        if unknown or not folders:
+            told = f"{unknown[0]!r} is no class" if unknown else "it has no folders"
+            raise UsageError(
+                f"--labels {folder}: {told} of {self.space.backbone}; name each folder as a class "
+                f"({self.names[0]}, {self.names[1]} ...), as its number, or all {len(self.names)} by WordNet id"
+            )
+        for path in folders:
+            photos = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
+            yield from ((photo, numbers[path.name]) for photo in photos)
+
+
+def best(scores: np.ndarray, names: Sequence[str], k: int) -> list[Label]:
+    """The k most probable classes by their scores, float32 (classes,)."""
+    shifted = np.exp(scores.astype(np.float64) - scores.max())
+    probabilities = shifted / shifted.sum()
+    order = np.argsort(-probabilities, kind="stable")[:k]
+    return [Label(names[number], float(probabilities[number])) for number in order]
+
+
+def _numbers(folders: Iterable[str], names: Sequence[str]) -> dict[str, int]:
+    """Folders' names to the numbers of their classes; those that name none are left out."""
+    known = {name.casefold(): number for number, name in reversed(list(enumerate(names)))}
+    folders = list(folders)
+    if len(folders) == len(names) and all(map(_WNID.fullmatch, folders)):
+        return {name: number for number, name in enumerate(sorted(folders))}  # ImageNet numbers them so
+    found = {}
+    for name in folders:
+        number = int(name) if name.isdecimal() else known.get(name.replace("_", " ").casefold(), len(names))
+        if number < len(names):
+            found[name] = number
+    return found
+
+
+def _wilson(good: int, of: int) -> dict[str, float]:
+    if not of:
+        return {"value": 0.0, "low": 0.0, "high": 1.0}
+    share, spare = good / of, _Z * _Z / of
+    middle, reach = share + spare / 2, _Z * (share * (1 - share) / of + spare / (4 * of)) ** 0.5
+    return {"value": share, "low": (middle - reach) / (1 + spare), "high": (middle + reach) / (1 + spare)}
