@@ -35,6 +35,47 @@ def photo(sample: Path) -> bytes:
     return min((sample / "hat").iterdir()).read_bytes()
 
 
+TRICKS = """
+import os, signal, time
+from PIL import Image, ImageFile
+
+_open, _load = Image.open, ImageFile.ImageFile.load
+
+
+def open(file, *args, **kwargs):
+    image = _open(file, *args, **kwargs)
+    image.trick = file.getvalue().rpartition(b"#")[2].decode(errors="replace") if hasattr(file, "getvalue") else ""
+    return image
+
+
+def load(image):
+    trick = getattr(image, "trick", "")
+    if trick == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if trick == "leave":
+        os._exit(3)
+    if trick == "hang":
+        time.sleep(1000)
+    if trick == "slow":
+        time.sleep(0.3)
+    if trick == "bug":
+        Image.fromarray = lambda pixels: 1 / 0
+    return _load(image)
+
+
+Image.open, ImageFile.ImageFile.load = open, load
+"""
+"""What a photo that ends with `#crash`, `#hang` ... does to the process that decodes it; its header may be read."""
+
+
+@pytest.fixture
+def tricks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are started in this test fall for `TRICKS`."""
+    (tmp_path / "tricks").mkdir()
+    (tmp_path / "tricks" / "sitecustomize.py").write_text(TRICKS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "tricks"), os.environ.get("PYTHONPATH", "")]))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20260102)

@@ -1,22 +1,23 @@
-"""Batches of photo bytes to vectors and failures; a decode pool and a bounded queue inside.
+"""Batches of photo bytes to vectors and failures; decoder processes and a bounded queue inside.
 
 No Spark, no storage: the extraction job and the query encoder both run this.
 """
 
-import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 import numpy as np
 
-from likeness.backbones import Space, registry
-from likeness.images import WHOLE, BadImage, Box, cut, decode, fit
+from likeness.backbones import Space
+from likeness.decoding import Decoder
+from likeness.errors import ServiceError
+from likeness.images import WHOLE, BadImage, Box, Preprocessing
 from likeness.runtimes import Runtime
 from likeness.settings import Extract, Limits
 
@@ -32,10 +33,10 @@ class Extracted:
 
 @dataclass
 class _Waiting:
-    """A photo whose decoding was begun."""
+    """A photo whose decoding was begun, and the bytes of it."""
 
     key: str
-    data: bytes
+    size: int
     future: "Future[np.ndarray]"
 
 
@@ -43,9 +44,9 @@ class Extractor:
     """Turns photos into vectors of one space."""
 
     def __init__(self, space: Space, runtime: Runtime, settings: Extract, limits: Limits) -> None:
-        self._space, self._runtime, self._settings, self._limits = space, runtime, settings, limits
-        self._how = registry()[space.backbone].preprocessing
-        self._pool = _Pool(settings.decode_threads)
+        self._runtime, self._settings = runtime, settings
+        self._how = space.preprocessing
+        self._pool = _Pool(settings.decode_threads, self._how, limits)
 
     def run(self, photos: Iterable[tuple[str, bytes]]) -> Iterator[Extracted]:
         """Yields a batch as soon as it is full; the order of the photos is kept.
@@ -66,7 +67,7 @@ class Extractor:
     def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting]) -> Iterator[None]:
         """Begins to decode photos, and yields whenever the first of those waiting must be taken."""
         for key, data in photos:
-            waiting.append(_Waiting(key, data, self._pool.submit(self._prepare, data)))
+            waiting.append(_Waiting(key, len(data), self._pool.submit(data)))
             while len(waiting) > 1 and self._full(waiting):
                 yield
         while waiting:
@@ -74,7 +75,7 @@ class Extractor:
 
     def _full(self, waiting: deque[_Waiting]) -> bool:
         """Four batches, or `queue_bytes` of photos as they came and decoded."""
-        held = sum(len(item.data) for item in waiting) + len(waiting) * self._how.crop**2 * 3
+        held = sum(item.size for item in waiting) + len(waiting) * self._how.side**2 * 3
         return len(waiting) >= 4 * self._settings.batch_size or held > self._settings.queue_bytes
 
     def one(self, data: bytes, box: Box = WHOLE) -> np.ndarray:
@@ -84,8 +85,7 @@ class Extractor:
             BadImage: why it has none.
         """
         batch, images = Extracted(), list[np.ndarray]()
-        future = self._pool.submit(lambda given: self._prepare(given, box), data)
-        self._take(deque([_Waiting("", data, future)]), batch, images)
+        self._take(deque([_Waiting("", len(data), self._pool.submit(data, box))]), batch, images)
         batch = self._forward(batch, images)
         if batch.failures:
             raise batch.failures[0][1]
@@ -94,31 +94,16 @@ class Extractor:
 
     def blank(self) -> np.ndarray:
         """The vector of a black photo, float32 (dim,): a first pass, for which nothing is decoded."""
-        vector: np.ndarray = self._runtime(np.zeros((1, self._how.crop, self._how.crop, 3), np.uint8))[0]
+        vector: np.ndarray = self._runtime(np.zeros((1, self._how.side, self._how.side, 3), np.uint8))[0]
         return vector
-
-    def _prepare(self, data: bytes, box: Box = WHOLE) -> np.ndarray:
-        share = min(box[2] - box[0], box[3] - box[1])
-        enough = math.ceil(self._how.resize / share) if share > 0 else 0
-        return fit(cut(decode(data, self._limits, enough), box), self._how)
 
     def _take(self, waiting: deque[_Waiting], batch: Extracted, images: list[np.ndarray]) -> None:
         first = waiting.popleft()
         try:
-            images.append(first.future.result(timeout=self._limits.decode_timeout_s))
+            images.append(first.future.result())
             batch.keys.append(first.key)
         except BadImage as bad:
             batch.failures.append((first.key, bad))
-        except FutureTimeout:
-            batch.failures.append((first.key, BadImage("decode_timeout", f"over {self._limits.decode_timeout_s} s")))
-            self._renew_pool(waiting)
-
-    def _renew_pool(self, waiting: deque[_Waiting]) -> None:
-        """A thread cannot be killed: leaves the stuck one behind and gives the others' work to new ones."""
-        self._pool = _Pool(self._settings.decode_threads)
-        for item in waiting:
-            if item.future.cancel():
-                item.future = self._pool.submit(self._prepare, item.data)
 
     def _forward(self, batch: Extracted, images: list[np.ndarray]) -> Extracted:
         if not images:
@@ -134,42 +119,47 @@ class Extractor:
 
 @dataclass
 class _Job:
-    """One call that a thread of the pool makes."""
+    """One photo that is to be decoded."""
 
-    call: Callable[[bytes], np.ndarray]
     data: bytes
+    box: Box
     future: "Future[np.ndarray]" = field(default_factory=Future)
 
-    def run(self) -> None:
+    def run(self, decoder: Decoder) -> None:
         if self.future.set_running_or_notify_cancel():
             try:
-                self.future.set_result(self.call(self.data))
+                self.future.set_result(decoder(self.data, self.box))
             except BaseException as error:  # the one who waits for it gets it
                 self.future.set_exception(error)
 
 
 class _Pool:
-    """Decoder threads that end with the pool; one that is stuck does not keep the process from ending.
+    """Threads that each drive a decoder, and end with the pool.
 
-    concurrent.futures' own threads would: they are joined at exit.
+    concurrent.futures' own threads would be joined at exit, however long a photo takes.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, how: Preprocessing, limits: Limits) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         for _ in range(threads):
-            threading.Thread(target=_work, args=(self._jobs,), name="decode", daemon=True).start()
+            threading.Thread(target=_work, args=(self._jobs, how, limits), name="decode", daemon=True).start()
         weakref.finalize(self, _end, self._jobs, threads)
 
-    def submit(self, call: Callable[[bytes], np.ndarray], data: bytes) -> "Future[np.ndarray]":
-        job = _Job(call, data)
+    def submit(self, data: bytes, box: Box = WHOLE) -> "Future[np.ndarray]":
+        job = _Job(data, box)
         self._jobs.put(job)
         return job.future
 
 
-def _work(jobs: "SimpleQueue[_Job | None]") -> None:
+def _work(jobs: "SimpleQueue[_Job | None]", how: Preprocessing, limits: Limits) -> None:
+    # a process ends with the thread that has begun it
+    decoder = Decoder(how, limits)
+    with suppress(ServiceError):  # it is told to who asks for something
+        decoder.begin()
     while (job := jobs.get()) is not None:
-        job.run()
+        job.run(decoder)
         del job  # it would keep the pool alive while the thread waits
+    decoder.close()
 
 
 def _end(jobs: "SimpleQueue[_Job | None]", threads: int) -> None:

@@ -1,5 +1,6 @@
 """The extractor: every photo comes out once, in order, as a vector or as a failure, whatever the photos are."""
 
+import functools
 import gc
 import io
 import subprocess
@@ -8,14 +9,17 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from likeness.backbones import Space, resolve
+from likeness.errors import ServiceError
 from likeness.features import Extracted, Extractor
 from likeness.images import BadImage
 from likeness.runtimes import Runtime
@@ -102,17 +106,25 @@ def test_the_order_is_kept_when_later_photos_are_ready_first(
     assert [number for place, number in enumerate(found) if place % 7] == [n for n in range(30) if n % 7]
 
 
-@given(st.lists(st.sampled_from(["good", "broken", "empty", "nan"]), max_size=14), st.integers(1, 5), st.integers(1, 3))
-def test_every_photo_comes_out_once(default: Space, kinds: list[str], size: int, threads: int) -> None:
-    class Moody(Centre):
-        def __call__(self, images: np.ndarray) -> np.ndarray:
-            vectors = super().__call__(images)
-            vectors[vectors[:, 0] == 1] = [1, np.nan, 0]
-            return vectors
+class Moody(Centre):
+    """Gives no number for photos of one colour."""
 
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        vectors = super().__call__(images)
+        vectors[vectors[:, 0] == 1] = [1, np.nan, 0]
+        return vectors
+
+
+@functools.cache
+def moody(space: Space, size: int, threads: int) -> Extractor:
+    return extractor(space, Moody(), batch_size=size, decode_threads=threads)
+
+
+@given(st.lists(st.sampled_from(["good", "broken", "empty", "nan"]), max_size=14), st.integers(1, 5), st.integers(1, 2))
+def test_every_photo_comes_out_once(default: Space, kinds: list[str], size: int, threads: int) -> None:
     data = {"broken": b"\xff\xd8\xff\xe0 no photo", "empty": b"", "nan": coloured(256)}
     given_ = [(f"{number} {kind}", data.get(kind, COLOURED[number])) for number, kind in enumerate(kinds)]
-    batches = list(extractor(default, Moody(), batch_size=size, decode_threads=threads).run(given_))
+    batches = list(moody(default, size, threads).run(given_))
     assert keys(batches) == [key for key, _ in given_ if key.endswith("good")]
     assert [f"{number} good" for batch in batches for number in numbers(batch)] == keys(batches)
     reasons = {"broken": "not_an_image", "empty": "empty", "nan": "not_finite"}
@@ -211,58 +223,57 @@ def test_a_source_that_fails_is_heard(default: Space) -> None:
         found.extend(extractor(default, batch_size=1).run(broken()))
 
 
-def test_a_bug_of_the_decoder_is_not_taken_for_a_bad_photo(default: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    def buggy(self: Extractor, data: bytes) -> np.ndarray:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Extractor, "_prepare", buggy)
-    with pytest.raises(ZeroDivisionError):
-        list(extractor(default).run(photos(3)))
+def test_a_bug_of_the_decoder_is_not_taken_for_a_bad_photo(default: Space, tricks: None) -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        list(extractor(default).run(tricked({1: "bug"}, 3)))
 
 
-# -- decoders that hang
+# -- decoders that hang or die
 
 
-@pytest.fixture
-def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[bytes]]:
-    """Photos whose decoding does not end before the test does."""
-    hanging: set[bytes] = set()
-    release, real = threading.Event(), Extractor._prepare
-
-    def prepare(self: Extractor, data: bytes) -> np.ndarray:
-        if data in hanging:
-            release.wait(60)
-        return real(self, data)
-
-    monkeypatch.setattr(Extractor, "_prepare", prepare)
-    yield hanging
-    release.set()
+def tricked(tricks: dict[int, str], count: int) -> Iterator[tuple[str, bytes]]:
+    """Photos, some of which do to the decoder what `tricks` says."""
+    return ((key, data + f"#{tricks.get(int(key), '')}".encode()) for key, data in photos(count))
 
 
-@pytest.mark.parametrize("hanging", [[0], [9], [29], [3, 4], [3, 4, 5], [0, 10, 20, 29]])
+@pytest.mark.parametrize("bad", [[0], [9], [29], [3, 4], [0, 10, 20, 29]])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_decode_that_hangs_fails_and_the_rest_go_on(
-    default: Space, stuck: set[bytes], hanging: list[int], threads: int
+@pytest.mark.parametrize(("trick", "reason"), [("hang", "decode_timeout"), ("crash", "decoder_died")])
+def test_a_photo_that_ends_the_decoder_fails_and_the_rest_go_on(
+    default: Space, tricks: None, bad: list[int], threads: int, trick: str, reason: str
 ) -> None:
-    stuck |= {COLOURED[number] for number in hanging}
-    begun = time.perf_counter()
-    batches = list(extractor(default, timeout=0.25, batch_size=4, decode_threads=threads).run(photos(30)))
-    assert time.perf_counter() - begun < 0.25 * len(hanging) + 3
-    assert failures(batches) == {str(number): "decode_timeout" for number in hanging}
-    assert keys(batches) == [str(number) for number in range(30) if number not in hanging]
+    given = tricked(dict.fromkeys(bad, trick), 30)
+    batches = list(extractor(default, timeout=1, batch_size=4, decode_threads=threads).run(given))
+    assert failures(batches) == {str(number): reason for number in bad}
+    assert keys(batches) == [str(number) for number in range(30) if number not in bad]
     assert [str(number) for batch in batches for number in numbers(batch)] == keys(batches)
 
 
-def test_a_photo_behind_a_stuck_one_has_its_own_time(default: Space, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Extractor._prepare
+def test_it_is_told_how_the_decoder_has_died(default: Space, tricks: None) -> None:
+    (batch,) = extractor(default).run(tricked({1: "crash", 2: "leave"}, 4))
+    assert [bad.detail for _, bad in batch.failures] == ["signal 11", "exit code 3"]
 
-    def slow(self: Extractor, data: bytes) -> np.ndarray:
-        time.sleep(0.3)
-        return real(self, data)
 
-    monkeypatch.setattr(Extractor, "_prepare", slow)
-    batches = list(extractor(default, timeout=1, batch_size=8, decode_threads=1).run(photos(6)))  # 1.8 s in all
+def test_a_decoder_that_somebody_else_kills_costs_no_photo(default: Space) -> None:
+    before = set(psutil.Process().children())
+    mine = extractor(default, decode_threads=1)
+    mine.one(COLOURED[0])
+    (decoder,) = [one for one in psutil.Process().children() if one not in before]
+    decoder.kill()
+    assert mine.one(COLOURED[3]).tolist() == [0, 3, 7]
+
+
+def test_a_photo_behind_a_slow_one_has_its_own_time(default: Space, tricks: None) -> None:
+    given = tricked(dict.fromkeys(range(6), "slow"), 6)
+    batches = list(extractor(default, timeout=1, batch_size=8, decode_threads=1).run(given))  # 1.8 s in all
     assert keys(batches) == [str(number) for number in range(6)]
+
+
+def test_a_decoder_that_does_not_start_is_told(default: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ServiceError, match="does not start: exit code 7"):
+        extractor(default).one(COLOURED[0])
 
 
 HANG = """
@@ -271,18 +282,30 @@ from likeness.backbones import resolve
 from likeness.features import Extractor
 from likeness.images import BadImage
 from likeness.settings import Extract, Limits
-Extractor._prepare = lambda self, data, box: threading.Event().wait()
-extractor = Extractor(resolve("efficientnet_lite0.pool"), None, Extract(), Limits(decode_timeout_s=0.2))
-try:
-    extractor.one(b"x")
-except BadImage as bad:
-    print(bad.reason, flush=True)
+extractor = Extractor(resolve("efficientnet_lite0.pool"), None, Extract(), Limits())
+threading.Thread(target=extractor.one, args=(sys.stdin.buffer.read(),), daemon=True).start()
+print("asked", flush=True)
+threading.Event().wait(float(sys.argv[1]))
 """
 
 
-def test_a_stuck_decoder_does_not_keep_the_process_from_ending() -> None:
-    told = subprocess.run([sys.executable, "-c", HANG], capture_output=True, text=True, timeout=30, check=True)
-    assert told.stdout == "decode_timeout\n"
+@pytest.mark.parametrize("lasts", [60, 1])
+def test_a_stuck_decoder_ends_with_the_process_that_asks(tricks: None, lasts: int) -> None:
+    command = [sys.executable, "-c", HANG, str(lasts)]
+    asking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert asking.stdin
+    assert asking.stdout
+    asking.stdin.write(COLOURED[0] + b"#hang")
+    asking.stdin.close()
+    assert asking.stdout.readline() == b"asked\n"
+    decoders: list[psutil.Process] = []
+    while not decoders:  # between fork and exec it has another name
+        decoders = [one for one in psutil.Process(asking.pid).children() if "likeness.decoding" in one.cmdline()]
+    if lasts > 30:
+        asking.kill()
+    asking.wait(30)
+    asking.stdout.close()
+    decoders[0].wait(30)
 
 
 def test_the_threads_end_with_the_extractor(default: Space) -> None:
@@ -297,7 +320,7 @@ def test_the_threads_end_with_the_extractor(default: Space) -> None:
     assert len(mine() - before) == 9
     del used, unused, left
     gc.collect()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while mine() - before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert mine() - before == set()

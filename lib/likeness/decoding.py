@@ -1,0 +1,196 @@
+"""A decoder in a process of its own: photo bytes in, the network's input or the reason why not out.
+
+A photo that makes the decoder crash or hang costs this process, and nothing else.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likeness.errors import ServiceError
+from likeness.images import BadImage, Box, Preprocessing, prepared
+from likeness.settings import Limits
+
+_ASKED = struct.Struct("<I4d")
+"""Bytes of the photo, and the box."""
+_TOLD = struct.Struct("<BI")
+"""What follows (pixels, why there are none, or where this code has failed), and the bytes of it."""
+_PIXELS, _BAD, _BUG = range(3)
+_BUFFER = 1 << 20
+_START_S, _HELLO = 60.0, b"ready"
+_PR_SET_PDEATHSIG = 1
+
+
+class Decoder:
+    """One process that decodes, begun anew whenever a photo has ended it. For one thread at a time."""
+
+    def __init__(self, how: Preprocessing, limits: Limits) -> None:
+        self._how, self._limits = how, limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
+        self._greeted = False
+
+    def __call__(self, data: bytes, box: Box) -> np.ndarray:
+        """The part of a photo in a box as the network takes it, uint8 (side, side, 3).
+
+        Raises:
+            BadImage: why it cannot be had; `decoder_died` or `decode_timeout` if it has cost the process.
+            ServiceError: the process does not start.
+            RuntimeError: this code has failed.
+        """
+        try:
+            what, told = self._asked(data, box)
+        except ConnectionError:  # once may be the fault of somebody else, as of one who frees memory
+            try:
+                what, told = self._asked(data, box)
+            except ConnectionError as error:
+                raise BadImage("decoder_died", str(error)) from None
+        if what == _BAD:
+            raise BadImage(**json.loads(bytes(told)))
+        if what == _BUG:
+            raise RuntimeError(f"the decoder has failed:\n{bytes(told).decode()}")
+        return np.frombuffer(told, np.uint8).reshape(self._how.side, self._how.side, 3)
+
+    def _asked(self, data: bytes, box: Box) -> tuple[int, bytearray]:
+        """What the process says of a photo.
+
+        Raises:
+            ConnectionError: it has died of it; how.
+        """
+        line = self._greet()
+        ends = time.monotonic() + self._limits.decode_timeout_s
+        try:
+            line.settimeout(self._limits.decode_timeout_s)
+            line.sendall(_ASKED.pack(len(data), *box))
+            line.sendall(data)
+            what, length = _TOLD.unpack(_exactly(line, _TOLD.size, ends))
+            return what, _exactly(line, length, ends)
+        except TimeoutError:
+            self._end()
+            raise BadImage("decode_timeout", f"over {self._limits.decode_timeout_s} s") from None
+        except OSError:
+            raise ConnectionError(self._end()) from None
+
+    def begin(self) -> None:
+        """Starts the process, unless there is one; it is there some tenths of a second later.
+
+        Raises:
+            ServiceError: it cannot be started.
+        """
+        if self._process is not None:
+            return
+        self._line, theirs = socket.socketpair()
+        for one in (self._line, theirs):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        given = {"how": asdict(self._how), "limits": self._limits.model_dump(), "parent": os.getpid()}
+        command = [sys.executable, "-m", "likeness.decoding", str(theirs.fileno()), json.dumps(given)]
+        # a job's archive is on sys.path, and may not be in the environment
+        paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        named = {**os.environ, "PYTHONPATH": paths}
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=named
+                )
+            except OSError as error:
+                raise ServiceError(f"a decoder process cannot be started: {error}") from None
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._end()
+
+    def _greet(self) -> socket.socket:
+        """Waits until the process is there, since its start is not the photo's fault."""
+        self.begin()
+        assert self._line
+        if not self._greeted:
+            try:
+                _exactly(self._line, len(_HELLO), time.monotonic() + _START_S)
+            except OSError:
+                raise ServiceError(f"a decoder process does not start: {self._end()}; it may have said why") from None
+            self._greeted = True
+        return self._line
+
+    def _end(self) -> str:
+        """Ends the process; says how it has ended by itself, if it has."""
+        assert self._process
+        assert self._line
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.1)
+        code = self._process.poll()
+        self._process.kill()
+        self._process.wait()
+        self._line.close()
+        self._process = self._line = None
+        self._greeted = False
+        if code is None:
+            return "it hung"
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _exactly(line: socket.socket, length: int, ends: float) -> bytearray:
+    """So many bytes.
+
+    Raises:
+        TimeoutError: they do not come in time.
+        ConnectionError: they never come.
+    """
+    read = bytearray(length)
+    view, had = memoryview(read), 0
+    while had < length:
+        line.settimeout(max(0.001, ends - time.monotonic()))
+        got = line.recv_into(view[had:])
+        if not got:
+            raise ConnectionError("the other end is closed")
+        had += got
+    return read
+
+
+def _serve(line: socket.socket, how: Preprocessing, limits: Limits) -> None:
+    """Decodes what comes, until the other end is closed."""
+    never = time.monotonic() + 1e9
+    line.sendall(_HELLO)
+    while True:
+        length, *box = _ASKED.unpack(_exactly(line, _ASKED.size, never))
+        data = bytes(_exactly(line, length, never))
+        told: bytes | memoryview
+        try:
+            pixels = prepared(data, (box[0], box[1], box[2], box[3]), how, limits)
+            what, told = _PIXELS, np.ascontiguousarray(pixels).data.cast("B")
+        except BadImage as bad:
+            what, told = _BAD, json.dumps({"reason": bad.reason, "detail": bad.detail}).encode()
+        except Exception:  # of this code, not of the photo
+            what, told = _BUG, traceback.format_exc().encode()
+        line.sendall(_TOLD.pack(what, len(told)))
+        line.sendall(told)
+
+
+def _main(number: str, text: str) -> None:
+    given: dict[str, Any] = json.loads(text)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    if sys.platform == "linux":  # an endless loop would not see that the other end is gone
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != given["parent"]:
+            return
+    how: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given["how"].items()}
+    with socket.socket(fileno=int(number)) as line, suppress(ConnectionError, BrokenPipeError):
+        line.setblocking(True)
+        _serve(line, Preprocessing(**how), Limits(**given["limits"]))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
