@@ -1,7 +1,7 @@
 """The Iceberg tables read without Spark: settings in, Arrow out.   [pyiceberg]"""
 
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from likeness.tables import IMAGES
 from likeness.tables import Table as Schema
 
 _ROWS = 512
+_PHOTOS = 16
 
 
 def location(settings: Settings) -> str:
@@ -166,6 +167,31 @@ def vectors(uri: str, space: str) -> Iterator[tuple[list[str], np.ndarray]]:
             if len(lengths) != 1 or pc.unique(batch.column("space")).to_pylist() != [space]:
                 raise DataError(f"{uri} does not hold vectors of {space} alone, of one length; the table is damaged")
             yield batch.column("image_id").to_pylist(), np.asarray(lists.flatten()).reshape(-1, lengths[0])
+
+
+def row_groups(uri: str) -> list[int]:
+    """Rows of each row group of a data file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    uri = uris.canonical(uri)
+    with stores.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
+        return [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
+
+
+def photos(uri: str, group: int, image_ids: Container[str]) -> Iterator[tuple[str, bytes]]:
+    """Some photos of a row group of a data file of `images`, read as the plain Parquet it is: image_ids and bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    uri = uris.canonical(uri)
+    with stores.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(_PHOTOS, row_groups=[group], columns=["image_id", "bytes"]):
+            for key, data in zip(batch.column("image_id").to_pylist(), batch.column("bytes"), strict=True):
+                if key in image_ids:
+                    yield key, data.as_py()
 
 
 class PortIO(FileIO):

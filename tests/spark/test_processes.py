@@ -1,5 +1,6 @@
 """Runs as processes of their own: killed at many points, listening on loopback only, two at once."""
 
+import shutil
 import sys
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 from tests.runs import Job, assert_equal, eventually, extracting, state
 
 from likeness.builds import Builds
-from likeness.tables import RUNS
+from likeness.tables import FAILURES, RUNS
 from likeness.warehouse import Warehouse
 
 from .conftest import run, take
@@ -88,6 +89,26 @@ def test_a_killed_python_worker_in_extraction_costs_nothing(configure, source, u
         assert job.code() == 0, job.told
     assert "is in service" in job.told
     assert_equal(state(given), undisturbed)
+
+
+def test_photos_that_crash_or_hang_the_decoder_are_rows(configure, source, tmp_path, tricks):
+    """Neither the run nor any other photo is lost."""
+    mine = tmp_path / "photos"
+    shutil.copytree(source, mine)
+    photos = sorted(mine.glob("*/*.jpg"))
+    photos = [photo for photo in photos if photo.name != "broken.jpg"]
+    for trick, photo in zip(("crash", "hang", "leave"), photos[2:9:3], strict=True):
+        photo.write_bytes(photo.read_bytes() + f"#{trick}".encode())
+    given = configure(mine, *SMALL, "limits.decode_timeout_s=2")
+    with nightly(given, *SMALL, "limits.decode_timeout_s=2") as job:
+        assert job.code() == 0, job.told
+    rows = [row for row in Warehouse(given).read(FAILURES).to_pylist() if row["stage"] == "extract"]
+    assert sorted((row["reason"], row["detail"], row["attempts"]) for row in rows) == [
+        ("decode_timeout", "over 2.0 s", 1),
+        ("decoder_died", "exit code 3", 1),
+        ("decoder_died", "signal 11", 1),
+    ]
+    assert Builds(given.root).find().images == 15 - 3
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """Extract: photos that a space lacks in, rows of `features` out.   [pyspark]
 
-Workers write Parquet files beside the table with pyarrow, and the driver commits a chunk's files at once:
-no vector passes through the JVM, and a killed chunk leaves files that nobody refers to.
+Workers read photos from the table's Parquet files and write others beside the table, both with pyarrow; the driver
+commits a chunk's files at once. No photo and no vector passes through the JVM, and a killed chunk leaves files that
+nobody refers to.
 """
 
 import dataclasses
 import functools
+import itertools
 import os
 import tempfile
 import uuid
@@ -18,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
-from pyspark.sql import functions as F
 
 from likeness import stores, uris
 from likeness.backbones import Space
@@ -33,6 +34,7 @@ from likeness.spark.progress import watched
 from likeness.spark.run import Run
 from likeness.spark.wanted import Chunk, Wanted
 from likeness.tables import FAILURES, FEATURES
+from likeness.warehouse import photos
 
 _RESULT = pa.schema(
     [
@@ -44,7 +46,6 @@ _RESULT = pa.schema(
     ]
 )
 _RESULT_DDL = "file string, rows long, what string, reason string, detail string"
-_MIN_SPLIT, _TASKS_A_CORE = 4 << 20, 16
 _ALL = Scope()
 
 
@@ -99,18 +100,18 @@ def _complete(run: Run, wanted: Wanted) -> bool:
 
 def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]) -> None:
     lake, spark, epoch = run.lake, run.lake.spark, chunk.epoch
-    keys = wanted.lacking().where(chunk.mine).toArrow()
-    split = max(_MIN_SPLIT, sum(keys["size"].to_pylist()) // (spark.sparkContext.defaultParallelism * _TASKS_A_CORE))
-    photos = wanted.table(**{"split-size": split}).where(chunk.mine).select("image_id", "bytes")
-    these = F.broadcast(spark.createDataFrame(keys.select(["image_id"])))
+    pieces = wanted.pieces(chunk, spark.sparkContext.defaultParallelism)
     folder = uris.join(lake.location(FEATURES), "data", run.space.id, str(epoch))
     task = Task(run.space, run.settings.extract, run.settings.limits, _machine(run.settings), epoch, folder)
-    results = photos.join(these, "image_id", "left_semi").mapInArrow(_worker(task), _RESULT_DDL).collect()
+    tasks = max(pieces["task"].to_pylist(), default=0) + 1
+    placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
+    results = placed.mapInArrow(_worker(task), _RESULT_DDL).collect()
     files = [DataFile(row.file, row.rows) for row in results if row.file]
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
     run.guard()
     added = lake.append_files(FEATURES, files, (run.space.id, str(epoch)))
-    healed = set(keys["image_id"].to_pylist()) - failed.keys() if wanted.retry else ()
+    asked = {key for keys in pieces["image_ids"].to_pylist() for key in keys}
+    healed = asked - failed.keys() if wanted.retry else ()
     ledger.record(run, "extract", run.space.id, failed, healed)
     facts["extracted"] += added
     facts["failed"] += len(failed)
@@ -118,24 +119,15 @@ def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]
 
 def _worker(task: Task) -> Any:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        photos = (
-            (key.as_py(), data.as_py())
-            for batch in batches
-            for key, data in zip(batch.column("image_id"), batch.column("bytes"), strict=True)
-        )
-        first = next(photos, None)
-        if first is None:
+        pieces = [piece for batch in batches for piece in batch.to_pylist()]
+        if not pieces:
             return
         extractor = _extractor(task.space, task.settings, task.limits, task.machine, _gpu())
-        rows = list(_write(task, extractor.run(_chain(first, photos))))
+        found = (photos(one["uri"], one["group"], frozenset(one["image_ids"])) for one in pieces)
+        rows = list(_write(task, extractor.run(itertools.chain.from_iterable(found))))
         yield pa.RecordBatch.from_pylist(rows, schema=_RESULT)
 
     return work
-
-
-def _chain(first: tuple[str, bytes], rest: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-    yield first
-    yield from rest
 
 
 def _machine(settings: Settings) -> Machine:

@@ -8,16 +8,24 @@ import datetime
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from likeness.matrix import Scope
 from likeness.spark.run import Run
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
+from likeness.warehouse import row_groups
 
 _DIGITS, _ABOVE = 3, "g"  # a chunk is cut at these digits of an image_id; `g` is above every id
+
+
+_PIECES = pa.schema(
+    [("task", pa.int32()), ("uri", pa.string()), ("group", pa.int32()), ("image_ids", pa.list_(pa.string()))]
+)
+_FEWEST = 16
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,19 @@ class Chunk:
         return (F.col("epoch") == self.epoch) & (F.col("image_id") >= self.low) & (F.col("image_id") < self.high)
 
 
+def portions(photos: int, cores: int) -> list[int]:
+    """How many photos each task takes: in the end ever fewer, so that all cores are done at nearly the same time.
+
+    Each takes a share of what is left (guided self-scheduling, Polychronopoulos and Kuck 1987), and never more than
+    an eighth of its core's, so that there is progress to be seen.
+    """
+    found, left, most = list[int](), photos, -(-photos // (8 * cores))
+    while left:
+        found.append(min(left, max(_FEWEST, min(most, -(-left // (2 * cores))))))
+        left -= found[-1]
+    return found
+
+
 class Wanted:
     """The photos of a scope that the run's space lacks; what failed before is left out unless it is a retry."""
 
@@ -47,13 +68,13 @@ class Wanted:
         """Tells all of these photos in this space from any others."""
         return f"{self._run.space.id} of images {self._images}"
 
-    def table(self, **options: Any) -> DataFrame:
+    def table(self) -> DataFrame:
         """`images` as it stood when the run began."""
-        return self._run.lake.read(IMAGES, self._images, **options)
+        return self._run.lake.read(IMAGES, self._images)
 
     def photos(self) -> DataFrame:
-        """(image_id, epoch, size) of the scope."""
-        rows, scope = self.table().select("image_id", "epoch", "size"), self._scope
+        """(image_id, epoch, size, file, pos) of the scope: the data file, and the row in it."""
+        rows, scope = self.table().selectExpr("image_id", "epoch", "size", "_file file", "_pos pos"), self._scope
         if scope.first:
             rows = rows.where(F.col("epoch") >= F.lit(scope.first))
         if scope.last:
@@ -65,12 +86,27 @@ class Wanted:
         return rows
 
     def lacking(self) -> DataFrame:
-        """(image_id, epoch, size) of those of the scope that have neither vector nor failure now."""
+        """The rows of those of the scope that have neither vector nor failure now."""
         here = self._run.lake.read(FEATURES).where(F.col("space") == self._run.space.id).select("image_id")
         lacking = self.photos().join(here, "image_id", "left_anti")
         if self.retry or self._run.lake.snapshot(FAILURES) is None:
             return lacking
         return lacking.join(self._failed(), "image_id", "left_anti")
+
+    def pieces(self, chunk: Chunk, cores: int) -> pa.Table:
+        """The photos of a chunk that lack now, (task, uri, group, image_ids): a row a part of a row group of a file."""
+        keys = self.lacking().where(chunk.mine).select("image_id", "file", "pos").toArrow()
+        keys = keys.sort_by([("file", "ascending"), ("pos", "ascending")])
+        names, places = keys["image_id"].to_pylist(), keys["pos"].to_numpy()
+        groups = np.empty(len(names), np.int64)
+        for uri, run in itertools.groupby(range(len(names)), key=keys["file"].to_pylist().__getitem__):
+            mine = np.fromiter(run, np.int64)
+            groups[mine] = np.searchsorted(np.cumsum(row_groups(uri)), places[mine], "right")
+        sizes = portions(len(names), cores)
+        tasks = np.repeat(np.arange(len(sizes)), sizes)
+        whole = zip(tasks.tolist(), keys["file"].to_pylist(), groups.tolist(), names, strict=True)
+        rows = [(*place, [one[3] for one in run]) for place, run in itertools.groupby(whole, key=lambda one: one[:3])]
+        return pa.Table.from_pylist([dict(zip(_PIECES.names, one, strict=True)) for one in rows], schema=_PIECES)
 
     def standing(self) -> int:
         """How many of the scope stand failed."""

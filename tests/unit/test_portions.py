@@ -1,0 +1,28 @@
+"""How many photos each task takes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likeness.spark.wanted import portions
+
+
+@given(st.integers(0, 100_000), st.integers(1, 500))
+def test_portions(photos: int, cores: int) -> None:
+    found = portions(photos, cores)
+    assert sum(found) == photos
+    assert found == sorted(found, reverse=True)
+    assert all(found)
+    if found:
+        assert found[0] <= max(16, photos / (8 * cores) + 1), "no task is a large part of the whole"
+        assert found[-1] <= 16
+
+
+@given(st.integers(1000, 100_000), st.integers(1, 64))
+def test_all_cores_end_at_nearly_the_same_time(photos: int, cores: int) -> None:
+    """Even where the cores are not equally fast: each takes the next task when it is done with one."""
+    speeds = [1 + (core % 3) / 4 for core in range(cores)]
+    ends = [0.0] * cores
+    for portion in portions(photos, cores):
+        first = min(range(cores), key=ends.__getitem__)
+        ends[first] += portion / speeds[first]
+    assert max(ends) - min(ends) <= 16
