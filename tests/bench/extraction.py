@@ -1,0 +1,158 @@
+"""Extraction through Spark against the ceiling of the machine, a plain torch loop, and pyspark's own way."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from pyspark.ml.functions import predict_batch_udf
+from pyspark.sql.types import ArrayType, FloatType
+
+from likeness import settings as settings_module
+from likeness.settings import Settings
+from likeness.spark import jobs
+from likeness.spark.extract import extract
+from likeness.spark.run import Run
+from likeness.spark.session import open_session
+
+from . import bare
+from .photos import variants
+from .rows import row
+
+_PASSES, _PEER, _BARE = 5, 600, 1200
+SPACES = (("efficientnet_lite0.pool", 9000, 0.95), ("alexnet.fc6", 9000, 0.90), ("vgg16.fc6", 600, 0.95))
+"""Space, photos, and the share of the ceiling that is asked for."""
+
+
+def measure(photos: Path, sample: Path, scratch: Path) -> None:
+    """All rows; networks whose weights cannot be had here have seeded noise, which takes as long."""
+    rates = {}
+    for space, count, goal in SPACES:
+        source = variants(photos, scratch / f"photos-{count}", count)
+        given = _settings(source, scratch / f"{space}-{count}", space, scratch)
+        rates[space] = _stage(given, sample, scratch, goal)
+    paths = sorted((scratch / "photos-9000").rglob("*.jpg"))[:_PEER]
+    weights = str(scratch / "alexnet.pth")
+    loop = _plain(paths, weights)
+    row("alexnet.fc6 through Spark / a DataLoader with torch in float32", _ratio(rates["alexnet.fc6"], loop), ">= 2.3")
+    own = _predict_batch_udf(paths, weights)
+    row("alexnet.fc6 through Spark / pyspark's predict_batch_udf", _ratio(rates["alexnet.fc6"], own), ">= 5")
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"{ours / theirs:.1f} ({ours:.0f}/s, {theirs:.0f}/s)"
+
+
+def _stage(given: Settings, sample: Path, scratch: Path, goal: float) -> float:
+    """Photos a second of the stage, commit included; pass by pass beside the bare loop."""
+    workers = os.cpu_count() or 1
+    space = given.extract.space
+    jobs.ingest_job(given)
+    warm = given.model_copy(update={"root": str(scratch / f"warm-{space}")})
+    jobs.nightly(warm.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})}))
+    paths = sorted(Path(given.source.uri).rglob("*.jpg"))
+    chosen = paths[:: max(1, len(paths) // _BARE)]
+    shares, rates = [], []
+    for _ in range(_PASSES if goal < 0.95 else 1):
+        before = bare.rate(chosen, given, workers)
+        with Run("extract", given, ("extract",)) as run:
+            extract(run)
+            facts = run.facts["extract"]
+            run.lake.spark.sql(f"DELETE FROM {run.lake.name(_features())} WHERE space = '{run.space.id}'")
+        after = bare.rate(chosen, given, workers)
+        rates.append(facts["extracted"] / facts["seconds"])
+        shares.append(rates[-1] / ((before + after) / 2))
+    each = f"{statistics.median(rates):.0f}/s, {facts['extracted']} photos, {len(shares)} passes"
+    told = f"{statistics.median(shares):.2f} ({each})"
+    row(f"{space} through Spark, commit included / bare loop", told, f">= {goal:.2f}")
+    return statistics.median(rates)
+
+
+def _features() -> Any:
+    from likeness.tables import FEATURES
+
+    return FEATURES
+
+
+def _settings(source: Path, root: Path, space: str, scratch: Path) -> Settings:
+    name = space.partition(".")[0]
+    sets = ["gates.max_failure_rate=1", f"extract.space={space}", f"extract.cache={scratch / 'cache'}"]
+    if name != "efficientnet_lite0":
+        path = scratch / f"{name}.pth"
+        if not path.exists():
+            torch.manual_seed(20260102)
+            torch.save(getattr(torchvision.models, name)(weights=None).state_dict(), path)
+        sets.append(f"extract.weights={path}")
+    return settings_module.load(None, {"source.uri": str(source), "root": str(root)}, sets)
+
+
+class _Photos(torch.utils.data.Dataset[torch.Tensor]):
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._prepare = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.transforms()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        prepared: torch.Tensor = self._prepare(Image.open(self._paths[number]).convert("RGB"))
+        return prepared
+
+
+def _net(weights: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    net = torchvision.models.alexnet(weights=None)
+    net.load_state_dict(torch.load(weights, weights_only=True))
+    return torch.nn.Sequential(net.features, net.avgpool, torch.nn.Flatten(), *net.classifier[:3]).eval()
+
+
+def _plain(paths: Sequence[Path], weights: str) -> float:
+    """What most would write first: a DataLoader with a worker a core."""
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(cores)
+    net, loader = _net(weights), torch.utils.data.DataLoader(_Photos(paths), 32, num_workers=cores)
+    rates = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        with torch.inference_mode():
+            done = sum(len(net(batch)) for batch in loader)
+        rates.append(done / (time.perf_counter() - begun))
+    return statistics.median(rates)
+
+
+def _predict_batch_udf(paths: Sequence[Path], weights: str) -> float:
+    """Spark's own inference, its start-up included: the model is loaded in each task."""
+
+    def make() -> Callable[[np.ndarray], np.ndarray]:
+        torch.set_num_threads(1)
+        net = _net(weights)
+
+        def predict(pixels: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                found: np.ndarray = net(torch.from_numpy(pixels)).numpy()
+            return found
+
+        return predict
+
+    def prepared(batches: Any) -> Any:
+        import pandas as pd
+
+        for batch in batches:
+            photos = _Photos([Path(one) for one in batch["path"]])
+            yield pd.DataFrame({"pixels": [photos[number].numpy().ravel() for number in range(len(photos))]})
+
+    spark = open_session(Settings(), "bench")
+    embed = predict_batch_udf(
+        make, return_type=ArrayType(FloatType()), batch_size=32, input_tensor_shapes=[[3, 224, 224]]
+    )
+    rows = spark.createDataFrame([(str(path),) for path in paths], "path string").repartition(os.cpu_count() or 1)
+    begun = time.perf_counter()
+    pixels = rows.mapInPandas(prepared, "pixels array<float>")
+    done = pixels.select(embed("pixels").alias("vector")).selectExpr("size(vector) n").where("n = 4096").count()
+    assert done == len(paths)
+    return done / (time.perf_counter() - begun)
