@@ -4,11 +4,12 @@ No Spark, no storage: the extraction job and the query encoder both run this.
 """
 
 import threading
+import time
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
@@ -21,6 +22,9 @@ from likeness.images import WHOLE, BadImage, Box, Preprocessing
 from likeness.runtimes import Runtime
 from likeness.settings import Extract, Limits
 
+Clock = defaultdict[str, float]
+"""Seconds by what they went into."""
+
 
 @dataclass
 class Extracted:
@@ -29,6 +33,8 @@ class Extracted:
     keys: list[str] = field(default_factory=list)
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     failures: list[tuple[str, BadImage]] = field(default_factory=list)
+    seconds: Clock = field(default_factory=lambda: defaultdict(float))
+    """What the caller's time went into since the batch before: `read`, waiting for `decode`, `model`."""
 
 
 @dataclass
@@ -55,14 +61,15 @@ class Extractor:
         """
         waiting: deque[_Waiting] = deque()
         images: list[np.ndarray] = []
-        batch = Extracted()
-        for _ in self._ahead(photos, waiting):
-            self._take(waiting, batch, images)
+        batch, clock = Extracted(), defaultdict[str, float](float)
+        for _ in self._ahead(_timed(photos, clock), waiting):
+            with _lap(clock, "decode"):
+                self._take(waiting, batch, images)
             if len(images) == self._settings.batch_size:
-                yield self._forward(batch, images)
+                yield self._forward(batch, images, clock)
                 batch, images = Extracted(), []
         if images or batch.failures:
-            yield self._forward(batch, images)
+            yield self._forward(batch, images, clock)
 
     def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting]) -> Iterator[None]:
         """Begins to decode photos, and yields whenever the first of those waiting must be taken."""
@@ -86,7 +93,7 @@ class Extractor:
         """
         batch, images = Extracted(), list[np.ndarray]()
         self._take(deque([_Waiting("", len(data), self._pool.submit(data, box))]), batch, images)
-        batch = self._forward(batch, images)
+        batch = self._forward(batch, images, defaultdict(float))
         if batch.failures:
             raise batch.failures[0][1]
         vector: np.ndarray = batch.vectors[0]
@@ -105,16 +112,39 @@ class Extractor:
         except BadImage as bad:
             batch.failures.append((first.key, bad))
 
-    def _forward(self, batch: Extracted, images: list[np.ndarray]) -> Extracted:
+    def _forward(self, batch: Extracted, images: list[np.ndarray], clock: Clock) -> Extracted:
         if not images:
             return batch
-        vectors = self._runtime(np.stack(images))
+        with _lap(clock, "model"):
+            vectors = self._runtime(np.stack(images))
+        batch.seconds = clock.copy()
+        clock.clear()
         finite = np.isfinite(vectors).all(axis=1)
         for row in np.flatnonzero(~finite):
             batch.failures.append((batch.keys[row], BadImage("not_finite", "the network gave NaN or infinity")))
         batch.keys = [key for key, good in zip(batch.keys, finite, strict=True) if good]
         batch.vectors = vectors[finite]
         return batch
+
+
+@contextmanager
+def _lap(clock: Clock, name: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        clock[name] += time.perf_counter() - begun
+
+
+def _timed(photos: Iterable[tuple[str, bytes]], clock: Clock) -> Iterator[tuple[str, bytes]]:
+    """The photos; how long the source takes is counted."""
+    source = iter(photos)
+    while True:
+        with _lap(clock, "read"):
+            photo = next(source, None)
+        if photo is None:
+            return
+        yield photo
 
 
 @dataclass

@@ -1,14 +1,15 @@
-"""The ceiling of extraction: the same decoder and runtime on every core, without Spark, tables or files."""
+"""The ceiling of extraction: the same decoding and runtime on every core, in one process each, without all else."""
 
-import itertools
 import multiprocessing
 import queue
 import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import numpy as np
+
 from likeness.backbones import resolve
-from likeness.features import Extractor
+from likeness.images import WHOLE, prepared
 from likeness.runtimes import Machine, open_runtime
 from likeness.settings import Settings
 
@@ -37,12 +38,18 @@ def _work(
 ) -> None:
     space = resolve(settings.extract.space, settings.extract.weights)
     runtime = open_runtime(space, settings.extract.runtime, Machine(settings.extract.cache, 1))
-    extractor = Extractor(space, runtime, settings.extract, settings.limits)
-    data = [(path.name, path.read_bytes()) for path in photos]
-    for _ in extractor.run(itertools.islice(data, settings.extract.batch_size)):
-        pass
+    data = [path.read_bytes() for path in photos]
+
+    def run(some: list[bytes]) -> int:
+        size, done = settings.extract.batch_size, 0
+        for start in range(0, len(some), size):
+            batch = [prepared(one, WHOLE, space.preprocessing, settings.limits) for one in some[start : start + size]]
+            done += len(runtime(np.stack(batch)))
+        return done
+
+    run(data[: settings.extract.batch_size])
     ready.wait()
     begin = time.time()
-    done = sum(len(batch.keys) for batch in extractor.run(iter(data)))
+    done = run(data)
     results.put((begin, time.time()))
     assert done == len(photos)

@@ -35,6 +35,7 @@ from likeness.spark.run import Run
 from likeness.spark.wanted import Chunk, Wanted
 from likeness.tables import FAILURES, FEATURES
 from likeness.warehouse import photos
+from likeness.words import duration
 
 _RESULT = pa.schema(
     [
@@ -43,9 +44,15 @@ _RESULT = pa.schema(
         ("what", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
+        ("read", pa.float64()),
+        ("decode", pa.float64()),
+        ("model", pa.float64()),
     ]
 )
-_RESULT_DDL = "file string, rows long, what string, reason string, detail string"
+_RESULT_DDL = (
+    "file string, rows long, what string, reason string, detail string, read double, decode double, model double"
+)
+_SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
 _ALL = Scope()
 
 
@@ -71,7 +78,7 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
     """
     wanted = Wanted(run, scope, retry)
     with run.stage("extract") as facts:
-        facts |= {"wanted": 0, "extracted": 0, "failed": 0}
+        facts |= {"wanted": 0, "extracted": 0, "failed": 0, "worker_seconds": dict.fromkeys(_SPENT, 0.0)}
         chunks = [] if _complete(run, wanted) else list(wanted.chunks())
         facts["wanted"] = sum(chunk.photos for chunk in chunks)
         if chunks:
@@ -83,6 +90,7 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
                     _extract_chunk(run, chunk, wanted, facts)
                 said = facts["extracted"] + facts["failed"]
                 run.say(f"extract: committed {said} of {facts['wanted']}")
+        _say_spent(run, facts["worker_seconds"])
         run.must_add_up("extract", "wanted", "extracted", "failed")
         facts["standing_failures"] = wanted.standing()
         if scope:
@@ -91,6 +99,14 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
             facts["complete"] = wanted.name
         if facts["standing_failures"]:
             run.gate_failures("extract", facts["standing_failures"], wanted.photos().count())
+
+
+def _say_spent(run: Run, seconds: dict[str, float]) -> None:
+    """What the workers' time went into: a network that waits wants more decoders, or a faster disk."""
+    whole = sum(seconds.values())
+    if whole:
+        each = ", ".join(f"{seconds[name] / whole:.0%} {told}" for name, told in _SPENT.items())
+        run.say(f"extract: workers spent {duration(whole)}: {each}")
 
 
 def _complete(run: Run, wanted: Wanted) -> bool:
@@ -113,6 +129,8 @@ def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]
     asked = {key for keys in pieces["image_ids"].to_pylist() for key in keys}
     healed = asked - failed.keys() if wanted.retry else ()
     ledger.record(run, "extract", run.space.id, failed, healed)
+    for name in _SPENT:
+        facts["worker_seconds"][name] += sum(row[name] for row in results if row.file)
     facts["extracted"] += added
     facts["failed"] += len(failed)
 
@@ -151,11 +169,12 @@ def _extractor(space: Space, settings: Extract, limits: Limits, machine: Machine
 
 def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]:
     """Writes one Parquet file; yields its row, and one for each failure."""
-    schema, rows = FEATURES.arrow(), 0
+    schema, rows, spent = FEATURES.arrow(), 0, dict.fromkeys(_SPENT, 0.0)
     with tempfile.TemporaryDirectory(prefix="likeness-features-") as scratch:
         path = Path(scratch, "part.parquet")
         with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["space"]) as writer:
             for batch in batches:
+                spent = {name: seconds + batch.seconds[name] for name, seconds in spent.items()}
                 for what, bad in batch.failures:
                     yield {"what": what, "reason": bad.reason, "detail": bad.detail}
                 if batch.keys:
@@ -164,7 +183,7 @@ def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]
         if rows:
             uri = uris.join(task.folder, f"{uuid.uuid4().hex}-{os.getpid()}.parquet")
             stores.files(uri).upload(str(path), uri)
-            yield {"file": uri, "rows": rows}
+            yield {"file": uri, "rows": rows, **spent}
 
 
 def _record_batch(task: Task, batch: Extracted, schema: pa.Schema) -> pa.RecordBatch:

@@ -57,9 +57,9 @@ class Lake:
         """The table's full name in SQL."""
         return f"{self._catalog}.{self._namespace}.{table.name}"
 
-    def read(self, table: Table, snapshot: int | None = None, **options: Any) -> DataFrame:
+    def read(self, table: Table, snapshot: int | None = None) -> DataFrame:
         """A table's rows, now or at a snapshot."""
-        reader = self.spark.read.format("iceberg").options(**options)
+        reader = self.spark.read.format("iceberg")
         if snapshot is not None:
             reader = reader.option("versionAsOf", snapshot)
         return reader.load(self.name(table))

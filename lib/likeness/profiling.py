@@ -1,0 +1,138 @@
+"""What this machine can do with some photos and a network: each stage alone, photos a second; the slowest decides."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from likeness import uris
+from likeness.backbones import resolve
+from likeness.decoding import Decoder
+from likeness.errors import UsageError
+from likeness.images import WHOLE, BadImage
+from likeness.runtimes import Machine, choose, open_runtime, shelf
+from likeness.settings import Settings
+from likeness.sources import Reader, read_listing
+
+_PHOTOS, _SECONDS = 200, 3.0
+_BATCHES = (1, 8, 16, 32, 64, 128)
+_ENOUGH = 0.97
+"""Share of the best rate that is good enough, where a smaller batch has it."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Photos a second of each stage alone on all cores, and what follows.
+
+    `ceiling` is what extraction cannot pass: on a CPU decoders and networks share the cores, on a GPU the slower of
+    both decides. `bottleneck` is the stage that most of the time goes into.
+    """
+
+    space: str
+    runtime: str
+    cores: int
+    photos: int
+    megabytes: float
+    read: float
+    decode: float
+    model: float
+    batches: dict[int, float]
+    ceiling: float
+    bottleneck: str
+    settings: dict[str, int]
+
+
+def profile(settings: Settings, report: Callable[[str], None] = lambda told: None) -> Profile:
+    """Measures reading, decoding and the network, one after the other.
+
+    Raises:
+        UsageError: the source holds no photo that can be used.
+    """
+    cores, given = os.cpu_count() or 1, settings.extract
+    report("reading")
+    photos, read = _read(settings)
+    space = resolve(given.space, given.weights, given.cache)
+    report("decoding")
+    images, decode = _decode(settings, photos, cores)
+    report(f"loading {space.name}")
+    runtime = open_runtime(space, given.runtime, Machine(given.cache, cores, shelf(settings.root)))
+    batches = {}
+    for size in _BATCHES:
+        report(f"{space.name}, {size} photos at once")
+        batches[size] = _rate(runtime, images, size)
+    model = max(batches.values())
+    gpu = choose(given.runtime) == "torch" and "cuda" in runtime.name
+    ceiling = min(decode, model, read) if gpu else 1 / (1 / decode + 1 / model + 1 / (read * cores))
+    costs = {"read": 1 / read if gpu else 1 / (read * cores), "decode": 1 / decode, "model": 1 / model}
+    decoders = min(cores, max(1, -(-round(model) // max(1, round(decode / cores))))) if gpu else 1
+    chosen = {
+        "extract.batch_size": next(size for size, rate in batches.items() if rate >= _ENOUGH * model),
+        "extract.decode_threads": decoders,
+    }
+    megabytes = sum(map(len, photos)) / len(photos) / 1e6
+    bottleneck = max(costs, key=costs.__getitem__)
+    return Profile(
+        space.id, runtime.name, cores, len(photos), megabytes, read, decode, model, batches, ceiling, bottleneck, chosen
+    )
+
+
+def _read(settings: Settings) -> tuple[list[bytes], float]:
+    """Some photos of the source, and how many a second one reader reads."""
+    listing, reader, photos = read_listing(settings.source), Reader(settings.limits), list[bytes]()
+    items = listing.items.slice(0, _PHOTOS).to_pylist()
+    begun = time.perf_counter()
+    for item in items:
+        try:
+            photos.append(reader.read(item["uri"], item["length"], item["container"], item["position"]))
+        except BadImage:
+            continue
+    took = time.perf_counter() - begun
+    reader.close()
+    if not photos:
+        raise UsageError(f"--source {uris.canonical(settings.source.uri)}: no photo there can be read")
+    return photos, len(photos) / took
+
+
+def _decode(settings: Settings, photos: Sequence[bytes], cores: int) -> tuple[np.ndarray, float]:
+    """The photos as the network takes them, uint8 (n, side, side, 3), and how many a second all cores decode."""
+    space = resolve(settings.extract.space, settings.extract.weights, settings.extract.cache)
+    decoders = [Decoder(space.preprocessing, settings.limits) for _ in range(cores)]
+
+    def work(number: int, share: Sequence[bytes]) -> list[np.ndarray]:
+        found = []
+        for photo in share:
+            try:
+                found.append(decoders[number](photo, WHOLE))
+            except BadImage:
+                continue
+        return found
+
+    with ThreadPoolExecutor(cores) as pool:
+        shares = [photos[number::cores] for number in range(cores)]
+        list(pool.map(work, range(cores), [share[:1] for share in shares]))  # the processes start
+        begun, done = time.perf_counter(), 0
+        while time.perf_counter() - begun < _SECONDS:
+            found = list(pool.map(work, range(cores), shares))
+            done += len(photos)
+        took = time.perf_counter() - begun
+        for decoder in decoders:
+            decoder.close()
+    images = list(itertools.chain.from_iterable(found))
+    if not images:
+        raise UsageError(f"--source {uris.canonical(settings.source.uri)}: no photo there can be decoded")
+    return np.stack(images), done / took
+
+
+def _rate(runtime: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> float:
+    """Photos a second in batches of a size, after one that is not counted."""
+    batch = np.resize(images, (size, *images.shape[1:]))
+    runtime(batch)
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < _SECONDS:
+        runtime(batch)
+        done += size
+    return done / (time.perf_counter() - begun)
