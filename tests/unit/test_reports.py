@@ -267,6 +267,8 @@ def test_stages_have_throughput_and_share() -> None:
 
 
 def test_a_stage_without_work_has_no_throughput() -> None:
+    (row,) = figures.stages({"extract": {"worker_seconds": {"read": 0.04, "model": 1234.5}, "seconds": 1.0}})
+    assert row["counts"] == "worker seconds: read 0.0, model 1,234.5"
     rows = figures.stages({"extract": {"wanted": 0, "seconds": 1.3}, "load": {"vectors": 5, "seconds": 0.0}})
     assert [row["rate"] for row in rows] == ["", ""]
 

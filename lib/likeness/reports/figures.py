@@ -99,6 +99,8 @@ def stages(facts: Facts) -> list[dict[str, Any]]:
 def _count(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, dict):
+        return f"{name.replace('_', ' ')}: " + ", ".join(f"{key} {part:,.1f}" for key, part in value.items())
     shown = size(value) if name == "bytes" else f"{value:,}"
     return f"{name.replace('_', ' ')} {shown}"
 

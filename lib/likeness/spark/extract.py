@@ -78,7 +78,8 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
     """
     wanted = Wanted(run, scope, retry)
     with run.stage("extract") as facts:
-        facts |= {"wanted": 0, "extracted": 0, "failed": 0, "worker_seconds": dict.fromkeys(_SPENT, 0.0)}
+        facts |= {"wanted": 0, "extracted": 0, "failed": 0}
+        spent = dict.fromkeys(_SPENT, 0.0)
         chunks = [] if _complete(run, wanted) else list(wanted.chunks())
         facts["wanted"] = sum(chunk.photos for chunk in chunks)
         if chunks:
@@ -87,10 +88,12 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
             for chunk in chunks:
                 done = facts["extracted"] + facts["failed"]
                 with watched(run, bar, done, chunk.photos):
-                    _extract_chunk(run, chunk, wanted, facts)
+                    _extract_chunk(run, chunk, wanted, facts, spent)
                 said = facts["extracted"] + facts["failed"]
                 run.say(f"extract: committed {said} of {facts['wanted']}")
-        _say_spent(run, facts["worker_seconds"])
+        if any(spent.values()):
+            facts["worker_seconds"] = {name: round(seconds, 1) for name, seconds in spent.items()}
+            _say_spent(run, spent)
         run.must_add_up("extract", "wanted", "extracted", "failed")
         facts["standing_failures"] = wanted.standing()
         if scope:
@@ -104,9 +107,8 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
 def _say_spent(run: Run, seconds: dict[str, float]) -> None:
     """What the workers' time went into: a network that waits wants more decoders, or a faster disk."""
     whole = sum(seconds.values())
-    if whole:
-        each = ", ".join(f"{seconds[name] / whole:.0%} {told}" for name, told in _SPENT.items())
-        run.say(f"extract: workers spent {duration(whole)}: {each}")
+    each = ", ".join(f"{seconds[name] / whole:.0%} {told}" for name, told in _SPENT.items())
+    run.say(f"extract: workers spent {duration(whole)}: {each}")
 
 
 def _complete(run: Run, wanted: Wanted) -> bool:
@@ -114,7 +116,7 @@ def _complete(run: Run, wanted: Wanted) -> bool:
     return not wanted.retry and run.last_facts("extract", FEATURES, FAILURES).get("complete") == wanted.name
 
 
-def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]) -> None:
+def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any], spent: dict[str, float]) -> None:
     lake, spark, epoch = run.lake, run.lake.spark, chunk.epoch
     pieces = wanted.pieces(chunk, spark.sparkContext.defaultParallelism)
     folder = uris.join(lake.location(FEATURES), "data", run.space.id, str(epoch))
@@ -130,7 +132,7 @@ def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]
     healed = asked - failed.keys() if wanted.retry else ()
     ledger.record(run, "extract", run.space.id, failed, healed)
     for name in _SPENT:
-        facts["worker_seconds"][name] += sum(row[name] for row in results if row.file)
+        spent[name] += sum(row[name] for row in results if row.file)
     facts["extracted"] += added
     facts["failed"] += len(failed)
 
