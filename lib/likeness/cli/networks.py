@@ -1,10 +1,12 @@
 """`likeness backbones`, `likeness classify`, `likeness weights`: networks, and what they say of a photo.   [typer]"""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from likeness import settings as settings_module
 from likeness.backbones import Backbone, registry
 from likeness.cli.common import AsJson, Assignments, Config, load, show_json, show_table
 from likeness.errors import UsageError
@@ -104,6 +106,34 @@ def classify(
         show_json({"space": classifier.space.id, "labels": [vars(one) for one in labels]})
     else:
         show_table(("class", "probability"), [(one.name, f"{one.probability:.3f}") for one in labels])
+
+
+def profile(
+    source: Annotated[str, typer.Option(help="folder, .tar or .parquet of photos")],
+    space: Annotated[
+        str | None, typer.Option(help="feature space, as alexnet.fc6 (default: the settings' own)")
+    ] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """What this machine can extract a second: reading, decoding and the network, each alone, and what follows."""
+    from likeness import profiling
+
+    given = settings_module.load(config, {"source.uri": source, "extract.space": space}, assignments or ())
+    found = profiling.profile(given, lambda told: print(f"profile: {told}", file=sys.stderr))
+    if as_json:
+        show_json(vars(found))
+        return
+    rows = [
+        ("read", "one reader", f"{found.read:,.0f}", f"{found.read * found.megabytes:,.1f} MB/s"),
+        ("decode", f"{found.cores} cores", f"{found.decode:,.0f}", ""),
+        *(("network", f"batches of {size}", f"{rate:,.0f}", "") for size, rate in found.batches.items()),
+        ("ceiling", f"{found.cores} cores", f"{found.ceiling:,.0f}", f"most of the time goes into: {found.bottleneck}"),
+    ]
+    show_table(("stage", "on", "photos a second", ""), rows)
+    chosen = " ".join(f"--set {name}={value}" for name, value in found.settings.items())
+    print(f"{found.space} by {found.runtime}; {found.photos} photos of {found.megabytes:.2f} MB; chosen: {chosen}")
 
 
 @weights.command("import")

@@ -1,0 +1,84 @@
+"""What a machine can do: the figures fit together, and follow what is made slow."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from likeness import profiling
+from likeness import settings as settings_module
+from likeness.cli.app import app
+from likeness.errors import UsageError
+from likeness.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "_SECONDS", 0.2)
+    monkeypatch.setattr(profiling, "_PHOTOS", 12)
+
+
+def given(source: Path, cache: str, *more: str) -> Settings:
+    return settings_module.load(None, {"source.uri": str(source)}, (f"extract.cache={cache}", *more))
+
+
+class Network:
+    """Takes a millisecond, and another for each photo."""
+
+    name = "a network"
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        time.sleep(0.001 * (1 + len(images)))
+        return np.zeros((len(images), 4), np.float32)
+
+
+class Gpu(Network):
+    """Takes next to nothing, on a device of its own."""
+
+    name = "torch 2 cuda:0"
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        time.sleep(1e-5 * len(images))
+        return np.zeros((len(images), 4), np.float32)
+
+
+def test_a_cpu_shares_its_cores(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "open_runtime", lambda *_: Network())
+    found = profiling.profile(given(sample, cache))
+    assert found.photos == 12
+    assert found.model == max(found.batches.values())
+    assert found.batches[1] < found.batches[8] < 1000
+    assert found.ceiling < min(found.decode, found.model)
+    assert 1 / found.ceiling == pytest.approx(1 / found.decode + 1 / found.model + 1 / (found.read * found.cores))
+    assert found.settings["extract.decode_threads"] == 1
+    assert found.batches[found.settings["extract.batch_size"]] >= 0.97 * found.model
+
+
+def test_a_gpu_waits_for_decoders(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "open_runtime", lambda *_: Gpu())
+    monkeypatch.setattr(profiling, "choose", lambda wanted: "torch")
+    found = profiling.profile(given(sample, cache))
+    assert found.ceiling == min(found.decode, found.model, found.read)
+    assert found.bottleneck == "decode"
+    assert found.settings["extract.decode_threads"] == found.cores
+
+
+def test_a_source_without_photos(tmp_path: Path, cache: str) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UsageError, match="no photo there can be read"):
+        profiling.profile(given(tmp_path, cache))
+    (tmp_path / "x" / "bad.jpg").write_bytes(b"no photo")
+    with pytest.raises(UsageError, match="no photo there can be decoded"):
+        profiling.profile(given(tmp_path, cache))
+
+
+def test_the_command(sample: Path, cache: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app(["profile", "--source", str(sample), "--set", f"extract.cache={cache}", "--json"], standalone_mode=False)
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert told["space"].startswith("efficientnet_lite0.pool@")
+    assert 0 < told["ceiling"] < told["model"]
+    app(["profile", "--source", str(sample), "--set", f"extract.cache={cache}"], standalone_mode=False)
+    assert "chosen: --set extract.batch_size=" in capsys.readouterr().out
