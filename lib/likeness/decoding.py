@@ -142,8 +142,8 @@ class Decoder:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _exactly(line: socket.socket, length: int, ends: float) -> bytearray:
-    """So many bytes.
+def _exactly(line: socket.socket, length: int, ends: float | None = None) -> bytearray:
+    """So many bytes, by a time of the monotonic clock if one is given.
 
     Raises:
         TimeoutError: they do not come in time.
@@ -152,7 +152,7 @@ def _exactly(line: socket.socket, length: int, ends: float) -> bytearray:
     read = bytearray(length)
     view, had = memoryview(read), 0
     while had < length:
-        line.settimeout(max(0.001, ends - time.monotonic()))
+        line.settimeout(None if ends is None else max(0.001, ends - time.monotonic()))
         got = line.recv_into(view[had:])
         if not got:
             raise ConnectionError("the other end is closed")
@@ -162,11 +162,10 @@ def _exactly(line: socket.socket, length: int, ends: float) -> bytearray:
 
 def _serve(line: socket.socket, how: Preprocessing, limits: Limits) -> None:
     """Decodes what comes, until the other end is closed."""
-    never = time.monotonic() + 1e9
     line.sendall(_HELLO)
     while True:
-        length, *box = _ASKED.unpack(_exactly(line, _ASKED.size, never))
-        data = bytes(_exactly(line, length, never))
+        length, *box = _ASKED.unpack(_exactly(line, _ASKED.size))
+        data = bytes(_exactly(line, length))
         told: bytes | memoryview
         try:
             pixels = prepared(data, (box[0], box[1], box[2], box[3]), how, limits)

@@ -13,7 +13,7 @@ from likeness import uris
 from likeness.backbones import resolve
 from likeness.decoding import Decoder
 from likeness.errors import UsageError
-from likeness.images import WHOLE, BadImage
+from likeness.images import WHOLE, BadImage, Preprocessing
 from likeness.runtimes import Machine, choose, open_runtime, shelf
 from likeness.settings import Settings
 from likeness.sources import Reader, read_listing
@@ -57,7 +57,7 @@ def profile(settings: Settings, report: Callable[[str], None] = lambda told: Non
     photos, read = _read(settings)
     space = resolve(given.space, given.weights, given.cache)
     report("decoding")
-    images, decode = _decode(settings, photos, cores)
+    images, decode = _decode(settings, space.preprocessing, photos, cores)
     report(f"loading {space.name}")
     runtime = open_runtime(space, given.runtime, Machine(given.cache, cores, shelf(settings.root)))
     batches = {}
@@ -97,10 +97,9 @@ def _read(settings: Settings) -> tuple[list[bytes], float]:
     return photos, len(photos) / took
 
 
-def _decode(settings: Settings, photos: Sequence[bytes], cores: int) -> tuple[np.ndarray, float]:
+def _decode(settings: Settings, how: Preprocessing, photos: Sequence[bytes], cores: int) -> tuple[np.ndarray, float]:
     """The photos as the network takes them, uint8 (n, side, side, 3), and how many a second all cores decode."""
-    space = resolve(settings.extract.space, settings.extract.weights, settings.extract.cache)
-    decoders = [Decoder(space.preprocessing, settings.limits) for _ in range(cores)]
+    decoders = [Decoder(how, settings.limits) for _ in range(cores)]
 
     def work(number: int, share: Sequence[bytes]) -> list[np.ndarray]:
         found = []

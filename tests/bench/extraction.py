@@ -20,6 +20,7 @@ from likeness.spark import jobs
 from likeness.spark.extract import extract
 from likeness.spark.run import Run
 from likeness.spark.session import open_session
+from likeness.tables import FEATURES
 
 from . import bare
 from .photos import variants
@@ -64,7 +65,7 @@ def _stage(given: Settings, sample: Path, scratch: Path, goal: float) -> float:
         with Run("extract", given, ("extract",)) as run:
             extract(run)
             facts = run.facts["extract"]
-            run.lake.spark.sql(f"DELETE FROM {run.lake.name(_features())} WHERE space = '{run.space.id}'")
+            run.lake.spark.sql(f"DELETE FROM {run.lake.name(FEATURES)} WHERE space = '{run.space.id}'")
         after = bare.rate(chosen, given, workers)
         rates.append(facts["extracted"] / facts["seconds"])
         shares.append(rates[-1] / ((before + after) / 2))
@@ -72,12 +73,6 @@ def _stage(given: Settings, sample: Path, scratch: Path, goal: float) -> float:
     told = f"{statistics.median(shares):.2f} ({each})"
     row(f"{space} through Spark, commit included / bare loop", told, f">= {goal:.2f}")
     return statistics.median(rates)
-
-
-def _features() -> Any:
-    from likeness.tables import FEATURES
-
-    return FEATURES
 
 
 def _settings(source: Path, root: Path, space: str, scratch: Path) -> Settings:

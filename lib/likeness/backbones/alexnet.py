@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from likeness.backbones.classes import imagenet
 from likeness.backbones.spec import Backbone, Layer, Published
-from likeness.backbones.weights import only_a_file, torchvision_file
-from likeness.images import Preprocessing
+from likeness.backbones.weights import only_a_file
+from likeness.backbones.zoos import caffe, of_torchvision
 
 if TYPE_CHECKING:
     import torch
+
+    from likeness.backbones.spec import Built
 
 FC = {
     "fc6_linear": Layer((4096,), "first fully connected layer before its ReLU", dense=True),
@@ -32,17 +34,17 @@ def fully_connected(linears: Sequence[Any], side: int) -> "list[tuple[str, torch
     return [first, ("fc6", ReLU()), second, ("fc7", ReLU()), ("logits", Dense(fc8))]
 
 
-def _torchvision() -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+def _torchvision(name: str) -> "Built":
     import torchvision
 
-    net: Any = torchvision.models.alexnet(weights=None)
+    net: Any = getattr(torchvision.models, name)(weights=None)
     ends = {"conv1": 2, "pool1": 3, "conv2": 5, "pool2": 6, "conv3": 8, "conv4": 10, "conv5": 12, "pool5": 13}
     starts = [0, *ends.values()]
     maps = [(name, net.features[start:end]) for start, (name, end) in zip(starts, ends.items(), strict=False)]
     return net, [*maps, *fully_connected([net.classifier[number] for number in (1, 4, 6)], 6)]
 
 
-def _caffe() -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+def _caffe() -> "Built":
     from torch.nn import Conv2d, Linear, MaxPool2d, ModuleDict, ReLU, Sequential
 
     from likeness.backbones.network import ResponseNorm, Reversed
@@ -65,51 +67,63 @@ def _caffe() -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
     return ModuleDict({**convolutions, **linears}), [*maps, *fully_connected(list(linears.values()), 6)]
 
 
+def _layers(*shapes: tuple[int, int, int], normalised: bool) -> dict[str, Layer]:
+    """Layers of five convolutions, the first two and the last pooled, by what these eight give."""
+    docs = {
+        "conv1": "first convolution after its ReLU",
+        "pool1": "first maximum pooling",
+        "conv2": "second convolution after its ReLU",
+        "pool2": "second maximum pooling",
+        "conv3": "third convolution after its ReLU",
+        "conv4": "fourth convolution after its ReLU",
+        "conv5": "fifth convolution after its ReLU",
+        "pool5": "last maximum pooling",
+    }
+    layers = {}
+    for (name, doc), shape in zip(docs.items(), shapes, strict=True):
+        layers[name] = Layer(shape, doc)
+        if normalised and name in ("conv1", "conv2"):
+            layers[f"norm{name[-1]}"] = Layer(shape, "the same, normalised over neighbouring channels")
+    return layers | FC
+
+
+_TORCHVISION = (
+    (64, 55, 55),
+    (64, 27, 27),
+    (192, 27, 27),
+    (192, 13, 13),
+    (384, 13, 13),
+    (256, 13, 13),
+    (256, 13, 13),
+    (256, 6, 6),
+)
+_CAFFE = (
+    (96, 55, 55),
+    (96, 27, 27),
+    (256, 27, 27),
+    (256, 13, 13),
+    (384, 13, 13),
+    (384, 13, 13),
+    (256, 13, 13),
+    (256, 6, 6),
+)
+
 BACKBONES = (
-    Backbone(
-        name="alexnet",
-        doc="AlexNet, torchvision's IMAGENET1K_V1",
-        licence="BSD-3-Clause (torchvision)",
-        source="torchvision",
-        preprocessing=Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        layers={
-            "conv1": Layer((64, 55, 55), "first convolution after its ReLU"),
-            "pool1": Layer((64, 27, 27), "first maximum pooling"),
-            "conv2": Layer((192, 27, 27), "second convolution after its ReLU"),
-            "pool2": Layer((192, 13, 13), "second maximum pooling"),
-            "conv3": Layer((384, 13, 13), "third convolution after its ReLU"),
-            "conv4": Layer((256, 13, 13), "fourth convolution after its ReLU"),
-            "conv5": Layer((256, 13, 13), "fifth convolution after its ReLU"),
-            "pool5": Layer((256, 6, 6), "last maximum pooling"),
-            **FC,
-        },
-        weights=lambda: torchvision_file("alexnet-owt-7be5be79.pth"),
-        network=_torchvision,
-        classes=imagenet,
-        published=Published(56.52, 79.07, "torchvision"),
+    of_torchvision(
+        "alexnet",
+        "AlexNet",
+        "alexnet-owt-7be5be79.pth",
+        _layers(*_TORCHVISION, normalised=False),
+        _torchvision,
+        (56.52, 79.07),
     ),
     Backbone(
         name="alexnet_caffe",
         doc="AlexNet of 2012 as Caffe's bvlc_alexnet: two groups, response normalisation, 227 px, BGR",
         licence="unrestricted use (BAIR)",
         source="a file",
-        # Caffe's reader squashes a photo to 256 x 256; the mean is that of ImageNet, not divided by anything
-        preprocessing=Preprocessing(
-            256, 227, (122.68, 116.67, 104.01), (1.0, 1.0, 1.0), scale=1.0, interpolation="bicubic", shape="squash"
-        ),
-        layers={
-            "conv1": Layer((96, 55, 55), "first convolution after its ReLU"),
-            "norm1": Layer((96, 55, 55), "the same, normalised over neighbouring channels"),
-            "pool1": Layer((96, 27, 27), "first maximum pooling"),
-            "conv2": Layer((256, 27, 27), "second convolution after its ReLU"),
-            "norm2": Layer((256, 27, 27), "the same, normalised over neighbouring channels"),
-            "pool2": Layer((256, 13, 13), "second maximum pooling"),
-            "conv3": Layer((384, 13, 13), "third convolution after its ReLU"),
-            "conv4": Layer((384, 13, 13), "fourth convolution after its ReLU"),
-            "conv5": Layer((256, 13, 13), "fifth convolution after its ReLU"),
-            "pool5": Layer((256, 6, 6), "last maximum pooling"),
-            **FC,
-        },
+        preprocessing=caffe(227),
+        layers=_layers(*_CAFFE, normalised=True),
         weights=lambda: only_a_file("alexnet_caffe", "`likeness weights import bvlc_alexnet.npy` makes one"),
         network=_caffe,
         classes=imagenet,

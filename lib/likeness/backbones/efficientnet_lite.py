@@ -1,8 +1,8 @@
 """EfficientNet-Lite (Google 2020): EfficientNet without squeeze-and-excite, ReLU6."""
 
+import functools
 import importlib
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from likeness.images import Preprocessing
 
 if TYPE_CHECKING:
     import torch
+
+    from likeness.backbones.spec import Built
 
 
 def _packaged(number: int) -> Path:
@@ -27,7 +29,7 @@ def _packaged(number: int) -> Path:
     return Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 
 
-def _network(number: int) -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+def _network(number: int) -> "Built":
     from efficientnet_lite_pytorch import EfficientNet
     from torch.nn import Sequential
 
@@ -85,8 +87,8 @@ BACKBONES = tuple(
             side + 32, side, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), scale=1.0, interpolation="bicubic"
         ),
         layers=_layers(number),
-        weights=lambda number=number: _packaged(number),  # type: ignore[misc]
-        network=lambda number=number: _network(number),  # type: ignore[misc]
+        weights=functools.partial(_packaged, number),
+        network=functools.partial(_network, number),
         classes=imagenet,
         published=Published(_TOP1[number], None, "TensorFlow's TPU models, float"),
     )

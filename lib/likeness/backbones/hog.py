@@ -1,6 +1,5 @@
 """Histograms of oriented gradients (Dalal and Triggs 2005): no weights, the floor that a network has to beat."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from likeness.backbones.spec import Backbone, Layer
@@ -9,10 +8,12 @@ from likeness.images import Preprocessing
 if TYPE_CHECKING:
     import torch
 
+    from likeness.backbones.spec import Built
+
 _SIDE, _CELL, _BINS, _CLIP, _EPS = 128, 16, 9, 0.2, 1e-4
 
 
-def _network() -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+def _network() -> "Built":
     import torch
 
     from likeness.backbones.network import Call

@@ -1,15 +1,13 @@
 """GoogLeNet (Szegedy et al. 2014) and Inception v3 (Szegedy et al. 2015), as torchvision has them."""
 
-from collections.abc import Sequence
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from likeness.backbones.classes import imagenet
-from likeness.backbones.spec import Backbone, Layer, Published
-from likeness.backbones.weights import torchvision_file
-from likeness.images import Preprocessing
+from likeness.backbones.spec import Layer
+from likeness.backbones.zoos import IMAGENET, of_torchvision
 
 if TYPE_CHECKING:
-    import torch
+    from likeness.backbones.spec import Built
 
 _GOOGLENET = {
     "conv1": Layer((64, 112, 112), "first convolution"),
@@ -55,49 +53,41 @@ _V3 = {
 }
 
 
-def _layer(name: str) -> str:
-    """Torchvision's name of a module, as a layer's is written here: `Conv2d_1a_3x3` is `conv2d_1a_3x3`."""
-    return name.lower()
+_MODULES = {"googlenet": _GOOGLENET, "inception_v3": _V3}
 
 
-def _network(name: str, modules: Sequence[str]) -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+def _network(name: str) -> "Built":
     import torchvision
 
     from likeness.backbones.network import Call, Dense
 
     net: Any = getattr(torchvision.models, name)(weights=None, init_weights=False, transform_input=True)
-    stages = [(_layer(one), getattr(net, one)) for one in modules if one != "logits"]
+    stages = [(module.lower(), getattr(net, module)) for module in _MODULES[name] if module != "logits"]
     # the weights come from TensorFlow, whose photos had values between -1 and 1
     return net, [("transform", Call(net._transform_input)), *stages, ("logits", Dense(net.fc))]
 
 
-def _lower(layers: dict[str, Layer]) -> dict[str, Layer]:
-    return {_layer(name): layer for name, layer in layers.items()}
+def _layers(name: str) -> dict[str, Layer]:
+    """A layer is named as torchvision's module, in small letters: `Conv2d_1a_3x3` is `conv2d_1a_3x3`."""
+    return {module.lower(): layer for module, layer in _MODULES[name].items()}
 
 
 BACKBONES = (
-    Backbone(
-        name="googlenet",
-        doc="GoogLeNet with batch normalisation, torchvision's IMAGENET1K_V1",
-        licence="BSD-3-Clause (torchvision)",
-        source="torchvision",
-        preprocessing=Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        layers=_lower(_GOOGLENET),
-        weights=lambda: torchvision_file("googlenet-1378be20.pth"),
-        network=lambda: _network("googlenet", list(_GOOGLENET)),
-        classes=imagenet,
-        published=Published(69.78, 89.53, "torchvision"),
+    of_torchvision(
+        "googlenet",
+        "GoogLeNet with batch normalisation",
+        "googlenet-1378be20.pth",
+        _layers("googlenet"),
+        _network,
+        (69.78, 89.53),
     ),
-    Backbone(
-        name="inception_v3",
-        doc="Inception v3, torchvision's IMAGENET1K_V1, 299 px",
-        licence="BSD-3-Clause (torchvision)",
-        source="torchvision",
-        preprocessing=Preprocessing(342, 299, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        layers=_lower(_V3),
-        weights=lambda: torchvision_file("inception_v3_google-0cc3c7bd.pth"),
-        network=lambda: _network("inception_v3", list(_V3)),
-        classes=imagenet,
-        published=Published(77.29, 93.45, "torchvision"),
+    of_torchvision(
+        "inception_v3",
+        "Inception v3, 299 px",
+        "inception_v3_google-0cc3c7bd.pth",
+        _layers("inception_v3"),
+        _network,
+        (77.29, 93.45),
+        dataclasses.replace(IMAGENET, resize=342, crop=299),
     ),
 )

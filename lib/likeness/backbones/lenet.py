@@ -1,6 +1,5 @@
 """LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition"), 32 px, grey."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from likeness.backbones.classes import digits
@@ -11,12 +10,14 @@ from likeness.images import Preprocessing
 if TYPE_CHECKING:
     import torch
 
+    from likeness.backbones.spec import Built
+
 _GREY = (0.299, 0.587, 0.114)
 C3 = ("012", "123", "234", "345", "045", "015", "0123", "1234", "2345", "0345", "0145", "0125", "0134", "1245", "0235")
 """Table I: which maps of S2 each map of C3 sees; the sixteenth sees all."""
 
 
-def _network() -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+def _network() -> "Built":
     import torch
     from torch.nn import AvgPool2d, Conv2d, Linear, Module, ModuleDict, Parameter
     from torch.nn import functional as F

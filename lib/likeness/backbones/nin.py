@@ -1,18 +1,19 @@
 """Network in Network (Lin et al. 2013), the ImageNet model of Caffe's zoo: no fully connected layer at all."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from likeness.backbones.classes import imagenet
 from likeness.backbones.spec import Backbone, Layer, Published
 from likeness.backbones.weights import only_a_file
-from likeness.images import Preprocessing
+from likeness.backbones.zoos import caffe
 
 if TYPE_CHECKING:
     import torch
 
+    from likeness.backbones.spec import Built
 
-def _network() -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+
+def _network() -> "Built":
     from torch.nn import AdaptiveAvgPool2d, Conv2d, MaxPool2d, ModuleDict, ReLU, Sequential
 
     from likeness.backbones.network import Reversed
@@ -48,9 +49,7 @@ BACKBONES = (
         doc="Network in Network, Caffe's nin_imagenet",
         licence="unrestricted use (Caffe's model zoo)",
         source="a file",
-        preprocessing=Preprocessing(
-            256, 224, (122.68, 116.67, 104.01), (1.0, 1.0, 1.0), scale=1.0, interpolation="bicubic", shape="squash"
-        ),
+        preprocessing=caffe(224),
         layers={
             "conv1": Layer((96, 54, 54), "first convolution"),
             "cccp1": Layer((96, 54, 54), "its first 1 x 1 convolution"),

@@ -1,18 +1,17 @@
 """ResNet (He et al. 2015) with bottlenecks, as torchvision has it."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from likeness.backbones.classes import imagenet
-from likeness.backbones.spec import Backbone, Layer, Published
-from likeness.backbones.weights import torchvision_file
-from likeness.images import Preprocessing
+from likeness.backbones.spec import Layer
+from likeness.backbones.zoos import of_torchvision
 
 if TYPE_CHECKING:
     import torch
 
+    from likeness.backbones.spec import Built
 
-def _network(name: str) -> "tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]":
+
+def _network(name: str) -> "Built":
     import torchvision
 
     from likeness.backbones.network import Dense
@@ -40,23 +39,12 @@ _LAYERS = {
     "logits": Layer((1000,), "class scores"),
 }
 _FILES = {
-    "resnet50": ("resnet50-0676ba61.pth", Published(76.13, 92.86, "torchvision")),
-    "resnet101": ("resnet101-63fe2227.pth", Published(77.37, 93.55, "torchvision")),
-    "resnet152": ("resnet152-394f9c45.pth", Published(78.31, 94.05, "torchvision")),
+    "resnet50": ("resnet50-0676ba61.pth", (76.13, 92.86)),
+    "resnet101": ("resnet101-63fe2227.pth", (77.37, 93.55)),
+    "resnet152": ("resnet152-394f9c45.pth", (78.31, 94.05)),
 }
 
 BACKBONES = tuple(
-    Backbone(
-        name=name,
-        doc=f"ResNet-{name.removeprefix('resnet')}, torchvision's IMAGENET1K_V1",
-        licence="BSD-3-Clause (torchvision)",
-        source="torchvision",
-        preprocessing=Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        layers=_LAYERS,
-        weights=lambda file=file: torchvision_file(file),  # type: ignore[misc]
-        network=lambda name=name: _network(name),  # type: ignore[misc]
-        classes=imagenet,
-        published=published,
-    )
+    of_torchvision(name, f"ResNet-{name.removeprefix('resnet')}", file, _LAYERS, _network, published)
     for name, (file, published) in _FILES.items()
 )

@@ -10,13 +10,15 @@ from likeness.images import Preprocessing
 if TYPE_CHECKING:
     import torch
 
+    Built = tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]
+    """A network as its weights name it, and its stages in order, each with a name."""
+
 POOLINGS = ("mean", "max", "gem", "gram")
 """How a map becomes a vector: its mean or maximum over positions, the generalised mean, or products of channels."""
 NORMS = ("l2", "root")
 """What is done to the vector: length 1; or the signed square root of each value, then length 1."""
-
-
 _MAIN = ("fc6", "pool", "avgpool", "f6", "blocks", "logits")
+"""Layers that a search takes first, where a backbone has several."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,10 @@ class Published:
 class Backbone:
     """One network.
 
-    `weights` finds the network's own weights file, and is None for a network without any; `source` says where it comes
-    from. `network()` gives the
-    network as its weights name it, and its stages in order, each with a name: normalised photos float32
-    (n, 3, side, side) in, maps (n, c, h, w) out of each. `layers` are the stages that may be asked for; the class
-    scores, where there are `classes`, are the layer `logits`.
+    `weights` finds the network's own weights file, and is None for a network without any; `source` says where it
+    comes from. The stages that `network()` gives take normalised photos, float32 (n, 3, side, side), in, and give
+    maps (n, c, h, w). `layers` are the stages that may be asked for; the class scores, where there are `classes`,
+    are the layer `logits`.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Backbone:
     preprocessing: Preprocessing
     layers: Mapping[str, Layer]
     weights: Callable[[], Path] | None
-    network: "Callable[[], tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]]"
+    network: "Callable[[], Built]"
     classes: Callable[[], Sequence[str]] | None = None
     published: Published | None = field(default=None, compare=False)
 

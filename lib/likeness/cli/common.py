@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from likeness import settings as settings_module
+from likeness.errors import UsageError
 from likeness.settings import Settings
 
 Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
@@ -22,6 +24,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
 def load(root: str | None, config: str | None = None, assignments: list[str] | None = None) -> Settings:
     """The settings of a command."""
     return settings_module.load(config, {"root": root}, assignments or ())
+
+
+def read_photo(path: Path) -> bytes:
+    """The bytes of a photo that a command names.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; name a photo") from None
 
 
 def show_json(value: Any) -> None:

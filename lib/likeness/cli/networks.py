@@ -8,7 +8,7 @@ import typer
 
 from likeness import settings as settings_module
 from likeness.backbones import Backbone, registry
-from likeness.cli.common import AsJson, Assignments, Config, load, show_json, show_table
+from likeness.cli.common import AsJson, Assignments, Config, load, read_photo, show_json, show_table
 from likeness.errors import UsageError
 from likeness.images import BadImage
 
@@ -93,10 +93,7 @@ def classify(
     """What a photo shows, by the classes that a network was trained on."""
     from likeness.labelling import Classifier
 
-    try:
-        photo = image.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{image}: {error.strerror}; name a photo") from None
+    photo = read_photo(image)
     classifier = Classifier(load(None, config, assignments), backbone)
     try:
         labels = classifier.labels(photo, k)

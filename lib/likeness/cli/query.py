@@ -9,7 +9,7 @@ import typer
 
 from likeness import stores
 from likeness.builds import Builds
-from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.cli.common import AsJson, Assignments, Config, Root, load, read_photo, show_json, show_table
 from likeness.errors import UsageError
 from likeness.hidden import Hidden
 from likeness.images import BadImage
@@ -39,10 +39,7 @@ def search(
     from likeness.serving.root import Wish
 
     given = load(root, config, assignments)
-    try:
-        photo = image.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{image}: {error.strerror}; name a photo") from None
+    photo = read_photo(image)
     begun = time.perf_counter()
     builds = Builds(given.root, given.extract.cache)
     manifest = builds.find(build)

@@ -79,8 +79,8 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
     wanted = Wanted(run, scope, retry)
     with run.stage("extract") as facts:
         facts |= {"wanted": 0, "extracted": 0, "failed": 0}
-        spent = dict.fromkeys(_SPENT, 0.0)
         chunks = [] if _complete(run, wanted) else list(wanted.chunks())
+        spent = np.zeros(len(_SPENT))
         facts["wanted"] = sum(chunk.photos for chunk in chunks)
         if chunks:
             prepare(run.space, run.settings.extract.runtime, _machine(run.settings))
@@ -88,11 +88,11 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
             for chunk in chunks:
                 done = facts["extracted"] + facts["failed"]
                 with watched(run, bar, done, chunk.photos):
-                    _extract_chunk(run, chunk, wanted, facts, spent)
+                    spent += _extract_chunk(run, chunk, wanted, facts)
                 said = facts["extracted"] + facts["failed"]
                 run.say(f"extract: committed {said} of {facts['wanted']}")
-        if any(spent.values()):
-            facts["worker_seconds"] = {name: round(seconds, 1) for name, seconds in spent.items()}
+        if spent.any():
+            facts["worker_seconds"] = dict(zip(_SPENT, spent.round(1).tolist(), strict=True))
             _say_spent(run, spent)
         run.must_add_up("extract", "wanted", "extracted", "failed")
         facts["standing_failures"] = wanted.standing()
@@ -104,10 +104,10 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
             run.gate_failures("extract", facts["standing_failures"], wanted.photos().count())
 
 
-def _say_spent(run: Run, seconds: dict[str, float]) -> None:
+def _say_spent(run: Run, seconds: np.ndarray) -> None:
     """What the workers' time went into: a network that waits wants more decoders, or a faster disk."""
-    whole = sum(seconds.values())
-    each = ", ".join(f"{seconds[name] / whole:.0%} {told}" for name, told in _SPENT.items())
+    whole = float(seconds.sum())
+    each = ", ".join(f"{one / whole:.0%} {told}" for one, told in zip(seconds, _SPENT.values(), strict=True))
     run.say(f"extract: workers spent {duration(whole)}: {each}")
 
 
@@ -116,7 +116,8 @@ def _complete(run: Run, wanted: Wanted) -> bool:
     return not wanted.retry and run.last_facts("extract", FEATURES, FAILURES).get("complete") == wanted.name
 
 
-def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any], spent: dict[str, float]) -> None:
+def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]) -> np.ndarray:
+    """Extracts and commits a chunk; the seconds of its workers, float64, as _SPENT has them."""
     lake, spark, epoch = run.lake, run.lake.spark, chunk.epoch
     pieces = wanted.pieces(chunk, spark.sparkContext.defaultParallelism)
     folder = uris.join(lake.location(FEATURES), "data", run.space.id, str(epoch))
@@ -131,10 +132,9 @@ def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]
     asked = {key for keys in pieces["image_ids"].to_pylist() for key in keys}
     healed = asked - failed.keys() if wanted.retry else ()
     ledger.record(run, "extract", run.space.id, failed, healed)
-    for name in _SPENT:
-        spent[name] += sum(row[name] for row in results if row.file)
     facts["extracted"] += added
     facts["failed"] += len(failed)
+    return np.array([sum(row[name] for row in results if row.file) for name in _SPENT], np.float64)
 
 
 def _worker(task: Task) -> Any:
