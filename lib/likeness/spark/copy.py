@@ -16,6 +16,7 @@ from likeness.builds import CURRENT, MANIFEST, Builds
 from likeness.errors import ServiceError, UsageError
 from likeness.spark.load import opened
 from likeness.spark.run import Run
+from likeness.spark.workers import in_workers
 from likeness.tables import TABLES
 
 _PAIRS = pa.schema([("source", pa.string()), ("target", pa.string())])
@@ -85,7 +86,7 @@ def _copy(run: Run, pairs: Sequence[tuple[str, str]]) -> int:
     """Copies files on all cores; returns how many."""
     table = pa.table([[source for source, _ in pairs], [target for _, target in pairs]], schema=_PAIRS)
     copier: Any = _copier
-    failed = run.lake.spread(table).mapInArrow(copier, "told string").collect()
+    failed = in_workers(run.lake.spread(table), copier, "told string").collect()
     if failed:
         raise ServiceError(f"copy: {failed[0].told}; {len(failed)} of {len(pairs)} files were not copied")
     return len(pairs)

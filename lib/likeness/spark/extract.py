@@ -33,6 +33,7 @@ from likeness.spark.lake import DataFile
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
 from likeness.spark.wanted import Chunk, Wanted
+from likeness.spark.workers import in_workers
 from likeness.tables import FAILURES, FEATURES
 from likeness.warehouse import photos
 from likeness.words import duration
@@ -124,7 +125,7 @@ def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]
     task = Task(run.space, run.settings.extract, run.settings.limits, _machine(run.settings), epoch, folder)
     tasks = max(pieces["task"].to_pylist(), default=0) + 1
     placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
-    results = placed.mapInArrow(_worker(task), _RESULT_DDL).collect()
+    results = in_workers(placed, _worker(task), _RESULT_DDL).collect()
     files = [DataFile(row.file, row.rows) for row in results if row.file]
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
     run.guard()

@@ -6,7 +6,6 @@ themselves, whatever happened between: missed nights, a roll back, a compaction.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from likeness.indexes.ids import faiss_id
 from likeness.manifest import Manifest, Shard
 from likeness.spark.run import Run
 from likeness.spark.shards import SHOWN, shown
+from likeness.spark.workers import in_workers
 
 
 @dataclass(frozen=True)
@@ -94,4 +94,4 @@ def _held(run: Run, builds: Builds, manifest: Manifest, numbers: Collection[int]
 
     shards, uris = [number for number, _ in places], [uri for _, uri in places]
     named = pa.table({"shard": pa.array(shards, pa.int32()), "uri": pa.array(uris, pa.string())})
-    return run.lake.spread(named).mapInArrow(cast(Any, read), f"shard int, image_id string, {SHOWN}")
+    return in_workers(run.lake.spread(named), read, f"shard int, image_id string, {SHOWN}")

@@ -19,6 +19,7 @@ from likeness.settings import Limits
 from likeness.sources import Listing, Reader, read_listing
 from likeness.spark import ledger, listings
 from likeness.spark.run import Run
+from likeness.spark.workers import in_workers
 from likeness.tables import FAILURES, IMAGES, LISTINGS, SOURCES
 
 _READ = pa.schema(
@@ -145,7 +146,7 @@ def _chunks(pending: pa.Table, images: int, size: int) -> Iterator[pa.Table]:
 def _ingest_chunk(run: Run, chunk: pa.Table, facts: dict[str, Any]) -> None:
     lake = run.lake
     places = lake.spark.createDataFrame(chunk)
-    read = places.mapInArrow(_reader(run.settings.limits), _READ_DDL).persist(StorageLevel.MEMORY_AND_DISK)
+    read = in_workers(places, _reader(run.settings.limits), _READ_DDL).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         outcomes = read.drop("bytes").toArrow()
         good = outcomes.filter(pc.is_valid(outcomes["image_id"]))

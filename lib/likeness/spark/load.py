@@ -20,6 +20,7 @@ from likeness.products import COLUMNS, fold
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.spark.run import Run
+from likeness.spark.workers import in_workers
 from likeness.tables import FEATURES, LISTINGS, Table
 from likeness.warehouse import Warehouse, vectors
 
@@ -123,7 +124,7 @@ def _delete_surplus(run: Run, store: stores.KeyedStore) -> int:
 
 def _run(rows: DataFrame, work: Any) -> tuple[int, int]:
     try:
-        done = rows.mapInArrow(work, _DONE_DDL).toArrow()
+        done = in_workers(rows, work, _DONE_DDL).toArrow()
     except PythonException as error:
         if found := re.search(rf"{ServiceError.__name__}: (.+)", str(error)):
             raise ServiceError(found[1]) from None

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -14,6 +14,7 @@ from likeness.indexes.plan import PlannedShard, tasks
 from likeness.manifest import Shard
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
+from likeness.spark.workers import in_workers
 from likeness.tables import FEATURES
 from likeness.warehouse import vectors
 from likeness.words import counted
@@ -85,7 +86,7 @@ def build(run: Run, work: Work, order: Order) -> list[Shard]:
     )
     with run.reporter.bar("index", len(planned), "shards") as bar, watched(run, bar, 0, len(planned)):
         worker = _worker({shard.number: shard for shard in planned}, order)
-        records = ordered.mapInArrow(worker, "record string").collect()
+        records = in_workers(ordered, worker, "record string").collect()
     run.say(f"index: {counted(len(records), 'shard')} written")
     return sorted((Shard.model_validate_json(row.record) for row in records), key=lambda shard: shard.number)
 
@@ -111,7 +112,7 @@ def _vectors(run: Run, files: Sequence[str]) -> DataFrame:
                     yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["image_id", "vector"])
 
     named = pa.table({"uri": pa.array(files, pa.string())})
-    return run.lake.spread(named).mapInArrow(cast(Any, read), "image_id string, vector binary")
+    return in_workers(run.lake.spread(named), read, "image_id string, vector binary")
 
 
 def _worker(planned: Mapping[int, PlannedShard], order: Order) -> Any:
