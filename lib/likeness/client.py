@@ -61,6 +61,7 @@ class Client:
         *photos: bytes | str | Path,
         box: tuple[float, float, float, float] | None = None,
         combine: Literal["best", "mean"] = "best",
+        looks: Sequence[Literal["turned", "parts", "sharp"]] = (),
         **wanted: Unpack[Wanted],
     ) -> Answer:
         """What looks like a photo, or like several of one thing.
@@ -69,6 +70,7 @@ class Client:
             photos: files, or their bytes.
             box: the part of the photo that is meant: left, top, right, bottom, between 0 and 1.
             combine: of several photos the best of each, or their mean.
+            looks: further looks of each photo: `turned`, `parts`, `sharp`; an image is as near as to the nearest.
             wanted: as in `Wanted`.
 
         Raises:
@@ -78,7 +80,9 @@ class Client:
         """
         if not photos:
             raise UsageError("no photo is given")
-        values = {**wanted, "combine": combine} | ({"box": ",".join(map(str, box))} if box else {})
+        values = {**wanted, "combine": combine, "looks": list(looks)} | (
+            {"box": ",".join(map(str, box))} if box else {}
+        )
         files = [("image", ("photo", _bytes(photo))) for photo in photos]
         return Answer.model_validate(self._asked("POST", "/v1/search", data=values, files=files))
 

@@ -15,7 +15,7 @@ from likeness.indexes.codes import bits, hamming
 
 KS = (1, 5, 10)
 METRICS = ("cosine", "l2", "hamming")
-_RESAMPLED, _TIMED = 1000, 32
+_RESAMPLED, _TIMED, _Z = 1000, 32, 1.96
 _VALUES = 1 << 22
 """Scores held at once."""
 
@@ -30,6 +30,15 @@ class Figure:
     value: float
     low: float
     high: float
+
+
+def share(good: int, of: int) -> Figure:
+    """A share of so many, with the ends of its 95 % interval (Wilson 1927)."""
+    if not of:
+        return Figure(0.0, 0.0, 1.0)
+    found, spare = good / of, _Z * _Z / of
+    middle, reach = found + spare / 2, _Z * (found * (1 - found) / of + spare / (4 * of)) ** 0.5
+    return Figure(found, (middle - reach) / (1 + spare), (middle + reach) / (1 + spare))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from likeness.backbones import Space
 from likeness.decoding import Decoder
 from likeness.errors import ServiceError
 from likeness.images import WHOLE, BadImage, Box, Preprocessing
+from likeness.looks import Look, boxes, pictures
 from likeness.runtimes import Runtime
 from likeness.settings import Extract, Limits
 
@@ -85,19 +86,23 @@ class Extractor:
         held = sum(item.size for item in waiting) + len(waiting) * self._how.side**2 * 3
         return len(waiting) >= 4 * self._settings.batch_size or held > self._settings.queue_bytes
 
-    def one(self, data: bytes, box: Box = WHOLE) -> np.ndarray:
-        """The vector of one photo, or of the part of it in a box, float32 (dim,).
+    def one(self, data: bytes, box: Box = WHOLE, looks: Collection[Look] = ()) -> np.ndarray:
+        """The vectors of one photo, or of the part of it in a box, and of further looks of it, float32 (1 + n, dim).
 
         Raises:
             BadImage: why it has none.
         """
         batch, images = Extracted(), list[np.ndarray]()
-        self._take(deque([_Waiting("", len(data), self._pool.submit(data, box))]), batch, images)
+        waiting = deque(_Waiting("", len(data), self._pool.submit(data, part)) for part in (box, *boxes(box, looks)))
+        while waiting:
+            self._take(waiting, batch, images)
+        if images and looks:
+            images += pictures(images[0], looks)
+            batch.keys = [""] * len(images)
         batch = self._forward(batch, images, defaultdict(float))
         if batch.failures:
             raise batch.failures[0][1]
-        vector: np.ndarray = batch.vectors[0]
-        return vector
+        return batch.vectors
 
     def blank(self) -> np.ndarray:
         """The vector of a black photo, float32 (dim,): a first pass, for which nothing is decoded."""

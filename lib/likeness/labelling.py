@@ -9,13 +9,13 @@ import numpy as np
 
 from likeness.backbones import registry, resolve
 from likeness.errors import UsageError
+from likeness.evaluation import share
 from likeness.features import Extractor
 from likeness.images import SUFFIXES
 from likeness.runtimes import Machine, open_runtime, shelf
 from likeness.settings import Settings
 
 _WNID = re.compile(r"n\d{8}")
-_Z = 1.96
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Labelled:
 
     def plain(self) -> dict[str, object]:
         """As JSON has it: shares with the ends of their 95 % interval (Wilson 1927)."""
-        shares = {"top1": _wilson(self.top1, self.photos), "top5": _wilson(self.top5, self.photos)}
-        return {"photos": self.photos, **shares, "failures": dict(self.failures)}
+        shares = {"top1": share(self.top1, self.photos), "top5": share(self.top5, self.photos)}
+        told = {name: vars(figure) for name, figure in shares.items()}
+        return {"photos": self.photos, **told, "failures": dict(self.failures)}
 
 
 class Classifier:
@@ -50,17 +51,13 @@ class Classifier:
         Raises:
             UsageError: there is no such backbone, or it knows no classes.
         """
-        spec = registry().get(backbone.partition("-")[0])
-        if spec is None or spec.classes is None:
-            known = ", ".join(name for name, one in registry().items() if one.classes)
-            raise UsageError(f"--backbone {backbone!r}: no such network with classes; there are: {known}")
+        self.names = classes(backbone)
         given = settings.extract.model_copy(update={"decode_threads": threads})
         self.space = resolve(f"{backbone}.logits", given.weights, given.cache)
         machine = Machine(given.cache, threads, shelf(settings.root))
         self._extractor = Extractor(
             self.space, open_runtime(self.space, given.runtime, machine), given, settings.limits
         )
-        self.names = spec.classes()
 
     def labels(self, photo: bytes, k: int = 5) -> list[Label]:
         """The k most probable classes of a photo.
@@ -68,7 +65,7 @@ class Classifier:
         Raises:
             BadImage: it cannot be used.
         """
-        return best(self._extractor.one(photo), self.names, k)
+        return best(self._extractor.one(photo)[0], self.names, k)
 
     def measure(self, folder: Path) -> Labelled:
         """What the network is worth on a folder of folders of photos, each the name of a class.
@@ -105,6 +102,19 @@ class Classifier:
             yield from ((photo, numbers[path.name]) for photo in photos)
 
 
+def classes(backbone: str) -> Sequence[str]:
+    """The names of a network's classes.
+
+    Raises:
+        UsageError: there is no such network, or it knows no classes.
+    """
+    spec = registry().get(backbone.partition("-")[0])
+    if spec is None or spec.classes is None:
+        known = ", ".join(name for name, one in registry().items() if one.classes)
+        raise UsageError(f"backbone {backbone!r}: no such network with classes; there are: {known}")
+    return spec.classes()
+
+
 def best(scores: np.ndarray, names: Sequence[str], k: int) -> list[Label]:
     """The k most probable classes by their scores, float32 (classes,)."""
     shifted = np.exp(scores.astype(np.float64) - scores.max())
@@ -125,11 +135,3 @@ def _numbers(folders: Iterable[str], names: Sequence[str]) -> dict[str, int]:
         if number < len(names):
             found[name] = number
     return found
-
-
-def _wilson(good: int, of: int) -> dict[str, float]:
-    if not of:
-        return {"value": 0.0, "low": 0.0, "high": 1.0}
-    share, spare = good / of, _Z * _Z / of
-    middle, reach = share + spare / 2, _Z * (share * (1 - share) / of + spare / (4 * of)) ** 0.5
-    return {"value": share, "low": (middle - reach) / (1 + spare), "high": (middle + reach) / (1 + spare)}

@@ -161,6 +161,19 @@ FEATURES = Table(
     properties=(("read.split.target-size", "33554432"), ("read.split.open-file-cost", "65536")),
 )
 
+LABELS = Table(
+    "labels",
+    "What a network takes a photo for",
+    ("image_id", "space"),
+    (
+        Column("image_id", pa.string(), "of the photo"),
+        Column("space", pa.string(), "feature space of the class scores, backbone.logits@hash"),
+        Column("labels", pa.list_(pa.string()), "the five most probable classes, the best first"),
+        Column("probabilities", pa.list_(pa.float32()), "of these classes"),
+    ),
+    partition=("space",),
+)
+
 FAILURES = Table(
     "failures",
     "The failure ledger: what was rejected or failed and has not succeeded since",
@@ -195,4 +208,4 @@ RUNS = Table(
     ),
 )
 
-TABLES = (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES, RUNS)
+TABLES = (SOURCES, IMAGES, LISTINGS, FEATURES, LABELS, FAILURES, RUNS)

@@ -129,7 +129,7 @@ def large(photos: Path, validation: Path, scratch: Path) -> None:
     pool = sorted(validation.rglob("*.jpg"))
     queries = [path.read_bytes() for path in pool[:: len(pool) // 5][:5]]
     queries = [variant(photo, random.Random(n)) for n, photo in enumerate(queries)]
-    vectors = [encoder.encode(photo) for photo in queries]
+    vectors = [encoder.encode(photo)[0] for photo in queries]
     manifest = Builds(given.root).find()
     for category in ("all", "auto"):
         assert _answer(queries, encoder, root, space, category) == 50
@@ -140,7 +140,7 @@ def large(photos: Path, validation: Path, scratch: Path) -> None:
 
 
 def _answer(queries: list[bytes], encoder: Encoder, root: Root, space: str, category: str) -> int:
-    return _search([encoder.encode(photo) for photo in queries], root, space, category)
+    return _search([encoder.encode(photo)[0] for photo in queries], root, space, category)
 
 
 def _search(vectors: list[Any], root: Root, space: str, category: str) -> int:

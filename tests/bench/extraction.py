@@ -55,7 +55,7 @@ def _ratio(ours: float, theirs: float) -> str:
 
 
 def _stage(given: Settings, sample: Path, scratch: Path, few: int, goal: float) -> float:
-    """Photos a second of the stage, commit included; pass by pass between two of the bare loop, the first two left out."""
+    """Photos a second of the stage, commit included, each pass between two of the bare loop; the first do not count."""
     workers = os.cpu_count() or 1
     space = given.extract.space
     jobs.ingest_job(given)

@@ -105,9 +105,7 @@ def _photo(given: Settings, photos: Sequence[Path]) -> None:
         served = _median([lambda body=body: ask("POST", "/v1/search", body, kind) for body in bodies])
         bare = _median(
             [
-                lambda data=data: shard.searcher.nearest(
-                    metrics.prepared(encoder.encode(data)[None], manifest.metric), K
-                )
+                lambda data=data: shard.searcher.nearest(metrics.prepared(encoder.encode(data), manifest.metric), K)
                 for data in files
             ]
         )

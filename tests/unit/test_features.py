@@ -260,7 +260,7 @@ def test_a_decoder_that_somebody_else_kills_costs_no_photo(default: Space) -> No
     mine.one(COLOURED[0])
     (decoder,) = [one for one in psutil.Process().children() if one not in before]
     decoder.kill()
-    assert mine.one(COLOURED[3]).tolist() == [0, 3, 7]
+    assert mine.one(COLOURED[3])[0].tolist() == [0, 3, 7]
 
 
 def test_a_photo_behind_a_slow_one_has_its_own_time(default: Space, tricks: None) -> None:
@@ -348,7 +348,7 @@ def test_service_and_job_give_the_same_vector(default: Space, cache: str, sample
     vectors = np.concatenate([batch.vectors for batch in batches])
     assert (vectors.shape, vectors.dtype) == ((10, 1280), np.float32)
     for vector, (_, data) in zip(vectors, given_, strict=True):
-        alone = mine.one(data)
+        alone = mine.one(data)[0]
         assert alone.dtype == np.float32
         assert vector @ alone / np.linalg.norm(vector) / np.linalg.norm(alone) >= 0.9999
 

@@ -74,7 +74,7 @@ def test_a_folder_that_is_not_labelled(classifier: Classifier, sample: Path, tmp
 
 @pytest.mark.parametrize("backbone", ["hog", "nothing"])
 def test_a_network_without_classes(backbone: str) -> None:
-    with pytest.raises(UsageError, match=f"--backbone '{backbone}': no such network with classes; there are: eff"):
+    with pytest.raises(UsageError, match=f"backbone '{backbone}': no such network with classes; there are: eff"):
         Classifier(Settings(), backbone)
 
 

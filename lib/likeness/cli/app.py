@@ -12,6 +12,7 @@ from likeness.cli import (
     plan,
     products,
     query,
+    robustness,
     roots,
     serve,
     status,
@@ -35,6 +36,7 @@ app.command()(plan.plan)
 app.command()(builds.verify)
 app.command()(compare.compare)
 app.command()(evaluate.evaluate)
+app.command()(robustness.robustness)
 app.command()(networks.classify)
 app.command()(networks.profile)
 app.command()(builds.rollback)

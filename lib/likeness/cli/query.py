@@ -13,6 +13,7 @@ from likeness.cli.common import AsJson, Assignments, Config, Root, load, read_ph
 from likeness.errors import UsageError
 from likeness.hidden import Hidden
 from likeness.images import BadImage
+from likeness.looks import Look
 from likeness.warehouse import Warehouse
 
 
@@ -24,6 +25,10 @@ def search(
     build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
     where: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE: only products with such an attribute; may be repeated")
+    ] = None,
+    look: Annotated[
+        list[Look] | None,
+        typer.Option(help="look at the photo in other ways too (turned, parts, sharp); may be repeated, takes time"),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="write query and results as a picture (PNG)")] = None,
     as_json: AsJson = False,
@@ -47,7 +52,7 @@ def search(
     encoder = Encoder(given, manifest.space)
     loaded = time.perf_counter()
     try:
-        vector = encoder.encode(photo)
+        vectors = encoder.encode(photo, looks=look or ())
     except BadImage as bad:
         raise UsageError(f"{image} cannot be searched with: {bad}") from None
     encoded = time.perf_counter()
@@ -57,7 +62,7 @@ def search(
             store = stack.enter_context(closing(stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))))
             facts = Known(lambda: store, manifest.space)
         wish = Wish(k, category, where=where or ())
-        answer = merger.search(vector, manifest.space, wish, known=facts)
+        answer = merger.search(vectors, manifest.space, wish, known=facts)
     answer["took_ms"] |= {
         "load": round((loaded - begun) * 1000, 3),
         "encode": round((encoded - loaded) * 1000, 3),

@@ -67,7 +67,7 @@ def _queries(app: FastAPI, service: Service, meters: Meters) -> None:
         if len(query.image) > most:
             raise UsageError(f"{len(query.image)} photos are given; serve.photos_max is {most}")
         photos = [one.file.read() for one in query.image]
-        answer = service.photos(photos, query.wish(), query.build, _box(query.box), query.combine)
+        answer = service.photos(photos, query.wish(), query.build, _box(query.box), query.combine, query.looks)
         return JSONResponse(meters.timed(answer))
 
     @app.post("/v1/search/vectors", summary="Search with vectors of one thing", responses=_ANSWER)

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
+from likeness.looks import Look
 from likeness.serving.root import Wish
 from likeness.serving.service import Combine
 
@@ -45,6 +46,7 @@ class PhotoQuery(Wanted):
     image: list[UploadFile] = Field(description="one photo or several")
     box: str = Field("", description="left,top,right,bottom of the part that is meant, between 0 and 1")
     combine: Combine = Field("best", description=_COMBINE)
+    looks: list[Look] = Field([], description="further looks of a photo, the nearest of which counts; each takes time")
 
 
 class BatchQuery(Wanted):

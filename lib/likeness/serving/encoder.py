@@ -1,6 +1,7 @@
 """The encoder: a photo to a vector, with the extraction code itself."""
 
 import os
+from collections.abc import Collection
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from likeness.backbones import resolve
 from likeness.errors import SpaceMismatch
 from likeness.features import Extractor
 from likeness.images import WHOLE, Box
+from likeness.looks import Look
 from likeness.runtimes import Machine, open_runtime, shelf
 from likeness.serving.batching import BatchedRuntime
 from likeness.settings import Settings
@@ -32,13 +34,13 @@ class Encoder:
             self.space, runtime, settings.extract.model_copy(update={"decode_threads": cores}), settings.limits
         )
 
-    def encode(self, photo: bytes, box: Box = WHOLE) -> np.ndarray:
-        """The vector of a photo, or of the part of it in a box, float32 (dim,), as the layer gives it.
+    def encode(self, photo: bytes, box: Box = WHOLE, looks: Collection[Look] = ()) -> np.ndarray:
+        """The vectors of a photo, or of the part of it in a box, and of further looks of it, float32 (1 + n, dim).
 
         Raises:
             BadImage: why it has none.
         """
-        return self._extractor.one(photo, box)
+        return self._extractor.one(photo, box, looks)
 
     def warm_up(self) -> np.ndarray:
         """A vector of nothing, float32 (dim,): after it the network is as fast as it gets."""

@@ -116,7 +116,7 @@ def _vectors(
         encoder = Encoder(settings, manifest.space)
         for query, photo in photos:
             try:
-                found[query.text] = encoder.encode(photo.read_bytes())
+                found[query.text] = encoder.encode(photo.read_bytes())[0]
             except (BadImage, OSError) as bad:
                 told = f"photo {query.text!r} cannot be searched with: {bad}; name another"
                 problems.append(Problem(query.judged.line, told))

@@ -17,6 +17,7 @@ from likeness.errors import ServiceError, UsageError
 from likeness.hidden import Hidden
 from likeness.images import WHOLE, Box
 from likeness.indexes import metrics
+from likeness.looks import Look
 from likeness.manifest import Manifest
 from likeness.serving.current import Current, Loaded, UnknownError
 from likeness.serving.filters import Known
@@ -53,9 +54,15 @@ class Service:
             self._store.close()
 
     def photos(
-        self, photos: Sequence[bytes], wish: Wish, build: str = "", box: Box = WHOLE, combine: Combine = "best"
+        self,
+        photos: Sequence[bytes],
+        wish: Wish,
+        build: str = "",
+        box: Box = WHOLE,
+        combine: Combine = "best",
+        looks: Collection[Look] = (),
     ) -> dict[str, Any]:
-        """Answers for one or several photos of a thing, or for the part of each in a box.
+        """Answers for one or several photos of a thing, or for the part of each in a box; by further looks of them too.
 
         Raises:
             BadImage: a photo cannot be used.
@@ -64,7 +71,7 @@ class Service:
         """
         self._refuse(wish)
         loaded, begun = self.current.loaded(build), time.perf_counter()
-        vectors = np.stack([loaded.encoder.encode(photo, box) for photo in photos])
+        vectors = np.concatenate([loaded.encoder.encode(photo, box, looks) for photo in photos])
         took = {"encode": _ms(begun)}
         return self._answered(loaded, self._combined(vectors, combine, loaded.manifest), wish, took)
 

@@ -9,9 +9,10 @@ import dataclasses
 import functools
 import itertools
 import os
+import platform
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
+from pyspark.sql import Row
 
 from likeness import stores, uris
 from likeness.backbones import Space
@@ -48,10 +50,13 @@ _RESULT = pa.schema(
         ("read", pa.float64()),
         ("decode", pa.float64()),
         ("model", pa.float64()),
+        ("worker", pa.string()),
+        ("networks", pa.int64()),
     ]
 )
 _RESULT_DDL = (
-    "file string, rows long, what string, reason string, detail string, read double, decode double, model double"
+    "file string, rows long, what string, reason string, detail string, read double, decode double, model double, "
+    "worker string, networks long"
 )
 _SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
 _ALL = Scope()
@@ -81,7 +86,7 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
     with run.stage("extract") as facts:
         facts |= {"wanted": 0, "extracted": 0, "failed": 0}
         chunks = [] if _complete(run, wanted) else list(wanted.chunks())
-        spent = np.zeros(len(_SPENT))
+        told = list[Row]()
         facts["wanted"] = sum(chunk.photos for chunk in chunks)
         if chunks:
             prepare(run.space, run.settings.extract.runtime, _machine(run.settings))
@@ -89,12 +94,12 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
             for chunk in chunks:
                 done = facts["extracted"] + facts["failed"]
                 with watched(run, bar, done, chunk.photos):
-                    spent += _extract_chunk(run, chunk, wanted, facts)
+                    told += _extract_chunk(run, chunk, wanted, facts)
                 said = facts["extracted"] + facts["failed"]
                 run.say(f"extract: committed {said} of {facts['wanted']}")
-        if spent.any():
-            facts["worker_seconds"] = dict(zip(_SPENT, spent.round(1).tolist(), strict=True))
-            _say_spent(run, spent)
+        if told:
+            facts |= _effort(told)
+            run.say(f"extract: {_shares(facts['worker_seconds'])}")
         run.must_add_up("extract", "wanted", "extracted", "failed")
         facts["standing_failures"] = wanted.standing()
         if scope:
@@ -105,11 +110,18 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
             run.gate_failures("extract", facts["standing_failures"], wanted.photos().count())
 
 
-def _say_spent(run: Run, seconds: np.ndarray) -> None:
-    """What the workers' time went into: a network that waits wants more decoders, or a faster disk."""
-    whole = float(seconds.sum())
-    each = ", ".join(f"{one / whole:.0%} {told}" for one, told in zip(seconds, _SPENT.values(), strict=True))
-    run.say(f"extract: workers spent {duration(whole)}: {each}")
+def _effort(told: Sequence[Row]) -> dict[str, Any]:
+    """What the tasks say: seconds by what they went into, worker processes, and networks that these loaded."""
+    seconds = {name: round(sum(row[name] for row in told), 1) for name in _SPENT}
+    workers = len({row.worker for row in told})
+    return {"worker_seconds": seconds, "workers": workers, "networks": sum(row.networks for row in told)}
+
+
+def _shares(seconds: Mapping[str, float]) -> str:
+    """In words: a network that waits wants more decoders, or a faster disk."""
+    whole = sum(seconds.values())
+    each = ", ".join(f"{seconds[name] / (whole or 1):.0%} {doing}" for name, doing in _SPENT.items())
+    return f"workers spent {duration(whole)}: {each}"
 
 
 def _complete(run: Run, wanted: Wanted) -> bool:
@@ -117,8 +129,8 @@ def _complete(run: Run, wanted: Wanted) -> bool:
     return not wanted.retry and run.last_facts("extract", FEATURES, FAILURES).get("complete") == wanted.name
 
 
-def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]) -> np.ndarray:
-    """Extracts and commits a chunk; the seconds of its workers, float64, as _SPENT has them."""
+def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]) -> list[Row]:
+    """Extracts and commits a chunk; what its tasks say of their work."""
     lake, spark, epoch = run.lake, run.lake.spark, chunk.epoch
     pieces = wanted.pieces(chunk, spark.sparkContext.defaultParallelism)
     folder = uris.join(lake.location(FEATURES), "data", run.space.id, str(epoch))
@@ -135,7 +147,7 @@ def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]
     ledger.record(run, "extract", run.space.id, failed, healed)
     facts["extracted"] += added
     facts["failed"] += len(failed)
-    return np.array([sum(row[name] for row in results if row.file) for name in _SPENT], np.float64)
+    return [row for row in results if row.worker]
 
 
 def _worker(task: Task) -> Any:
@@ -143,9 +155,11 @@ def _worker(task: Task) -> Any:
         pieces = [piece for batch in batches for piece in batch.to_pylist()]
         if not pieces:
             return
+        before = _extractor.cache_info().misses
         extractor = _extractor(task.space, task.settings, task.limits, task.machine, _gpu())
         found = (photos(one["uri"], one["group"], frozenset(one["image_ids"])) for one in pieces)
         rows = list(_write(task, extractor.run(itertools.chain.from_iterable(found))))
+        rows[-1] |= {"worker": f"{platform.node()} {os.getpid()}", "networks": _extractor.cache_info().misses - before}
         yield pa.RecordBatch.from_pylist(rows, schema=_RESULT)
 
     return work
@@ -171,7 +185,7 @@ def _extractor(space: Space, settings: Extract, limits: Limits, machine: Machine
 
 
 def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]:
-    """Writes one Parquet file; yields its row, and one for each failure."""
+    """Writes one Parquet file; yields a row for each failure, and in the end one of all of it."""
     schema, rows, spent = FEATURES.arrow(), 0, dict.fromkeys(_SPENT, 0.0)
     with tempfile.TemporaryDirectory(prefix="likeness-features-") as scratch:
         path = Path(scratch, "part.parquet")
@@ -183,10 +197,12 @@ def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]
                 if batch.keys:
                     writer.write_batch(_record_batch(task, batch, schema))
                     rows += len(batch.keys)
+        told: dict[str, Any] = {}
         if rows:
             uri = uris.join(task.folder, f"{uuid.uuid4().hex}-{os.getpid()}.parquet")
             stores.files(uri).upload(str(path), uri)
-            yield {"file": uri, "rows": rows, **spent}
+            told = {"file": uri, "rows": rows}
+        yield told | spent
 
 
 def _record_batch(task: Task, batch: Extracted, schema: pa.Schema) -> pa.RecordBatch:

@@ -19,7 +19,7 @@ from likeness.hidden import Hidden
 from likeness.spark.index import index, publish, searchable
 from likeness.spark.load import opened
 from likeness.spark.run import Run
-from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES, TABLES, Table
+from likeness.tables import FAILURES, FEATURES, IMAGES, LABELS, LISTINGS, SOURCES, TABLES, Table
 
 
 def forget(run: Run, product_ids: Sequence[str]) -> None:
@@ -40,6 +40,7 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
             store.purge()
         for table, rows in (
             (FEATURES, F.col("image_id").isin(photos)),
+            (LABELS, F.col("image_id").isin(photos)),
             (IMAGES, F.col("image_id").isin(photos)),
             (SOURCES, F.col("image_id").isin(photos) | F.col("uri").isin(places)),
             (FAILURES, F.col("what").isin([*photos, *places])),

@@ -6,6 +6,7 @@ from likeness import forecast, reports
 from likeness.backbones import resolve
 from likeness.builds import Builds
 from likeness.errors import GateError, ServiceError, UsageError
+from likeness.labelling import classes
 from likeness.manifest import Manifest
 from likeness.matrix import Cell, Scope
 from likeness.progress import Reporter
@@ -19,6 +20,7 @@ from likeness.spark.extract import extract
 from likeness.spark.forget import forget
 from likeness.spark.index import index, publish
 from likeness.spark.ingest import ingest
+from likeness.spark.label import label
 from likeness.spark.load import expect_store, load
 from likeness.spark.run import Run
 from likeness.words import size
@@ -109,6 +111,20 @@ def _would_do(step: forecast.Step, cells: Sequence[Cell], what: str) -> str:
             "a dry run: nothing was done",
         ]
     )
+
+
+def label_job(given: Settings) -> None:
+    """Tag every photo with what the space's network takes it for."""
+    backbone = given.extract.space.partition(".")[0]
+    extracted = given.extract.model_copy(update={"space": f"{backbone}.logits"})
+    names = classes(backbone)
+    with Run("label", given.model_copy(update={"extract": extracted}), ("extract",)) as run:
+        extract(run)
+        label(run, names)
+    told = run.facts["label"]
+    print(f"{run.space.id}: {told['labelled']:,} photos labelled; the first label of all of them:")
+    for name, count in told["labels"].items():
+        print(f"{count:>9,}  {name}")
 
 
 def load_job(given: Settings) -> None:

@@ -1,0 +1,65 @@
+"""Labels: what a network takes the catalogue's photos for; and how often a network is loaded."""
+
+import os
+
+import numpy as np
+import pytest
+
+from likeness.errors import UsageError
+from likeness.labelling import Classifier
+from likeness.spark import jobs
+from likeness.tables import FEATURES, IMAGES, LABELS, LISTINGS
+from likeness.warehouse import Warehouse
+
+from .conftest import run, take
+
+
+def test_every_photo_is_labelled_once(configure, tmp_path, capsys):
+    source = take(tmp_path / "photos", "shoes", "pants", count=3)
+    given = configure(source)
+    jobs.ingest_job(given)
+    assert run(given, jobs.label_job)["label"]["labelled"] == 6
+    warehouse = Warehouse(given)
+    rows = {row["image_id"]: row for row in warehouse.read(LABELS).to_pylist()}
+    photos = dict(zip(*(warehouse.read(IMAGES)[name].to_pylist() for name in ("image_id", "bytes")), strict=True))
+    assert rows.keys() == photos.keys()
+    classifier = Classifier(given, "efficientnet_lite0")
+    for image_id, row in rows.items():
+        told = classifier.labels(photos[image_id])
+        assert row["space"] == classifier.space.id
+        assert row["labels"] == [one.name for one in told]
+        assert np.allclose(row["probabilities"], [one.probability for one in told], atol=1e-3)
+    assert "6 photos labelled" in capsys.readouterr().out
+
+    take(tmp_path / "photos", "shoes", start=3, count=1)
+    jobs.ingest_job(given)
+    facts = run(given, jobs.label_job)
+    assert (facts["extract"]["wanted"], facts["label"]["labelled"]) == (1, 1)
+    assert sum(facts["label"]["labels"].values()) == 7
+    assert run(given, jobs.label_job)["label"]["labelled"] == 0
+
+
+def test_a_network_without_classes_labels_nothing(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "shoes"), "extract.space=hog.blocks")
+    with pytest.raises(UsageError, match=r"hog.*there are: .*efficientnet_lite0"):
+        jobs.label_job(given)
+
+
+def test_forgotten_products_lose_their_labels(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", "shoes", "pants", count=2))
+    run(given)
+    run(given, jobs.label_job)
+    product = min(Warehouse(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist())
+    jobs.forget_products(given, [product])
+    left = set(Warehouse(given).read(LABELS)["image_id"].to_pylist())
+    assert left == set(Warehouse(given).read(IMAGES)["image_id"].to_pylist())
+    assert len(left) == 3
+
+
+def test_a_worker_loads_its_network_once(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", count=4), "extract.batch_size=5", "extract.chunk_images=8")
+    facts = run(given, lambda settings: [jobs.ingest_job(settings), jobs.extract_job(settings)])["extract"]
+    tasks = len(Warehouse(given).files(FEATURES))
+    assert facts["extracted"] == 40
+    assert tasks > 2 * facts["workers"]
+    assert facts["networks"] == facts["workers"] <= (os.cpu_count() or 1)
