@@ -61,7 +61,7 @@ class Client:
         *photos: bytes | str | Path,
         box: tuple[float, float, float, float] | None = None,
         combine: Literal["best", "mean"] = "best",
-        looks: Sequence[Literal["turned", "parts", "sharp"]] = (),
+        looks: Sequence[Literal["turned", "whole", "sharp"]] = (),
         **wanted: Unpack[Wanted],
     ) -> Answer:
         """What looks like a photo, or like several of one thing.
@@ -70,7 +70,7 @@ class Client:
             photos: files, or their bytes.
             box: the part of the photo that is meant: left, top, right, bottom, between 0 and 1.
             combine: of several photos the best of each, or their mean.
-            looks: further looks of each photo: `turned`, `parts`, `sharp`; an image is as near as to the nearest.
+            looks: further looks of each photo: `turned`, `whole`, `sharp`; an image is as near as to the nearest.
             wanted: as in `Wanted`.
 
         Raises:

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from likeness.errors import ServiceError
 from likeness.images import BadImage, Box, Preprocessing, prepared
 from likeness.settings import Limits
 
-_ASKED = struct.Struct("<I4d")
-"""Bytes of the photo, and the box."""
+_ASKED = struct.Struct("<I4d?")
+"""Bytes of the photo, the box, and whether nothing of it is cut off."""
 _TOLD = struct.Struct("<BI")
 """What follows (pixels, why there are none, or where this code has failed), and the bytes of it."""
 _PIXELS, _BAD, _BUG = range(3)
@@ -45,7 +45,7 @@ class Decoder:
         self._line: socket.socket | None = None
         self._greeted = False
 
-    def __call__(self, data: bytes, box: Box) -> np.ndarray:
+    def __call__(self, data: bytes, box: Box, uncut: bool = False) -> np.ndarray:
         """The part of a photo in a box as the network takes it, uint8 (side, side, 3).
 
         Raises:
@@ -54,10 +54,10 @@ class Decoder:
             RuntimeError: this code has failed.
         """
         try:
-            what, told = self._asked(data, box)
+            what, told = self._asked(data, box, uncut)
         except ConnectionError:  # once may be the fault of somebody else, as of one who frees memory
             try:
-                what, told = self._asked(data, box)
+                what, told = self._asked(data, box, uncut)
             except ConnectionError as error:
                 raise BadImage("decoder_died", str(error)) from None
         if what == _BAD:
@@ -66,7 +66,7 @@ class Decoder:
             raise RuntimeError(f"the decoder has failed:\n{bytes(told).decode()}")
         return np.frombuffer(told, np.uint8).reshape(self._how.side, self._how.side, 3)
 
-    def _asked(self, data: bytes, box: Box) -> tuple[int, bytearray]:
+    def _asked(self, data: bytes, box: Box, uncut: bool) -> tuple[int, bytearray]:
         """What the process says of a photo.
 
         Raises:
@@ -76,7 +76,7 @@ class Decoder:
         ends = time.monotonic() + self._limits.decode_timeout_s
         try:
             line.settimeout(self._limits.decode_timeout_s)
-            line.sendall(_ASKED.pack(len(data), *box))
+            line.sendall(_ASKED.pack(len(data), *box, uncut))
             line.sendall(data)
             what, length = _TOLD.unpack(_exactly(line, _TOLD.size, ends))
             return what, _exactly(line, length, ends)
@@ -164,13 +164,14 @@ def _exactly(line: socket.socket, length: int, ends: float | None = None) -> byt
 
 def _serve(line: socket.socket, how: Preprocessing, limits: Limits) -> None:
     """Decodes what comes, until the other end is closed."""
+    whole = replace(how, shape="squash", resize=how.side)
     line.sendall(_HELLO)
     while True:
-        length, *box = _ASKED.unpack(_exactly(line, _ASKED.size))
+        length, *box, uncut = _ASKED.unpack(_exactly(line, _ASKED.size))
         data = bytes(_exactly(line, length))
         told: bytes | memoryview
         try:
-            pixels = prepared(data, (box[0], box[1], box[2], box[3]), how, limits)
+            pixels = prepared(data, (box[0], box[1], box[2], box[3]), whole if uncut else how, limits)
             what, told = _PIXELS, np.ascontiguousarray(pixels).data.cast("B")
         except BadImage as bad:
             what, told = _BAD, json.dumps({"reason": bad.reason, "detail": bad.detail}).encode()

@@ -19,7 +19,7 @@ from likeness.backbones import Space
 from likeness.decoding import Decoder
 from likeness.errors import ServiceError
 from likeness.images import WHOLE, BadImage, Box, Preprocessing
-from likeness.looks import Look, boxes, pictures
+from likeness.looks import Look, pictures
 from likeness.runtimes import Runtime
 from likeness.settings import Extract, Limits
 
@@ -93,7 +93,9 @@ class Extractor:
             BadImage: why it has none.
         """
         batch, images = Extracted(), list[np.ndarray]()
-        waiting = deque(_Waiting("", len(data), self._pool.submit(data, part)) for part in (box, *boxes(box, looks)))
+        waiting = deque([_Waiting("", len(data), self._pool.submit(data, box))])
+        if Look.WHOLE in looks:
+            waiting.append(_Waiting("", len(data), self._pool.submit(data, box, uncut=True)))
         while waiting:
             self._take(waiting, batch, images)
         if images and looks:
@@ -158,12 +160,13 @@ class _Job:
 
     data: bytes
     box: Box
+    uncut: bool
     future: "Future[np.ndarray]" = field(default_factory=Future)
 
     def run(self, decoder: Decoder) -> None:
         if self.future.set_running_or_notify_cancel():
             try:
-                self.future.set_result(decoder(self.data, self.box))
+                self.future.set_result(decoder(self.data, self.box, self.uncut))
             except BaseException as error:  # the one who waits for it gets it
                 self.future.set_exception(error)
 
@@ -180,8 +183,8 @@ class _Pool:
             threading.Thread(target=_work, args=(self._jobs, how, limits), name="decode", daemon=True).start()
         weakref.finalize(self, _end, self._jobs, threads)
 
-    def submit(self, data: bytes, box: Box = WHOLE) -> "Future[np.ndarray]":
-        job = _Job(data, box)
+    def submit(self, data: bytes, box: Box = WHOLE, uncut: bool = False) -> "Future[np.ndarray]":
+        job = _Job(data, box, uncut)
         self._jobs.put(job)
         return job.future
 

@@ -351,6 +351,7 @@ def test_half_a_photo_is_told(client: TestClient, photo: bytes) -> None:
         ({"box": "nan,nan,nan,nan"}, "bad_image"),
         ({"box": "0,0,inf,1"}, "bad_image"),
         ({"combine": "sum"}, "invalid"),
+        ({"looks": "askew"}, "invalid"),
     ],
 )
 def test_a_wish_that_cannot_be_meant_is_told(

@@ -14,6 +14,7 @@ import pytest
 from likeness import Client
 from likeness.client import ProblemError
 from likeness.errors import ServiceError, UsageError
+from likeness.looks import Look
 from likeness.serving.problems import CODES
 from likeness.serving.root import Wish
 from likeness.serving.service import Service
@@ -35,6 +36,10 @@ def test_the_client_gets_the_answers_of_the_service(address: str, service: Servi
         for path in photos:
             for answer in (shop.search(path, k=3), shop.search(str(path), k=3), shop.search(path.read_bytes(), k=3)):
                 assert told(answer).items() >= told_by(service.photos([path.read_bytes()], Wish(3))).items()
+        wide = shop.search(photos[0], looks=["turned", "sharp"], category="all")
+        assert told(wide) == told_by(
+            service.photos([photos[0].read_bytes()], Wish(category="all"), looks=[Look.TURNED, Look.SHARP])
+        )
         both = shop.search(*photos, category="all", combine="mean", distinct=True, offset=1)
         wish = Wish(10, "all", offset=1, distinct=True)
         assert told(both) == told_by(service.photos([path.read_bytes() for path in photos], wish, combine="mean"))

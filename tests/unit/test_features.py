@@ -22,6 +22,7 @@ from likeness.backbones import Space, resolve
 from likeness.errors import ServiceError
 from likeness.features import Extracted, Extractor
 from likeness.images import BadImage
+from likeness.looks import Look
 from likeness.runtimes import Runtime
 from likeness.runtimes.openvino_cpu import OpenVinoRuntime
 from likeness.settings import Extract, Limits
@@ -263,6 +264,27 @@ def test_a_decoder_that_somebody_else_kills_costs_no_photo(default: Space) -> No
     assert mine.one(COLOURED[3])[0].tolist() == [0, 3, 7]
 
 
+def test_looks_of_a_photo_are_passes_of_one_batch(default: Space) -> None:
+    """The photo is red at the left, green in the middle and blue at the right of a strip of which a third is seen."""
+
+    class Mean(Centre):
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            self.batches.append(len(images))
+            edges = np.stack([images[:, 112, 8], images[:, 112, 112], images[:, 112, 215]], 1)
+            return edges.reshape(len(images), -1).astype(np.float32)
+
+    network, strip = Mean(), np.zeros((100, 300, 3), np.uint8)
+    strip[:, :100, 0] = strip[:, 100:200, 1] = strip[:, 200:, 2] = 200
+    file = io.BytesIO()
+    Image.fromarray(strip).save(file, "PNG")
+    found = Extractor(default, network, Extract(), Limits()).one(file.getvalue(), looks=[Look.WHOLE, Look.TURNED])
+    assert network.batches == [5]
+    itself, whole, *turned = found.reshape(5, 3, 3).argmax(2).tolist()
+    assert itself == [1, 1, 1], "the middle of the strip"
+    assert whole == [0, 1, 2], "all of it"
+    assert turned == [[1, 1, 1]] * 3
+
+
 def test_a_photo_behind_a_slow_one_has_its_own_time(default: Space, tricks: None) -> None:
     given = tricked(dict.fromkeys(range(6), "slow"), 6)
     batches = list(extractor(default, timeout=1, batch_size=8, decode_threads=1).run(given))  # 1.8 s in all
@@ -331,8 +353,8 @@ def test_the_threads_end_with_the_extractor(default: Space) -> None:
 
 def test_one_photo(default: Space, photo: bytes) -> None:
     one = extractor(default).one
-    assert one(COLOURED[9]).tolist() == [0, 9, 7]
-    assert one(COLOURED[9]).shape == (3,)
+    assert one(COLOURED[9])[0].tolist() == [0, 9, 7]
+    assert one(COLOURED[9]).shape == (1, 3)
     for data, reason in ((b"", "empty"), (b"text", "not_an_image"), (photo[:2000], "undecodable")):
         with pytest.raises(BadImage) as caught:
             one(data)
@@ -357,4 +379,4 @@ def test_several_callers_at_once(default: Space) -> None:
     mine = extractor(default, decode_threads=2)
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(mine.one, COLOURED))
-    assert [int(vector[1]) for vector in found] == list(range(80))
+    assert [int(vector[0, 1]) for vector in found] == list(range(80))

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from likeness.changes import CHANGES, changed
-from likeness.images import WHOLE, decode
-from likeness.looks import Look, boxes, pictures
+from likeness.images import decode
+from likeness.looks import Look, pictures
 from likeness.settings import Limits
 
 QUARTERS = np.zeros((8, 8, 3), np.uint8)
@@ -26,7 +26,6 @@ def jpeg(width: int, height: int) -> bytes:
 
 
 def test_no_looks_are_none() -> None:
-    assert boxes(WHOLE, ()) == []
     assert pictures(QUARTERS, ()) == []
 
 

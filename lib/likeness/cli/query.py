@@ -28,7 +28,7 @@ def search(
     ] = None,
     look: Annotated[
         list[Look] | None,
-        typer.Option(help="look at the photo in other ways too (turned, parts, sharp); may be repeated, takes time"),
+        typer.Option(help="look at the photo in other ways too (turned, whole, sharp); may be repeated, takes time"),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="write query and results as a picture (PNG)")] = None,
     as_json: AsJson = False,

@@ -1,0 +1,57 @@
+"""Changed photos find themselves: recall@1 of a build, with and without further looks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from likeness.changes import CHANGES, changed
+from likeness.errors import UsageError
+from likeness.looks import Look
+from likeness.serving.robustness import robustness
+from likeness.serving.root import Wish
+from likeness.serving.service import Service
+from likeness.settings import Limits, Settings
+
+
+def test_looks_raise_what_is_found_again(published: Settings) -> None:
+    told: list[str] = []
+    found = robustness(published, "", 24, [Look.TURNED, Look.SHARP], told.append)
+    assert found.photos == 24
+    assert told[:-1] == list(CHANGES)
+    by = {one.looks: one for one in found.asked}
+    assert list(by) == [(), (Look.TURNED,), (Look.SHARP,), (Look.TURNED, Look.SHARP)]
+    assert [one.pictures for one in by.values()] == [1, 4, 2, 5]
+    itself, turned = by[()].recall, by[Look.TURNED,].recall
+    assert itself["as it is"].value == itself["mirrored"].value == 1
+    assert turned["rotated by 180 degrees"].value == 1
+    assert itself["rotated by 90 degrees"].value < turned["rotated by 90 degrees"].value == 1
+    assert all(one.ms > 0 for one in found.asked)
+
+
+def test_a_turned_photo_is_found_by_the_service(service: Service, sample: Path) -> None:
+    photo = sorted(sample.glob("pants/*.jpg"))[0].read_bytes()
+    turned = changed(photo, "rotated by 90 degrees", Limits())
+    straight = service.photos([photo], Wish(1, "all"))["results"][0]
+    found = service.photos([turned], Wish(1, "all"), looks=[Look.TURNED])["results"][0]
+    without = service.photos([turned], Wish(1, "all"))["results"][0]
+    assert found["image_id"] == straight["image_id"]
+    assert found["score"] > without["score"] + 0.1
+
+
+def test_the_command_shows_a_line_for_each_change(published: Settings) -> None:
+    words = ["robustness", "--root", published.root, "--photos", "3", "--look", "sharp"]
+    words += ["--set", f"extract.cache={published.extract.cache}"]
+    done = subprocess.run([sys.executable, "-m", "likeness.cli", *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout
+    for change in CHANGES:
+        assert change in shown
+    assert "sharp" in shown
+    assert "turned" not in shown
+
+
+def test_an_unknown_build_is_named(published: Settings) -> None:
+    with pytest.raises(UsageError, match="20260101-nobody"):
+        robustness(published, "20260101-nobody", 3, [], print)
