@@ -5,7 +5,7 @@ PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 VENV_PYTHON := $(or $(LIKENESS_PYTHON),.venv/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-stack test-all stack-up stack-down stack-status stack-env lint format bench bench-full schemas clean
+.PHONY: help setup test test-stack test-all stack-up stack-down stack-status stack-env lint format bench bench-full bench-gpu schemas clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: setup ## measure this machine
 
 bench-full: setup ## measure it with indexes of a million vectors as well
 	LIKENESS_BENCH_FULL=1 $(VENV_PYTHON) -m tests.bench
+
+bench-gpu: setup ## measure extraction on this machine's GPU
+	LIKENESS_BENCH=gpu $(VENV_PYTHON) -m tests.bench
 
 schemas: setup ## render schemas/ from the code
 	$(VENV_PYTHON) -m likeness.schemas

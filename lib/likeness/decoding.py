@@ -5,18 +5,20 @@ A photo that makes the decoder crash or hang costs this process, and nothing els
 
 import ctypes
 import json
+import mmap
 import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,7 +29,7 @@ from likeness.settings import Limits
 _ASKED = struct.Struct("<I4d?")
 """Bytes of the photo, the box, and whether nothing of it is cut off."""
 _TOLD = struct.Struct("<BI")
-"""What follows (pixels, why there are none, or where this code has failed), and the bytes of it."""
+"""What there is (pixels in the shared memory, why there are none, or where this code has failed), and bytes to read."""
 _PIXELS, _BAD, _BUG = range(3)
 _KEPT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
 """For glibc: memory of one photo is kept for the next, else each costs a hundred page faults; more is given back."""
@@ -43,6 +45,7 @@ class Decoder:
         self._how, self._limits = how, limits
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
+        self._shared: _Shared | None = None
         self._greeted = False
 
     def __call__(self, data: bytes, box: Box, uncut: bool = False) -> np.ndarray:
@@ -64,7 +67,8 @@ class Decoder:
             raise BadImage(**json.loads(bytes(told)))
         if what == _BUG:
             raise RuntimeError(f"the decoder has failed:\n{bytes(told).decode()}")
-        return np.frombuffer(told, np.uint8).reshape(self._how.side, self._how.side, 3)
+        assert self._shared
+        return self._shared.pixels(self._how).copy()
 
     def _asked(self, data: bytes, box: Box, uncut: bool) -> tuple[int, bytearray]:
         """What the process says of a photo.
@@ -97,7 +101,9 @@ class Decoder:
         self._line, theirs = socket.socketpair()
         for one in (self._line, theirs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        self._shared = _Shared(3 * self._how.side**2)
         given = {"how": asdict(self._how), "limits": self._limits.model_dump(), "parent": os.getpid()}
+        given["shared"] = self._shared.fileno()
         command = [sys.executable, "-m", "likeness.decoding", str(theirs.fileno()), json.dumps(given)]
         # a job's archive is on sys.path, and may not be in the environment
         paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -105,9 +111,10 @@ class Decoder:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=named
+                    command, pass_fds=[theirs.fileno(), self._shared.fileno()], stdin=subprocess.DEVNULL, env=named
                 )
             except OSError as error:
+                self._shared.close()
                 raise ServiceError(f"a decoder process cannot be started: {error}") from None
 
     def close(self) -> None:
@@ -137,7 +144,9 @@ class Decoder:
         self._process.kill()
         self._process.wait()
         self._line.close()
-        self._process = self._line = None
+        assert self._shared
+        self._shared.close()
+        self._process = self._line = self._shared = None
         self._greeted = False
         if code is None:
             return "it hung"
@@ -162,17 +171,44 @@ def _exactly(line: socket.socket, length: int, ends: float | None = None) -> byt
     return read
 
 
-def _serve(line: socket.socket, how: Preprocessing, limits: Limits) -> None:
+class _Shared:
+    """Memory that two processes have in common, for what is too large to be sent for each photo."""
+
+    def __init__(self, length: int, number: int | None = None) -> None:
+        """New memory, or that of a file number that was handed over."""
+        if number is not None:
+            self._file: IO[bytes] = os.fdopen(number, "r+b", buffering=0)
+        elif sys.platform == "linux":
+            self._file = os.fdopen(os.memfd_create("likeness-decoder"), "r+b", buffering=0)
+        else:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as this
+        self._file.truncate(length)
+        self._map = mmap.mmap(self._file.fileno(), length)
+
+    def close(self) -> None:
+        """Lets go of it."""
+        self._map.close()
+        self._file.close()
+
+    def fileno(self) -> int:
+        """Of the memory, for the other process."""
+        return self._file.fileno()
+
+    def pixels(self, how: Preprocessing) -> np.ndarray:
+        """What is in it, uint8 (side, side, 3)."""
+        return np.frombuffer(self._map, np.uint8).reshape(how.side, how.side, 3)
+
+
+def _serve(line: socket.socket, shared: np.ndarray, how: Preprocessing, limits: Limits) -> None:
     """Decodes what comes, until the other end is closed."""
     whole = replace(how, shape="squash", resize=how.side)
     line.sendall(_HELLO)
     while True:
         length, *box, uncut = _ASKED.unpack(_exactly(line, _ASKED.size))
         data = bytes(_exactly(line, length))
-        told: bytes | memoryview
         try:
-            pixels = prepared(data, (box[0], box[1], box[2], box[3]), whole if uncut else how, limits)
-            what, told = _PIXELS, np.ascontiguousarray(pixels).data.cast("B")
+            shared[:] = prepared(data, (box[0], box[1], box[2], box[3]), whole if uncut else how, limits)
+            what, told = _PIXELS, b""
         except BadImage as bad:
             what, told = _BAD, json.dumps({"reason": bad.reason, "detail": bad.detail}).encode()
         except Exception:  # of this code, not of the photo
@@ -191,7 +227,9 @@ def _main(number: str, text: str) -> None:
     how: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given["how"].items()}
     with socket.socket(fileno=int(number)) as line, suppress(ConnectionError, BrokenPipeError):
         line.setblocking(True)
-        _serve(line, Preprocessing(**how), Limits(**given["limits"]))
+        kept = Preprocessing(**how)
+        shared = _Shared(3 * kept.side**2, given["shared"])
+        _serve(line, shared.pixels(kept), kept, Limits(**given["limits"]))
 
 
 if __name__ == "__main__":

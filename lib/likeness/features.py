@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -60,17 +60,48 @@ class Extractor:
 
         A photo that fails, takes too long or gives a vector that is not finite is in `failures`.
         """
+        clock = Clock(float)
+        batches = self._batches(_timed(photos, clock), clock)
+        for batch in self._passes(batches, clock):
+            batch.seconds = clock.copy()
+            clock.clear()
+            yield batch
+
+    def _batches(
+        self, photos: Iterable[tuple[str, bytes]], clock: Clock
+    ) -> Iterator[tuple[Extracted, list[np.ndarray]]]:
+        """Batches without their vectors, and the decoded photos of each."""
         waiting: deque[_Waiting] = deque()
-        images: list[np.ndarray] = []
-        batch, clock = Extracted(), defaultdict[str, float](float)
-        for _ in self._ahead(_timed(photos, clock), waiting):
+        batch, images = Extracted(), list[np.ndarray]()
+        for _ in self._ahead(photos, waiting):
             with _lap(clock, "decode"):
                 self._take(waiting, batch, images)
             if len(images) == self._settings.batch_size:
-                yield self._forward(batch, images, clock)
+                yield batch, images
                 batch, images = Extracted(), []
         if images or batch.failures:
-            yield self._forward(batch, images, clock)
+            yield batch, images
+
+    def _passes(self, batches: Iterable[tuple[Extracted, list[np.ndarray]]], clock: Clock) -> Iterator[Extracted]:
+        """The batches with their vectors; as many passes as are worth it are begun while the next batch is gathered."""
+        if self._runtime.at_once == 1:
+            for batch, images in batches:
+                with _lap(clock, "model"):
+                    self._forward(batch, images)
+                yield batch
+            return
+        begun = deque[Future[Extracted]]()
+        with ThreadPoolExecutor(self._runtime.at_once) as threads:
+            for batch, images in batches:
+                begun.append(threads.submit(self._forward, batch, images))
+                if len(begun) > self._runtime.at_once:
+                    with _lap(clock, "model"):
+                        done = begun.popleft().result()
+                    yield done
+            while begun:
+                with _lap(clock, "model"):
+                    done = begun.popleft().result()
+                yield done
 
     def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting]) -> Iterator[None]:
         """Begins to decode photos, and yields whenever the first of those waiting must be taken."""
@@ -85,6 +116,11 @@ class Extractor:
         """Four batches, or `queue_bytes` of photos as they came and decoded."""
         held = sum(item.size for item in waiting) + len(waiting) * self._how.side**2 * 3
         return len(waiting) >= 4 * self._settings.batch_size or held > self._settings.queue_bytes
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that a GPU has worked so far."""
+        return self._runtime.busy_s
 
     def one(self, data: bytes, box: Box = WHOLE, looks: Collection[Look] = ()) -> np.ndarray:
         """The vectors of one photo, or of the part of it in a box, and of further looks of it, float32 (1 + n, dim).
@@ -101,7 +137,7 @@ class Extractor:
         if images and looks:
             images += pictures(images[0], looks)
             batch.keys = [""] * len(images)
-        batch = self._forward(batch, images, defaultdict(float))
+        self._forward(batch, images)
         if batch.failures:
             raise batch.failures[0][1]
         return batch.vectors
@@ -119,13 +155,10 @@ class Extractor:
         except BadImage as bad:
             batch.failures.append((first.key, bad))
 
-    def _forward(self, batch: Extracted, images: list[np.ndarray], clock: Clock) -> Extracted:
+    def _forward(self, batch: Extracted, images: list[np.ndarray]) -> Extracted:
         if not images:
             return batch
-        with _lap(clock, "model"):
-            vectors = self._runtime(np.stack(images))
-        batch.seconds = clock.copy()
-        clock.clear()
+        vectors = self._runtime(np.stack(images))
         finite = np.isfinite(vectors).all(axis=1)
         for row in np.flatnonzero(~finite):
             batch.failures.append((batch.keys[row], BadImage("not_finite", "the network gave NaN or infinity")))

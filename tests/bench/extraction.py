@@ -15,6 +15,8 @@ from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql.types import ArrayType, FloatType
 
 from likeness import settings as settings_module
+from likeness.backbones import Backbone, registry
+from likeness.errors import ServiceError
 from likeness.settings import Settings
 from likeness.spark import jobs
 from likeness.spark.extract import extract
@@ -26,7 +28,7 @@ from . import bare
 from .photos import variants
 from .rows import row
 
-_PASSES, _WARM, _PEER, _COUNT = 7, 2, 600, 6000
+_PASSES, _WARM, _PEER, _COUNT = 5, 2, 600, 12_000
 SPACES = (
     ("efficientnet_lite0.pool", _COUNT, 1200, 0.95),
     ("alexnet.fc6", _COUNT, 1200, 0.90),
@@ -80,15 +82,25 @@ def _stage(given: Settings, sample: Path, scratch: Path, few: int, goal: float) 
     return statistics.median(rates)
 
 
-def _settings(source: Path, root: Path, space: str, scratch: Path) -> Settings:
-    name = space.partition(".")[0]
-    sets = ["gates.max_failure_rate=1", f"extract.space={space}", f"extract.cache={scratch / 'cache'}"]
-    if name != "efficientnet_lite0":
-        path = scratch / f"{name}.pth"
+def seeded(spec: Backbone, scratch: Path) -> Path | None:
+    """A file of noise for a network whose weights cannot be had here; None where they can, or there are none."""
+    try:
+        if spec.weights:
+            spec.weights()
+        return None
+    except ServiceError:
+        path = scratch / f"{spec.name}.pth"
         if not path.exists():
             torch.manual_seed(20260102)
-            torch.save(getattr(torchvision.models, name)(weights=None).state_dict(), path)
-        sets.append(f"extract.weights={path}")
+            torch.save(spec.network()[0].state_dict(), path)
+        return path
+
+
+def _settings(source: Path, root: Path, space: str, scratch: Path) -> Settings:
+    sets = ["gates.max_failure_rate=1", f"extract.space={space}", f"extract.cache={scratch / 'cache'}"]
+    weights = seeded(registry()[space.partition(".")[0]], scratch)
+    if weights:
+        sets.append(f"extract.weights={weights}")
     return settings_module.load(None, {"source.uri": str(source), "root": str(root)}, sets)
 
 

@@ -34,6 +34,7 @@ class Centre:
     """A network that gives the colour of the middle: a photo's vector says which photo it was."""
 
     name = "centre"
+    at_once, busy_s = 1, 0.0
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -105,6 +106,44 @@ def test_the_order_is_kept_when_later_photos_are_ready_first(
     assert keys(batches) == [str(number) for number in range(30)]
     found = [number for batch in batches for number in numbers(batch)]
     assert [number for place, number in enumerate(found) if place % 7] == [n for n in range(30) if n % 7]
+
+
+class Piped(Centre):
+    """Two passes at once: each waits until there is another."""
+
+    at_once = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = threading.Barrier(2)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        if len(self.batches) < 4:
+            self.both.wait(30)
+        return super().__call__(images)
+
+
+def test_passes_overlap_where_it_is_worth_it_and_the_order_is_kept(default: Space) -> None:
+    mine = Extractor(default, Piped(), Extract(batch_size=4), Limits())
+    given = [*photos(17), ("bad", b"text"), *((f"again {key}", data) for key, data in photos(10))]
+    batches = list(mine.run(iter(given)))
+    assert keys(batches) == [key for key, _ in given if key != "bad"]
+    assert [number for batch in batches for number in numbers(batch)] == [*range(17), *range(10)]
+    assert failures(batches) == {"bad": "not_an_image"}
+    assert all(batch.seconds for batch in batches)
+
+
+def test_a_pass_that_fails_while_others_go_on_is_told(default: Space) -> None:
+    class Broken(Centre):
+        at_once = 2
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            if images[0, 112, 112, 1] == 8:
+                raise ServiceError("no memory")
+            return super().__call__(images)
+
+    with pytest.raises(ServiceError, match="no memory"):
+        list(Extractor(default, Broken(), Extract(batch_size=4), Limits()).run(photos(40)))
 
 
 class Moody(Centre):

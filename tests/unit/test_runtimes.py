@@ -18,7 +18,7 @@ from likeness.errors import ServiceError
 from likeness.images import Preprocessing, fit
 from likeness.runtimes import Machine, choose, open_runtime, openvino_cpu, prepare
 from likeness.runtimes.openvino_cpu import OpenVinoRuntime, convert
-from likeness.runtimes.torch_any import TorchRuntime
+from likeness.runtimes.torch_any import Busy, TorchRuntime
 
 DEFAULT = "efficientnet_lite0.pool"
 
@@ -238,6 +238,24 @@ def test_photos_that_the_memory_does_not_hold_at_once_come_in_parts(tiny: Space,
     fits = 0
     with pytest.raises(ServiceError, match="no memory for one photo"):
         runtime(images)
+
+
+@pytest.mark.parametrize(
+    ("spans", "covered"),
+    [
+        ([], 0),
+        ([(0, 2)], 2),
+        ([(0, 2), (1, 3)], 3),
+        ([(0, 2), (4, 5)], 3),
+        ([(1, 3), (1, 3)], 2),
+        ([(0, 4), (1, 4)], 4),
+    ],
+)
+def test_a_gpu_is_busy_once_however_many_streams_work(spans: list[tuple[float, float]], covered: float) -> None:
+    busy = Busy()
+    for begin, end in spans:
+        busy.count(begin, end)
+    assert busy.seconds == covered
 
 
 def test_a_vector_beyond_half_precision_is_made_in_full(tiny: Space) -> None:

@@ -14,9 +14,15 @@ from likeness.errors import ServiceError
 
 
 class Runtime(Protocol):
-    """A loaded network; `name` says what runs it."""
+    """A loaded network.
+
+    `name` says what runs it. `at_once` passes are worth beginning before the first has ended; `busy_s` are the seconds
+    that a GPU has worked for it so far, 0 where there is none.
+    """
 
     name: str
+    at_once: int
+    busy_s: float
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""

@@ -87,6 +87,9 @@ class OpenVinoRuntime:
     for there is one request, and with it one place for the answer.
     """
 
+    at_once = 1
+    busy_s = 0.0
+
     def __init__(self, space: Space, cache: str, threads: int, shelf: str = "") -> None:
         self.name = f"openvino {ov.__version__.split('-')[0]} cpu"
         options = {

@@ -1,6 +1,10 @@
 """torch: float32 on the CPU as the reference, float16 and channels_last on CUDA.   [torch]"""
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,15 +47,22 @@ def _ten(planes: torch.Tensor, how: Preprocessing) -> list[torch.Tensor]:
 
 
 class TorchRuntime:
-    """The network run by torch, on a device such as `cuda:1`; by default on the first GPU, or the CPU."""
+    """The network run by torch, on a device such as `cuda:1`; by default on the first GPU, or the CPU.
+
+    On CUDA each thread that calls has a stream of its own, so that the photos of one pass are copied while another
+    is computed.
+    """
 
     def __init__(self, space: Space, cache: str, threads: int, device: str = "") -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.name = f"torch {torch.__version__} {self.device}"
         if self.device == "cpu":
             torch.set_num_threads(threads)
-        self._half = self._pinned = self.device.startswith("cuda")
+        cuda = self._half = self._pinned = self.device.startswith("cuda")
         self._most = sys.maxsize
+        self.at_once = 2 if cuda else 1
+        self.busy_s = 0.0
+        self._streams = _Streams(self.device) if cuda else None
         self._net = Normalised(space, cache).eval().to(self.device).to(memory_format=torch.channels_last)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -71,6 +82,14 @@ class TorchRuntime:
         return np.concatenate(parts)
 
     def _vectors(self, images: np.ndarray) -> np.ndarray:
+        if self._streams is None:
+            return self._passed(images)
+        with self._streams.turn():
+            vectors = self._passed(images)
+        self.busy_s = self._streams.busy_s
+        return vectors
+
+    def _passed(self, images: np.ndarray) -> np.ndarray:
         batch = torch.from_numpy(np.ascontiguousarray(images))
         if self._pinned:  # else the copy would wait for the one before
             batch = batch.pin_memory()
@@ -85,3 +104,49 @@ class TorchRuntime:
         with torch.inference_mode(), torch.autocast("cuda", dtype=torch.float16, enabled=half):
             vectors: torch.Tensor = self._net(batch)
             return vectors.float()
+
+
+@dataclass
+class Busy:
+    """How long somebody was at work: spans of seconds, told in the order of their ends, in; what they cover out."""
+
+    seconds: float = 0.0
+    _until: float = 0.0
+
+    def count(self, begin: float, end: float) -> None:
+        """Adds a span; what one before it covers does not count twice."""
+        self.seconds += max(0.0, end - max(begin, self._until))
+        self._until = max(self._until, end)
+
+
+class _Streams:
+    """A CUDA stream for each thread, and the seconds in which any of them was at work."""
+
+    def __init__(self, device: str) -> None:
+        self._device, self._mine, self._guard = device, threading.local(), threading.Lock()
+        self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        with torch.cuda.device(device):
+            self._start.record()
+        self._busy = Busy()
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which one of them was at work."""
+        return self._busy.seconds
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """What is begun within is of the thread's own stream, and is over at its end."""
+        if not hasattr(self._mine, "stream"):
+            self._mine.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream = self._mine.stream
+        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            begun.record(stream)
+            try:
+                yield
+            finally:
+                ended.record(stream)
+                ended.synchronize()
+        with self._guard:
+            self._busy.count(self._start.elapsed_time(begun) / 1000, self._start.elapsed_time(ended) / 1000)

@@ -151,6 +151,9 @@ class Batched:
 class BatchedRuntime:
     """A network that takes the photos of many callers at once."""
 
+    at_once = 1
+    busy_s = 0.0
+
     def __init__(self, runtime: Runtime) -> None:
         self.name = runtime.name
         self._together = Together[np.ndarray](

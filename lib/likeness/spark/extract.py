@@ -11,6 +11,7 @@ import itertools
 import os
 import platform
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,11 +53,13 @@ _RESULT = pa.schema(
         ("model", pa.float64()),
         ("worker", pa.string()),
         ("networks", pa.int64()),
+        ("gpu", pa.string()),
+        ("busy", pa.float64()),
     ]
 )
 _RESULT_DDL = (
     "file string, rows long, what string, reason string, detail string, read double, decode double, model double, "
-    "worker string, networks long"
+    "worker string, networks long, gpu string, busy double"
 )
 _SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
 _ALL = Scope()
@@ -86,7 +89,7 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
     with run.stage("extract") as facts:
         facts |= {"wanted": 0, "extracted": 0, "failed": 0}
         chunks = [] if _complete(run, wanted) else list(wanted.chunks())
-        told = list[Row]()
+        told, begun = list[Row](), time.monotonic()
         facts["wanted"] = sum(chunk.photos for chunk in chunks)
         if chunks:
             prepare(run.space, run.settings.extract.runtime, _machine(run.settings))
@@ -98,7 +101,7 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
                 said = facts["extracted"] + facts["failed"]
                 run.say(f"extract: committed {said} of {facts['wanted']}")
         if told:
-            facts |= _effort(told)
+            facts |= _effort(told, time.monotonic() - begun)
             run.say(f"extract: {_shares(facts['worker_seconds'])}")
         run.must_add_up("extract", "wanted", "extracted", "failed")
         facts["standing_failures"] = wanted.standing()
@@ -110,11 +113,18 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
             run.gate_failures("extract", facts["standing_failures"], wanted.photos().count())
 
 
-def _effort(told: Sequence[Row]) -> dict[str, Any]:
-    """What the tasks say: seconds by what they went into, worker processes, and networks that these loaded."""
-    seconds = {name: round(sum(row[name] for row in told), 1) for name in _SPENT}
-    workers = len({row.worker for row in told})
-    return {"worker_seconds": seconds, "workers": workers, "networks": sum(row.networks for row in told)}
+def _effort(told: Sequence[Row], seconds: float) -> dict[str, Any]:
+    """What the tasks say: seconds by what they went into, worker processes, networks that these loaded.
+
+    With GPUs, also the share of the stage's seconds in which they were at work.
+    """
+    found: dict[str, Any] = {
+        "worker_seconds": {name: round(sum(row[name] for row in told), 1) for name in _SPENT},
+        "workers": len({row.worker for row in told}),
+        "networks": sum(row.networks for row in told),
+    }
+    busy, gpus = sum(row.busy for row in told), len({row.gpu for row in told})
+    return found | ({"gpu_busy": round(min(1.0, busy / (seconds * gpus)), 3)} if busy else {})
 
 
 def _shares(seconds: Mapping[str, float]) -> str:
@@ -155,11 +165,13 @@ def _worker(task: Task) -> Any:
         pieces = [piece for batch in batches for piece in batch.to_pylist()]
         if not pieces:
             return
-        before = _extractor.cache_info().misses
-        extractor = _extractor(task.space, task.settings, task.limits, task.machine, _gpu())
+        opened, gpu = _extractor.cache_info().misses, _gpu()
+        extractor = _extractor(task.space, task.settings, task.limits, task.machine, gpu)
+        networks, busy = _extractor.cache_info().misses - opened, extractor.busy_s
         found = (photos(one["uri"], one["group"], frozenset(one["image_ids"])) for one in pieces)
         rows = list(_write(task, extractor.run(itertools.chain.from_iterable(found))))
-        rows[-1] |= {"worker": f"{platform.node()} {os.getpid()}", "networks": _extractor.cache_info().misses - before}
+        rows[-1] |= {"worker": f"{platform.node()} {os.getpid()}", "networks": networks}
+        rows[-1] |= {"gpu": f"{platform.node()} {gpu}", "busy": extractor.busy_s - busy}
         yield pa.RecordBatch.from_pylist(rows, schema=_RESULT)
 
     return work

@@ -1,0 +1,48 @@
+"""Extraction on a GPU against its own ceilings; says that nothing is measured where there is none."""
+
+import os
+import statistics
+from pathlib import Path
+
+import torch
+
+from likeness import profiling
+from likeness import settings as settings_module
+from likeness.backbones import registry
+from likeness.spark import jobs
+from likeness.spark.extract import extract
+from likeness.spark.run import Run
+from likeness.tables import FEATURES
+
+from .extraction import seeded
+from .photos import variants
+from .rows import row
+
+_SPACE, _COUNT, _PASSES = "alexnet.fc6", 30_000, 3
+_GOAL = ">= 0.9 of the smaller ceiling"
+
+
+def measure(photos: Path, scratch: Path) -> None:
+    """The stage's photos a second over the smaller ceiling of decoding and network, and how busy the GPU is."""
+    if not torch.cuda.is_available():
+        row(f"{_SPACE} on a GPU", "not measured: this machine has none", _GOAL)
+        return
+    source = variants(photos, scratch / f"photos-{_COUNT}", _COUNT)
+    weights = seeded(registry()["alexnet"], scratch)
+    sets = [f"extract.cache={scratch / 'cache'}", *([f"extract.weights={weights}"] if weights else [])]
+    flags = {"source.uri": str(source), "root": str(scratch / "gpu"), "extract.space": _SPACE}
+    told = profiling.profile(settings_module.load(None, flags, sets))
+    given = settings_module.load(None, flags, [*sets, *(f"{name}={value}" for name, value in told.settings.items())])
+    jobs.ingest_job(given)
+    rates, busy = [], []
+    for _ in range(_PASSES):
+        with Run("extract", given, ("extract",)) as run:
+            run.lake.spark.sql(f"DELETE FROM {run.lake.name(FEATURES)} WHERE space = '{run.space.id}'")
+            extract(run)
+            facts = run.facts["extract"]
+        rates.append(facts["extracted"] / facts["seconds"])
+        busy.append(facts["gpu_busy"])
+    rate, ceiling = statistics.median(rates), min(told.decode, told.model)
+    each = f"{rate:.0f}/s; {os.cpu_count()} cores decode {told.decode:.0f}/s, the network does {told.model:.0f}/s"
+    row(f"{_SPACE} on {torch.cuda.get_device_name()}", f"{rate / ceiling:.2f} ({each})", _GOAL)
+    row("share of the time in which it works", f"{statistics.median(busy):.2f}", "")
