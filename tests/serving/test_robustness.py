@@ -17,8 +17,8 @@ from likeness.settings import Limits, Settings
 
 def test_looks_raise_what_is_found_again(published: Settings) -> None:
     told: list[str] = []
-    found = robustness(published, "", 24, [Look.TURNED, Look.SHARP], told.append)
-    assert found.photos == 24
+    found = robustness(published, "", 12, [Look.TURNED, Look.SHARP], told.append)
+    assert found.photos == 12
     assert told[:-1] == list(CHANGES)
     by = {one.looks: one for one in found.asked}
     assert list(by) == [(), (Look.TURNED,), (Look.SHARP,), (Look.TURNED, Look.SHARP)]
