@@ -89,6 +89,26 @@ def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
         assert cosine >= 0.9999
 
 
+def test_torch_on_the_cpu_gives_the_same_answers_as_openvino(configure, tmp_path):
+    source, found, answers = take(tmp_path / "photos", "shoes", "pants", "dress", count=4), [], []
+    for runtime in ("openvino", "torch"):
+        given = configure(source, f"extract.runtime={runtime}", root=tmp_path / runtime)
+        run(given)
+        found.append(_vectors(given))
+        manifest, root = _root(given)
+        wish = Wish(6, "all")
+        answers.append(
+            [root.search(found[0][key], manifest.space, wish)["results"] for key in sorted(found[0])],
+        )
+    one, other = found
+    assert one.keys() == other.keys()
+    for key, vector in one.items():
+        assert vector @ other[key] >= 0.9999 * np.linalg.norm(vector) * np.linalg.norm(other[key])
+    for mine, theirs in zip(*answers, strict=True):
+        assert [result["image_id"] for result in mine] == [result["image_id"] for result in theirs]
+        assert np.allclose([result["score"] for result in mine], [result["score"] for result in theirs], atol=1e-3)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
 def test_sharded_search_is_exact(configure, tmp_path, metric):
     """Ids and scores equal a brute-force numpy search over vectors read without Spark or FAISS."""
