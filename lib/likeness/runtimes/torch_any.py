@@ -62,8 +62,8 @@ class TorchRuntime:
         self._most = sys.maxsize
         self.at_once = 2 if cuda else 1
         self.busy_s = 0.0
-        self._streams = _Streams(self.device) if cuda else None
         self._net = Normalised(space, cache).eval().to(self.device).to(memory_format=torch.channels_last)
+        self._streams = _Streams(self.device) if cuda else None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, side, side, 3) RGB to float32 (n, dim), as many at once as the memory holds."""
@@ -127,6 +127,7 @@ class _Streams:
         self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         with torch.cuda.device(device):
             self._start.record()
+            torch.cuda.synchronize()  # the weights are there before any other stream reads them
         self._busy = Busy()
 
     @property
