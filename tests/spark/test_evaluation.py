@@ -245,7 +245,7 @@ def test_a_build_is_judged_as_it_is_searched(given, tmp_path, k):
     path = _judge(tmp_path, [(q, p, "" if r == 1 else r) for q, of in queries.items() for p, r in of.items()])
     vectors = _vectors(given, manifest.space)
     asked = {
-        "outside.jpg": (Encoder(given, manifest.space).encode(outside.read_bytes()), "", ""),
+        "outside.jpg": (Encoder(given, manifest.space).encode(outside.read_bytes())[0], "", ""),
         image: (vectors[image], image, ""),
         "shoes-1": (vectors[_photo_of(given, "shoes/0.jpg")], "", "shoes-1"),
         "dress-4": (vectors[_photo_of(given, "dress/4.jpg")], "", "dress-4"),
