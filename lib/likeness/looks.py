@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 _SHARP = ImageFilter.UnsharpMask(radius=2, percent=400, threshold=0)
-"""Of what the network is given; chosen among five, see docs/benchmarks/."""
+"""Of what the network is given; chosen among five, see docs/decisions/020."""
 
 
 class Look(StrEnum):
