@@ -90,18 +90,21 @@ class Extractor:
                     self._forward(batch, images)
                 yield batch
             return
-        begun = deque[Future[Extracted]]()
+        begun = deque[tuple[Extracted, Future[None]]]()
+
+        def first() -> Extracted:
+            batch, forward = begun.popleft()
+            with _lap(clock, "model"):
+                forward.result()
+            return batch
+
         with ThreadPoolExecutor(self._runtime.at_once) as threads:
             for batch, images in batches:
-                begun.append(threads.submit(self._forward, batch, images))
+                begun.append((batch, threads.submit(self._forward, batch, images)))
                 if len(begun) > self._runtime.at_once:
-                    with _lap(clock, "model"):
-                        done = begun.popleft().result()
-                    yield done
+                    yield first()
             while begun:
-                with _lap(clock, "model"):
-                    done = begun.popleft().result()
-                yield done
+                yield first()
 
     def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting]) -> Iterator[None]:
         """Begins to decode photos, and yields whenever the first of those waiting must be taken."""
@@ -155,16 +158,16 @@ class Extractor:
         except BadImage as bad:
             batch.failures.append((first.key, bad))
 
-    def _forward(self, batch: Extracted, images: list[np.ndarray]) -> Extracted:
+    def _forward(self, batch: Extracted, images: list[np.ndarray]) -> None:
+        """Fills in the vectors of a batch."""
         if not images:
-            return batch
+            return
         vectors = self._runtime(np.stack(images))
         finite = np.isfinite(vectors).all(axis=1)
         for row in np.flatnonzero(~finite):
             batch.failures.append((batch.keys[row], BadImage("not_finite", "the network gave NaN or infinity")))
         batch.keys = [key for key, good in zip(batch.keys, finite, strict=True) if good]
         batch.vectors = vectors[finite]
-        return batch
 
 
 @contextmanager

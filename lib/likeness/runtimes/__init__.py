@@ -22,7 +22,11 @@ class Runtime(Protocol):
 
     name: str
     at_once: int
-    busy_s: float
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of a GPU so far."""
+        ...
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""

@@ -61,9 +61,13 @@ class TorchRuntime:
         cuda = self._half = self._pinned = self.device.startswith("cuda")
         self._most = sys.maxsize
         self.at_once = 2 if cuda else 1
-        self.busy_s = 0.0
         self._net = Normalised(space, cache).eval().to(self.device).to(memory_format=torch.channels_last)
         self._streams = _Streams(self.device) if cuda else None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which the GPU was at work; 0 on the CPU."""
+        return self._streams.busy.seconds if self._streams else 0.0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, side, side, 3) RGB to float32 (n, dim), as many at once as the memory holds."""
@@ -85,9 +89,7 @@ class TorchRuntime:
         if self._streams is None:
             return self._passed(images)
         with self._streams.turn():
-            vectors = self._passed(images)
-        self.busy_s = self._streams.busy_s
-        return vectors
+            return self._passed(images)
 
     def _passed(self, images: np.ndarray) -> np.ndarray:
         batch = torch.from_numpy(np.ascontiguousarray(images))
@@ -128,12 +130,7 @@ class _Streams:
         with torch.cuda.device(device):
             self._start.record()
             torch.cuda.synchronize()  # the weights are there before any other stream reads them
-        self._busy = Busy()
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds in which one of them was at work."""
-        return self._busy.seconds
+        self.busy = Busy()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -150,4 +147,4 @@ class _Streams:
                 ended.record(stream)
                 ended.synchronize()
         with self._guard:
-            self._busy.count(self._start.elapsed_time(begun) / 1000, self._start.elapsed_time(ended) / 1000)
+            self.busy.count(self._start.elapsed_time(begun) / 1000, self._start.elapsed_time(ended) / 1000)

@@ -57,10 +57,6 @@ _RESULT = pa.schema(
         ("busy", pa.float64()),
     ]
 )
-_RESULT_DDL = (
-    "file string, rows long, what string, reason string, detail string, read double, decode double, model double, "
-    "worker string, networks long, gpu string, busy double"
-)
 _SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
 _ALL = Scope()
 
@@ -147,7 +143,7 @@ def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]
     task = Task(run.space, run.settings.extract, run.settings.limits, _machine(run.settings), epoch, folder)
     tasks = max(pieces["task"].to_pylist(), default=0) + 1
     placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
-    results = in_workers(placed, _worker(task), _RESULT_DDL).collect()
+    results = in_workers(placed, _worker(task), _RESULT).collect()
     files = [DataFile(row.file, row.rows) for row in results if row.file]
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
     run.guard()
@@ -170,8 +166,12 @@ def _worker(task: Task) -> Any:
         networks, busy = _extractor.cache_info().misses - opened, extractor.busy_s
         found = (photos(one["uri"], one["group"], frozenset(one["image_ids"])) for one in pieces)
         rows = list(_write(task, extractor.run(itertools.chain.from_iterable(found))))
-        rows[-1] |= {"worker": f"{platform.node()} {os.getpid()}", "networks": networks}
-        rows[-1] |= {"gpu": f"{platform.node()} {gpu}", "busy": extractor.busy_s - busy}
+        rows[-1] |= {
+            "worker": f"{platform.node()} {os.getpid()}",
+            "networks": networks,
+            "gpu": f"{platform.node()} {gpu}",
+            "busy": extractor.busy_s - busy,
+        }
         yield pa.RecordBatch.from_pylist(rows, schema=_RESULT)
 
     return work

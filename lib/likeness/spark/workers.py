@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql.pandas.types import from_arrow_schema
 
 Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def in_workers(table: DataFrame, work: Work, ddl: str) -> DataFrame:
-    """`table.mapInArrow(work, ddl)`, in workers that read the archives on their path once, not before each task.
+def in_workers(table: DataFrame, work: Work, result: str | pa.Schema) -> DataFrame:
+    """`table.mapInArrow(work, result)`, in workers that read the archives on their path once, not before each task.
 
     Spark has pyspark.zip on the path and calls `importlib.invalidate_caches` before each task; up to Python 3.12 that
     reads the directory of the archive anew, 0.2 s of a core.
@@ -23,7 +24,8 @@ def in_workers(table: DataFrame, work: Work, ddl: str) -> DataFrame:
                 finder.invalidate_caches = _nothing  # type: ignore[method-assign]
         yield from work(batches)
 
-    return table.mapInArrow(kept, ddl)  # type: ignore[arg-type]
+    made = result if isinstance(result, str) else from_arrow_schema(result)
+    return table.mapInArrow(kept, made)  # type: ignore[arg-type]
 
 
 def _nothing() -> None:
