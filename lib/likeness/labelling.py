@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness.backbones import registry, resolve
+from likeness.backbones import Space, registry
 from likeness.errors import UsageError
 from likeness.evaluation import share
 from likeness.features import Extractor
 from likeness.images import SUFFIXES
+from likeness.models import Models, space_of
 from likeness.runtimes import Machine, open_runtime, shelf
 from likeness.settings import Settings
 
@@ -51,9 +52,8 @@ class Classifier:
         Raises:
             UsageError: there is no such backbone, or it knows no classes.
         """
-        self.names = classes(backbone)
+        self.space, self.names = class_scores(settings, backbone)
         given = settings.extract.model_copy(update={"decode_threads": threads})
-        self.space = resolve(f"{backbone}.logits", given.weights, given.cache)
         machine = Machine(given.cache, threads, shelf(settings.root))
         self._extractor = Extractor(
             self.space, open_runtime(self.space, given.runtime, machine), given, settings.limits
@@ -102,17 +102,20 @@ class Classifier:
             yield from ((photo, numbers[path.name]) for photo in photos)
 
 
-def classes(backbone: str) -> Sequence[str]:
-    """The names of a network's classes.
+def class_scores(settings: Settings, backbone: str) -> tuple[Space, Sequence[str]]:
+    """The space of the class scores of a network, or of a model of the root, and the names of its classes.
 
     Raises:
         UsageError: there is no such network, or it knows no classes.
     """
-    spec = registry().get(backbone.partition("-")[0])
-    if spec is None or spec.classes is None:
-        known = ", ".join(name for name, one in registry().items() if one.classes)
-        raise UsageError(f"backbone {backbone!r}: no such network with classes; there are: {known}")
-    return spec.classes()
+    word, models = backbone.partition("-")[0], Models(settings.root).names()
+    spec = registry().get(word)
+    if (spec and spec.classes) or word in models:
+        space = space_of(settings, f"{backbone}.logits")
+        if space.spec.classes:
+            return space, space.spec.classes()
+    known = ", ".join([*(name for name, one in registry().items() if one.classes), *models])
+    raise UsageError(f"backbone {backbone!r}: no such network with classes; there are: {known}")
 
 
 def best(scores: np.ndarray, names: Sequence[str], k: int) -> list[Label]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from likeness import uris
-from likeness.backbones import resolve
 from likeness.decoding import Decoder
 from likeness.errors import UsageError
 from likeness.images import WHOLE, BadImage, Preprocessing
+from likeness.models import space_of
 from likeness.runtimes import Machine, choose, open_runtime, shelf
 from likeness.settings import Settings
 from likeness.sources import Reader, read_listing
@@ -55,7 +55,7 @@ def profile(settings: Settings, report: Callable[[str], None] = lambda told: Non
     cores, given = os.cpu_count() or 1, settings.extract
     report("reading")
     photos, read = _read(settings)
-    space = resolve(given.space, given.weights, given.cache)
+    space = space_of(settings)
     report("decoding")
     images, decode = _decode(settings, space.preprocessing, photos, cores)
     report(f"loading {space.name}")

@@ -26,6 +26,7 @@ class Reporter:
         # under spark-submit the JVM stands between this process and the terminal; the wrapper says there is one
         terminal = True if os.environ.get("LIKENESS_TERMINAL") else None
         self._console = Console(stderr=True, highlight=False, force_terminal=terminal)
+        self._stepped = 0.0
 
     def say(self, text: str) -> None:
         """One line."""
@@ -33,6 +34,16 @@ class Reporter:
             self._console.print(text, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+    def step(self, what: str, done: int, of: int, told: str) -> None:
+        """One line for a step of few: drawn over the one before on a terminal, every few seconds elsewhere."""
+        if self._console.is_terminal:
+            wide = 24 * done // max(1, of)
+            line = f"{what} [{'━' * wide}{' ' * (24 - wide)}] {done}/{of}  {told}"
+            self._console.print(line[: self._console.width], markup=False, end="\n" if done == of else "\r")
+        elif done == of or time.monotonic() - self._stepped >= _EVERY_S:
+            self._stepped = time.monotonic()
+            self.say(f"{what}: {done} of {of}: {told}")
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator["Bar"]:

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from likeness.backbones.spec import Backbone, Part
+from likeness.backbones.trained import Activation, Top
 from likeness.backbones.weights import load_into
 
 _EPS = 1e-6
@@ -58,6 +59,52 @@ class Call(torch.nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Whatever the function does."""
         return self.function(maps)
+
+
+class Perceptron(torch.nn.Module):
+    """Fully connected layers: float32 (n, inputs) to (n, outputs)."""
+
+    def __init__(self, top: Top, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.unit, widths = top.unit, (top.inputs, *top.hidden)
+        pieces = 2 if top.activation == "maxout" else 1
+        hidden = [torch.nn.Linear(before, pieces * width) for before, width in itertools.pairwise(widths)]
+        self.linears = torch.nn.ModuleList([*hidden, torch.nn.Linear(widths[-1], top.outputs)])
+        self.activation, self.dropout = _ACTIVATIONS[top.activation], dropout
+
+    def forward(self, found: torch.Tensor) -> torch.Tensor:
+        """Runs them."""
+        for number, linear in enumerate(self.linears):
+            if number:
+                found = F.dropout(self.activation(found), self.dropout, self.training)
+            found = linear(found)
+        return F.normalize(found) if self.unit else found
+
+
+def _maxout(found: torch.Tensor) -> torch.Tensor:
+    """The larger of two pieces (Goodfellow et al. 2013)."""
+    return found.unflatten(1, (2, -1)).amax(1)
+
+
+_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": F.relu,
+    "elu": F.elu,
+    "leaky": F.leaky_relu,
+    "maxout": _maxout,
+}
+
+
+class Topped(torch.nn.Module):
+    """What a recipe puts on a layer, as a stage."""
+
+    def __init__(self, part: Part, top: Top, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.part, self.top = part, Perceptron(top, dropout)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps of the layer, (n, c, h, w), to (n, outputs, 1, 1)."""
+        found: torch.Tensor = self.top(vectors(maps, self.part))
+        return found[:, :, None, None]
 
 
 class Network(torch.nn.Module):

@@ -8,6 +8,7 @@ from likeness.cli import (
     evaluate,
     hbase,
     ledgers,
+    models,
     networks,
     plan,
     products,
@@ -53,3 +54,4 @@ app.add_typer(ledgers.failures, name="failures")
 app.add_typer(ledgers.config, name="config")
 app.add_typer(networks.backbones, name="backbones")
 app.add_typer(networks.weights, name="weights")
+app.add_typer(models.models, name="models")

@@ -35,16 +35,16 @@ def plan(
     assignments: Assignments = None,
 ) -> None:
     """Photos, time, bytes and memory of a nightly run, a new space or a backfill, by what earlier runs here took."""
-    from likeness.backbones import resolve
     from likeness.forecast import backfill, forecast
     from likeness.matrix import Scope
+    from likeness.models import space_of
 
     scope = Scope(first and first.date(), last and last.date(), category)
     if scope and source:
         raise UsageError(f"--source {source}: a backfill reads the tables alone; leave --source away, or the range")
     flags = {"root": root, "source.uri": source, "extract.space": space}
     given = settings_module.load(config, flags, assignments or ())
-    chosen = resolve(given.extract.space, given.extract.weights, given.extract.cache)
+    chosen = space_of(given)
     steps = [backfill(given, chosen, scope)[0]] if scope else forecast(given, chosen)
     if as_json:
         show_json({"space": chosen.id, "scope": str(scope), "steps": [dataclasses.asdict(step) for step in steps]})

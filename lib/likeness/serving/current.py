@@ -11,6 +11,8 @@ from likeness.builds import Builds
 from likeness.errors import LikenessError, ServiceError, UsageError
 from likeness.hidden import Hidden
 from likeness.manifest import Manifest
+from likeness.models import Models
+from likeness.recognition import recogniser
 from likeness.serving.batching import Batched
 from likeness.serving.encoder import Encoder
 from likeness.serving.fanout import Fan
@@ -57,6 +59,7 @@ class Current:
         self._current: Loaded | None = None
         self._candidate: Loaded | None = None
         self._problem = "the service has not started"
+        self._version = ""  # of the category model that was looked at last
         self._failed = ("", 0.0)  # the build that could not be loaded last, and when
         given = settings.serve
         token = read_token(given.leaf_token)
@@ -121,8 +124,8 @@ class Current:
                 if loaded and isinstance(loaded.leaf, Fan):
                     loaded.leaf.tend()
             current = self._current
-            if current and current.share == 1 and not current.root.whole:
-                self._current = dataclasses.replace(current, root=Root(current.manifest, current.leaf, self._hidden))
+            if current and ((current.share == 1 and not current.root.whole) or self._outdated(current)):
+                self._current = dataclasses.replace(current, root=self._root(current.manifest, current.leaf))
 
     def _look(self) -> None:
         """Loads what CURRENT names, if it is not what is loaded; what is loaded stays until that is done."""
@@ -154,6 +157,27 @@ class Current:
         leaf, current = self._opened(manifest), self._current
         same = current is not None and current.manifest.space == manifest.space
         encoder = current.encoder if current and same else Encoder(self._settings, manifest.space)
-        root = Root(manifest, leaf, self._hidden)
+        root = self._root(manifest, leaf)
         root.search(encoder.warm_up(), manifest.space, Wish(category="all"))
         return Loaded(manifest, leaf, root, encoder)
+
+    def _root(self, manifest: Manifest, leaf: LeafPort) -> Root:
+        try:
+            told = recogniser(self._settings, manifest.space)
+        except LikenessError as error:  # neighbours vote in its place
+            self._say(f"categories: {error}")
+            told = None
+        return Root(manifest, leaf, self._hidden, told)
+
+    def _outdated(self, loaded: Loaded) -> bool:
+        """Whether another version of the category model was put in service; one that is damaged was said to be so."""
+        name, told = self._settings.serve.category_model, loaded.root.recogniser
+        try:
+            promoted = Models(self._settings.root).promotions(name) if name else []
+        except (LikenessError, OSError):
+            return False
+        version = promoted[0].version if promoted else ""
+        if version == self._version:
+            return False
+        self._version = version
+        return (told.card.version if told else "") != version

@@ -5,11 +5,11 @@ from collections.abc import Collection
 
 import numpy as np
 
-from likeness.backbones import resolve
 from likeness.errors import SpaceMismatch
 from likeness.features import Extractor
 from likeness.images import WHOLE, Box
 from likeness.looks import Look
+from likeness.models import space_of
 from likeness.runtimes import Machine, open_runtime, shelf
 from likeness.serving.batching import BatchedRuntime
 from likeness.settings import Settings
@@ -24,7 +24,7 @@ class Encoder:
         Raises:
             SpaceMismatch: the weights at hand are not those of the space.
         """
-        self.space = resolve(space, settings.extract.weights, settings.extract.cache)
+        self.space = space_of(settings, space)
         if self.space.id != space:
             raise SpaceMismatch(f"the network at hand gives {self.space.id}, not {space}; name its weights")
         cores = os.cpu_count() or 1

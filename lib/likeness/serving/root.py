@@ -13,6 +13,7 @@ from likeness.hidden import Hidden
 from likeness.indexes import metrics
 from likeness.indexes.search import Hit, merge
 from likeness.manifest import Manifest
+from likeness.recognition import Recogniser
 from likeness.serving.filters import Filter, Known
 from likeness.serving.leaf import LeafAnswer, LeafPort, refuse_other
 
@@ -51,7 +52,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the neighbours' vote says: categories with their share of the votes, the best first."""
+    """What a category model or the neighbours' vote says: categories with their shares, the best first."""
 
     votes: Sequence[tuple[str, float]]
 
@@ -64,8 +65,10 @@ class Prediction:
 class Root:
     """Answers queries about one build with what its leaf, or many that are as one, find."""
 
-    def __init__(self, manifest: Manifest, leaf: LeafPort, hidden: Hidden | None = None) -> None:
-        self.manifest, self._leaf, self._hidden = manifest, leaf, hidden
+    def __init__(
+        self, manifest: Manifest, leaf: LeafPort, hidden: Hidden | None = None, recogniser: Recogniser | None = None
+    ) -> None:
+        self.manifest, self.recogniser, self._leaf, self._hidden = manifest, recogniser, leaf, hidden
         self._categories = manifest.categories()
         sampled = leaf.samples(SAMPLE_ROWS)
         sample = np.concatenate([np.zeros((0, manifest.dim), np.float32), *sampled.values()])
@@ -79,7 +82,13 @@ class Root:
         return len(np.unique(self._labels)) == len(self._categories)
 
     def predict(self, vectors: np.ndarray) -> Prediction:
-        """Votes of the nearest sampled vectors of each query, float32 (dim,) or (q, dim), weighted by rank."""
+        """What a category model says of queries, float32 (dim,) or (q, dim).
+
+        Without one, the votes of the nearest sampled vectors, weighted by rank.
+        """
+        known = self.recogniser.of_vectors(np.atleast_2d(vectors)) if self.recogniser else None
+        if self.recogniser and known is not None:
+            return Prediction(self.recogniser.votes(known, self._categories))
         queries = metrics.prepared(np.atleast_2d(vectors), self.manifest.metric)
         queries = queries if self._axes is None else queries @ self._axes
         scores = metrics.exact_scores(queries, self._sample, self.manifest.metric)

@@ -72,8 +72,9 @@ class Service:
         self._refuse(wish)
         loaded, begun = self.current.loaded(build), time.perf_counter()
         vectors = np.concatenate([loaded.encoder.encode(photo, box, looks) for photo in photos])
+        told = self._shown(loaded, photos, box)
         took = {"encode": _ms(begun)}
-        return self._answered(loaded, self._combined(vectors, combine, loaded.manifest), wish, took)
+        return self._answered(loaded, self._combined(vectors, combine, loaded.manifest), wish, took, told)
 
     def product(self, product_id: str, wish: Wish, build: str = "") -> dict[str, Any]:
         """Answers with what looks like the photos of a product, itself left out; no network is run.
@@ -139,6 +140,15 @@ class Service:
         if shown is None or not self._hidden.without(shown.products):
             return None
         return self.thumbnails.get(image_id, shown.uri, side)
+
+    def _shown(self, loaded: Loaded, photos: Sequence[bytes], box: Box) -> Prediction | None:
+        """What a category model says that wants photos; None if it is content with vectors, or there is none."""
+        recogniser = loaded.root.recogniser
+        told = [recogniser.of_photo(photo, box) for photo in photos] if recogniser else []
+        known = [one for one in told if one is not None]
+        if not recogniser or not known:
+            return None
+        return Prediction(recogniser.votes(np.concatenate(known), loaded.manifest.categories()))
 
     def _refuse(self, wish: Wish) -> None:
         most = self.settings.serve.k_max

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from likeness.errors import UsageError
-from likeness.settings.models import Extract, Index, Limits, Serve, Settings, Source, document, known_keys
+from likeness.settings.models import Extract, Index, Limits, Serve, Settings, Source, Train, document, known_keys
 
 
 def load(
@@ -145,4 +145,4 @@ def _meant(key: str) -> str:
 
 _TEXT_TABLES = tuple(key for key, field in known_keys().items() if field.annotation == dict[str, str])
 
-__all__ = ["Extract", "Index", "Limits", "Serve", "Settings", "Source", "document", "known_keys", "load"]
+__all__ = ["Extract", "Index", "Limits", "Serve", "Settings", "Source", "Train", "document", "known_keys", "load"]

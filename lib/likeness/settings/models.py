@@ -106,6 +106,56 @@ class Keyed(_Frozen):
     reload: bool = Field(False, description="load every row anew, and delete those that no table knows")
 
 
+class Train(_Frozen):
+    """What is learned from the catalogue, and how."""
+
+    name: str = Field("", pattern=r"^([a-z][a-z0-9_]*)?$", description="name of the model; default: that of the task")
+    evaluation: str = Field(
+        "", description="evaluation set (`likeness models freeze`) that nothing is learned from; default: the newest"
+    )
+    photos: Count = Field(200_000, description="photos that are learned from, at most")
+    classes: list[str] = Field(default_factory=list, description="what is told apart; default: all there is")
+    least: Count = Field(2, description="photos that a class needs; with fewer nothing is learned")
+    seed: int = Field(0, ge=0, description="of splits, weights, batches and distortions")
+    folds: int = Field(
+        5,
+        ge=0,
+        description="parts of the cross-validation that chooses heads on fixed vectors; 1, or where more is trained: "
+        "a tenth of the photos is held aside; 0: nothing is",
+    )
+    candidates: list[dict[str, Any]] = Field(
+        default_factory=list, description="what is chosen from: tables of other settings; default: the task's own"
+    )
+    hidden: list[Count] = Field([256], description="units of each hidden layer of the head")
+    activation: Literal["relu", "elu", "leaky", "maxout"] = Field("relu", description="of the hidden layers")
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of the hidden units left out at random")
+    outputs: Count = Field(256, description="numbers of an embedding")
+    loss: Literal["auto", "contrastive", "triplet", "l2", "smooth_l1"] = Field(
+        "auto",
+        description="auto: contrastive for metric, smooth_l1 for boxes; classes have cross-entropy",
+    )
+    temperature: float = Field(0.1, gt=0, description="of the contrastive loss")
+    smoothing: Rate = Field(0.1, description="share of a target that goes to all classes")
+    balance: bool = Field(False, description="rare classes count as much as frequent ones")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="how weights follow gradients")
+    rate: float = Field(1e-3, gt=0, description="learning rate of what is new")
+    rate_decay: float = Field(0.5, gt=0, le=1, description="learning rate of a stage, over that of the next one")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(0.05, ge=0, description="of adamw and sgd")
+    warmup: float = Field(0.05, gt=0, lt=1, description="share of the steps in which the learning rate rises")
+    clip: float = Field(5.0, gt=0, description="length of a gradient, at most")
+    epochs: Count = Field(60, description="passes over the photos, at most")
+    patience: Count = Field(10, description="epochs without anything better after which it ends")
+    batch_size: Count = Field(128, description="photos of a step, those of all processes together")
+    accumulate: Count = Field(1, description="pieces in which a step is computed, where memory is short")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on CUDA")
+    unfreeze: str = Field("", description="first stage of the backbone that is trained, or all; default: none")
+    distort: int = Field(0, ge=0, description="distorted versions of each photo that are learned from as well")
+    processes: Count = Field(1, description="processes that train together")
+    checkpoint_s: float = Field(60.0, gt=0, description="seconds between checkpoints")
+    tensorboard: str = Field("", description="folder for TensorBoard's files; default: none are written")
+
+
 class Serve(_Frozen):
     """How the query service answers."""
 
@@ -125,6 +175,9 @@ class Serve(_Frozen):
     replicas: Count = Field(1, description="leaves that hold each shard")
     deadline_ms: Count = Field(1000, description="milliseconds that leaves get for a query; what is late is left out")
     hedge_ms: Count = Field(100, description="milliseconds after which a replica is asked as well")
+    category_model: str = Field(
+        "category", description="model that says what a query shows, where one is in service; else neighbours vote"
+    )
     drain_s: Count = Field(20, description="seconds that running queries get when the service is stopped")
 
 
@@ -143,6 +196,7 @@ class Settings(BaseSettings):
     extract: Extract = Extract()
     index: Index = Index()
     keyed: Keyed = Keyed()
+    train: Train = Train()
     serve: Serve = Serve()
 
     @classmethod

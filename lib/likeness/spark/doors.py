@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from likeness import settings
+from likeness.backbones import registry
 from likeness.errors import LikenessError
 from likeness.matrix import Scope
 from likeness.settings import Settings
@@ -45,6 +46,13 @@ def backfill_door(job: Callable[[Settings, Scope, bool], None]) -> None:
     run_door(main)
 
 
+def train_door(job: Callable[[Settings, str, str, bool], object]) -> None:
+    """Runs the training from the command line and exits with its code."""
+    main = _train(job)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
 def read_flags(job: str, flags: Sequence[str]) -> Settings:
     """The settings that a job's flags give it; a flag that it does not know ends the program with exit code 2.
 
@@ -53,7 +61,8 @@ def read_flags(job: str, flags: Sequence[str]) -> Settings:
     """
     found: list[Settings] = []
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(_backfill(lambda given, *_: found.append(given)) if job == "backfill" else _command(found.append))
+    doors = {"backfill": _backfill, "train": _train}
+    app.command()(doors[job](lambda given, *_: found.append(given)) if job in doors else _command(found.append))
     try:
         app(list(flags))
     except SystemExit as ended:
@@ -111,6 +120,29 @@ def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., Non
     ) -> None:
         given = settings.load(config, {"root": root, "extract.space": space}, assignments or ())
         use(given, Scope(first.date() if first else None, last.date() if last else None, category), dry_run)
+
+    return main
+
+
+def _train(use: Callable[[Settings, str, str, bool], object]) -> Callable[..., None]:
+    """The flags of the training, as a Typer command."""
+
+    def main(
+        task: Annotated[str, typer.Option(help="category, attributes, metric, boxes or distil")] = "category",
+        space: Annotated[str | None, typer.Option(help="feature space that is learned from")] = None,
+        name: Annotated[str | None, typer.Option(help="of the model (default: the task)")] = None,
+        teacher: Annotated[str, typer.Option(help="distil: the space whose vectors are learned")] = "",
+        student: Annotated[str | None, typer.Option(help="distil: the backbone, or its layer, that learns")] = None,
+        scratch: Annotated[bool, typer.Option("--scratch", help="forget the backbone's weights")] = False,
+        processes: Annotated[int | None, typer.Option(help="that train together")] = None,
+        root: Root = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        if student and "." not in student and student in registry():
+            student = f"{student}.{registry()[student].main}"
+        flags = {"root": root, "extract.space": student or space, "train.name": name, "train.processes": processes}
+        use(settings.load(config, flags, assignments or ()), task, teacher, scratch)
 
     return main
 

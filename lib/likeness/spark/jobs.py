@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from likeness import forecast, reports
-from likeness.backbones import resolve
+from likeness.backbones import weightless
 from likeness.builds import Builds
 from likeness.errors import GateError, ServiceError, UsageError
-from likeness.labelling import classes
+from likeness.labelling import class_scores
 from likeness.manifest import Manifest
 from likeness.matrix import Cell, Scope
+from likeness.models import Card, space_of
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.sources import check_source
@@ -16,6 +17,7 @@ from likeness.spark.compact import compact, gc
 from likeness.spark.copy import copy
 from likeness.spark.doors import backfill_door as backfill_door
 from likeness.spark.doors import door as door
+from likeness.spark.doors import train_door as train_door
 from likeness.spark.extract import extract
 from likeness.spark.forget import forget
 from likeness.spark.index import index, publish
@@ -23,6 +25,8 @@ from likeness.spark.ingest import ingest
 from likeness.spark.label import label
 from likeness.spark.load import expect_store, load
 from likeness.spark.run import Run
+from likeness.spark.train import train
+from likeness.training.session import plan
 from likeness.words import size
 
 _ALL = ("ingest", "extract", "load", "index")
@@ -84,7 +88,7 @@ def extract_job(given: Settings) -> None:
 
 def backfill(given: Settings, scope: Scope, dry_run: bool = False) -> None:
     """Fill what is missing for a space, over epochs and of a category if so told."""
-    space = resolve(given.extract.space, given.extract.weights, given.extract.cache)
+    space = space_of(given)
     step, cells = forecast.backfill(given, space, scope)
     if dry_run:
         print(_would_do(step, cells, f"{space.id}, {scope}"))
@@ -116,15 +120,26 @@ def _would_do(step: forecast.Step, cells: Sequence[Cell], what: str) -> str:
 def label_job(given: Settings) -> None:
     """Tag every photo with what the space's network takes it for."""
     backbone = given.extract.space.partition(".")[0]
-    extracted = given.extract.model_copy(update={"space": f"{backbone}.logits"})
-    names = classes(backbone)
-    with Run("label", given.model_copy(update={"extract": extracted}), ("extract",)) as run:
+    space, names = class_scores(given, backbone)
+    with Run("label", given, ("extract",), space=space) as run:
         extract(run)
         label(run, names)
     told = run.facts["label"]
     print(f"{run.space.id}: {told['labelled']:,} photos labelled; the first label of all of them:")
     for name, count in told["labels"].items():
         print(f"{count:>9,}  {name}")
+
+
+def train_job(given: Settings, task: str, teacher: str = "", scratch: bool = False) -> Card:
+    """Train a model on the catalogue, and measure it on photos that it never saw."""
+    space = weightless(given.extract.space) if scratch or teacher else space_of(given)
+    with Run("train", given, ("train",), space=space) as run:
+        card = train(run, plan(given, task, run.run_id, teacher, scratch))
+        run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")
+    for name, metric in card.metrics.items():
+        print(f"{name:<16} {metric.value:.4f}  ({metric.low:.4f} to {metric.high:.4f})")
+    print(f"put it in service: likeness models promote {card.name} --root {given.root}")
+    return card
 
 
 def load_job(given: Settings) -> None:

@@ -11,7 +11,6 @@ from likeness.spark.workers import Work, in_workers
 from likeness.tables import FEATURES, LABELS
 
 _KEPT, _SHOWN = 5, 20
-_DDL = "image_id string, space string, labels array<string>, probabilities array<float>"
 
 
 def label(run: Run, names: Sequence[str]) -> None:
@@ -26,7 +25,7 @@ def label(run: Run, names: Sequence[str]) -> None:
         mine = F.col("space") == space
         there = lake.read(LABELS).where(mine).select("image_id")
         lacking = lake.read(FEATURES).where(mine).join(there, "image_id", "left_anti").select("image_id", "vector")
-        facts["labelled"] = lake.append(LABELS, in_workers(lacking, _worker(space, names), _DDL))
+        facts["labelled"] = lake.append(LABELS, in_workers(lacking, _worker(space, names), LABELS.arrow()))
         firsts = lake.read(LABELS).where(mine).groupBy(F.col("labels")[0].alias("label")).count()
         most = firsts.orderBy(F.desc("count"), "label").limit(_SHOWN).collect()
         facts["labels"] = {row["label"]: row["count"] for row in most}

@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
-from likeness.backbones import Space, resolve
+from likeness.backbones import Space
 from likeness.errors import DataError, GateError, LikenessError, ServiceError
 from likeness.leases import HeldLease, Lease, held, run_name
+from likeness.models import space_of
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.spark.lake import Lake
@@ -38,11 +39,12 @@ class Run:
         stages: Sequence[str],
         reporter: Reporter | None = None,
         alone: bool = False,
+        space: Space | None = None,
     ) -> None:
         self.job, self.settings, self.reporter = job, settings, reporter or Reporter()
         self.started = datetime.datetime.now(datetime.UTC)
         self.run_id = os.environ.get("LIKENESS_RUN_ID") or run_name(job)  # on YARN the submitter wants to know it
-        self.space: Space = resolve(settings.extract.space, settings.extract.weights, settings.extract.cache)
+        self.space = space or space_of(settings)
         self.facts: dict[str, dict[str, Any]] = {}
         self.build: str | None = None
         self._past: list[dict[str, Any]] | None = None

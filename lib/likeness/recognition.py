@@ -1,0 +1,115 @@
+"""What a query shows, by a model of the root: vectors or photos in, categories with probabilities out. No torch.
+
+A model whose head is on vectors of the space that is searched costs a product of matrices; any other runs a network.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from likeness import stores
+from likeness.backbones.trained import Top
+from likeness.images import WHOLE, Box
+from likeness.models import Card, Models
+from likeness.settings import Settings
+
+if TYPE_CHECKING:
+    from likeness.features import Extractor
+
+CATEGORY = "category"
+_SLOPE = 0.01
+
+
+class Head:
+    """The fully connected layers of a model, as `backbones.network.Perceptron` runs them."""
+
+    def __init__(self, path: Path, top: Top) -> None:
+        tensors = load_file(path)
+        prefix = f"{top.layer}.top.linears"
+        self._layers = [
+            (tensors[f"{prefix}.{number}.weight"].T, tensors[f"{prefix}.{number}.bias"])
+            for number in range(len(top.hidden) + 1)
+        ]
+        self._activation = top.activation
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """float32 (n, inputs) to (n, outputs)."""
+        found = vectors
+        for number, (weight, bias) in enumerate(self._layers):
+            if number:
+                found = _active(found, self._activation)
+            found = found @ weight + bias
+        return found
+
+
+def _active(found: np.ndarray, activation: str) -> np.ndarray:
+    if activation == "maxout":
+        half = found.shape[1] // 2
+        return np.maximum(found[:, :half], found[:, half:])
+    below = {"relu": 0.0, "leaky": _SLOPE * found, "elu": np.expm1(np.minimum(found, 0))}[activation]
+    return np.where(found > 0, found, below)
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A category model; `head` where it is on vectors of the space, else `extractor`, which wants the photo."""
+
+    card: Card
+    head: Head | None
+    extractor: "Extractor | None"
+
+    def of_vectors(self, vectors: np.ndarray) -> np.ndarray | None:
+        """Probabilities, float64 (n, classes), of vectors, float32 (n, dim); None if the model wants the photo."""
+        return _softmax(self.head(vectors)) if self.head else None
+
+    def of_photo(self, photo: bytes, box: Box = WHOLE) -> np.ndarray | None:
+        """Probabilities, float64 (1, classes), of a photo; None if the model wants its vector.
+
+        Raises:
+            BadImage: it cannot be used.
+        """
+        return _softmax(self.extractor.one(photo, box)) if self.extractor else None
+
+    def votes(self, probabilities: np.ndarray, categories: Mapping[str, int]) -> list[tuple[str, float]]:
+        """Categories with the mean probability of rows, the best first; of those that a build has."""
+        mean = probabilities.mean(axis=0)
+        told = [(name, float(mean[number])) for number, name in enumerate(self.card.classes) if name in categories]
+        return sorted(told, key=lambda vote: (-vote[1], vote[0]))
+
+
+def recogniser(settings: Settings, space: str, photos: bool = True) -> Recogniser | None:
+    """The category model in service, for queries of a space; None if there is none.
+
+    Args:
+        settings: of the root; `serve.category_model` names the model.
+        space: the id of the space that is searched.
+        photos: whether a model that wants photos is any use.
+
+    Raises:
+        DataError: the model is damaged.
+    """
+    models, name = Models(settings.root), settings.serve.category_model
+    card = models.in_service(name) if name else None
+    if card is None or card.task != CATEGORY:
+        return None
+    own = models.space(card, cache=settings.extract.cache)
+    assert own.recipe
+    assert own.recipe.top
+    if card.space == space and card.frozen:
+        return Recogniser(card, Head(stores.local_copy(own.weights_path, settings.extract.cache), own.recipe.top), None)
+    if not photos:
+        return None
+    from likeness.features import Extractor
+    from likeness.runtimes import Machine, open_runtime, shelf
+
+    runtime = open_runtime(own, settings.extract.runtime, Machine(settings.extract.cache, 1, shelf(settings.root)))
+    return Recogniser(card, None, Extractor(own, runtime, settings.extract, settings.limits))
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    shifted = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

@@ -1,0 +1,45 @@
+"""What a network that learns is fed with: rows and draws in, tensors out.   [torch]
+
+A draw decides how a photo is distorted: anew each time where photos are fed, or which of the distorted versions is
+taken whose maps or vectors were computed before.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from likeness.training.learner import Learner
+
+
+class Feed(Protocol):
+    """The inputs of a network, by row."""
+
+    def take(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
+        """The inputs of rows, int64 (n,), distorted by draws, float32 (n, DRAWS); as they are without."""
+        ...
+
+
+class Known:
+    """Vectors or maps, (photos, versions, ...), the first version as it is; any array that can be indexed."""
+
+    def __init__(self, versions: np.ndarray) -> None:
+        self._versions = versions
+
+    def take(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
+        """One of the versions, each as probable."""
+        count = self._versions.shape[1]
+        which = np.zeros(len(rows), np.int64) if draws is None else (draws[:, 0] * count).astype(np.int64)
+        return torch.from_numpy(self._versions[rows, which]).to(device).float()
+
+
+class Photos:
+    """Photos, uint8 (photos, side, side, 3), prepared with `whole`."""
+
+    def __init__(self, pixels: np.ndarray, learner: Learner) -> None:
+        self._pixels, self._learner = pixels, learner
+
+    def take(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
+        """Each as the camera might have taken it as well."""
+        photos = torch.from_numpy(self._pixels[rows]).to(device)
+        return self._learner.pixels(photos, None if draws is None else torch.from_numpy(draws).to(device))

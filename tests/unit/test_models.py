@@ -1,0 +1,170 @@
+"""Versions of models: immutable, checked, compared before they are put in service, and taken back."""
+
+import datetime
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from likeness.backbones import resolve
+from likeness.backbones.trained import Top
+from likeness.errors import DataError, GateError, SpaceMismatch, UsageError
+from likeness.manifest import File
+from likeness.models import Card, Metric, Models, space_of
+from likeness.settings import Extract, Settings
+from likeness.training.learner import Learner
+
+Make = Callable[..., Card]
+NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Models:
+    return Models(str(tmp_path / "root"))
+
+
+@pytest.fixture
+def make(models: Models, tmp_path: Path) -> Make:
+    """make(version, accuracy): writes a version of the model `clothes`, each with weights of its own."""
+
+    def write(version: str, accuracy: float = 0.8, evaluation: str = "v@0001", name: str = "clothes") -> Card:
+        torch.manual_seed(int(hashlib.sha256(version.encode()).hexdigest()[:6], 16))
+        learner = Learner(resolve("efficientnet_lite0.pool"), Top("logits", 1280, (), 2), "")
+        path = tmp_path / f"{version}.safetensors"
+        learner.write(path, classes=("hat", "dress"))
+        data = path.read_bytes()
+        card = Card(
+            name=name,
+            version=version,
+            task="category",
+            layer="logits",
+            space="efficientnet_lite0.pool@48a432dd",
+            parent="efficientnet_lite0.pool@48a432dd",
+            frozen=True,
+            classes=("hat", "dress"),
+            snapshots={"features": 1},
+            photos=10,
+            evaluation=evaluation,
+            metrics={"accuracy": Metric(value=accuracy, low=accuracy - 0.1, high=accuracy + 0.1)},
+            chosen=(),
+            temperature=1.0,
+            seed=0,
+            settings={},
+            licence="Apache-2.0",
+            made=NOW,
+            run_id="run",
+            weights=File(name="model.safetensors", bytes=len(data), sha256=hashlib.sha256(data).hexdigest()),
+        )
+        models.write(card, path, {"report.json": b"{}"})
+        return card
+
+    return write
+
+
+def test_a_version_is_read_as_it_was_written_and_never_changes(models: Models, make: Make) -> None:
+    card = make("1")
+    assert models.card("clothes", "1") == card
+    assert (models.names(), models.versions("clothes")) == (["clothes"], ["1"])
+    with pytest.raises(DataError, match=r"is there already, and versions never change"):
+        make("1")
+
+
+def test_a_version_without_a_card_is_none(models: Models, make: Make, tmp_path: Path) -> None:
+    make("1")
+    (tmp_path / "root/models/clothes/2").mkdir()
+    (tmp_path / "root/models/clothes/2/model.safetensors").write_bytes(b"half")
+    assert models.versions("clothes") == ["1"]
+
+
+def test_a_better_one_is_promoted_and_taken_back(models: Models, make: Make) -> None:
+    first, second = make("1", 0.8), make("2", 0.85)
+    assert models.in_service("clothes") is None
+    assert models.promote("clothes", "1") == (None, first)
+    assert models.promote("clothes") == (first, second), "the newest, if none is named"
+    assert models.card("clothes") == second
+    assert models.rollback("clothes") == ("2", "1")
+    assert models.in_service("clothes") == first
+    with pytest.raises(UsageError, match=r"model 'clothes'.*no earlier version was in service"):
+        models.rollback("clothes")
+
+
+def test_a_worse_one_is_refused_unless_somebody_says_why(models: Models, make: Make) -> None:
+    first, second = make("1", 0.8), make("2", 0.79)
+    models.promote("clothes", "1")
+    with pytest.raises(
+        GateError, match=r"clothes 2 is not promoted: its accuracy on v@0001 is 0.7900.*0.8000.*--force"
+    ):
+        models.promote("clothes", "2")
+    assert models.in_service("clothes") == first
+    models.promote("clothes", "2", "half the size")
+    assert models.in_service("clothes") == second
+    assert [(one.version, one.reason) for one in models.promotions("clothes")] == [("2", "half the size"), ("1", "")]
+
+
+def test_figures_of_different_sets_are_not_compared(models: Models, make: Make) -> None:
+    make("1", 0.8)
+    make("2", 0.9, evaluation="v@0002")
+    models.promote("clothes", "1")
+    with pytest.raises(GateError, match=r"it was measured on v@0002, the one in service \(1\) on v@0001"):
+        models.promote("clothes", "2")
+
+
+def test_weights_that_were_changed_are_not_used(models: Models, make: Make, tmp_path: Path) -> None:
+    make("1")
+    path = tmp_path / "root/models/clothes/1/model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"model.safetensors has checksum .* its card says .*: it was changed"):
+        models.promote("clothes", "1")
+    assert models.in_service("clothes") is None
+    path.unlink()
+    with pytest.raises(DataError, match=r"model.safetensors is missing"):
+        models.promote("clothes", "1")
+
+
+@pytest.mark.parametrize("name", ["clothes/1/card.json", "clothes/CURRENT"])
+def test_what_is_damaged_is_told(models: Models, make: Make, tmp_path: Path, name: str) -> None:
+    make("1")
+    models.promote("clothes", "1")
+    (tmp_path / "root/models" / name).write_text("{")
+    with pytest.raises(DataError, match=rf"{name} is damaged"):
+        models.in_service("clothes")
+    if name.endswith("CURRENT"):
+        models.promote("clothes", "1", "it was damaged")
+        assert models.in_service("clothes")
+
+
+def test_no_such_model_or_version(models: Models, make: Make) -> None:
+    make("1")
+    with pytest.raises(UsageError, match=r"model 'hats' is not in .*; there are: clothes"):
+        models.card("hats")
+    with pytest.raises(UsageError, match=r"model 'clothes 7' is not in .*; there are: 1"):
+        models.card("clothes", "7")
+
+
+def test_a_space_of_a_model_is_that_in_service_or_the_pinned_one(models: Models, make: Make, tmp_path: Path) -> None:
+    cards = [make("1", 0.8), make("2", 0.9)]
+    models.promote("clothes", "1")
+    given = Settings(root=str(tmp_path / "root"), extract=Extract(space="clothes.logits"))
+    one, two = (models.space(card).id for card in cards)
+    assert space_of(given).id == one
+    assert space_of(given, two).id == two
+    assert space_of(given, "clothes-flip.pool").backbone == "clothes-flip"
+    assert space_of(given, "efficientnet_lite0.pool").id == "efficientnet_lite0.pool@48a432dd"
+    with pytest.raises(SpaceMismatch, match=r"no version of model clothes gives it"):
+        space_of(given, "clothes.logits@00000000")
+    with pytest.raises(UsageError, match=r"'clothes.fc6': no such backbone and layer; did you mean clothes\."):
+        space_of(given, "clothes.fc6")
+    with pytest.raises(UsageError, match=r"'hats.logits'"):
+        space_of(given, "hats.logits")
+
+
+def test_a_card_is_plain_json(models: Models, make: Make, tmp_path: Path) -> None:
+    make("1")
+    told = json.loads((tmp_path / "root/models/clothes/1/card.json").read_text())
+    assert told["metrics"]["accuracy"]["value"] == 0.8
+    assert told["licence"] == "Apache-2.0"
