@@ -24,6 +24,7 @@ from likeness.training.fit import Epoch, Lesson, Trainer, answers
 from likeness.training.learner import Learner, whole
 from likeness.training.ranks import Ranks
 
+SEVERAL = "efficientnet_lite0-96-pad.pool+stage5.mean.l2"
 LITE, CACHE = "efficientnet_lite0.pool", "~/.cache/likeness"
 TOP = Top("logits", 1280, (8,), 3)
 
@@ -112,7 +113,9 @@ def test_norms_for_learning_from_scratch_are_gone_when_it_is_written(
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0.pool", "efficientnet_lite0-squash.stage7.gem", "hog.blocks.mean"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0.pool", "efficientnet_lite0-squash.stage7.gem", "hog.blocks.mean", SEVERAL]
+)
 def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[np.ndarray], name: str) -> None:
     space = resolve(name)
     torch.manual_seed(2)
@@ -128,7 +131,7 @@ def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[np
     with torch.no_grad():
         expected = found.eval()(vectors).numpy() / 2
     np.testing.assert_allclose(TorchRuntime(written, CACHE, 1)(inputs), expected, atol=1e-4)
-    below = resolve(f"mine.{name.partition('.')[2]}", str(path))
+    below = resolve(f"mine.{'features' if name == SEVERAL else name.partition('.')[2]}", str(path))
     np.testing.assert_allclose(TorchRuntime(below, CACHE, 1)(inputs), vectors.numpy(), atol=1e-4)
 
 
@@ -138,11 +141,9 @@ def test_a_damaged_model_is_told(tmp_path: Path) -> None:
         recipe_of(tmp_path / "model.safetensors")
 
 
-def test_nothing_is_learned_from_means_and_from_several_layers() -> None:
+def test_nothing_is_learned_from_means_over_views() -> None:
     with pytest.raises(UsageError, match=r"-flip.pool is a mean over views.*learn from efficientnet_lite0.pool, and"):
         learner(resolve("efficientnet_lite0-flip.pool"))
-    with pytest.raises(UsageError, match=r"of several layers nothing is learned"):
-        learner(resolve("efficientnet_lite0.pool+stage7.mean"))
 
 
 # -- distortions

@@ -1,7 +1,7 @@
 """A backbone up to some of its layers, as one network: stages in, vectors out.   [torch]"""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -107,16 +107,15 @@ class Topped(torch.nn.Module):
         return found[:, :, None, None]
 
 
-class Network(torch.nn.Module):
+class Several(torch.nn.Module):
     """Normalised photos, float32 (n, 3, side, side), to the vectors of some layers, float32 (n, dim), side by side.
 
     All layers come of one pass, which ends at the last of them.
     """
 
-    def __init__(self, spec: Backbone, parts: Iterable[Part], path: Path | None) -> None:
+    def __init__(self, stages: Sequence[tuple[str, torch.nn.Module]], parts: Iterable[Part]) -> None:
         super().__init__()
         self.parts = tuple(parts)
-        stages = chain(spec, path)
         names = [name for name, _ in stages]
         last = max(names.index(part.layer) for part in self.parts)
         self.stages = torch.nn.ModuleDict(dict(stages[: last + 1]))
@@ -128,6 +127,21 @@ class Network(torch.nn.Module):
             images = stage(images)
             found |= {part: vectors(images, part) for part in self.parts if part.layer == name}
         return torch.cat([found[part] for part in self.parts], 1) if len(found) > 1 else next(iter(found.values()))
+
+
+class Features(Several):
+    """The same as a stage."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, 3, side, side) to (n, dim, 1, 1)."""
+        return super().forward(images)[:, :, None, None]
+
+
+class Network(Several):
+    """The same of a backbone with the weights of a file."""
+
+    def __init__(self, spec: Backbone, parts: Iterable[Part], path: Path | None) -> None:
+        super().__init__(chain(spec, path), parts)
 
 
 def chain(spec: Backbone, path: Path | None) -> list[tuple[str, torch.nn.Module]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from likeness.backbones.families import registry
-from likeness.backbones.names import part, prepared
+from likeness.backbones.names import dimension, part, prepared
 from likeness.backbones.spec import Backbone, Layer, Part
 from likeness.errors import DataError, ServiceError, UsageError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Activation = Literal["relu", "elu", "leaky", "maxout"]
 ACTIVATIONS = get_args(Activation)
+FEATURES = "features"
 _KEY = "likeness"
 _DOCS = {
     "logits": "class scores",
@@ -57,9 +58,15 @@ class Recipe:
     licence: str
 
     @property
-    def part(self) -> Part:
-        """The layer of the registry's network that is the last, or that the top is put on."""
-        return part(self.layer)
+    def parts(self) -> tuple[Part, ...]:
+        """The layers of the registry's network that the top is put on."""
+        return tuple(part(text) for text in self.layer.split("+"))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the network is taken as one stage, FEATURES: of several layers, or for photos of another size."""
+        base = registry()[self.backbone.partition("-")[0]]
+        return len(self.parts) > 1 or prepared(base, self.backbone).crop != base.preprocessing.crop
 
     def metadata(self) -> dict[str, str]:
         """As a safetensors file has it."""
@@ -94,8 +101,12 @@ def recipe_of(path: Path) -> Recipe | None:
 def backbone(name: str, recipe: Recipe) -> Backbone:
     """The backbone of that name that a recipe makes."""
     base = registry()[recipe.backbone.partition("-")[0]]
-    names = list(base.layers)
-    layers = {one: base.layers[one] for one in names[: names.index(recipe.part.layer) + 1]}
+    how, names = prepared(base, recipe.backbone), list(base.layers)
+    if recipe.whole:
+        dim = sum(dimension(base, how, one) for one in recipe.parts)
+        layers = {FEATURES: Layer((dim,), f"{recipe.layer} of {recipe.backbone}")}
+    else:
+        layers = {one: base.layers[one] for one in names[: names.index(recipe.parts[0].layer) + 1]}
     if recipe.top:
         layers[recipe.top.layer] = Layer((recipe.top.outputs,), _DOCS[recipe.top.layer])
     return replace(
@@ -104,7 +115,7 @@ def backbone(name: str, recipe: Recipe) -> Backbone:
         doc=f"{recipe.backbone} up to {recipe.layer}, trained here",
         licence=recipe.licence,
         source="a model",
-        preprocessing=prepared(base, recipe.backbone),
+        preprocessing=how,
         layers=layers,
         weights=functools.partial(_elsewhere, name),
         network=functools.partial(_network, base, recipe),
@@ -116,13 +127,16 @@ def backbone(name: str, recipe: Recipe) -> Backbone:
 def _network(base: Backbone, recipe: Recipe) -> "Built":
     from torch.nn import ModuleDict
 
-    from likeness.backbones.network import Topped
+    from likeness.backbones.network import Features, Topped
 
     _, stages = base.network()
-    names = [name for name, _ in stages]
-    stages = [(name, stage) for name, stage in stages[: names.index(recipe.part.layer) + 1]]
+    names, parts = [name for name, _ in stages], recipe.parts
+    stages = list(stages[: max(names.index(one.layer) for one in parts) + 1])
+    if recipe.whole:
+        stages = [(FEATURES, Features(stages, parts))]
+        parts = (Part(FEATURES),)
     if recipe.top:
-        stages.append((recipe.top.layer, Topped(recipe.part, recipe.top)))
+        stages.append((recipe.top.layer, Topped(parts[0], recipe.top)))
     return ModuleDict(dict(stages)), stages
 
 

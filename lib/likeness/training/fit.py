@@ -91,7 +91,7 @@ class Trainer:
             DataError: the loss is not finite.
         """
         how, ranks = self._how, self._ranks
-        learner.to(ranks.device)
+        learner.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         batch = _batch(how.batch_size, len(lesson.rows), ranks.of)
         steps = len(lesson.rows) // batch
         optimiser = _optimiser(how, learner)
@@ -186,7 +186,7 @@ def _optimiser(how: Train, learner: Learner) -> torch.optim.Optimizer:
     groups = learner.rates(how.rate, how.rate_decay)
     if how.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=how.rate, momentum=how.momentum, weight_decay=how.weight_decay)
-    return torch.optim.AdamW(groups, lr=how.rate, weight_decay=how.weight_decay)
+    return torch.optim.AdamW(groups, lr=how.rate, weight_decay=how.weight_decay, fused=True)
 
 
 def _scheduled(done: float, warmup: float) -> float:

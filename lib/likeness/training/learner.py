@@ -13,8 +13,9 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from likeness.backbones import Space, trained
-from likeness.backbones.network import Perceptron, Topped, chain, vectors
-from likeness.backbones.trained import Recipe, Top
+from likeness.backbones.network import Features, Perceptron, Topped, chain, vectors
+from likeness.backbones.spec import Part
+from likeness.backbones.trained import FEATURES, Recipe, Top
 from likeness.errors import UsageError
 from likeness.images import Preprocessing
 from likeness.training.distortions import distorted, middle
@@ -39,8 +40,6 @@ class Learner(torch.nn.Module):
         self, space: Space, top: Top, cache: str, unfreeze: str = "", dropout: float = 0.0, scratch: bool = False
     ) -> None:
         super().__init__()
-        if len(space.parts) != 1:
-            raise UsageError(f"space {space.name}: of several layers nothing is learned; name one of them")
         if space.preprocessing.views != "single":
             plain = space.name.replace(f"-{space.preprocessing.views}", "")
             raise UsageError(
@@ -48,10 +47,14 @@ class Learner(torch.nn.Module):
                 f"learn from {plain}, and ask for the views of the model that comes of it"
             )
         self.space, self.top, self.scratch = space, Perceptron(top, dropout), scratch
-        self.shape, self.part, self.how = top, space.parts[0], space.preprocessing
+        self.shape, self.how = top, space.preprocessing
+        self._recipe = self._made()
         stages = _fresh(space) if scratch else chain(space.spec, space.weights_file(cache))
         names = [name for name, _ in stages]
-        stages = stages[: names.index(self.part.layer) + 1]
+        stages = stages[: max(names.index(part.layer) for part in space.parts) + 1]
+        self.part = space.parts[0]
+        if self._recipe.whole and not space.recipe:
+            stages, self.part = [(FEATURES, Features(stages, space.parts).eval())], Part(FEATURES)
         cut = _cut([name for name, _ in stages], unfreeze)
         self._frozen, self.trunk = dict(stages[:cut]), torch.nn.ModuleDict(dict(stages[cut:]))
         self._own_norms = any(isinstance(one, _NORMS) for one in self.trunk.modules())
@@ -116,14 +119,7 @@ class Learner(torch.nn.Module):
         self.eval()
         trunk = _folded(self.trunk) if self.scratch and not self._own_norms else self.trunk
         stages: dict[str, torch.nn.Module] = {**self._frozen, **dict(trunk.items())}
-        base = self.space.recipe
-        recipe = Recipe(
-            base.backbone if base else self.space.backbone,
-            self.space.layer,
-            self.shape if whole else None,
-            classes,
-            self.space.spec.licence,
-        )
+        recipe = replace(self._recipe, top=self.shape if whole else None, classes=classes)
         if whole:
             topped = Topped(self.part, self.shape)
             topped.top = copy.deepcopy(self.top)
@@ -132,6 +128,13 @@ class Learner(torch.nn.Module):
             stages[self.shape.layer] = topped
         trained.write(path, stages, recipe)
         return recipe
+
+    def _made(self) -> Recipe:
+        """The recipe, from the network of the registry on: a model's own layers are those of its base."""
+        base = self.space.recipe
+        layer = base.layer if base and self.space.layer == FEATURES else self.space.layer
+        name = base.backbone if base else self.space.backbone
+        return Recipe(name, layer, self.shape, (), self.space.spec.licence)
 
     def _normalised(self, photos: torch.Tensor) -> torch.Tensor:
         gain, offset = self.gain.to(photos.device), self.offset.to(photos.device)

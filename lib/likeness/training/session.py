@@ -173,7 +173,7 @@ class Session:
                 name=job.name,
                 version=job.run_id,
                 task=job.task,
-                layer=recipe.top.layer if recipe.top else recipe.part.layer,
+                layer=recipe.top.layer if recipe.top else recipe.parts[-1].layer,
                 space=self.space.id if not job.scratch else self.space.name,
                 parent=parent,
                 frozen=not (how.unfreeze or job.scratch),
@@ -256,8 +256,10 @@ class Session:
         )
         feed = self._feed(learner)
         good = rows[self.data.good[rows]]
-        taught = isinstance(self.task, Distil)
-        targets = torch.from_numpy(self.data.vectors) if taught else self.task.targets(self.data.shown)
+        if isinstance(self.task, Distil):  # what all photos have in common would hide what tells them apart
+            targets = torch.from_numpy(self.data.vectors - self.data.vectors[: self.data.learned].mean(axis=0))
+        else:
+            targets = self.task.targets(self.data.shown)
         loss = self.task.loss(targets[: self.data.learned], how, self._ranks)
         return learner, Lesson(feed, good, targets, loss)
 
