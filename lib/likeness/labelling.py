@@ -13,7 +13,7 @@ from likeness.evaluation import share
 from likeness.features import Extractor
 from likeness.images import SUFFIXES
 from likeness.models import Models, space_of
-from likeness.runtimes import Machine, open_runtime, shelf
+from likeness.runtimes import machine, open_runtime
 from likeness.settings import Settings
 
 _WNID = re.compile(r"n\d{8}")
@@ -54,10 +54,8 @@ class Classifier:
         """
         self.space, self.names = class_scores(settings, backbone)
         given = settings.extract.model_copy(update={"decode_threads": threads})
-        machine = Machine(given.cache, threads, shelf(settings.root))
-        self._extractor = Extractor(
-            self.space, open_runtime(self.space, given.runtime, machine), given, settings.limits
-        )
+        runtime = open_runtime(self.space, given.runtime, machine(settings, threads))
+        self._extractor = Extractor(self.space, runtime, given, settings.limits)
 
     def labels(self, photo: bytes, k: int = 5) -> list[Label]:
         """The k most probable classes of a photo.

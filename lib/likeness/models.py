@@ -92,7 +92,7 @@ class Models:
 
     def names(self) -> list[str]:
         """All models."""
-        return self._files.names(self.folder)
+        return [name for name in self._files.names(self.folder) if self.versions(name)]
 
     def versions(self, name: str) -> list[str]:
         """The whole versions of a model, by age."""
@@ -143,6 +143,14 @@ class Models:
     def weights(self, card: Card) -> str:
         """The URI of a version's weights."""
         return uris.join(self.folder, card.name, card.version, WEIGHTS)
+
+    def more(self, card: Card, name: str) -> bytes:
+        """Another file of a version.
+
+        Raises:
+            FileNotFoundError: it has none of that name.
+        """
+        return self._files.read(uris.join(self.folder, card.name, card.version, name))
 
     def write(self, card: Card, weights: Path, more: Mapping[str, bytes]) -> None:
         """Makes a version; its card is its last file.

@@ -104,9 +104,9 @@ def recogniser(settings: Settings, space: str, photos: bool = True) -> Recognise
     if not photos:
         return None
     from likeness.features import Extractor
-    from likeness.runtimes import Machine, open_runtime, shelf
+    from likeness.runtimes import machine, open_runtime
 
-    runtime = open_runtime(own, settings.extract.runtime, Machine(settings.extract.cache, 1, shelf(settings.root)))
+    runtime = open_runtime(own, settings.extract.runtime, machine(settings, 1))
     return Recogniser(card, None, Extractor(own, runtime, settings.extract, settings.limits))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from likeness.backbones import resolve
 from likeness.images import WHOLE, prepared
-from likeness.runtimes import Machine, open_runtime
+from likeness.runtimes import machine, open_runtime
 from likeness.settings import Settings
 
 
@@ -55,7 +55,7 @@ def _work(
     results: "multiprocessing.Queue[tuple[int, np.ndarray, float, float]]",
 ) -> None:
     space = resolve(settings.extract.space, settings.extract.weights)
-    runtime = open_runtime(space, settings.extract.runtime, Machine(settings.extract.cache, 1))
+    runtime = open_runtime(space, settings.extract.runtime, machine(settings, 1))
     data = [path.read_bytes() for path in photos]
 
     def run(some: list[bytes]) -> np.ndarray:

@@ -17,6 +17,7 @@ from pyspark.sql.types import ArrayType, FloatType
 from likeness import settings as settings_module
 from likeness.backbones import Backbone, registry
 from likeness.errors import ServiceError
+from likeness.profiling import profile
 from likeness.settings import Settings
 from likeness.spark import jobs
 from likeness.spark.extract import extract
@@ -43,6 +44,10 @@ def measure(photos: Path, sample: Path, scratch: Path) -> None:
     for space, count, few, goal in SPACES:
         source = variants(photos, scratch / f"photos-{count}", count)
         given = _settings(source, scratch / f"{space}-{count}", space, scratch)
+        chosen = profile(given)
+        precision = chosen.settings.get("extract.precision", given.extract.precision)
+        row(f"{space}: precision that `likeness profile` chooses", f"{precision} (cosine {chosen.parity:.5f})", "")
+        given = given.model_copy(update={"extract": given.extract.model_copy(update={"precision": precision})})
         rates[space] = _stage(given, sample, scratch, few, goal)
     paths = sorted((scratch / f"photos-{_COUNT}").rglob("*.jpg"))[:_PEER]
     weights = str(scratch / "alexnet.pth")

@@ -58,6 +58,27 @@ def test_a_cpu_shares_its_cores(sample: Path, cache: str, monkeypatch: pytest.Mo
     assert found.batches[found.settings["extract.batch_size"]] >= 0.97 * found.model
 
 
+@pytest.mark.parametrize(
+    ("noise", "faster", "chosen"), [(0.001, True, True), (0.2, True, False), (0.001, False, False)]
+)
+def test_bfloat16_is_chosen_where_it_is_as_good_and_faster(
+    sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch, noise: float, faster: bool, chosen: bool
+) -> None:
+    class Vectors(Network):
+        def __init__(self, half: bool) -> None:
+            self.half = half
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            time.sleep(0.0005 * len(images) * (0.5 if faster and self.half else 1))
+            rows = images.reshape(len(images), -1)[:, :4].astype(np.float32) + 1
+            return rows + self.half * noise * np.array([1, -1, 1, -1]) * rows
+
+    monkeypatch.setattr(profiling, "open_runtime", lambda space, wanted, on: Vectors(on.precision == "bfloat16"))
+    found = profiling.profile(given(sample, cache))
+    assert found.settings.get("extract.precision") == ("bfloat16" if chosen else None)
+    assert (found.parity >= 0.999) == (noise < 0.1)
+
+
 def test_a_gpu_waits_for_decoders(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "open_runtime", lambda *_: Gpu())
     monkeypatch.setattr(profiling, "choose", lambda wanted: "torch")

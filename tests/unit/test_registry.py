@@ -348,15 +348,16 @@ def test_openvino_gives_what_torch_gives(
     shutil.rmtree(tmp_path)
 
 
-def test_half_precision_is_near(seeded: tuple[Backbone, str], pictures: list[np.ndarray]) -> None:
-    """What a GPU runs: products in float16."""
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_near(seeded: tuple[Backbone, str], pictures: list[np.ndarray], half: "torch.dtype") -> None:
+    """What a GPU runs: products in float16; and what is run where somebody asks for bfloat16."""
     spec, path = seeded
     space = resolve(f"{spec.name}.{spec.main}", path)
     images = torch.from_numpy(inputs(space, pictures))
     net = Normalised(space, "").eval()
     with torch.inference_mode():
         exact = net(images).numpy()
-        with torch.autocast("cpu", torch.float16):
+        with torch.autocast("cpu", half):
             near = net(images).float().numpy()
     assert cosines(near, exact).min() >= 0.999
 

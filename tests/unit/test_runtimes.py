@@ -214,6 +214,16 @@ def test_the_number_of_threads_is_the_callers(cache: str, monkeypatch: pytest.Mo
 # -- what a GPU needs, on the CPU
 
 
+@pytest.mark.parametrize("wanted", ["openvino", "torch"])
+def test_bfloat16_is_near_and_is_not_float32(tiny: Space, tmp_path: Path, wanted: str) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    plain, half = (open_runtime(tiny, wanted, Machine(str(tmp_path), 1, precision=one)) for one in ("auto", "bfloat16"))
+    one, other = plain(images), half(images)
+    assert np.allclose(one, other, rtol=0.05, atol=0.05 * np.abs(one).max())
+    if "bf16" in Path("/proc/cpuinfo").read_text() or wanted == "torch":
+        assert not np.array_equal(one, other)
+
+
 @pytest.mark.parametrize("fits", [1, 3, 4, 100])
 def test_photos_that_the_memory_does_not_hold_at_once_come_in_parts(tiny: Space, fits: int) -> None:
     import torch
@@ -267,14 +277,13 @@ def test_a_vector_beyond_half_precision_is_made_in_full(tiny: Space) -> None:
         for parameter in runtime._net.parameters():
             parameter *= 1e6
     expected = runtime(images)
-    runs = list[bool]()
+    runs = list[torch.dtype | None]()
     real = runtime._run
 
-    def run(batch: torch.Tensor, half: bool) -> torch.Tensor:
+    def run(batch: torch.Tensor, half: torch.dtype | None) -> torch.Tensor:
         runs.append(half)
-        with torch.autocast("cpu", dtype=torch.float16, enabled=half):
-            return runtime._net(batch).float() if half else real(batch, False)
+        return real(batch, half)
 
-    runtime._run, runtime._half, runtime._pinned = run, True, False  # type: ignore[method-assign]
+    runtime._run, runtime._half = run, torch.float16  # type: ignore[method-assign]
     assert np.allclose(runtime(images), expected)
-    assert runs == [True, False]
+    assert runs == [torch.float16, None]

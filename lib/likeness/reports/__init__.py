@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 from likeness import comparison, stores, uris, words
 from likeness.builds import Builds
 from likeness.errors import LikenessError
 from likeness.manifest import Manifest
 from likeness.reports import figures, samples
+from likeness.reports.pages import page
 from likeness.reports.terminal import shown, summary
+from likeness.reports.trained import write_trained
 from likeness.settings import Settings
 from likeness.tables import FAILURES, RUNS, TABLES
 from likeness.warehouse import Warehouse
@@ -34,7 +34,7 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None)
         where the report is, for people: a path, or a URI if it is not local.
     """
     warehouse, builds = Warehouse(settings), Builds(settings.root, settings.extract.cache)
-    page = render(
+    made = render(
         context(row, settings, manifest)
         | {
             "failures": figures.failures(warehouse.read(FAILURES, _LEDGER)),
@@ -49,7 +49,7 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None)
     folder = uris.join(uris.canonical(settings.root), "reports")
     place = uris.join(folder, f"{row['run_id']}.html")
     for uri in (place, uris.join(folder, "latest.html")):
-        stores.files(uri).write(uri, page)
+        stores.files(uri).write(uri, made)
     return shown(place)
 
 
@@ -84,16 +84,7 @@ def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest | Non
 
 def render(values: Mapping[str, Any]) -> bytes:
     """The page."""
-    pages = jinja2.Environment(
-        loader=jinja2.PackageLoader("likeness", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters |= {"size": words.size, "counted": words.counted, "moment": words.moment}
-    # a path that is not UTF-8 must not cost the report
-    return pages.get_template("report.html.j2").render(values).encode("utf-8", "replace")
+    return page("report.html.j2", values)
 
 
-__all__ = ["context", "render", "summary", "write"]
+__all__ = ["context", "render", "summary", "write", "write_trained"]

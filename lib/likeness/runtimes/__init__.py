@@ -11,6 +11,7 @@ import numpy as np
 from likeness import uris
 from likeness.backbones import Space
 from likeness.errors import ServiceError
+from likeness.settings import Settings
 
 
 class Runtime(Protocol):
@@ -57,14 +58,21 @@ class Machine:
     """Where a network runs.
 
     `cache` is this machine's folder for converted networks and copied weights, `shelf` the URI of a folder that
-    all machines share (empty for none), `threads` the CPU threads a network may use, and `device` a CUDA device
-    that the scheduler assigned, as `cuda:1` (empty for any).
+    all machines share (empty for none), `threads` the CPU threads a network may use, `device` a CUDA device that the
+    scheduler assigned, as `cuda:1` (empty for any), and `precision` what it computes in, as `extract.precision` has it.
     """
 
     cache: str
     threads: int
     shelf: str = ""
     device: str = ""
+    precision: str = "auto"
+
+
+def machine(settings: Settings, threads: int) -> Machine:
+    """A machine that works on a root, with so many threads a network."""
+    extract = settings.extract
+    return Machine(extract.cache, threads, shelf(settings.root), precision=extract.precision)
 
 
 def shelf(root: str) -> str:
@@ -95,10 +103,10 @@ def prepare(space: Space, wanted: str, machine: Machine) -> None:
 def _openvino(space: Space, machine: Machine) -> Runtime:
     from likeness.runtimes.openvino_cpu import OpenVinoRuntime
 
-    return OpenVinoRuntime(space, machine.cache, machine.threads, machine.shelf)
+    return OpenVinoRuntime(space, machine.cache, machine.threads, machine.shelf, machine.precision)
 
 
 def _torch(space: Space, machine: Machine) -> Runtime:
     from likeness.runtimes.torch_any import TorchRuntime
 
-    return TorchRuntime(space, machine.cache, machine.threads, machine.device)
+    return TorchRuntime(space, machine.cache, machine.threads, machine.device, machine.precision)

@@ -1,4 +1,4 @@
-"""torch: float32 on the CPU as the reference, float16 and channels_last on CUDA.   [torch]"""
+"""torch: float32 on the CPU as the reference, float16 and channels_last on CUDA, bfloat16 where told.   [torch]"""
 
 import sys
 import threading
@@ -53,12 +53,13 @@ class TorchRuntime:
     is computed.
     """
 
-    def __init__(self, space: Space, cache: str, threads: int, device: str = "") -> None:
+    def __init__(self, space: Space, cache: str, threads: int, device: str = "", precision: str = "auto") -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.name = f"torch {torch.__version__} {self.device}"
         if self.device == "cpu":
             torch.set_num_threads(threads)
-        cuda = self._half = self._pinned = self.device.startswith("cuda")
+        cuda = self._pinned = self.device.startswith("cuda")
+        self._half = _half(precision, cuda)
         self._most = sys.maxsize
         self.at_once = 2 if cuda else 1
         self._net = Normalised(space, cache).eval().to(self.device).to(memory_format=torch.channels_last)
@@ -98,14 +99,22 @@ class TorchRuntime:
         batch = batch.to(self.device, non_blocking=True)
         found = self._run(batch, self._half)
         if self._half and not torch.isfinite(found).all():  # beyond the 65,504 of float16
-            found = self._run(batch, False)
+            found = self._run(batch, None)
         vectors: np.ndarray = found.cpu().numpy()
         return vectors
 
-    def _run(self, batch: torch.Tensor, half: bool) -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast("cuda", dtype=torch.float16, enabled=half):
+    def _run(self, batch: torch.Tensor, half: torch.dtype | None) -> torch.Tensor:
+        kind = self.device.partition(":")[0]
+        with torch.inference_mode(), torch.autocast(kind, dtype=half or torch.bfloat16, enabled=half is not None):
             vectors: torch.Tensor = self._net(batch)
             return vectors.float()
+
+
+def _half(precision: str, cuda: bool) -> torch.dtype | None:
+    """What is computed in, where that is not float32."""
+    if precision == "auto":
+        return torch.float16 if cuda else None
+    return torch.bfloat16 if precision == "bfloat16" else None
 
 
 @dataclass

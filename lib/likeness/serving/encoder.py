@@ -10,7 +10,7 @@ from likeness.features import Extractor
 from likeness.images import WHOLE, Box
 from likeness.looks import Look
 from likeness.models import space_of
-from likeness.runtimes import Machine, open_runtime, shelf
+from likeness.runtimes import machine, open_runtime
 from likeness.serving.batching import BatchedRuntime
 from likeness.settings import Settings
 
@@ -28,8 +28,7 @@ class Encoder:
         if self.space.id != space:
             raise SpaceMismatch(f"the network at hand gives {self.space.id}, not {space}; name its weights")
         cores = os.cpu_count() or 1
-        machine = Machine(settings.extract.cache, cores, shelf(settings.root))
-        runtime = BatchedRuntime(open_runtime(self.space, settings.extract.runtime, machine))
+        runtime = BatchedRuntime(open_runtime(self.space, settings.extract.runtime, machine(settings, cores)))
         self._extractor = Extractor(
             self.space, runtime, settings.extract.model_copy(update={"decode_threads": cores}), settings.limits
         )

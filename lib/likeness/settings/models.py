@@ -67,6 +67,9 @@ class Extract(_Frozen):
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="auto: CUDA through torch where there is a GPU, else OpenVINO"
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: float32 on CPUs, float16 on CUDA; bfloat16: faster, where `likeness profile` says so"
+    )
     batch_size: Count = Field(32, description="photos a forward pass")
     decode_threads: Count = Field(1, description="decoder threads beside each model")
     queue_bytes: Count = Field(256_000_000, description="bytes of decoded photos that may wait for the model")

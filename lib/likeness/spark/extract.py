@@ -29,7 +29,7 @@ from likeness.backbones import Space
 from likeness.features import Extracted, Extractor
 from likeness.images import BadImage
 from likeness.matrix import Scope
-from likeness.runtimes import Machine, open_runtime, prepare, shelf
+from likeness.runtimes import Machine, machine, open_runtime, prepare
 from likeness.settings import Extract, Limits, Settings
 from likeness.spark import ledger
 from likeness.spark.lake import DataFile
@@ -179,7 +179,7 @@ def _worker(task: Task) -> Any:
 
 def _machine(settings: Settings) -> Machine:
     """A machine of the cluster: one thread a network, for each core has a worker of its own."""
-    return Machine(settings.extract.cache, 1, shelf(settings.root))
+    return machine(settings, 1)
 
 
 def _gpu() -> str:

@@ -135,6 +135,8 @@ def train_job(given: Settings, task: str, teacher: str = "", scratch: bool = Fal
     space = weightless(given.extract.space) if scratch or teacher else space_of(given)
     with Run("train", given, ("train",), space=space) as run:
         card = train(run, plan(given, task, run.run_id, teacher, scratch))
+        with run.stage("report"):
+            run.say(f"report: {reports.write_trained(card, given)}")
         run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")
     for name, metric in card.metrics.items():
         print(f"{name:<16} {metric.value:.4f}  ({metric.low:.4f} to {metric.high:.4f})")

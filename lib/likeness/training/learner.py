@@ -142,8 +142,8 @@ class Learner(torch.nn.Module):
 
 
 def whole(how: Preprocessing) -> Preprocessing:
-    """How photos are kept for training: the square of which `how` takes the middle."""
-    return replace(how, crop=how.resize, views="single")
+    """How photos are kept for training: the square of which `how` takes the middle, or all of it where it pads."""
+    return replace(how, crop=how.crop if how.shape == "pad" else how.resize, views="single")
 
 
 def _cut(names: list[str], unfreeze: str) -> int:
