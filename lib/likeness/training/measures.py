@@ -97,13 +97,18 @@ def _average_precision(found: np.ndarray, truth: np.ndarray) -> float:
 
 def neighbours(asked: np.ndarray, asked_of: Labels, known: np.ndarray, known_of: Labels) -> dict[str, Figure]:
     """P@10 and P@1 by the cosine: photos that ask, float32 (q, dim), answered by others, float32 (n, dim)."""
+    ten, one = figures(agreeing(asked, asked_of, known, known_of))
+    return {"p10": ten, "p1": one}
+
+
+def agreeing(asked: np.ndarray, asked_of: Labels, known: np.ndarray, known_of: Labels) -> np.ndarray:
+    """Of each photo that asks, P@10 and P@1: float64 (q, 2)."""
     every = np.concatenate([known, asked])
     rows = np.arange(len(known), len(every))
     labels = Labels([*known_of.categories, *asked_of.categories], [*known_of.products, *asked_of.products])
     queries = Asked(rows, [rows] * len(rows), len(every))
     found = nearest(scores(every, "cosine"), queries, 10)
-    ten, one = figures(agreement(labels, queries, found, (10, 1)))
-    return {"p10": ten, "p1": one}
+    return agreement(labels, queries, found, (10, 1))
 
 
 def boxes(found: np.ndarray, truth: np.ndarray) -> dict[str, Figure]:

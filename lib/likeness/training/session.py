@@ -288,8 +288,7 @@ class Session:
         aside = aside[self.data.good[aside]]
 
         def judge(learner: Learner) -> float:
-            figures = self.task.figures(self._found(learner, lesson.feed, aside, known))
-            return next(iter(figures.values())).value
+            return self.task.value(self._found(learner, lesson.feed, aside, known))
 
         return judge
 

@@ -67,6 +67,10 @@ class Task(Protocol):
         """How good it is; the first is what a promotion goes by."""
         ...
 
+    def value(self, found: Found) -> float:
+        """The first of the figures, higher is better, without an interval: it is wanted after each epoch."""
+        ...
+
 
 class Category:
     """The category of a photo, of one."""
@@ -113,6 +117,10 @@ class Category:
         """Accuracy, and the share whose category is among the first three."""
         return measures.accuracy(found.asked, self.targets(found.asked_of).numpy())
 
+    def value(self, found: Found) -> float:
+        """Accuracy."""
+        return self.figures(found)["accuracy"].value
+
 
 class Attributes:
     """Attributes of a photo, any number of them, as `colour=red`."""
@@ -156,6 +164,10 @@ class Attributes:
         """Mean average precision, and the share of attributes that are told right."""
         return measures.attributes(found.asked, self.targets(found.asked_of).numpy().astype(bool))
 
+    def value(self, found: Found) -> float:
+        """Mean average precision."""
+        return self.figures(found)["map"].value
+
 
 class Metric:
     """A vector whose neighbours are of the same category: for the search itself."""
@@ -192,6 +204,10 @@ class Metric:
     def figures(self, found: Found) -> dict[str, Figure]:
         """P@10, P@1 of the photos asked, answered by those that were learned from."""
         return measures.neighbours(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
+
+    def value(self, found: Found) -> float:
+        """P@10."""
+        return _p10(found)
 
 
 class Box:
@@ -239,6 +255,10 @@ class Box:
         """Intersection over union of the boxes, and the share over one half."""
         return measures.boxes(found.asked, self.targets(found.asked_of).numpy())
 
+    def value(self, found: Found) -> float:
+        """Intersection over union."""
+        return self.figures(found)["iou"].value
+
 
 class Distil:
     """A layer that knows what the vectors of a teacher know; no category is looked at."""
@@ -271,6 +291,10 @@ class Distil:
         """P@10 and P@1 of the layer, as a search would have them."""
         return measures.neighbours(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
 
+    def value(self, found: Found) -> float:
+        """P@10."""
+        return _p10(found)
+
 
 TASKS: Mapping[str, type[Category] | type[Attributes] | type[Metric] | type[Box]] = {
     "category": Category,
@@ -290,6 +314,11 @@ def _enough(classes: Sequence[str], counts: Mapping[str, int], how: Train) -> No
             f"a class needs train.least = {how.least} photos to learn from: {told}. "
             "Find more photos of it, or name the classes to learn with train.classes"
         )
+
+
+def _p10(found: Found) -> float:
+    told = measures.agreeing(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
+    return float(told[:, 0].mean())
 
 
 def _labels(photos: Sequence[Shown]) -> Labels:
