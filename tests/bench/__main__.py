@@ -2,8 +2,8 @@
 
 LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
 the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
-LIKENESS_BENCH chooses `nightly`, `extract`, `memory`, `costs`, `index`, `night`, `serve`, `stack` or `gpu`; by default
-all but the last are measured, the stack where Maven is installed. LIKENESS_BENCH_PLOTS is the folder of plots.
+LIKENESS_BENCH chooses `nightly`, `extract`, `memory`, `costs`, `train`, `index`, `night`, `serve`, `stack` or `gpu`; by
+default all but the last are measured, the stack where Maven is installed. LIKENESS_BENCH_PLOTS is the folder of plots.
 `make bench-full` measures indexes of a million vectors as well, in 45 GB of disk.
 LIKENESS_PEERS and LIKENESS_AUTOFAISS name a Python each that has the peers, which are installed into new environments
 otherwise.
@@ -36,7 +36,7 @@ from likeness.spark.extract import extract
 from likeness.spark.run import Run
 from likeness.spark.session import open_session
 
-from . import bare, costs, extraction, gpu, indexes, memory, nights, serving, stack
+from . import bare, costs, extraction, gpu, indexes, memory, nights, serving, stack, training
 from .photos import variant, variants
 from .rows import ROWS, row
 
@@ -68,6 +68,9 @@ def main() -> None:
             memory.measure(train, Path(scratch), Path(os.environ.get("LIKENESS_BENCH_PLOTS", tempfile.gettempdir())))
         if chosen in ("", "costs") and full:
             costs.measure(full, Path(scratch))
+        if chosen in ("", "train") and full:
+            open_session(Settings(), "bench")
+            training.measure(full, Path(scratch))
         if chosen == "gpu":
             open_session(Settings(), "bench")
             gpu.measure(train, Path(scratch))

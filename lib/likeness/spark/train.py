@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 from pyspark.ml.torch.distributor import TorchDistributor
 
@@ -50,12 +51,18 @@ def _together(run: Run, job: Job, processes: int) -> Card:
             said = json.loads(stores.files(told).read(told))
         except FileNotFoundError:
             raise ServiceError(
-                f"train: a process of the {processes} that train has died ({error}); its last words are above. "
+                f"train: a process of the {processes} that train has died ({_briefly(error)}); "
+                "its last words are above. "
                 "Run the same command again: it goes on from the last checkpoint"
             ) from None
         kind: type[LikenessError] = getattr(errors, said["kind"])
         raise kind(said["error"]) from None
     return Card.model_validate_json(found)
+
+
+def _briefly(error: RuntimeError) -> str:
+    """Without the command and its output."""
+    return re.sub(r"Command \[.*?\] ", "torchrun ", str(error), count=1).partition(" The task output")[0]
 
 
 def _process(job: Job) -> str:

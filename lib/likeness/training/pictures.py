@@ -60,7 +60,7 @@ class Pictures:
         return self._kept(name, (len(self._ids), 1 + versions, *shape), np.dtype(np.float16), fill)
 
     def _given(self, learner: Learner, part: slice, draws: np.ndarray | None, device: str) -> torch.Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(self.pixels[part])).to(device)
+        pixels = torch.from_numpy(np.array(self.pixels[part])).to(device)
         return learner.pixels(pixels, None if draws is None else torch.from_numpy(draws).to(device))
 
     def _kept(

@@ -52,6 +52,8 @@ class Job:
     snapshots: Mapping[str, int]
     teacher: str = ""
     scratch: bool = False
+    until: int = 0
+    """Epochs after which it ends although the learning rate is made for `train.epochs`; 0 for those."""
 
     @property
     def name(self) -> str:
@@ -122,7 +124,7 @@ class Session:
 
     def learned(self) -> tuple[Learner, Course]:
         """Chooses by cross-validation, if so told, and trains on all that there is."""
-        how, until = self._how, self._how.epochs
+        how, until = self._how, self._job.until or self._how.epochs
         name = f"{self._job.name}-{self._job.run_id}"
         self._tell = Telling(how, name, self.data.learned, Reporter() if self._ranks.first else None)
         self._tell.say(

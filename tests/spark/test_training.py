@@ -1,0 +1,265 @@
+"""Training as jobs: a head and a space of one's own from the catalogue, promoted, searched, and taken back."""
+
+import contextlib
+import io
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from likeness.backbones import registry
+from likeness.builds import Builds
+from likeness.errors import DataError, GateError, ServiceError, UsageError
+from likeness.held_out import EvaluationSets
+from likeness.labelling import Classifier
+from likeness.models import Models, space_of
+from likeness.recognition import recogniser
+from likeness.serving.root import Wish
+from likeness.serving.service import Service
+from likeness.spark import jobs
+from likeness.tables import FEATURES
+from likeness.training.session import learn, plan
+from likeness.warehouse import Warehouse
+
+from .conftest import SAMPLE, run
+
+PIPES = pytest.mark.filterwarnings(
+    "ignore:unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+"""pyspark leaves the pipe of torchrun to the garbage collector."""
+QUICK = ("train.epochs=12", "train.folds=2", "train.batch_size=32")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, model_cache):
+    """The sample, indexed; and a category model of it."""
+    from likeness import settings
+
+    root = tmp_path_factory.mktemp("trained")
+    flags = {"root": str(root), "source.uri": str(SAMPLE), "date": "2026-01-02"}
+    given = settings.load(None, flags, (f"extract.cache={model_cache}", *QUICK))
+    run(given)
+    EvaluationSets(given.root).freeze(given, "mine", "", 0.25)
+    card = jobs.train_job(given, "category")
+    return given, card
+
+
+def changed(given, **train):
+    return given.model_copy(update={"train": given.train.model_copy(update=train)})
+
+
+def test_a_head_knows_the_categories(trained):
+    given, card = trained
+    assert card.evaluation == "mine@0001"
+    assert (card.task, card.layer, card.frozen) == ("category", "logits", True)
+    assert card.metrics["accuracy"].value > 0.6, "chance is a tenth"
+    assert card.chosen[0]["settings"] == {"hidden": [], "dropout": 0.0}
+    page = Path(given.root, "reports", f"{card.run_id}.html").read_text()
+    for told in ("accuracy", "What was taken for what", "The worst mistakes", "Chosen by cross-validation", "shoes"):
+        assert told in page
+
+
+def test_the_head_in_service_is_the_network_on_photos(trained):
+    given, card = trained
+    Models(given.root).promote("category", card.version, "for this test")
+    classifier, photo = Classifier(given, "category"), min((SAMPLE / "hat").iterdir()).read_bytes()
+    service = Service(given)
+    service.start()
+    try:
+        answer = service.photos([photo], Wish())
+        label = classifier.labels(photo)[0]
+        assert answer["category"]["predicted"] == label.name
+        assert answer["category"]["score"] == pytest.approx(label.probability, abs=2e-3)
+        told = recogniser(given, service.current.loaded().manifest.space)
+        assert told
+        assert told.head
+    finally:
+        service.stop()
+
+
+def test_a_space_of_ones_own_is_filled_searched_and_taken_back(trained, capsys):
+    given, _ = trained
+    before = Builds(given.root).find()
+    card = jobs.train_job(given, "metric")
+    models = Models(given.root)
+    models.promote("metric")
+    mine = given.model_copy(update={"extract": given.extract.model_copy(update={"space": "metric.embedding"})})
+    space = space_of(mine)
+    assert space.dim == 256
+    jobs.backfill(mine, jobs.Scope())
+    vectors = Warehouse(given).read(FEATURES, ("vector",), f"space = '{space.id}'")
+    assert vectors.num_rows == 160
+    lengths = np.linalg.norm(np.array(vectors["vector"].to_pylist()), axis=1)
+    assert np.allclose(lengths, 1, atol=1e-4)
+    jobs.index_job(mine)
+    jobs.publish_job(mine)
+    assert Builds(given.root).find().space == space.id
+    service = Service(given)
+    service.start()
+    try:
+        answer = service.photos([min((SAMPLE / "shoes").iterdir()).read_bytes()], Wish())
+        assert answer["space"] == space.id
+        assert answer["results"][0]["category"] == "shoes"
+    finally:
+        service.stop()
+    assert Builds(given.root).rollback() == (
+        Builds(given.root).chain() and f"{space.id}/{answer['build']}",
+        before.path,
+    )
+    assert card.metrics["p10"].value > 0.4
+
+
+def test_shuffled_labels_are_chance(configure, tmp_path):
+    rng, names = np.random.default_rng(0), [child.name for child in sorted(SAMPLE.iterdir()) if child.is_dir()]
+    photos = sorted(SAMPLE.glob("*/*.jpg"))
+    lines = [f"{n},{photo.relative_to(SAMPLE)},{names[rng.integers(0, 4)]}" for n, photo in enumerate(photos)]
+    (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category", *lines]))
+    given = configure(SAMPLE, f"source.catalogue={tmp_path}/catalogue.csv", *QUICK)
+    jobs.ingest_job(given)
+    jobs.extract_job(given)
+    EvaluationSets(given.root).freeze(given, "mine", "", 0.4)
+    card = learn(plan(given, "category", "shuffled"))
+    assert card
+    assert card.metrics["accuracy"].low < 0.25 < card.metrics["accuracy"].high
+
+
+def test_what_cannot_be_learned_is_told(trained, tmp_path, configure):
+    given, _ = trained
+    models = Models(given.root).versions("category")
+    with pytest.raises(DataError, match=r"a class needs train.least = 2 photos to learn from: 'gloves' has 0"):
+        jobs.train_job(changed(given, classes=["gloves", "hat"]), "category")
+    with pytest.raises(DataError, match=r"train.least = 500 photos to learn from: 'dress' has \d+, "):
+        jobs.train_job(changed(given, least=500), "category")
+    with pytest.raises(
+        UsageError, match=r"--task 'colours' is none; there are: category, attributes, metric, boxes, distil"
+    ):
+        jobs.train_job(given, "colours")
+    with pytest.raises(UsageError, match=r"--task distil wants --teacher"):
+        jobs.train_job(given, "distil", scratch=True)
+    with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
+        jobs.train_job(changed(given, rate=1e30, folds=0, clip=1e30), "category")
+    other = given.model_copy(update={"extract": given.extract.model_copy(update={"space": "hog.blocks"})})
+    with pytest.raises(
+        UsageError, match=r"no listed photo has what is learned from; run .*backfill --space hog.blocks"
+    ):
+        jobs.train_job(other, "category")
+    assert Models(given.root).versions("category") == models, "nothing was written"
+    with pytest.raises(UsageError, match=r"has no listings to learn from"):
+        jobs.train_job(configure(tmp_path), "category")
+
+
+def test_a_worse_model_is_not_promoted(trained):
+    given, card = trained
+    models = Models(given.root)
+    models.promote("category", card.version, "for this test")
+    worse = jobs.train_job(changed(given, epochs=1, folds=0, rate=1e-9), "category")
+    with pytest.raises(GateError, match=rf"category {worse.version} is not promoted: its accuracy on mine@0001"):
+        models.promote("category")
+    assert models.in_service("category") == card
+
+
+def test_a_student_learns_what_a_teacher_knows(trained):
+    given, _ = trained
+    small = changed(given, epochs=4, folds=0, distort=1, name="pupil", batch_size=40, rate=1e-4)
+    small = small.model_copy(update={"extract": small.extract.model_copy(update={"space": "alexnet.fc6"})})
+    card = jobs.train_job(small, "distil", "efficientnet_lite0.pool")
+    assert (card.layer, card.parent.partition("@")[0], card.space) == ("fc6", "efficientnet_lite0.pool", "alexnet.fc6")
+    report = json.loads(Models(given.root).more(card, "report.json"))
+    assert report["course"][-1]["loss"] < report["course"][0]["loss"]
+    assert report["before"]["p10"]["value"] > 0
+    space = space_of(given, "pupil.fc6")
+    assert (space.dim, space.name) == (4096, "pupil.fc6")
+    assert "pupil" not in registry()
+
+
+def test_the_last_blocks_are_trained_as_well(trained):
+    given, _ = trained
+    card = jobs.train_job(changed(given, unfreeze="stage7", distort=1, epochs=3, folds=1, name="tuned"), "category")
+    assert not card.frozen
+    assert card.metrics["accuracy"].value > 0.5
+    photo = min((SAMPLE / "shoes").iterdir()).read_bytes()
+    assert Classifier(given, "tuned").labels(photo)[0].name in card.classes
+    assert space_of(given, "tuned.pool").id != space_of(given, "efficientnet_lite0.pool").id
+
+
+def test_boxes_are_learned(configure, tmp_path):
+    """Photos pasted on backgrounds: where they are is known."""
+    rng, lines = np.random.default_rng(1), list[str]()
+    (tmp_path / "pasted").mkdir()
+    for number, path in enumerate(sorted(SAMPLE.glob("*/*.jpg"))):
+        back = Image.fromarray(rng.integers(90, 130, (8, 8, 3), np.uint8)).resize((224, 224), Image.Resampling.NEAREST)
+        wide, high = rng.integers(70, 150, 2)
+        left, top = rng.integers(0, 224 - wide), rng.integers(0, 224 - high)
+        back.paste(Image.open(io.BytesIO(path.read_bytes())).convert("RGB").resize((wide, high)), (left, top))
+        back.save(tmp_path / "pasted" / f"{number}.jpg", quality=95)
+        box = " ".join(f"{value / 224:.4f}" for value in (left, top, left + wide, top + high))
+        middle = f"{(left + wide / 2) / 224:.4f} {(top + high / 2) / 224:.4f}"
+        lines.append(f"{number},{number}.jpg,thing,{box},{middle}")
+    (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category,box,landmarks", *lines]))
+    given = configure(
+        tmp_path / "pasted",
+        f"source.catalogue={tmp_path}/catalogue.csv",
+        "extract.space=efficientnet_lite0.stage7",
+        "train.epochs=30",
+        "train.folds=0",
+        "train.hidden=[256]",
+        "train.dropout=0.1",
+        "train.batch_size=16",
+    )
+    jobs.ingest_job(given)
+    jobs.extract_job(given)
+    card = jobs.train_job(given, "boxes")
+    always_the_middle = 0.3
+    assert card.metrics["iou"].value > always_the_middle + 0.1
+    assert card.metrics["landmarks_away"].value < 0.2
+    assert space_of(given, "boxes.box").dim == 6
+
+
+@pytest.mark.kill
+@PIPES
+def test_two_processes_under_spark_learn_what_one_learns(trained):
+    given, _ = trained
+    how = {"folds": 0, "epochs": 8, "dropout": 0.0, "hidden": [64], "distort": 0}
+    cards = [jobs.train_job(changed(given, processes=n, name=f"by{n}", **how), "category") for n in (1, 2)]
+    one, two = (card.metrics["accuracy"].value for card in cards)
+    assert abs(one - two) <= 0.005
+    with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
+        jobs.train_job(changed(given, rate=1e30, clip=1e30, processes=2, name="by2", **how), "category")
+
+
+@pytest.mark.kill
+@PIPES
+def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
+    given, _ = trained
+    slow = changed(given, processes=2, folds=0, epochs=400, checkpoint_s=0.01, name="killed", dropout=0.0)
+    state = Path(given.root, "training", "killed.safetensors")
+
+    def workers() -> list[psutil.Process]:
+        found = []
+        for one in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                words = one.cmdline()
+                if words[-1].endswith("/train.py") and not any("torch" in word for word in words[:-1]):
+                    found.append(one)
+        return found
+
+    def kill() -> None:
+        while not state.exists():
+            time.sleep(0.02)
+        workers()[-1].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ServiceError, match=r"a process of the 2 that train has died .*Run the same command again"):
+        jobs.train_job(slow, "category")
+    killer.join()
+    assert state.exists()
+    assert Models(given.root).versions("killed") == []
+    card = jobs.train_job(slow, "category")
+    assert len(json.loads(Models(given.root).more(card, "report.json"))["course"]) == 400
+    assert not state.exists()
