@@ -23,6 +23,7 @@ from likeness.serving.root import Root, Wish
 from likeness.settings import Settings
 from likeness.spark import jobs
 from likeness.tables import FEATURES
+from likeness.training.ask import Ask
 from likeness.training.session import learn, plan
 from likeness.warehouse import Warehouse
 
@@ -44,7 +45,7 @@ def measure(clothing: Path, scratch: Path) -> None:
     given = _settings(clothing, root, "efficientnet_lite0.pool")
     jobs.nightly(given)
     EvaluationSets(str(root)).freeze(given, "validation", "split=validation", 0.1)
-    plain = learn(plan(given, "category", "plain"))
+    plain = learn(plan(given, Ask("category"), "plain"))
     assert plain
     row("head on efficientnet_lite0.pool, accuracy", _told([plain], "accuracy"), "0.865 by hand")
     large = _settings(clothing, root, _SPACE)
@@ -66,13 +67,13 @@ def _settings(clothing: Path, root: Path, space: str, *more: str) -> Settings:
 def _seeds(given: Settings, task: str, *more: str) -> list[Card]:
     """Models of five seeds with what cross-validation chose for the first."""
     base = _settings(Path(given.source.uri), Path(given.root), given.extract.space, *more)
-    first = learn(plan(base, task, f"{task}-large-0"))
+    first = learn(plan(base, Ask(task), f"{task}-large-0"))
     assert first
     best = max(first.chosen, key=lambda one: one["value"])
     cards = [first]
     for seed in range(1, _SEEDS):
         how = base.train.model_copy(update={**best["settings"], "seed": seed, "folds": 0})
-        job = plan(base.model_copy(update={"train": how}), task, f"{task}-large-{seed}")
+        job = plan(base.model_copy(update={"train": how}), Ask(task), f"{task}-large-{seed}")
         card = learn(dataclasses.replace(job, until=best["epochs"]))
         assert card
         cards.append(card)
@@ -114,7 +115,7 @@ def _fast(given: Settings) -> None:
     for name, sets in (("vectors", ()), ("network", ("train.unfreeze=all", "train.batch_size=32", "train.photos=512"))):
         how = ("train.folds=0", "train.epochs=2", *sets)
         small = _settings(Path(given.source.uri), Path(given.root), "efficientnet_lite0.pool", *how)
-        card = learn(plan(small, "category", f"speed-{name}"))
+        card = learn(plan(small, Ask("category"), f"speed-{name}"))
         assert card
         told = Models(given.root).more(card, "report.json")
         seconds[name] = json.loads(told)["course"][-1]["seconds"] / card.photos

@@ -14,6 +14,7 @@ from PIL import Image
 
 from likeness.backbones import registry
 from likeness.builds import Builds
+from likeness.dataset import features
 from likeness.errors import DataError, GateError, ServiceError, UsageError
 from likeness.held_out import EvaluationSets
 from likeness.labelling import Classifier
@@ -23,6 +24,7 @@ from likeness.serving.root import Wish
 from likeness.serving.service import Service
 from likeness.spark import jobs
 from likeness.tables import FEATURES
+from likeness.training.ask import Ask
 from likeness.training.session import learn, plan
 from likeness.warehouse import Warehouse
 
@@ -45,7 +47,7 @@ def trained(tmp_path_factory, model_cache):
     given = settings.load(None, flags, (f"extract.cache={model_cache}", *QUICK))
     run(given)
     EvaluationSets(given.root).freeze(given, "mine", "", 0.25)
-    card = jobs.train_job(given, "category")
+    card = jobs.train_job(given, Ask("category"))
     return given, card
 
 
@@ -82,10 +84,27 @@ def test_the_head_in_service_is_the_network_on_photos(trained):
         service.stop()
 
 
+def test_listings_in_doubt_are_in_the_report(trained, tmp_path):
+    given, card = trained
+    Models(given.root).promote("category", card.version, "for this test")
+    wrong = sorted((SAMPLE / "shoes").iterdir())[3]
+    (tmp_path / "hat").mkdir()
+    (tmp_path / "hat" / "wrong.jpg").write_bytes(wrong.read_bytes() + b" ")
+    facts = run(given.model_copy(update={"source": given.source.model_copy(update={"uri": str(tmp_path)})}))["doubts"]
+    mine = [row for row in facts["worst"] if row["product_id"].startswith("hat/wrong")]
+    assert [(row["category"], row["said"]) for row in mine] == [("hat", "shoes")]
+    assert facts["doubted"] < 30
+    page = Path(given.root, "reports", "latest.html").read_text()
+    assert "Categories in doubt" in page
+    assert "hat/wrong" in page
+    again = run(given.model_copy(update={"source": given.source.model_copy(update={"uri": str(tmp_path)})}))["doubts"]
+    assert again["worst"] == facts["worst"]
+
+
 def test_a_space_of_ones_own_is_filled_searched_and_taken_back(trained, capsys):
     given, _ = trained
     before = Builds(given.root).find()
-    card = jobs.train_job(given, "metric")
+    card = jobs.train_job(given, Ask("metric"))
     models = Models(given.root)
     models.promote("metric")
     mine = given.model_copy(update={"extract": given.extract.model_copy(update={"space": "metric.embedding"})})
@@ -123,7 +142,7 @@ def test_shuffled_labels_are_chance(configure, tmp_path):
     jobs.ingest_job(given)
     jobs.extract_job(given)
     EvaluationSets(given.root).freeze(given, "mine", "", 0.4)
-    card = learn(plan(given, "category", "shuffled"))
+    card = learn(plan(given, Ask("category"), "shuffled"))
     assert card
     assert card.metrics["accuracy"].low < 0.25 < card.metrics["accuracy"].high
 
@@ -132,42 +151,73 @@ def test_what_cannot_be_learned_is_told(trained, tmp_path, configure):
     given, _ = trained
     models = Models(given.root).versions("category")
     with pytest.raises(DataError, match=r"a class needs train.least = 2 photos to learn from: 'gloves' has 0"):
-        jobs.train_job(changed(given, classes=["gloves", "hat"]), "category")
+        jobs.train_job(changed(given, classes=["gloves", "hat"]), Ask("category"))
     with pytest.raises(DataError, match=r"train.least = 500 photos to learn from: 'dress' has \d+, "):
-        jobs.train_job(changed(given, least=500), "category")
+        jobs.train_job(changed(given, least=500), Ask("category"))
     with pytest.raises(
         UsageError, match=r"--task 'colours' is none; there are: category, attributes, metric, boxes, distil"
     ):
-        jobs.train_job(given, "colours")
+        jobs.train_job(given, Ask("colours"))
     with pytest.raises(UsageError, match=r"--task distil wants --teacher"):
-        jobs.train_job(given, "distil", scratch=True)
+        jobs.train_job(given, Ask("distil"))
     with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
-        jobs.train_job(changed(given, rate=1e30, folds=0, clip=1e30), "category")
+        jobs.train_job(changed(given, rate=1e30, folds=0, clip=1e30), Ask("category"))
     other = given.model_copy(update={"extract": given.extract.model_copy(update={"space": "hog.blocks"})})
     with pytest.raises(
         UsageError, match=r"no listed photo has what is learned from; run .*backfill --space hog.blocks"
     ):
-        jobs.train_job(other, "category")
+        jobs.train_job(other, Ask("category"))
     assert Models(given.root).versions("category") == models, "nothing was written"
     with pytest.raises(UsageError, match=r"has no listings to learn from"):
-        jobs.train_job(configure(tmp_path), "category")
+        jobs.train_job(configure(tmp_path), Ask("category"))
 
 
 def test_a_worse_model_is_not_promoted(trained):
     given, card = trained
     models = Models(given.root)
     models.promote("category", card.version, "for this test")
-    worse = jobs.train_job(changed(given, epochs=1, folds=0, rate=1e-9), "category")
+    worse = jobs.train_job(changed(given, epochs=1, folds=0, rate=1e-9), Ask("category"))
     with pytest.raises(GateError, match=rf"category {worse.version} is not promoted: its accuracy on mine@0001"):
         models.promote("category")
     assert models.in_service("category") == card
+
+
+def test_features_for_researchers(trained):
+    given, _ = trained
+    found = features(given.root)
+    assert found.space == space_of(given).id
+    assert found.vectors.shape == (len(found.image_ids), 1280) == (160, 1280)
+    rows = Warehouse(given).read(FEATURES, ("image_id", "vector"), f"space = '{found.space}'").to_pylist()
+    stored = {row["image_id"]: row["vector"] for row in rows}
+    assert found.arrow().to_pylist()[7]["vector"] == stored[found.image_ids[7]]
+    vector, number = found.torch()[7]
+    assert vector.tolist() == stored[found.image_ids[7]]
+    assert sorted(set(found.categories))[number] == found.categories[7]
+    assert features(given.root, snapshot=found.snapshots["features"], photos=5).image_ids == found.image_ids[:5]
+    with pytest.raises(UsageError, match=r"has no vector of hog.blocks@.*; run ./spark-submit.sh backfill"):
+        features(given.root, "hog.blocks")
+
+
+def test_how_many_photos_it_takes(trained):
+    given, _ = trained
+    how = changed(given, name="curve", epochs=3, folds=0, hidden=[], dropout=0.0, rate=3e-3, batch_size=16)
+    card = jobs.train_job(how, Ask("category", curve=(20, 60, 0), against_scratch=True))
+    curve = json.loads(Models(given.root).more(card, "report.json"))["curve"]
+    assert [row["photos"] for row in curve] == [20, 60, card.photos]
+    few, _, every = ({way["name"]: way for way in row["ways"]} for row in curve)
+    assert every["with transfer"]["value"] > few["with transfer"]["value"]
+    assert every["with transfer"]["value"] > every["from scratch"]["value"] + 0.2
+    assert every["from scratch"]["seconds"] > 5 * every["with transfer"]["seconds"]
+    page = Path(given.root, "reports", f"{card.run_id}.html").read_text()
+    assert "How many photos it takes" in page
+    assert "from scratch" in page
 
 
 def test_a_student_learns_what_a_teacher_knows(trained):
     given, _ = trained
     small = changed(given, epochs=4, folds=0, distort=1, name="pupil", batch_size=40, rate=1e-4)
     small = small.model_copy(update={"extract": small.extract.model_copy(update={"space": "alexnet.fc6"})})
-    card = jobs.train_job(small, "distil", "efficientnet_lite0.pool")
+    card = jobs.train_job(small, Ask("distil", "efficientnet_lite0.pool"))
     assert (card.layer, card.parent.partition("@")[0], card.space) == ("fc6", "efficientnet_lite0.pool", "alexnet.fc6")
     report = json.loads(Models(given.root).more(card, "report.json"))
     assert report["course"][-1]["loss"] < report["course"][0]["loss"]
@@ -179,7 +229,8 @@ def test_a_student_learns_what_a_teacher_knows(trained):
 
 def test_the_last_blocks_are_trained_as_well(trained):
     given, _ = trained
-    card = jobs.train_job(changed(given, unfreeze="stage7", distort=1, epochs=3, folds=1, name="tuned"), "category")
+    how = changed(given, unfreeze="stage7", distort=1, epochs=3, folds=1, name="tuned")
+    card = jobs.train_job(how, Ask("category"))
     assert not card.frozen
     assert card.metrics["accuracy"].value > 0.5
     photo = min((SAMPLE / "shoes").iterdir()).read_bytes()
@@ -213,7 +264,7 @@ def test_boxes_are_learned(configure, tmp_path):
     )
     jobs.ingest_job(given)
     jobs.extract_job(given)
-    card = jobs.train_job(given, "boxes")
+    card = jobs.train_job(given, Ask("boxes"))
     always_the_middle = 0.3
     assert card.metrics["iou"].value > always_the_middle + 0.1
     assert card.metrics["landmarks_away"].value < 0.2
@@ -225,11 +276,11 @@ def test_boxes_are_learned(configure, tmp_path):
 def test_two_processes_under_spark_learn_what_one_learns(trained):
     given, _ = trained
     how = {"folds": 0, "epochs": 8, "dropout": 0.0, "hidden": [64], "distort": 0}
-    cards = [jobs.train_job(changed(given, processes=n, name=f"by{n}", **how), "category") for n in (1, 2)]
+    cards = [jobs.train_job(changed(given, processes=n, name=f"by{n}", **how), Ask("category")) for n in (1, 2)]
     one, two = (card.metrics["accuracy"].value for card in cards)
     assert abs(one - two) <= 0.005
     with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
-        jobs.train_job(changed(given, rate=1e30, clip=1e30, processes=2, name="by2", **how), "category")
+        jobs.train_job(changed(given, rate=1e30, clip=1e30, processes=2, name="by2", **how), Ask("category"))
 
 
 @pytest.mark.kill
@@ -256,10 +307,10 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(ServiceError, match=r"a process of the 2 that train has died .*Run the same command again"):
-        jobs.train_job(slow, "category")
+        jobs.train_job(slow, Ask("category"))
     killer.join()
     assert state.exists()
     assert Models(given.root).versions("killed") == []
-    card = jobs.train_job(slow, "category")
+    card = jobs.train_job(slow, Ask("category"))
     assert len(json.loads(Models(given.root).more(card, "report.json"))["course"]) == 400
     assert not state.exists()

@@ -75,6 +75,7 @@ def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest | Non
         "identities": figures.identities(facts),
         "stages": figures.stages(facts),
         "reuse": figures.reuse(facts),
+        "doubts": facts.get("doubts"),
         "categories": figures.categories(manifest) if manifest else None,
         "shards": figures.shards(manifest) if manifest else None,
         "curve": figures.curve(manifest) if manifest else None,

@@ -10,9 +10,10 @@ import typer
 
 from likeness import settings
 from likeness.backbones import registry
-from likeness.errors import LikenessError
+from likeness.errors import LikenessError, UsageError
 from likeness.matrix import Scope
 from likeness.settings import Settings
+from likeness.training.ask import Ask
 
 Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
 Space = Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")]
@@ -46,7 +47,7 @@ def backfill_door(job: Callable[[Settings, Scope, bool], None]) -> None:
     run_door(main)
 
 
-def train_door(job: Callable[[Settings, str, str, bool], object]) -> None:
+def train_door(job: Callable[[Settings, Ask], object]) -> None:
     """Runs the training from the command line and exits with its code."""
     main = _train(job)
     main.__doc__ = job.__doc__
@@ -124,7 +125,7 @@ def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., Non
     return main
 
 
-def _train(use: Callable[[Settings, str, str, bool], object]) -> Callable[..., None]:
+def _train(use: Callable[[Settings, Ask], object]) -> Callable[..., None]:
     """The flags of the training, as a Typer command."""
 
     def main(
@@ -135,6 +136,8 @@ def _train(use: Callable[[Settings, str, str, bool], object]) -> Callable[..., N
         student: Annotated[str | None, typer.Option(help="distil: the backbone, or its layer, that learns")] = None,
         scratch: Annotated[bool, typer.Option("--scratch", help="forget the backbone's weights")] = False,
         processes: Annotated[int | None, typer.Option(help="that train together")] = None,
+        learning_curve: Annotated[str, typer.Option(help="photos to learn from as well, as 50,100,300,all")] = "",
+        compare: Annotated[str, typer.Option(help="scratch: the curve without what the backbone knows, too")] = "",
         root: Root = None,
         config: Config = None,
         assignments: Assignments = None,
@@ -142,9 +145,24 @@ def _train(use: Callable[[Settings, str, str, bool], object]) -> Callable[..., N
         if student and "." not in student and student in registry():
             student = f"{student}.{registry()[student].main}"
         flags = {"root": root, "extract.space": student or space, "train.name": name, "train.processes": processes}
-        use(settings.load(config, flags, assignments or ()), task, teacher, scratch)
+        if compare not in ("", "scratch"):
+            raise UsageError(f"--compare {compare!r}: there is only scratch")
+        ask = Ask(task, teacher, scratch, _counts(learning_curve), bool(compare))
+        use(settings.load(config, flags, assignments or ()), ask)
 
     return main
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """`50,100,all` as numbers; 0 for all.
+
+    Raises:
+        UsageError: it is not such a list.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if any(word != "all" and (not word.isdecimal() or int(word) < 2) for word in words):
+        raise UsageError(f"--learning-curve {text!r}: write numbers of photos from 2 on, as 50,100,300,all")
+    return tuple(0 if word == "all" else int(word) for word in words)
 
 
 def run_door(main: Callable[..., None]) -> None:

@@ -18,6 +18,7 @@ from likeness.spark.copy import copy
 from likeness.spark.doors import backfill_door as backfill_door
 from likeness.spark.doors import door as door
 from likeness.spark.doors import train_door as train_door
+from likeness.spark.doubts import doubts
 from likeness.spark.extract import extract
 from likeness.spark.forget import forget
 from likeness.spark.index import index, publish
@@ -25,8 +26,7 @@ from likeness.spark.ingest import ingest
 from likeness.spark.label import label
 from likeness.spark.load import expect_store, load
 from likeness.spark.run import Run
-from likeness.spark.train import train
-from likeness.training.session import plan
+from likeness.training.ask import Ask
 from likeness.words import size
 
 _ALL = ("ingest", "extract", "load", "index")
@@ -47,6 +47,7 @@ def nightly(given: Settings, retry: bool = False) -> None:
             built = index(run)
             if built:
                 _publish(run, built)
+            doubts(run)
         except GateError as refused:
             _report(run, built, "refused", str(refused))
             raise
@@ -130,11 +131,14 @@ def label_job(given: Settings) -> None:
         print(f"{count:>9,}  {name}")
 
 
-def train_job(given: Settings, task: str, teacher: str = "", scratch: bool = False) -> Card:
+def train_job(given: Settings, ask: Ask) -> Card:
     """Train a model on the catalogue, and measure it on photos that it never saw."""
-    space = weightless(given.extract.space) if scratch or teacher else space_of(given)
+    from likeness.spark.train import train  # torch takes seconds to load, and no other job wants it here
+    from likeness.training.session import plan
+
+    space = weightless(given.extract.space) if ask.scratch or ask.teacher else space_of(given)
     with Run("train", given, ("train",), space=space) as run:
-        card = train(run, plan(given, task, run.run_id, teacher, scratch))
+        card = train(run, plan(given, ask, run.run_id))
         with run.stage("report"):
             run.say(f"report: {reports.write_trained(card, given)}")
         run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")

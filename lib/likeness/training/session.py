@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from likeness.progress import Reporter
 from likeness.settings import Settings, Train
 from likeness.tables import FEATURES, IMAGES, LISTINGS
 from likeness.training import measures
+from likeness.training.ask import Ask
 from likeness.training.checkpoints import Checkpoint
 from likeness.training.data import Data, gathered
 from likeness.training.feeds import Feed, Known, Photos
@@ -46,33 +48,38 @@ class Job:
     """What is to be learned; everything that the processes must agree on."""
 
     settings: Settings
-    task: str
+    ask: Ask
     run_id: str
     held: str
     snapshots: Mapping[str, int]
-    teacher: str = ""
-    scratch: bool = False
     until: int = 0
     """Epochs after which it ends although the learning rate is made for `train.epochs`; 0 for those."""
 
     @property
     def name(self) -> str:
         """Of the model."""
-        return self.settings.train.name or self.task
+        return self.settings.train.name or self.ask.task
+
+    def scratched(self) -> "Job":
+        """The same without what the backbone knows."""
+        return dataclasses.replace(self, ask=dataclasses.replace(self.ask, scratch=True))
 
     @property
     def identity(self) -> str:
         """What a checkpoint must be of, to be taken up."""
-        told = [self.task, self.settings.train.model_dump(), self.settings.extract.space, self.held, self.teacher]
-        return hashlib.sha256(json.dumps([told, self.scratch, sorted(self.snapshots.items())]).encode()).hexdigest()
+        told = [self.settings.train.model_dump(), self.settings.extract.space, self.held]
+        return hashlib.sha256(
+            json.dumps([told, dataclasses.asdict(self.ask), sorted(self.snapshots.items())]).encode()
+        ).hexdigest()
 
 
-def plan(settings: Settings, task: str, run_id: str, teacher: str = "", scratch: bool = False) -> Job:
+def plan(settings: Settings, ask: Ask, run_id: str) -> Job:
     """Looks at what there is to learn; freezes an evaluation set, a tenth of the products, if the root has none.
 
     Raises:
         UsageError: the task is none, or there is nothing to learn from.
     """
+    task, teacher = ask.task, ask.teacher
     if task not in (*TASKS, DISTIL):
         raise UsageError(f"--task {task!r} is none; there are: {', '.join((*TASKS, DISTIL))}")
     if (task == DISTIL) != bool(teacher):
@@ -84,7 +91,8 @@ def plan(settings: Settings, task: str, run_id: str, teacher: str = "", scratch:
         raise UsageError(f"root {settings.root} has no listings to learn from; run ./spark-submit.sh nightly first")
     held = sets.find(settings.train.evaluation) or sets.freeze(settings, "default", "", _ASIDE)
     known = {name: number for name, number in snapshots.items() if number is not None}
-    return Job(settings, task, run_id, held.id, known, teacher, scratch or task == DISTIL)
+    asked = dataclasses.replace(ask, scratch=ask.scratch or task == DISTIL)
+    return Job(settings, asked, run_id, held.id, known)
 
 
 def learn(job: Job) -> Card | None:
@@ -98,7 +106,8 @@ def learn(job: Job) -> Card | None:
     with joined() as ranks:
         session = Session(job, ranks)
         learner, course = session.learned()
-        return session.written(learner, course) if ranks.first else None
+        curve = session.curve(course) if job.ask.curve else []
+        return session.written(learner, course, curve) if ranks.first else None
 
 
 class Session:
@@ -131,7 +140,7 @@ class Session:
             f"{self.data.learned:,} photos to learn from, {len(self.data.asked):,} of {self._job.held} to measure on"
         )
         rows, aside = self.data.rows, None
-        if how.folds > 1 and not (how.unfreeze or self._job.scratch):
+        if how.folds > 1 and not (how.unfreeze or self._job.ask.scratch):
             how, until = self._choose()
         elif how.folds:
             inside = self.data.places[rows] < _ASIDE
@@ -153,7 +162,32 @@ class Session:
             checkpoint.clear()
         return learner, course
 
-    def written(self, learner: Learner, course: Course) -> Card:
+    def curve(self, course: Course) -> list[dict[str, Any]]:
+        """What fewer photos would have given, and how long they took; without what the backbone knows, too."""
+        ways = {"with transfer": self}
+        if self._job.ask.against_scratch:
+            ways["from scratch"] = bare = Session(self._job.scratched(), self._ranks)
+            bare._tell = self._tell
+        told = []
+        for count in sorted({min(count or self.data.learned, self.data.learned) for count in self._job.ask.curve}):
+            found = [{"name": name, **way._of(count, len(course.epochs))} for name, way in ways.items()]
+            each = ", ".join(f"{one['name']} {one['value']:.3f} in {one['seconds']:.1f} s" for one in found)
+            self._tell.say(f"{count:,} photos: {each}")
+            told.append({"photos": count, "ways": found})
+        return told
+
+    def _of(self, count: int, epochs: int) -> dict[str, float]:
+        """What so many photos, drawn at random, give on the evaluation set."""
+        rows = np.random.default_rng(self._how.seed).permutation(self.data.rows)[:count]
+        learner, lesson = self._lesson(self._how, rows)
+        begun = time.monotonic()
+        Trainer(self._how, self._ranks).fit(learner, lesson, self._how.epochs, self._how.seed, until=epochs)
+        seconds = time.monotonic() - begun
+        asked = self.data.asked[self.data.good[self.data.asked]]
+        known = rows[self.data.good[rows]] if self.task.gallery else rows[:0]
+        return {"value": self.task.value(self._found(learner, lesson.feed, asked, known)), "seconds": seconds}
+
+    def written(self, learner: Learner, course: Course, curve: list[dict[str, Any]]) -> Card:
         """Measures what was learned, and writes it as a version."""
         job, how = self._job, self._how
         found = self._found(learner)
@@ -163,10 +197,11 @@ class Session:
             "course": [dataclasses.asdict(epoch) for epoch in course.epochs],
             "best": course.best,
             "before": {name: vars(figure) for name, figure in before.items()},
+            "curve": curve,
             **self._closer(found),
         }
         models = Models(self._settings.root)
-        parent = job.teacher or self.space.id
+        parent = job.ask.teacher or self.space.id
         with tempfile.TemporaryDirectory(prefix="likeness-model-") as scratch:
             path = Path(scratch, "model.safetensors")
             whole = not isinstance(self.task, Distil)
@@ -174,11 +209,11 @@ class Session:
             card = Card(
                 name=job.name,
                 version=job.run_id,
-                task=job.task,
+                task=job.ask.task,
                 layer=recipe.top.layer if recipe.top else recipe.parts[-1].layer,
-                space=self.space.id if not job.scratch else self.space.name,
+                space=self.space.id if not job.ask.scratch else self.space.name,
                 parent=parent,
-                frozen=not (how.unfreeze or job.scratch),
+                frozen=not (how.unfreeze or job.ask.scratch),
                 classes=tuple(self.task.classes),
                 snapshots=job.snapshots,
                 photos=self.data.learned,
@@ -199,18 +234,18 @@ class Session:
     def _taken(self, warehouse: Warehouse, free: Mapping[str, Shown], asked: Mapping[str, Shown]) -> tuple[Task, Data]:
         """The task and its data."""
         job, how = self._job, self._how
-        space = (
-            space_of(self._settings, job.teacher).id if job.teacher else self.space.id if self._reads_vectors else ""
-        )
+        space = self.space.id if self._reads_vectors else ""
+        if job.ask.teacher:
+            space = space_of(self._settings, job.ask.teacher).id
         data = gathered(warehouse, how, job.snapshots, space, free, asked)
-        if job.teacher:
+        if job.ask.teacher:
             return Distil(data.vectors.shape[1]), data
-        task: Task = TASKS[job.task](data.shown[: data.learned], how)
+        task: Task = TASKS[job.ask.task](data.shown[: data.learned], how)
         return task, data.kept([task.usable(one) for one in data.shown])
 
     @property
     def _reads_vectors(self) -> bool:
-        return not (self._how.unfreeze or self._how.distort or self._job.scratch)
+        return not (self._how.unfreeze or self._how.distort or self._job.ask.scratch)
 
     def _choose(self) -> tuple[Train, int]:
         """The candidate that is best on the parts of the photos that it has not learned from, and its epochs."""
@@ -252,9 +287,9 @@ class Session:
             self.space,
             top,
             self._settings.extract.cache,
-            ALL if self._job.scratch else how.unfreeze,
+            ALL if self._job.ask.scratch else how.unfreeze,
             how.dropout,
-            self._job.scratch,
+            self._job.ask.scratch,
         )
         feed = self._feed(learner)
         good = rows[self.data.good[rows]]
@@ -315,7 +350,7 @@ class Session:
         """The same figures of the vectors that were learned from, where neighbours are what is measured."""
         if not self.task.gallery:
             return {}
-        if self._job.scratch:  # the same network with random weights
+        if self._job.ask.scratch:  # the same network with random weights
             return self.task.figures(self._found(self._lesson(self._how, self.data.rows)[0]))
         if not self._reads_vectors:
             return {}
@@ -349,7 +384,7 @@ class Session:
 
 
 def _space(job: Job) -> Space:
-    return weightless(job.settings.extract.space) if job.scratch else space_of(job.settings)
+    return weightless(job.settings.extract.space) if job.ask.scratch else space_of(job.settings)
 
 
 def _metric(figure: Figure) -> Metric:
