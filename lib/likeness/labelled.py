@@ -80,13 +80,15 @@ def matrix(files: Iterable[str], space: str, image_ids: Sequence[str]) -> np.nda
     seen = np.zeros(len(place), bool)
     for uri in files:
         for keys, rows in vectors(uri, space):
-            mine = [number for number, key in enumerate(keys) if key in place]
-            if not mine:
+            wanted = np.fromiter((place.get(key, -1) for key in keys), np.int64, len(keys))
+            mine = wanted >= 0
+            if not mine.any():
                 continue
             if found is None:
                 found = np.empty((len(place), rows.shape[1]), np.float32)
-            wanted = [place[keys[number]] for number in mine]
-            found[wanted], seen[wanted] = rows[mine], True
+            if not mine.all():
+                wanted, rows = wanted[mine], rows[mine]
+            found[wanted], seen[wanted] = rows, True
     if found is None or not seen.all():
         lacking = next((key for key, there in zip(image_ids, seen, strict=True) if not there), "any photo")
         raise DataError(f"the features table has no vector of {space} for {lacking}; run ./spark-submit.sh extract")

@@ -129,8 +129,8 @@ def _category_first(clothing: Path, given: Settings, card: Card) -> None:
     manifest = builds.find()
     told = recogniser(given, manifest.space)
     assert told
-    roots = {"the model": Root(manifest, Leaf(builds, manifest), Hidden(given.root), told)}
-    roots["neighbours"] = Root(manifest, Leaf(builds, manifest), Hidden(given.root))
+    leaf, hidden = Leaf(builds, manifest), Hidden(given.root)
+    root = Root(manifest, leaf, hidden, told)
     with (clothing / "catalogue.csv").open(encoding="utf-8", newline="") as file:
         asked = [one["product_id"] for one in csv.DictReader(file) if one["split"] == "validation"]
     warehouse = Warehouse(given)
@@ -139,14 +139,14 @@ def _category_first(clothing: Path, given: Settings, card: Card) -> None:
     keys = sorted(held.photos)
     files = [uri for uri, _ in warehouse.parts(FEATURES, f"space = '{manifest.space}'")]
     vectors = labelled.matrix(files, manifest.space, keys)
-    for name, root in roots.items():
+    ways = {"neighbours": None, "the model": told}
+    for name, model in ways.items():
         kept, searched = [], []
         for key, vector in zip(keys, vectors, strict=True):
             products = list(held.photos[key].products)
-            everything, best = (
-                root.search(vector, manifest.space, Wish(10, category), without=products)
-                for category in ("all", "auto")
-            )
+            everything = root.search(vector, manifest.space, Wish(10, "all"), without=products)
+            voted = dataclasses.replace(root.predict(vector), known=True) if model else None
+            best = root.search(vector, manifest.space, Wish(10), voted, without=products)
             ids = [{one["image_id"] for one in answer["results"]} for answer in (everything, best)]
             kept.append(len(ids[0] & ids[1]) / len(ids[0]))
             searched.append(best["coverage"]["searched"] / everything["coverage"]["searched"])

@@ -89,7 +89,7 @@ def stages(facts: Facts) -> list[dict[str, Any]]:
                 "counts": ", ".join(
                     _count(key, told[key])
                     for key in told
-                    if key not in ("seconds", "snapshots", "fingerprint", "complete")
+                    if key not in ("seconds", "snapshots", "fingerprint", "complete", "model", "worst")
                 ),
             }
         )

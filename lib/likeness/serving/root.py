@@ -52,9 +52,14 @@ class Wish:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a category model or the neighbours' vote says: categories with their shares, the best first."""
+    """What a category model, the neighbours' vote or a listing says: categories with their shares, the best first.
+
+    `known`: it is what is searched. What a model says is told, and the neighbours' categories are searched: near photos
+    are what a query is after, be they of its category or not.
+    """
 
     votes: Sequence[tuple[str, float]]
+    known: bool = False
 
     @property
     def best(self) -> tuple[str, float]:
@@ -82,13 +87,17 @@ class Root:
         return len(np.unique(self._labels)) == len(self._categories)
 
     def predict(self, vectors: np.ndarray) -> Prediction:
-        """What a category model says of queries, float32 (dim,) or (q, dim).
+        """What a category model says of queries, float32 (dim,) or (q, dim); without one, the neighbours' vote."""
+        return self._recognised(np.atleast_2d(vectors)) or self.vote(vectors)
 
-        Without one, the votes of the nearest sampled vectors, weighted by rank.
-        """
-        known = self.recogniser.of_vectors(np.atleast_2d(vectors)) if self.recogniser else None
-        if self.recogniser and known is not None:
-            return Prediction(self.recogniser.votes(known, self._categories))
+    def _recognised(self, queries: np.ndarray) -> Prediction | None:
+        known = self.recogniser.of_vectors(queries) if self.recogniser else None
+        if not self.recogniser or known is None:
+            return None
+        return Prediction(self.recogniser.votes(known, self._categories))
+
+    def vote(self, vectors: np.ndarray) -> Prediction:
+        """Votes of the nearest sampled vectors of each query, float32 (dim,) or (q, dim), weighted by rank."""
         queries = metrics.prepared(np.atleast_2d(vectors), self.manifest.metric)
         queries = queries if self._axes is None else queries @ self._axes
         scores = metrics.exact_scores(queries, self._sample, self.manifest.metric)
@@ -112,7 +121,7 @@ class Root:
             vectors: float32 (dim,), as the layer gives it; or (q, dim): an image is as near as to the nearest of them.
             space: their feature space.
             wish: what is wanted.
-            told: the query's categories, where they are known; else they are predicted.
+            told: the query's categories, where something else has said them.
             without: products that are no answer.
             known: by what near-duplicates and attributes are known; without it there are none.
 
@@ -128,8 +137,9 @@ class Root:
         begun = time.perf_counter()
         queries = np.atleast_2d(vectors)
         refuse_other(space, queries, self.manifest)
-        predicted = told or self.predict(queries)
-        searched = self._choose(wish.category, predicted)
+        voted = told if told and told.known else self.vote(queries)
+        predicted = told or self._recognised(queries) or voted
+        searched = self._choose(wish.category, voted)
         hits, answer = self._found(queries, space, wish, set(searched), without, known)
         asked = sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards)
         if len(answer.shards) < wish.min_coverage * asked:

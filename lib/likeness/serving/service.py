@@ -92,7 +92,8 @@ class Service:
             raise UnknownError(f"product {product_id!r} has no vector of {loaded.manifest.space}")
         took = {"look_up": _ms(begun)}
         stacked = np.stack([vectors[name] for name in sorted(vectors)])
-        told = Prediction([(facts.category, 1.0)]) if facts.category in loaded.manifest.categories() else None
+        there = facts.category in loaded.manifest.categories()
+        told = Prediction([(facts.category, 1.0)], known=True) if there else None
         return self._answered(loaded, stacked, wish, took, told, [product_id])
 
     def vectors(

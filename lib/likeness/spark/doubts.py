@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as F
 
+from likeness.errors import LikenessError
 from likeness.recognition import Recogniser, recogniser
 from likeness.spark.run import Run
 from likeness.spark.workers import Work, in_workers
@@ -22,7 +23,11 @@ def doubts(run: Run) -> None:
 
     Without a model on vectors of the run's space nothing is done; nor where neither tables nor model changed.
     """
-    model = recogniser(run.settings, run.space.id, photos=False)
+    try:
+        model = recogniser(run.settings, run.space.id, photos=False)
+    except LikenessError as error:  # what is published is no worse for it
+        run.say(f"doubts: {error}")
+        return
     if model is None:
         return
     past = run.last_facts("doubts", FEATURES, LISTINGS)
