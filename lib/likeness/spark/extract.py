@@ -5,6 +5,7 @@ commits a chunk's files at once. No photo and no vector passes through the JVM, 
 nobody refers to.
 """
 
+import ctypes
 import dataclasses
 import functools
 import itertools
@@ -14,6 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,7 @@ _RESULT = pa.schema(
 )
 _SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
 _ALL = Scope()
+_M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,18 @@ def _gpu() -> str:
 @functools.cache
 def _extractor(space: Space, settings: Extract, limits: Limits, machine: Machine, device: str) -> Extractor:
     """One network a worker process and device, however many tasks it runs."""
+    _give_back()
     runtime = open_runtime(space, settings.runtime, dataclasses.replace(machine, device=device))
     return Extractor(space, runtime, settings, limits)
+
+
+def _give_back() -> None:
+    """Has glibc map memory of the size of a photo by itself, so that it goes back when the photo does.
+
+    On its heap photos of all sizes would leave holes, and a worker would grow with each larger photo.
+    """
+    with suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
 
 
 def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]:
