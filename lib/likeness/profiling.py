@@ -74,7 +74,7 @@ def profile(settings: Settings, report: Callable[[str], None] = lambda told: Non
     ceiling = min(decode, model, read) if gpu else 1 / (1 / decode + 1 / model + 1 / (read * cores))
     costs = {"read": 1 / read if gpu else 1 / (read * cores), "decode": 1 / decode, "model": 1 / model}
     decoders = min(cores, max(1, -(-round(model) // max(1, round(decode / cores))))) if gpu else 1
-    chosen = {
+    chosen: dict[str, int | str] = {
         "extract.batch_size": next(size for size, rate in batches.items() if rate >= _ENOUGH * model),
         "extract.decode_threads": decoders,
         **({"extract.precision": precision} if precision != "auto" else {}),

@@ -6,7 +6,7 @@ A model whose head is on vectors of the space that is searched costs a product o
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -43,14 +43,14 @@ class Head:
             if number:
                 found = _active(found, self._activation)
             found = found @ weight + bias
-        return found
+        return np.asarray(found)
 
 
 def _active(found: np.ndarray, activation: str) -> np.ndarray:
     if activation == "maxout":
         half = found.shape[1] // 2
-        return np.maximum(found[:, :half], found[:, half:])
-    below = {"relu": 0.0, "leaky": _SLOPE * found, "elu": np.expm1(np.minimum(found, 0))}[activation]
+        return np.asarray(np.maximum(found[:, :half], found[:, half:]))
+    below: Any = {"relu": 0.0, "leaky": _SLOPE * found, "elu": np.expm1(np.minimum(found, 0))}[activation]
     return np.where(found > 0, found, below)
 
 

@@ -83,7 +83,7 @@ class Perceptron(torch.nn.Module):
 
 def _maxout(found: torch.Tensor) -> torch.Tensor:
     """The larger of two pieces (Goodfellow et al. 2013)."""
-    return found.unflatten(1, (2, -1)).amax(1)
+    return found.view(len(found), 2, -1).amax(1)
 
 
 _ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -62,7 +62,7 @@ def read_flags(job: str, flags: Sequence[str]) -> Settings:
     """
     found: list[Settings] = []
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    doors = {"backfill": _backfill, "train": _train}
+    doors: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {"backfill": _backfill, "train": _train}
     app.command()(doors[job](lambda given, *_: found.append(given)) if job in doors else _command(found.append))
     try:
         app(list(flags))

@@ -37,7 +37,7 @@ def train(run: Run, job: Job) -> Card:
 
 def _together(run: Run, job: Job, processes: int) -> Card:
     """Processes of this machine where Spark is local, else tasks of Spark, one each."""
-    local = run.lake.spark.sparkContext.master.startswith("local")
+    local = str(run.lake.spark.sparkContext.master).startswith("local")
     gpus = job.settings.extract.gpus > 0
     told = _told(job)
     stores.files(told).delete(told)
@@ -57,7 +57,7 @@ def _together(run: Run, job: Job, processes: int) -> Card:
             ) from None
         kind: type[LikenessError] = getattr(errors, said["kind"])
         raise kind(said["error"]) from None
-    return Card.model_validate_json(found)
+    return Card.model_validate_json(str(found))
 
 
 def _briefly(error: RuntimeError) -> str:

@@ -107,7 +107,7 @@ class Learner(torch.nn.Module):
 
     def rates(self, rate: float, decay: float) -> list[dict[str, object]]:
         """Parameters by learning rate, for an optimiser: the top's, and each stage's, `decay` times that after it."""
-        groups = [list(self.top.parameters()), *(list(s.parameters()) for s in reversed(self.trunk.values()))]
+        groups = [list(self.top.parameters()), *(list(stage.parameters()) for stage in [*self.trunk.values()][::-1])]
         filled = [one for one in groups if one]
         return [{"params": one, "lr": rate * decay**number} for number, one in enumerate(filled)]
 
@@ -179,9 +179,7 @@ def _norm(trunk: torch.nn.Module) -> None:
             pair = torch.nn.Sequential(child, torch.nn.BatchNorm2d(child.out_channels))
         else:
             pair = torch.nn.Sequential(child, torch.nn.BatchNorm1d(child.out_features))  # type: ignore[arg-type]
-        setattr(parent, name, pair) if not isinstance(parent, torch.nn.Sequential) else parent._modules.__setitem__(
-            name, pair
-        )
+        parent._modules[name] = pair
 
 
 def _folded(trunk: torch.nn.ModuleDict) -> torch.nn.ModuleDict:
@@ -190,6 +188,10 @@ def _folded(trunk: torch.nn.ModuleDict) -> torch.nn.ModuleDict:
     for parent in list(found.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, torch.nn.Sequential) and len(child) == 2 and isinstance(child[1], _NORMS):
-                fuse = fuse_conv_bn_eval if isinstance(child[0], torch.nn.Conv2d) else fuse_linear_bn_eval
-                parent._modules[name] = fuse(child[0], child[1])  # type: ignore[arg-type]
+                before, norm = child[0], child[1]
+                assert isinstance(norm, _NORMS)
+                if isinstance(before, torch.nn.Conv2d):
+                    parent._modules[name] = fuse_conv_bn_eval(before, norm)
+                elif isinstance(before, torch.nn.Linear):
+                    parent._modules[name] = fuse_linear_bn_eval(before, norm)
     return found

@@ -74,7 +74,7 @@ class Pictures:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not path.exists():
                     draft = path.with_suffix(f".{os.getpid()}")
-                    made = np.lib.format.open_memmap(draft, "w+", kind, shape)  # type: ignore[no-untyped-call]
+                    made = np.lib.format.open_memmap(draft, "w+", kind, shape)
                     fill(made)
                     made.flush()
                     draft.replace(path)
@@ -82,7 +82,7 @@ class Pictures:
             raise ServiceError(
                 f"extract.cache = {self._settings.extract.cache}: {error}; name a folder with room"
             ) from None
-        found: np.ndarray = np.lib.format.open_memmap(path, "r")  # type: ignore[no-untyped-call]
+        found: np.ndarray = np.lib.format.open_memmap(path, "r")
         return found
 
     def _decode(self, made: np.ndarray) -> None:

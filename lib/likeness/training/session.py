@@ -240,7 +240,7 @@ class Session:
         data = gathered(warehouse, how, job.snapshots, space, free, asked)
         if job.ask.teacher:
             return Distil(data.vectors.shape[1]), data
-        task: Task = TASKS[job.ask.task](data.shown[: data.learned], how)
+        task = TASKS[job.ask.task](data.shown[: data.learned], how)
         return task, data.kept([task.usable(one) for one in data.shown])
 
     @property

@@ -4,7 +4,7 @@ A new task is a class here, and its name in TASKS.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,11 +41,20 @@ class Found:
 class Task(Protocol):
     """One thing that can be learned, from some photos."""
 
-    classes: Sequence[str]
-    candidates: Sequence[Mapping[str, Any]]
-    """What cross-validation chooses from: settings of `train` that take the place of the given ones."""
-    gallery: bool
-    """Whether it is measured by neighbours among the photos that were learned from."""
+    @property
+    def classes(self) -> Sequence[str]:
+        """What it tells apart; empty where that is nothing with a name."""
+        ...
+
+    @property
+    def candidates(self) -> Sequence[Mapping[str, Any]]:
+        """What cross-validation chooses from: settings of `train` that take the place of the given ones."""
+        ...
+
+    @property
+    def gallery(self) -> bool:
+        """Whether it is measured by neighbours among the photos that were learned from."""
+        ...
 
     def usable(self, one: Shown) -> bool:
         """Whether a photo can be learned from, or be measured on."""
@@ -296,7 +305,7 @@ class Distil:
         return _p10(found)
 
 
-TASKS: Mapping[str, type[Category] | type[Attributes] | type[Metric] | type[Box]] = {
+TASKS: Mapping[str, Callable[[Sequence[Shown], Train], Task]] = {
     "category": Category,
     "attributes": Attributes,
     "metric": Metric,

@@ -44,4 +44,4 @@ def _board(folder: str, name: str) -> Any:
         raise UsageError(
             f"train.tensorboard = {folder!r}: tensorboard is not installed; install likeness[train], or leave it empty"
         ) from None
-    return SummaryWriter(f"{folder}/{name}")  # type: ignore[no-untyped-call]
+    return SummaryWriter(f"{folder}/{name}")
