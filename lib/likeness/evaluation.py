@@ -41,6 +41,13 @@ def share(good: int, of: int) -> Figure:
     return Figure(found, (middle - reach) / (1 + spare), (middle + reach) / (1 + spare))
 
 
+def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities, float64 (n, classes), of class scores."""
+    shifted = scores.astype(np.float64) / temperature
+    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
 @dataclass(frozen=True)
 class Labels:
     """Rows of a matrix of vectors: the categories and products of each photo."""

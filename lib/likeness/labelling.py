@@ -9,7 +9,7 @@ import numpy as np
 
 from likeness.backbones import Space, registry
 from likeness.errors import UsageError
-from likeness.evaluation import share
+from likeness.evaluation import share, softmax
 from likeness.features import Extractor
 from likeness.images import SUFFIXES
 from likeness.models import Models, space_of
@@ -118,8 +118,7 @@ def class_scores(settings: Settings, backbone: str) -> tuple[Space, Sequence[str
 
 def best(scores: np.ndarray, names: Sequence[str], k: int) -> list[Label]:
     """The k most probable classes by their scores, float32 (classes,)."""
-    shifted = np.exp(scores.astype(np.float64) - scores.max())
-    probabilities = shifted / shifted.sum()
+    probabilities = softmax(scores[None])[0]
     order = np.argsort(-probabilities, kind="stable")[:k]
     return [Label(names[number], float(probabilities[number])) for number in order]
 

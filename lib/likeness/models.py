@@ -84,9 +84,10 @@ class _Current(_Frozen):
 
 
 class Models:
-    """The models of one root."""
+    """The models of one root; weights that are not local are copied to `cache`."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, cache: str = "~/.cache/likeness") -> None:
+        self._cache = cache
         self.folder = uris.join(uris.canonical(root), "models")
         self._files = stores.files(self.folder)
 
@@ -208,7 +209,7 @@ class Models:
         self._point(name, promotions[1:])
         return promotions[0].version, promotions[1].version
 
-    def space(self, card: Card, layer: str = "", cache: str = "~/.cache/likeness") -> Space:
+    def space(self, card: Card, layer: str = "") -> Space:
         """The feature space of a version: what its top gives, or another of its layers.
 
         Raises:
@@ -216,7 +217,7 @@ class Models:
         """
         if not self._files.exists(self.weights(card)):
             raise DataError(f"{self.weights(card)} is missing; train the model again, or promote another version")
-        found = resolve(f"{card.name}.{layer or card.layer}", self.weights(card), cache)
+        found = resolve(f"{card.name}.{layer or card.layer}", self.weights(card), self._cache)
         if found.weights_sha256 != card.weights.sha256:
             raise DataError(
                 f"{self.weights(card)} has checksum {found.weights_sha256[:12]}, its card says "
@@ -232,7 +233,11 @@ class Models:
         versions = [one for one in reversed(self.versions(model)) if not current or one != current.version]
         for card in [*([current] if current else []), *(self.card(model, one) for one in versions)]:
             found = self.space(card, layer)
-            yield resolve(f"{'-'.join([model, *variants])}.{layer}", found.weights_path) if variants else found
+            yield (
+                resolve(f"{'-'.join([model, *variants])}.{layer}", found.weights_path, self._cache)
+                if variants
+                else found
+            )
 
     def _point(self, name: str, promotions: Sequence[Promotion]) -> None:
         content = _Current(promotions=promotions).model_dump_json(indent=2)
@@ -252,7 +257,7 @@ def space_of(settings: Settings, name: str = "") -> Space:
     model = name.partition("@")[0].partition(".")[0].partition("-")[0]
     if extract.weights or model in registry():
         return resolve(name, extract.weights, extract.cache)
-    models = Models(settings.root)
+    models = Models(settings.root, extract.cache)
     if model not in models.names():
         return resolve(name, "", extract.cache)
     found = ""
@@ -274,9 +279,9 @@ def _worse(before: Card, after: Card) -> str:
     if name not in after.metrics:
         return f"it has no {name}, which the one in service ({before.version}) has"
     one, other = before.metrics[name].value, after.metrics[name].value
-    return f"its {name} on {after.evaluation} is {other:.4f}, that in service ({before.version}) has {one:.4f}" * (
-        other < one
-    )
+    if other >= one:
+        return ""
+    return f"its {name} on {after.evaluation} is {other:.4f}, that in service ({before.version}) has {one:.4f}"
 
 
 def _now(version: str, reason: str) -> Promotion:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from likeness import stores
 from likeness.backbones.trained import Top
+from likeness.evaluation import softmax
 from likeness.images import WHOLE, Box
 from likeness.models import Card, Models
 from likeness.settings import Settings
@@ -64,7 +65,7 @@ class Recogniser:
 
     def of_vectors(self, vectors: np.ndarray) -> np.ndarray | None:
         """Probabilities, float64 (n, classes), of vectors, float32 (n, dim); None if the model wants the photo."""
-        return _softmax(self.head(vectors)) if self.head else None
+        return softmax(self.head(vectors)) if self.head else None
 
     def of_photo(self, photo: bytes, box: Box = WHOLE) -> np.ndarray | None:
         """Probabilities, float64 (1, classes), of a photo; None if the model wants its vector.
@@ -72,7 +73,7 @@ class Recogniser:
         Raises:
             BadImage: it cannot be used.
         """
-        return _softmax(self.extractor.one(photo, box)) if self.extractor else None
+        return softmax(self.extractor.one(photo, box)) if self.extractor else None
 
     def votes(self, probabilities: np.ndarray, categories: Mapping[str, int]) -> list[tuple[str, float]]:
         """Categories with the mean probability of rows, the best first; of those that a build has."""
@@ -92,11 +93,11 @@ def recogniser(settings: Settings, space: str, photos: bool = True) -> Recognise
     Raises:
         DataError: the model is damaged.
     """
-    models, name = Models(settings.root), settings.serve.category_model
+    models, name = Models(settings.root, settings.extract.cache), settings.serve.category_model
     card = models.in_service(name) if name else None
     if card is None or card.task != CATEGORY:
         return None
-    own = models.space(card, cache=settings.extract.cache)
+    own = models.space(card)
     assert own.recipe
     assert own.recipe.top
     if card.space == space and card.frozen:
@@ -108,8 +109,3 @@ def recogniser(settings: Settings, space: str, photos: bool = True) -> Recognise
 
     runtime = open_runtime(own, settings.extract.runtime, machine(settings, 1))
     return Recogniser(card, None, Extractor(own, runtime, settings.extract, settings.limits))
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    shifted = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

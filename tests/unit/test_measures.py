@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from likeness.evaluation import Labels
+from likeness.evaluation import Labels, softmax
 from likeness.training import measures
 
 
@@ -27,10 +27,10 @@ def test_confusion_and_classes() -> None:
 
 def test_the_temperature_makes_class_scores_probabilities(rng: np.random.Generator) -> None:
     true = rng.standard_normal((4000, 5)) * 2
-    truth = np.array([rng.choice(5, p=row) for row in measures.softmax(true)])
+    truth = np.array([rng.choice(5, p=row) for row in softmax(true)])
     assert measures.temperature(4 * true, truth) == pytest.approx(4, rel=0.1)
-    _, before = measures.calibration(measures.softmax(4 * true), truth)
-    bins, after = measures.calibration(measures.softmax(4 * true, measures.temperature(4 * true, truth)), truth)
+    _, before = measures.calibration(softmax(4 * true), truth)
+    bins, after = measures.calibration(softmax(4 * true, measures.temperature(4 * true, truth)), truth)
     assert after < 0.03 < 0.1 < before
     assert sum(one.photos for one in bins) == 4000
 

@@ -154,10 +154,20 @@ def chain(spec: Backbone, path: Path | None) -> list[tuple[str, torch.nn.Module]
         whole, stages = spec.network()
     if path:
         load_into(whole, path)
-    stages = [(name, stage.eval()) for name, stage in stages]
+    return _kept_apart([(name, stage.eval()) for name, stage in stages])
+
+
+def fresh(spec: Backbone) -> list[tuple[str, torch.nn.Module]]:
+    """The stages of a backbone with random weights."""
+    return _kept_apart(spec.network()[1])
+
+
+def _kept_apart(stages: Iterable[tuple[str, torch.nn.Module]]) -> list[tuple[str, torch.nn.Module]]:
+    """The stages; none works in place, for the layer before may be wanted as well."""
+    stages = list(stages)
     for module in itertools.chain.from_iterable(stage.modules() for _, stage in stages):
         if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]  # the layer before may be wanted as well
+            module.inplace = False  # type: ignore[assignment]
     return stages
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from likeness.backbones import Space, trained
-from likeness.backbones.network import Features, Perceptron, Topped, chain, vectors
+from likeness.backbones.network import Features, Perceptron, Topped, chain, fresh, vectors
 from likeness.backbones.spec import Part
 from likeness.backbones.trained import FEATURES, Recipe, Top
 from likeness.errors import UsageError
@@ -49,7 +49,7 @@ class Learner(torch.nn.Module):
         self.space, self.top, self.scratch = space, Perceptron(top, dropout), scratch
         self.shape, self.how = top, space.preprocessing
         self._recipe = self._made()
-        stages = _fresh(space) if scratch else chain(space.spec, space.weights_file(cache))
+        stages = fresh(space.spec) if scratch else chain(space.spec, space.weights_file(cache))
         names = [name for name, _ in stages]
         stages = stages[: max(names.index(part.layer) for part in space.parts) + 1]
         self.part = space.parts[0]
@@ -152,16 +152,6 @@ def _cut(names: list[str], unfreeze: str) -> int:
     if unfreeze not in names:
         raise UsageError(f"train.unfreeze = {unfreeze!r}: no such stage; there are: {', '.join(names)}, {ALL}")
     return names.index(unfreeze)
-
-
-def _fresh(space: Space) -> list[tuple[str, torch.nn.Module]]:
-    """The stages with random weights."""
-    _, stages = space.spec.network()
-    for _, stage in stages:
-        for module in stage.modules():
-            if getattr(module, "inplace", False):
-                module.inplace = False  # type: ignore[assignment]
-    return list(stages)
 
 
 def _linears(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Module]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likeness.evaluation import Asked, Figure, Labels, agreement, figures, scores, share
+from likeness.evaluation import Asked, Figure, Labels, agreement, figures, scores, share, softmax
 from likeness.evaluation import neighbours as nearest
 
 _BINS = 10
@@ -29,13 +29,6 @@ class Bin:
     photos: int
     sure: float
     right: float
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities, float64 (n, classes), of class scores."""
-    shifted = logits.astype(np.float64) / temperature
-    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def accuracy(logits: np.ndarray, truth: np.ndarray) -> dict[str, Figure]:
@@ -84,10 +77,14 @@ def calibration(probabilities: np.ndarray, truth: np.ndarray) -> tuple[list[Bin]
 
 def attributes(logits: np.ndarray, truth: np.ndarray) -> dict[str, Figure]:
     """Mean average precision over attributes that some photos have, and the share of all that is told right."""
-    some = np.flatnonzero(truth.any(axis=0))
-    precisions = np.array([[_average_precision(logits[:, number], truth[:, number])] for number in some])
     right = (logits > 0) == truth
-    return {"map": figures(precisions)[0], "right": share(int(right.sum()), right.size)}
+    return {"map": figures(average_precisions(logits, truth)[:, None])[0], "right": share(int(right.sum()), right.size)}
+
+
+def average_precisions(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of each attribute that some photo has: float64 (attributes,)."""
+    some = np.flatnonzero(truth.any(axis=0))
+    return np.array([_average_precision(logits[:, number], truth[:, number]) for number in some])
 
 
 def _average_precision(found: np.ndarray, truth: np.ndarray) -> float:

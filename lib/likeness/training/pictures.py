@@ -108,12 +108,9 @@ class Pictures:
         (self._folder / f"{self._key}-failures.json").write_text(json.dumps(failures))
 
     def _photos(self, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-        seen: set[str] = set()
         for uri, _ in Warehouse(self._settings).parts(IMAGES):
             for group in range(len(row_groups(uri))):
-                for key, data in photos(uri, group, wanted - seen):
-                    seen.add(key)
-                    yield key, data
+                yield from photos(uri, group, wanted)
 
 
 def _batches(items: Iterator[tuple[str, bytes]], size: int) -> Iterator[list[tuple[str, bytes]]]:

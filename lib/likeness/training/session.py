@@ -17,7 +17,7 @@ import torch
 from likeness import uris
 from likeness.backbones import Space, weightless
 from likeness.errors import GateError, UsageError
-from likeness.evaluation import Figure
+from likeness.evaluation import Figure, softmax
 from likeness.held_out import EvaluationSets, Shown, apart, listed
 from likeness.manifest import File
 from likeness.models import Card, Metric, Models, space_of
@@ -363,7 +363,7 @@ class Session:
         if not isinstance(self.task, Category):
             return {}
         truth = self.task.targets(found.asked_of).numpy()
-        probabilities = measures.softmax(found.asked, self._temperature)
+        probabilities = softmax(found.asked, self._temperature)
         bins, error = measures.calibration(probabilities, truth)
         said = probabilities.argmax(axis=1)
         keys = [self.data.image_ids[row] for row in self.data.asked[self.data.good[self.data.asked]].tolist()]
