@@ -51,6 +51,20 @@ def test_a_datanode_is_killed(stack: Any, on_cluster: Place, undisturbed: tuple[
     assert_equal(state(on_cluster.given), undisturbed)
 
 
+def test_writes_outlive_a_datanode(stack: Any) -> None:
+    """The NameNode names a dead DataNode until it misses its heartbeats: writes go on with the others."""
+    uri = f"{stack.hdfs}/faults/written"
+    files = stores.files(uri)
+    files.write(uri, b"before")
+    stack.stop("datanode1", kill=True)
+    until, writes = time.monotonic() + 15, 0
+    while time.monotonic() < until or writes < 5:
+        data = np.random.default_rng(writes).bytes(3 << 20)
+        files.write(uri, data)
+        assert files.read(uri) == data
+        writes += 1
+
+
 def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
     with on_cluster.start("nightly", (*YARN, "--deploy-mode", "cluster")) as job:
         eventually(lambda: extracting(workers(stack)), job)

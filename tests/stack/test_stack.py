@@ -40,10 +40,16 @@ def test_a_dead_server_is_named_and_started_again(stack: Any) -> None:
     assert {state for _, state, *_ in stack.status()} == {"up"}
 
 
+def listening(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     module = local.module()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    # below the ports that any connection may be given, where nothing else listens
+    port = next(p for p in range(15_010, 32_000, 20) if not any(listening(q) for q in range(p - 10, p + 1)))
+    with socket.create_server(("127.0.0.1", port)):
         given = module.Stack(tmp_path, port - 10)  # the first port of datanode1
         with pytest.raises(module.StackError, match=rf"port {port} \(datanode1, data\) is in use"):
             given.up()

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hdfs_native import Client, WriteOptions
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from likeness.stores.ports import FileEntry
 
 _BLOCK = 1 << 20
-_TRIES = 6  # 20 s or so
+_WRITE_S = 45  # seconds that a write is tried again while DataNodes fail it
 _PASSING = ("OperationFailed", "DataTransferError", "NotReplicatedYet", "Connection reset", "Broken pipe")
 # how long a NameNode is asked that does not answer: some 20 s, where Hadoop's own defaults take minutes
 _PATIENCE = {"dfs.client.failover.max.attempts": "6", "dfs.client.failover.sleep.max.millis": "5000"}
@@ -32,6 +32,10 @@ _REMEDIES = {
     _DOWN: "HDFS does not answer; is its NameNode up, and are host and port right?",
     "AccessControlException": "this user may not do that; ask for the permission, or set HADOOP_USER_NAME",
 }
+
+
+class _DataNodeFailed(OSError):
+    """A DataNode does not answer: the NameNode may name another one next time."""
 
 
 class HdfsFiles:
@@ -118,7 +122,7 @@ class HdfsFiles:
             draft = Retrying(
                 retry=retry_if_exception(_passing),
                 wait=wait_exponential_jitter(multiplier=0.5, max=8),
-                stop=stop_after_attempt(_TRIES),
+                stop=stop_after_delay(_WRITE_S),
                 reraise=True,
             )(self._draft, path, source)
             with self._dropped_on_failure(draft):
@@ -130,7 +134,8 @@ class HdfsFiles:
         draft = f"{folder}/.{name[-40:]}.{uuid.uuid4().hex}"
         source.seek(0)
         with self._dropped_on_failure(draft):
-            with self._client.create(draft, WriteOptions(create_parent=True)) as file:
+            file = self._client.create(draft, WriteOptions(create_parent=True))
+            with _to_datanodes(), file:
                 shutil.copyfileobj(source, file, 4 * _BLOCK)
         return draft
 
@@ -139,7 +144,7 @@ class HdfsFiles:
         try:
             yield
         except BaseException as error:
-            if _DOWN not in str(error):  # otherwise to delete it would only wait once more
+            if _DOWN not in str(error) or isinstance(error, _DataNodeFailed):  # otherwise to delete it would only wait once more
                 with suppress(OSError, RuntimeError):  # the error that led here is the one to tell
                     self._client.delete(draft)
             raise
@@ -190,7 +195,20 @@ def _client(authority: str, process: int) -> Client:
 
 def _passing(error: BaseException) -> bool:
     """Whether a write may succeed if it is tried again: a DataNode or a connection failed, not the request."""
-    return isinstance(error, OSError | RuntimeError) and any(name in str(error) for name in _PASSING)
+    return isinstance(error, _DataNodeFailed) or (
+        isinstance(error, OSError | RuntimeError) and any(name in str(error) for name in _PASSING)
+    )
+
+
+@contextmanager
+def _to_datanodes() -> Iterator[None]:
+    """Writes to a file that the NameNode has just created: who refuses a connection now is a DataNode."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if _DOWN in str(error):
+            raise _DataNodeFailed(f"no DataNode takes its blocks ({error}); see `hdfs dfsadmin -report`") from None
+        raise
 
 
 @contextmanager
@@ -206,6 +224,8 @@ def _named(uri: str) -> Iterator[None]:
 
 def _explained(uri: str, error: OSError) -> OSError:
     told = str(error)
+    if isinstance(error, _DataNodeFailed):
+        return OSError(f"{uri}: {told}")
     if "is not a directory" in told:  # HDFS takes it for a question of permission
         return NotADirectoryError(f"{uri}: a part of it is a file, not a folder")
     remedy = next((text for name, text in _REMEDIES.items() if name in told), "")
