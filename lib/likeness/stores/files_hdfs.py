@@ -144,7 +144,8 @@ class HdfsFiles:
         try:
             yield
         except BaseException as error:
-            if _DOWN not in str(error) or isinstance(error, _DataNodeFailed):  # otherwise to delete it would only wait once more
+            gone = _DOWN in str(error) and not isinstance(error, _DataNodeFailed)
+            if not gone:  # otherwise to delete it would only wait once more
                 with suppress(OSError, RuntimeError):  # the error that led here is the one to tell
                     self._client.delete(draft)
             raise
