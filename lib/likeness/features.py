@@ -3,22 +3,18 @@
 No Spark, no storage: the extraction job and the query encoder both run this.
 """
 
-import threading
 import time
-import weakref
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
 import numpy as np
 
 from likeness.backbones import Space
-from likeness.decoding import Decoder
-from likeness.errors import ServiceError
-from likeness.images import WHOLE, BadImage, Box, Preprocessing
+from likeness.decoders import Decoders
+from likeness.images import WHOLE, BadImage, Box
 from likeness.looks import Look, pictures
 from likeness.runtimes import Runtime
 from likeness.settings import Extract, Limits
@@ -53,7 +49,7 @@ class Extractor:
     def __init__(self, space: Space, runtime: Runtime, settings: Extract, limits: Limits) -> None:
         self._runtime, self._settings = runtime, settings
         self._how = space.preprocessing
-        self._pool = _Pool(settings.decode_threads, self._how, limits)
+        self._pool = Decoders(settings.decode_threads, self._how, limits)
 
     def run(self, photos: Iterable[tuple[str, bytes]]) -> Iterator[Extracted]:
         """Yields a batch as soon as it is full; the order of the photos is kept.
@@ -188,54 +184,3 @@ def _timed(photos: Iterable[tuple[str, bytes]], clock: Clock) -> Iterator[tuple[
         if photo is None:
             return
         yield photo
-
-
-@dataclass
-class _Job:
-    """One photo that is to be decoded."""
-
-    data: bytes
-    box: Box
-    uncut: bool
-    future: "Future[np.ndarray]" = field(default_factory=Future)
-
-    def run(self, decoder: Decoder) -> None:
-        if self.future.set_running_or_notify_cancel():
-            try:
-                self.future.set_result(decoder(self.data, self.box, self.uncut))
-            except BaseException as error:  # the one who waits for it gets it
-                self.future.set_exception(error)
-
-
-class _Pool:
-    """Threads that each drive a decoder, and end with the pool.
-
-    concurrent.futures' own threads would be joined at exit, however long a photo takes.
-    """
-
-    def __init__(self, threads: int, how: Preprocessing, limits: Limits) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        for _ in range(threads):
-            threading.Thread(target=_work, args=(self._jobs, how, limits), name="decode", daemon=True).start()
-        weakref.finalize(self, _end, self._jobs, threads)
-
-    def submit(self, data: bytes, box: Box = WHOLE, uncut: bool = False) -> "Future[np.ndarray]":
-        job = _Job(data, box, uncut)
-        self._jobs.put(job)
-        return job.future
-
-
-def _work(jobs: "SimpleQueue[_Job | None]", how: Preprocessing, limits: Limits) -> None:
-    # a process ends with the thread that has begun it
-    decoder = Decoder(how, limits)
-    with suppress(ServiceError):  # it is told to who asks for something
-        decoder.begin()
-    while (job := jobs.get()) is not None:
-        job.run(decoder)
-        del job  # it would keep the pool alive while the thread waits
-    decoder.close()
-
-
-def _end(jobs: "SimpleQueue[_Job | None]", threads: int) -> None:
-    for _ in range(threads):
-        jobs.put(None)

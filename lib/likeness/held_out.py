@@ -5,29 +5,18 @@ ROOT/evaluation/NAME/0001.json is written once. Models are compared on the same 
 
 import datetime
 import hashlib
-import json
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
 from likeness import stores, uris
 from likeness.errors import DataError, UsageError
+from likeness.listed import Shown, listed
 from likeness.settings import Settings
 from likeness.tables import LISTINGS
 from likeness.warehouse import Warehouse
 
-_COLUMNS = ("product_id", "image_id", "category", "attributes", "active")
 _TOLD = 3
-
-
-class Shown(BaseModel):
-    """What the active listings say of a photo."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    products: frozenset[str]
-    categories: frozenset[str]
-    attributes: frozenset[tuple[str, str]]
 
 
 class EvaluationSet(BaseModel):
@@ -122,23 +111,6 @@ class EvaluationSets:
             return EvaluationSet.model_validate_json(self._files.read(uri))
         except ValueError as error:
             raise DataError(f"{uri} is damaged ({error}); freeze a new version of the set") from None
-
-
-def listed(warehouse: Warehouse, snapshot: int | None = None) -> dict[str, Shown]:
-    """What the active listings say of each photo, by image_id."""
-    found: dict[str, tuple[set[str], set[str], set[tuple[str, str]]]] = {}
-    for batch in warehouse.batches(LISTINGS, _COLUMNS, snapshot=snapshot):
-        columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-        for product, image_id, category, attributes, active in zip(*columns, strict=True):
-            if active:
-                products, categories, told = found.setdefault(image_id, (set(), set(), set()))
-                products.add(product)
-                categories.add(category)
-                told.update(json.loads(attributes or "{}").items())
-    return {
-        image_id: Shown(products=frozenset(products), categories=frozenset(categories), attributes=frozenset(told))
-        for image_id, (products, categories, told) in found.items()
-    }
 
 
 def apart(photos: Mapping[str, Shown], held: EvaluationSet) -> dict[str, Shown]:

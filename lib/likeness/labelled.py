@@ -11,6 +11,7 @@ import numpy as np
 
 from likeness.errors import DataError
 from likeness.evaluation import Labels
+from likeness.listed import listed
 from likeness.tables import FEATURES, LISTINGS
 from likeness.warehouse import Warehouse, names, vectors
 
@@ -18,7 +19,6 @@ MOST = 20_000
 _SPARE = 2
 _ALL = "g"
 """Above every image_id."""
-_LISTED = ("product_id", "image_id", "category", "active")
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def draw(
     fewest = min(sum(rows for _, rows in found) for found in chosen.values())
     below = _bound(most, fewest)
     held = [{key for uri, _ in found for key in _below(uri, below)} for found in chosen.values()]
-    listed = _listed(warehouse, below, at.get(LISTINGS.name))
-    both = sorted(set.intersection(*held) & listed.keys())
+    shown = listed(warehouse, at.get(LISTINGS.name), below)
+    both = sorted(set.intersection(*held) & shown.keys())
     rows = min(sum(rows for _, rows in found) for found in parts.values())
     whole = below == _ALL and all(len(chosen[one]) == len(parts[one]) for one in spaces)
     keys = both[:most]
     return Photos(
         keys,
-        Labels([frozenset(listed[key][0]) for key in keys], [frozenset(listed[key][1]) for key in keys]),
+        Labels([shown[key].categories for key in keys], [shown[key].products for key in keys]),
         len(both) if whole else rows,
         {one: [uri for uri, _ in found] for one, found in chosen.items()},
     )
@@ -108,16 +108,3 @@ def _bound(most: int, rows: int) -> str:
 
 def _below(uri: str, bound: str) -> list[str]:
     return [key for keys in names(uri) for key in keys if key < bound]
-
-
-def _listed(warehouse: Warehouse, bound: str, snapshot: int | None) -> dict[str, tuple[set[str], set[str]]]:
-    """image_id to the categories and products of its active listings."""
-    found: dict[str, tuple[set[str], set[str]]] = {}
-    for batch in warehouse.batches(LISTINGS, _LISTED, f"image_id < '{bound}'", snapshot):
-        shown = batch.filter(batch.column("active"))
-        columns = (shown.column(name).to_pylist() for name in ("image_id", "category", "product_id"))
-        for image_id, category, product_id in zip(*columns, strict=True):
-            categories, products = found.setdefault(image_id, (set(), set()))
-            categories.add(category)
-            products.add(product_id)
-    return found

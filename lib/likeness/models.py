@@ -1,6 +1,6 @@
 """Models: immutable versions of networks that were trained here, with cards; one of each name is in service.
 
-    ROOT/models/NAME/VERSION/model.safetensors, card.json
+    ROOT/models/NAME/VERSION/model.safetensors, card.json, evaluations/SET@VERSION.json
     ROOT/models/NAME/CURRENT
 
 CURRENT is replaced by one rename. It keeps who was promoted when, and why if a gate was overruled.
@@ -9,78 +9,14 @@ CURRENT is replaced by one rename. It keeps who was promoted when, and why if a 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from likeness import stores, uris
 from likeness.backbones import Space, registry, resolve
+from likeness.cards import Card, Current, Evaluation, Measured, Promotion, worse
 from likeness.errors import DataError, GateError, SpaceMismatch, UsageError
-from likeness.manifest import File
 from likeness.settings import Settings
 
-CARD, CURRENT, WEIGHTS = "card.json", "CURRENT", "model.safetensors"
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Metric(_Frozen):
-    """A figure with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Card(_Frozen):
-    """What a version of a model is, what it was made from, and what it is worth.
-
-    `metrics` are those on the evaluation set `evaluation` (`NAME@VERSION`), the first of which a promotion goes by;
-    `chosen` says what cross-validation gave for each candidate. `temperature` divides class scores before they become
-    probabilities; it is in the weights already. `frozen`: only what is on top of `space` was trained.
-    """
-
-    name: str
-    version: str
-    task: str
-    layer: str
-    space: str
-    parent: str
-    frozen: bool
-    classes: tuple[str, ...]
-    snapshots: Mapping[str, int]
-    photos: int
-    evaluation: str
-    metrics: Mapping[str, Metric]
-    chosen: tuple[Mapping[str, Any], ...]
-    temperature: float
-    seed: int
-    settings: Mapping[str, Any]
-    licence: str
-    made: datetime.datetime
-    run_id: str
-    weights: File
-
-    @property
-    def main(self) -> str:
-        """The metric that a promotion goes by."""
-        return next(iter(self.metrics), "")
-
-
-class Promotion(_Frozen):
-    """A version that was put in service; `reason` is why a gate was overruled."""
-
-    version: str
-    when: datetime.datetime
-    reason: str = ""
-
-
-class _Current(_Frozen):
-    """The content of CURRENT, newest first."""
-
-    promotions: Sequence[Promotion]
+CARD, CURRENT, WEIGHTS, EVALUATIONS = "card.json", "CURRENT", "model.safetensors", "evaluations"
 
 
 class Models:
@@ -108,7 +44,7 @@ class Models:
         """
         uri = uris.join(self.folder, name, CURRENT)
         try:
-            return list(_Current.model_validate_json(self._files.read(uri)).promotions)
+            return list(Current.model_validate_json(self._files.read(uri)).promotions)
         except FileNotFoundError:
             return []
         except ValueError:
@@ -167,6 +103,27 @@ class Models:
             self._files.write(uris.join(folder, name), data)
         self._files.write(uris.join(folder, CARD), card.model_dump_json(indent=2).encode() + b"\n")
 
+    def measured(self, card: Card) -> Measured:
+        """What a version is worth on each evaluation set that it was measured on, that of its card first.
+
+        Raises:
+            DataError: one is damaged.
+        """
+        folder, found = uris.join(self.folder, card.name, card.version, EVALUATIONS), {card.evaluation: card.metrics}
+        for name in self._files.names(folder):
+            uri = uris.join(folder, name)
+            try:
+                one = Evaluation.model_validate_json(self._files.read(uri))
+            except ValueError as error:
+                raise DataError(f"{uri} is damaged ({error}); delete it, and evaluate again") from None
+            found[one.evaluation] = one.metrics
+        return found
+
+    def add(self, card: Card, one: Evaluation) -> None:
+        """Keeps what a version is worth on another evaluation set than that of its card."""
+        uri = uris.join(self.folder, card.name, card.version, EVALUATIONS, f"{one.evaluation}.json")
+        self._files.write(uri, one.model_dump_json(indent=2).encode() + b"\n")
+
     def promote(self, name: str, version: str = "", reason: str = "") -> tuple[Card | None, Card]:
         """Puts a version in service, the newest by default; what was, and what is.
 
@@ -187,7 +144,7 @@ class Models:
             if not reason:
                 raise
             before = None
-        refused = _worse(before, card) if before else ""
+        refused = worse(before, self.measured(before), card, self.measured(card)) if before else ""
         if refused and not reason:
             raise GateError(
                 f"model {name} {card.version} is not promoted: {refused}; --force --reason WHY overrules this"
@@ -240,7 +197,7 @@ class Models:
             )
 
     def _point(self, name: str, promotions: Sequence[Promotion]) -> None:
-        content = _Current(promotions=promotions).model_dump_json(indent=2)
+        content = Current(promotions=promotions).model_dump_json(indent=2)
         self._files.write(uris.join(self.folder, name, CURRENT), content.encode() + b"\n")
 
 
@@ -266,22 +223,6 @@ def space_of(settings: Settings, name: str = "") -> Space:
             return space
         found = found or space.id
     raise SpaceMismatch(f"space {name!r}: no version of model {model} gives it (that in service gives {found})")
-
-
-def _worse(before: Card, after: Card) -> str:
-    """Why one should not take the place of the other; empty if it may."""
-    if before.evaluation != after.evaluation:
-        return (
-            f"it was measured on {after.evaluation or 'nothing'}, the one in service ({before.version}) on "
-            f"{before.evaluation or 'nothing'}; train it on that evaluation set"
-        )
-    name = before.main
-    if name not in after.metrics:
-        return f"it has no {name}, which the one in service ({before.version}) has"
-    one, other = before.metrics[name].value, after.metrics[name].value
-    if other >= one:
-        return ""
-    return f"its {name} on {after.evaluation} is {other:.4f}, that in service ({before.version}) has {one:.4f}"
 
 
 def _now(version: str, reason: str) -> Promotion:

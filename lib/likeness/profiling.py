@@ -1,20 +1,19 @@
 """What this machine can do with some photos and a network: each stage alone, photos a second; the slowest decides."""
 
 import dataclasses
-import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from likeness import uris
 from likeness.backbones import Space
-from likeness.decoding import Decoder
+from likeness.decoders import Decoders
 from likeness.errors import UsageError
-from likeness.images import WHOLE, BadImage, Preprocessing
+from likeness.images import BadImage, Preprocessing
 from likeness.models import space_of
 from likeness.runtimes import Runtime, choose, machine, open_runtime
 from likeness.settings import Settings
@@ -139,28 +138,21 @@ def _read(settings: Settings) -> tuple[list[bytes], float]:
 
 def _decode(settings: Settings, how: Preprocessing, photos: Sequence[bytes], cores: int) -> tuple[np.ndarray, float]:
     """The photos as the network takes them, uint8 (n, side, side, 3), and how many a second all cores decode."""
-    decoders = [Decoder(how, settings.limits) for _ in range(cores)]
+    decoders = Decoders(cores, how, settings.limits)
 
-    def work(number: int, share: Sequence[bytes]) -> list[np.ndarray]:
+    def decoded(some: Sequence[bytes]) -> list[np.ndarray]:
         found = []
-        for photo in share:
-            try:
-                found.append(decoders[number](photo, WHOLE))
-            except BadImage:
-                continue
+        for pixels in [decoders.submit(photo) for photo in some]:
+            with suppress(BadImage):
+                found.append(pixels.result())
         return found
 
-    with ThreadPoolExecutor(cores) as pool:
-        shares = [photos[number::cores] for number in range(cores)]
-        list(pool.map(work, range(cores), [share[:1] for share in shares]))  # the processes start
-        begun, done = time.perf_counter(), 0
-        while time.perf_counter() - begun < _SECONDS:
-            found = list(pool.map(work, range(cores), shares))
-            done += len(photos)
-        took = time.perf_counter() - begun
-        for decoder in decoders:
-            decoder.close()
-    images = list(itertools.chain.from_iterable(found))
+    decoded(photos[:cores])  # the processes start
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < _SECONDS:
+        images = decoded(photos)
+        done += len(photos)
+    took = time.perf_counter() - begun
     if not images:
         raise UsageError(f"--source {uris.canonical(settings.source.uri)}: no photo there can be decoded")
     return np.stack(images), done / took

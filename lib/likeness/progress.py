@@ -26,7 +26,6 @@ class Reporter:
         # under spark-submit the JVM stands between this process and the terminal; the wrapper says there is one
         terminal = True if os.environ.get("LIKENESS_TERMINAL") else None
         self._console = Console(stderr=True, highlight=False, force_terminal=terminal)
-        self._stepped = 0.0
 
     def say(self, text: str) -> None:
         """One line."""
@@ -35,16 +34,6 @@ class Reporter:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def step(self, what: str, done: int, of: int, told: str) -> None:
-        """One line for a step of few: drawn over the one before on a terminal, every few seconds elsewhere."""
-        if self._console.is_terminal:
-            wide = 24 * done // max(1, of)
-            line = f"{what} [{'━' * wide}{' ' * (24 - wide)}] {done}/{of}  {told}"
-            self._console.print(line[: self._console.width], markup=False, end="\n" if done == of else "\r")
-        elif done == of or time.monotonic() - self._stepped >= _EVERY_S:
-            self._stepped = time.monotonic()
-            self.say(f"{what}: {done} of {of}: {told}")
-
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator["Bar"]:
         """Shows the way to `total`; the bar given is told how far it is."""
@@ -52,23 +41,24 @@ class Reporter:
             yield _Lines(self, what, total, unit)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console) as progress:
-            yield _Drawn(progress, progress.add_task(what, total=total))
+        times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
+        with Progress(*columns, *times, console=self._console) as progress:
+            yield _Drawn(progress, progress.add_task(what, total=total, note=""))
 
 
 class Bar:
     """How far a piece of work is."""
 
-    def at(self, done: float) -> None:
-        """Sets the amount that is done."""
+    def at(self, done: float, note: str = "") -> None:
+        """Sets the amount that is done; the note is told beside it."""
 
 
 class _Drawn(Bar):
     def __init__(self, progress: Progress, task: object) -> None:
         self._progress, self._task = progress, task
 
-    def at(self, done: float) -> None:
-        self._progress.update(self._task, completed=done)  # type: ignore[arg-type]
+    def at(self, done: float, note: str = "") -> None:
+        self._progress.update(self._task, completed=done, note=note)  # type: ignore[arg-type]
 
 
 class _Lines(Bar):
@@ -76,9 +66,9 @@ class _Lines(Bar):
         self._reporter, self._what, self._total, self._unit = reporter, what, total, unit
         self._last = time.monotonic()
 
-    def at(self, done: float) -> None:
-        now = time.monotonic()
-        if now - self._last >= _EVERY_S and done < self._total:
+    def at(self, done: float, note: str = "") -> None:
+        now, over = time.monotonic(), done >= self._total
+        if (note and over) or (now - self._last >= _EVERY_S and not over):
             self._last = now
-            share = done / max(1, self._total)
-            self._reporter.say(f"{self._what}: {done:,.0f} of {self._total:,} {self._unit} ({share:.0%})")
+            share = f"{done:,.0f} of {self._total:,} {self._unit} ({done / max(1, self._total):.0%})"
+            self._reporter.say(f"{self._what}: {share}{note and f': {note}'}")

@@ -13,9 +13,10 @@ from safetensors.numpy import load_file
 
 from likeness import stores
 from likeness.backbones.trained import Top
+from likeness.cards import Card
 from likeness.evaluation import softmax
 from likeness.images import WHOLE, Box
-from likeness.models import Card, Models
+from likeness.models import Models
 from likeness.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,6 +83,17 @@ class Recogniser:
         return sorted(told, key=lambda vote: (-vote[1], vote[0]))
 
 
+def category_model(settings: Settings) -> Card | None:
+    """The card of the category model in service, which `serve.category_model` names; None if there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    models, name = Models(settings.root, settings.extract.cache), settings.serve.category_model
+    card = models.in_service(name) if name else None
+    return card if card and card.task == CATEGORY else None
+
+
 def recogniser(settings: Settings, space: str, photos: bool = True) -> Recogniser | None:
     """The category model in service, for queries of a space; None if there is none.
 
@@ -93,11 +105,10 @@ def recogniser(settings: Settings, space: str, photos: bool = True) -> Recognise
     Raises:
         DataError: the model is damaged.
     """
-    models, name = Models(settings.root, settings.extract.cache), settings.serve.category_model
-    card = models.in_service(name) if name else None
-    if card is None or card.task != CATEGORY:
+    card = category_model(settings)
+    if card is None:
         return None
-    own = models.space(card)
+    own = Models(settings.root, settings.extract.cache).space(card)
     assert own.recipe
     assert own.recipe.top
     if card.space == space and card.frozen:

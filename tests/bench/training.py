@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from likeness import labelled
 from likeness import settings as settings_module
 from likeness.builds import Builds
+from likeness.cards import Card
 from likeness.held_out import EvaluationSets
 from likeness.hidden import Hidden
-from likeness.models import Card, Models, space_of
+from likeness.models import Models, space_of
 from likeness.recognition import recogniser
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
@@ -24,7 +25,8 @@ from likeness.settings import Settings
 from likeness.spark import jobs
 from likeness.tables import FEATURES
 from likeness.training.ask import Ask
-from likeness.training.session import learn, plan
+from likeness.training.job import plan
+from likeness.training.session import learn
 from likeness.warehouse import Warehouse
 
 from .rows import row
@@ -72,9 +74,8 @@ def _seeds(given: Settings, task: str, *more: str) -> list[Card]:
     best = max(first.chosen, key=lambda one: one["value"])
     cards = [first]
     for seed in range(1, _SEEDS):
-        how = base.train.model_copy(update={**best["settings"], "seed": seed, "folds": 0})
-        job = plan(base.model_copy(update={"train": how}), Ask(task), f"{task}-large-{seed}")
-        card = learn(dataclasses.replace(job, until=best["epochs"]))
+        how = base.train.model_copy(update={"candidates": [best["settings"]], "seed": seed})
+        card = learn(plan(base.model_copy(update={"train": how}), Ask(task), f"{task}-large-{seed}"))
         assert card
         cards.append(card)
     return cards

@@ -24,9 +24,10 @@ from likeness.recognition import recogniser
 from likeness.serving.root import Wish
 from likeness.serving.service import Service
 from likeness.spark import jobs
-from likeness.tables import FEATURES, IMAGES
+from likeness.tables import FEATURES, IMAGES, RUNS
 from likeness.training.ask import Ask
-from likeness.training.session import learn, plan
+from likeness.training.job import plan
+from likeness.training.session import learn
 from likeness.warehouse import Warehouse
 
 from .conftest import SAMPLE, run
@@ -313,7 +314,9 @@ def test_two_processes_under_spark_learn_what_one_learns(trained):
 def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
     given, _ = trained
     slow = changed(given, processes=2, folds=0, epochs=400, checkpoint_s=0.01, name="killed", dropout=0.0)
-    state = Path(given.root, "training", "killed.safetensors")
+
+    def state() -> list[Path]:
+        return list(Path(given.root, "training").glob("killed-*.safetensors"))
 
     def workers() -> list[psutil.Process]:
         found = []
@@ -325,7 +328,7 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
         return found
 
     def kill() -> None:
-        while not state.exists():
+        while not state():
             time.sleep(0.02)
         workers()[-1].kill()
 
@@ -334,8 +337,61 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
     with pytest.raises(ServiceError, match=r"a process of the 2 that train has died .*Run the same command again"):
         jobs.train_job(slow, Ask("category"))
     killer.join()
-    assert state.exists()
+    assert state()
     assert Models(given.root).versions("killed") == []
     card = jobs.train_job(slow, Ask("category"))
     assert len(json.loads(Models(given.root).more(card, "report.json"))["course"]) == 400
-    assert not state.exists()
+    assert not state()
+
+
+def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys):
+    given, card = trained
+    models = Models(given.root)
+    near = jobs.train_job(changed(given, folds=0, name="near"), Ask("metric"))
+    photos = sorted(SAMPLE.glob("*/*.jpg"))[::3]
+    for number, photo in enumerate(photos):
+        (tmp_path / f"{number}.jpg").write_bytes(photo.read_bytes() + b"  ")
+    lines = [f"later-{number},{number}.jpg,{photo.parent.name},later" for number, photo in enumerate(photos)]
+    (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category,batch", *lines]))
+    jobs.ingest_job(given.model_copy(update={"source": given.source.model_copy(update={"uri": str(tmp_path)})}))
+    sets = EvaluationSets(given.root)
+    sets.freeze(given, "later", "batch=later", 0.1)
+    sets.freeze(given, "known", "", 0.5)
+
+    with pytest.raises(DataError, match=r"category .* has learned from \d+ of the \d+ photos of evaluation set known@"):
+        jobs.evaluate_job(given, "category", card.version, "known")
+    with pytest.raises(UsageError, match=r"'nobody' is not in"):
+        jobs.evaluate_job(given, "nobody", "", "later")
+    found = jobs.evaluate_job(given, "category", card.version, "later")
+    assert found.metrics["accuracy"].value > 0.8, "they look like those that were learned from"
+    assert list(models.measured(card)) == ["mine@0001", "later@0001"]
+    assert "later@0001" in capsys.readouterr().err
+    vectors = jobs.evaluate_job(given, "near", near.version, "later")
+    assert vectors.metrics["p1"].value > 0.8
+
+    models.promote("category", card.version, "for this test")
+    other = jobs.train_job(changed(given, evaluation="later", epochs=1, folds=0, rate=1e-9), Ask("category"))
+    with pytest.raises(GateError, match=r"its accuracy on later@0001 is 0\.\d+, that in service"):
+        jobs.promote_job(given, "category", other.version, "")
+    jobs.promote_job(given, "category", other.version, "it is newer")
+    assert models.in_service("category") == other
+    assert json.loads(Warehouse(given).read(RUNS, ("facts",)).to_pylist()[-1]["facts"])["promote"]["before"]
+    models.promote("category", card.version, "for other tests")
+
+
+def test_attributes_are_learned_from_distorted_photos(configure, tmp_path):
+    lines = []
+    for number, photo in enumerate(sorted(SAMPLE.glob("*/*.jpg"))):
+        kind = photo.parent.name
+        worn = {"shoes": "feet", "hat": "head"}.get(kind, "body")
+        lines.append(f"{number},{photo.relative_to(SAMPLE)},thing,{kind},{worn}")
+    (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category,kind,worn", *lines]))
+    given = configure(SAMPLE, f"source.catalogue={tmp_path}/catalogue.csv", *QUICK, "train.distort=1", "train.folds=1")
+    jobs.ingest_job(given)
+    classes = ["kind=dress", "kind=shoes", "worn=body", "worn=feet", "worn=head"]
+    card = jobs.train_job(changed(given, classes=classes, hidden=[64]), Ask("attributes"))
+    assert list(card.classes) == classes
+    assert card.metrics["map"].value > 0.6
+    assert space_of(given, "attributes.logits").dim == 5
+    with pytest.raises(DataError, match=r"train.least = 2 photos to learn from: 'worn=hands' has 0"):
+        jobs.train_job(changed(given, classes=["worn=hands", "worn=feet"]), Ask("attributes"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from likeness.errors import DataError, UsageError
-from likeness.held_out import EvaluationSet, Shown, _share, _where, apart, drawn, groups
+from likeness.held_out import EvaluationSet, _share, _where, apart, drawn, groups
+from likeness.listed import Shown
 
 
 def shown(products: str, category: str = "hat", **attributes: str) -> Shown:

@@ -11,9 +11,10 @@ import torch
 
 from likeness.backbones import resolve
 from likeness.backbones.trained import Top
+from likeness.cards import Card, Evaluation, Metric
 from likeness.errors import DataError, GateError, SpaceMismatch, UsageError
 from likeness.manifest import File
-from likeness.models import Card, Metric, Models, space_of
+from likeness.models import Models, space_of
 from likeness.settings import Extract, Settings
 from likeness.training.learner import Learner
 
@@ -110,6 +111,12 @@ def test_figures_of_different_sets_are_not_compared(models: Models, make: Make) 
     models.promote("clothes", "1")
     with pytest.raises(GateError, match=r"it was measured on v@0002, the one in service \(1\) on v@0001"):
         models.promote("clothes", "2")
+    worth = {"accuracy": Metric(value=0.85, low=0.8, high=0.9)}
+    models.add(models.card("clothes", "1"), Evaluation(evaluation="v@0002", metrics=worth, made=NOW, run_id="run"))
+    assert models.promote("clothes", "2")[1].version == "2", "now they are"
+    models.add(models.card("clothes", "1"), Evaluation(evaluation="v@0003", metrics=worth, made=NOW, run_id="run"))
+    with pytest.raises(GateError, match=r"its accuracy on v@0002 is 0.8500, that in service \(2\) has 0.9000"):
+        models.promote("clothes", "1")
 
 
 def test_weights_that_were_changed_are_not_used(models: Models, make: Make, tmp_path: Path) -> None:

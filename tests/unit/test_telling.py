@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from likeness import progress
 from likeness.errors import UsageError
 from likeness.progress import Reporter
 from likeness.settings import Train
@@ -12,23 +13,43 @@ from likeness.training.fit import Epoch
 from likeness.training.telling import Telling
 
 
-def test_loss_figure_and_rate_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    telling = Telling(Train(), "mine", 300, Reporter())
-    telling.epoch(1, 3, Epoch(2.5, float("nan"), 0.5))
-    telling.epoch(2, 3, Epoch(1.5, 0.5, 0.5))
-    telling.epoch(3, 3, Epoch(0.5, 0.75, 0.5))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        "train: 1 of 3: loss 2.5000, 600 photos/s",
-        "train: 3 of 3: loss 0.5000, 0.7500 on what was held aside, 600 photos/s",
-    ], "every few seconds, and the last"
+def test_loss_figure_and_rate_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+    with Telling(Train(), "mine", Reporter()).epochs(2) as tell:
+        tell(1, Epoch(2.5, float("nan"), 0.5, 300))
+        tell(2, Epoch(0.5, 0.75, 0.5, 300))
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 1 of 2 epochs (50%): loss 2.5000, 600 photos/s",
+        "train: 2 of 2 epochs (100%): loss 0.5000, 0.7500 on what was held aside, 600 photos/s",
+    ]
+
+
+def test_the_last_epoch_is_told_however_soon_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    with Telling(Train(), "mine", Reporter()).epochs(2) as tell:
+        tell(1, Epoch(2.5, 0.5, 0.5, 300))
+        tell(2, Epoch(0.5, 0.75, 0.5, 300))
+    assert [line.partition(" (")[0] for line in capsys.readouterr().err.splitlines()] == ["train: 2 of 2 epochs"]
 
 
 def test_the_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    telling = Telling(Train(tensorboard="anywhere"), "mine", 300, None)
+    telling = Telling(Train(tensorboard="anywhere"), "mine", None)
     telling.say("something")
-    telling.epoch(1, 1, Epoch(2.5, 0.5, 0.5))
+    with telling.epochs(1) as tell:
+        tell(1, Epoch(2.5, 0.5, 0.5, 300))
     assert capsys.readouterr() == ("", "")
+
+
+def test_tensorboards_files_hold_loss_and_figure(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Telling(Train(tensorboard=str(tmp_path)), "mine", Reporter()).epochs(2) as tell:
+        tell(1, Epoch(2.5, float("nan"), 0.5, 300))
+        tell(2, Epoch(0.5, 0.75, 0.5, 300))
+    events = EventAccumulator(str(tmp_path / "mine"))
+    events.Reload()
+    found = {name: [(one.step, one.value) for one in events.Scalars(name)] for name in ("loss", "held aside")}
+    assert found == {"loss": [(1, 2.5), (2, 0.5)], "held aside": [(2, 0.75)]}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is not None, reason="it is installed")
@@ -36,4 +57,4 @@ def test_tensorboard_that_is_not_installed(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"train.tensorboard = .*: tensorboard is not installed; install likeness\[train\]"
     ):
-        Telling(Train(tensorboard=str(tmp_path)), "mine", 300, Reporter())
+        Telling(Train(tensorboard=str(tmp_path)), "mine", Reporter())

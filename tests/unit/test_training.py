@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from likeness.backbones import Space, resolve, weightless
-from likeness.backbones.trained import Top, recipe_of
+from likeness.backbones.trained import Activation, Top, recipe_of
 from likeness.errors import DataError, UsageError
 from likeness.images import fit
+from likeness.recognition import Head
 from likeness.runtimes.torch_any import TorchRuntime
 from likeness.settings import Train
 from likeness.training import losses
@@ -135,6 +136,18 @@ def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[np
     np.testing.assert_allclose(TorchRuntime(below, CACHE, 1)(inputs), vectors.numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("activation", ["relu", "elu", "leaky", "maxout"])
+def test_a_head_without_torch_is_the_head_with_it(tmp_path: Path, lite: Space, activation: Activation) -> None:
+    top = Top("logits", 1280, (8, 6), 3, activation)
+    torch.manual_seed(2)
+    found = Learner(lite, top, CACHE).eval()
+    found.write(tmp_path / "model.safetensors")
+    vectors = np.random.default_rng(3).standard_normal((20, 1280)).astype(np.float32)
+    with torch.no_grad():
+        expected = found(torch.from_numpy(vectors)).numpy()
+    np.testing.assert_allclose(Head(tmp_path / "model.safetensors", top)(vectors), expected, atol=1e-5)
+
+
 def test_a_damaged_model_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     with pytest.raises(DataError, match=r"model.safetensors is damaged"):
@@ -250,7 +263,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
     never = learner(lite, dropout=0.3)
     expected = Trainer(how).fit(never, lesson(blobs), 4, 0, lambda _: 0.5)
 
-    def stop(done: int, of: int, epoch: Epoch) -> None:
+    def stop(done: int, epoch: Epoch) -> None:
         if done == 2:
             raise _Killed
 
@@ -259,7 +272,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(
         begun.fit(learner(lite, dropout=0.3), lesson(blobs), 4, 0, lambda _: 0.5)
     again = learner(lite, dropout=0.3)
     seen: list[int] = []
-    course = Trainer(how, checkpoint=Checkpoint(uri, 1e9, "one"), tell=lambda done, of, epoch: seen.append(done)).fit(
+    course = Trainer(how, checkpoint=Checkpoint(uri, 1e9, "one"), tell=lambda done, epoch: seen.append(done)).fit(
         again, lesson(blobs), 4, 0, lambda _: 0.5
     )
     assert seen[0] == 2, "the second epoch was at its end, and is judged again"

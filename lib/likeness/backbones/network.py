@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from likeness.backbones.spec import Backbone, Part
 from likeness.backbones.trained import Activation, Top
 from likeness.backbones.weights import load_into
+from likeness.images import Preprocessing
 
 _EPS = 1e-6
 
@@ -135,6 +136,20 @@ class Features(Several):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, 3, side, side) to (n, dim, 1, 1)."""
         return super().forward(images)[:, :, None, None]
+
+
+class Planes(torch.nn.Module):
+    """Pixels as a network takes them: uint8 or float (n, h, w, 3) to normalised float32 (n, 3, h, w)."""
+
+    def __init__(self, how: Preprocessing) -> None:
+        super().__init__()
+        mean, std = torch.tensor(how.mean), torch.tensor(how.std)
+        self.gain = torch.nn.Buffer(1 / (how.scale * std), persistent=False)
+        self.offset = torch.nn.Buffer(-mean / std, persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalises each channel."""
+        return (pixels.float() * self.gain + self.offset).permute(0, 3, 1, 2)
 
 
 class Network(Several):

@@ -73,12 +73,16 @@ def show(
         "space": f"{known.space(card).id}, from {card.space}",
         "learned from": f"{card.photos:,} photos, seed {card.seed}",
         "classes": ", ".join(card.classes) or "none",
-        "measured on": card.evaluation,
         "licence": card.licence,
         "weights": f"{known.weights(card)}, {card.weights.bytes / 1e6:,.1f} MB, SHA-256 {card.weights.sha256[:12]}",
     }
     show_table(("", ""), list(told.items()))
-    show_table(("figure", "value"), [(key, interval(metric.model_dump())) for key, metric in card.metrics.items()])
+    figures = [
+        (key, interval(metric.model_dump()), on)
+        for on, metrics in known.measured(card).items()
+        for key, metric in metrics.items()
+    ]
+    show_table(("figure", "value", "on"), figures)
     for one in promotions:
         why = f", although a gate refused: {one.reason}" if one.reason else ""
         print(f"promoted: {one.version} at {one.when:%Y-%m-%d %H:%M:%S}{why}")

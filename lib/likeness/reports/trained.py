@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from likeness import stores, uris
-from likeness.models import Card, Models
+from likeness.cards import Card
+from likeness.models import Models
 from likeness.reports.pages import page
 from likeness.reports.terminal import shown
 from likeness.serving.grid import encoded, thumbnail

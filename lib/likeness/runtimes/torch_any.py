@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from likeness.backbones import Space
-from likeness.backbones.network import Network
+from likeness.backbones.network import Network, Planes
 from likeness.errors import ServiceError
 from likeness.images import Preprocessing
 
@@ -22,13 +22,11 @@ class Normalised(torch.nn.Module):
         super().__init__()
         how = self.how = space.preprocessing
         self.net = Network(space.spec, space.parts, space.weights_file(cache))
-        mean, std = torch.tensor(how.mean), torch.tensor(how.std)
-        self.gain = torch.nn.Buffer(1 / (how.scale * std))
-        self.offset = torch.nn.Buffer(-mean / std)
+        self.planes = Planes(how)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalises, then runs the network."""
-        planes = (images.float() * self.gain + self.offset).permute(0, 3, 1, 2)
+        planes = self.planes(images)
         if self.how.views == "single":
             vectors: torch.Tensor = self.net(planes)
             return vectors

@@ -16,10 +16,9 @@ from likeness.manifest import Manifest
 from likeness.recognition import Recogniser
 from likeness.serving.filters import Filter, Known
 from likeness.serving.leaf import LeafAnswer, LeafPort, refuse_other
+from likeness.serving.votes import Prediction, Voter
 
-SAMPLE_ROWS = 8192
-"""Vectors, over all categories, that predict a query's category."""
-_NEIGHBOURS, _CATEGORIES, _AXES = 20, 3, 128
+_CATEGORIES = 3
 _WAITED_S = 0.2
 _FIRST, _LOOKED = 64, 16384
 """Images whose attributes are looked at first, and at most."""
@@ -50,23 +49,6 @@ class Wish:
     where: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a category model, the neighbours' vote or a listing says: categories with their shares, the best first.
-
-    `known`: it is what is searched. What a model says is told, and the neighbours' categories are searched: near photos
-    are what a query is after, be they of its category or not.
-    """
-
-    votes: Sequence[tuple[str, float]]
-    known: bool = False
-
-    @property
-    def best(self) -> tuple[str, float]:
-        """The first category and its share; none where nothing could be asked."""
-        return self.votes[0] if self.votes else ("", 0.0)
-
-
 class Root:
     """Answers queries about one build with what its leaf, or many that are as one, find."""
 
@@ -74,17 +56,12 @@ class Root:
         self, manifest: Manifest, leaf: LeafPort, hidden: Hidden | None = None, recogniser: Recogniser | None = None
     ) -> None:
         self.manifest, self.recogniser, self._leaf, self._hidden = manifest, recogniser, leaf, hidden
-        self._categories = manifest.categories()
-        sampled = leaf.samples(SAMPLE_ROWS)
-        sample = np.concatenate([np.zeros((0, manifest.dim), np.float32), *sampled.values()])
-        self._axes = _axes(sample) if manifest.dim > _AXES else None
-        self._sample = sample if self._axes is None else sample @ self._axes
-        self._labels = np.array([name for name, rows in sampled.items() for _ in range(len(rows))])
+        self._categories, self._voter = manifest.categories(), Voter(manifest, leaf)
 
     @property
     def whole(self) -> bool:
         """Whether every category has a say in predictions."""
-        return len(np.unique(self._labels)) == len(self._categories)
+        return len(self._voter.categories) == len(self._categories)
 
     def predict(self, vectors: np.ndarray) -> Prediction:
         """What a category model says of queries, float32 (dim,) or (q, dim); without one, the neighbours' vote."""
@@ -97,14 +74,8 @@ class Root:
         return Prediction(self.recogniser.votes(known, self._categories))
 
     def vote(self, vectors: np.ndarray) -> Prediction:
-        """Votes of the nearest sampled vectors of each query, float32 (dim,) or (q, dim), weighted by rank."""
-        queries = metrics.prepared(np.atleast_2d(vectors), self.manifest.metric)
-        queries = queries if self._axes is None else queries @ self._axes
-        scores = metrics.exact_scores(queries, self._sample, self.manifest.metric)
-        nearest = self._labels[_best(scores, _NEIGHBOURS)]
-        weights = np.broadcast_to(1 / (1 + np.arange(nearest.shape[1])), nearest.shape)
-        votes = {str(name): float(weights[nearest == name].sum() / weights.sum()) for name in np.unique(nearest)}
-        return Prediction(sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])))
+        """What the neighbours of queries, float32 (dim,) or (q, dim), vote for."""
+        return self._voter.vote(vectors)
 
     def search(
         self,
@@ -229,16 +200,6 @@ class Root:
         }
 
 
-def _best(scores: np.ndarray, count: int) -> np.ndarray:
-    """Columns of the highest scores of each row, the highest first, int64 (q, count); fewer where there are fewer."""
-    if scores.shape[1] > count:
-        columns = np.sort(np.argpartition(-scores, count - 1, axis=1)[:, :count], axis=1)
-    else:
-        columns = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
-
-
 def _unlike(hits: Sequence[Hit], vectors: Mapping[str, np.ndarray], most: float) -> list[Hit]:
     """The hits whose cosine to every one before them that stays is below `most`; those without a vector stay."""
     known = [hit for hit in hits if hit.image_id in vectors]
@@ -251,14 +212,3 @@ def _unlike(hits: Sequence[Hit], vectors: Mapping[str, np.ndarray], most: float)
             stay.append(row)
     gone = {hit.image_id for hit in known} - {known[row].image_id for row in stay}
     return [hit for hit in hits if hit.image_id not in gone]
-
-
-def _axes(rows: np.ndarray) -> np.ndarray:
-    """An orthonormal basis, float32 (dim, axes): the few in which products of rows, float32 (n, dim), change least.
-
-    A randomised singular value decomposition with one power iteration (Halko, Martinsson and Tropp, 2011).
-    """
-    basis = np.random.default_rng(0).standard_normal((rows.shape[1], _AXES)).astype(np.float32)
-    for _ in range(2):
-        basis = np.linalg.qr(rows.T @ (rows @ basis))[0].astype(np.float32)
-    return basis

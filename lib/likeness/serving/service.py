@@ -21,8 +21,9 @@ from likeness.looks import Look
 from likeness.manifest import Manifest
 from likeness.serving.current import Current, Loaded, UnknownError
 from likeness.serving.filters import Known
-from likeness.serving.root import Prediction, Wish
+from likeness.serving.root import Wish
 from likeness.serving.thumbnails import Thumbnails
+from likeness.serving.votes import Prediction
 from likeness.settings import Settings
 from likeness.stores import KeyedStore, Product
 from likeness.warehouse import Warehouse

@@ -19,6 +19,7 @@ Root = Annotated[str | None, typer.Option(help="folder that holds everything wri
 Space = Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")]
 Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")]
+Model = Annotated[str, typer.Option(help="as `likeness models list` names it")]
 _DAY = ["%Y-%m-%d"]
 
 
@@ -54,6 +55,20 @@ def train_door(job: Callable[[Settings, Ask], object]) -> None:
     run_door(main)
 
 
+def evaluate_door(job: Callable[[Settings, str, str, str], object]) -> None:
+    """Runs the evaluation of a model from the command line and exits with its code."""
+    main = _evaluate(job)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def promote_door(job: Callable[[Settings, str, str, str], object]) -> None:
+    """Runs the promotion of a model from the command line and exits with its code."""
+    main = _promote(job)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
 def read_flags(job: str, flags: Sequence[str]) -> Settings:
     """The settings that a job's flags give it; a flag that it does not know ends the program with exit code 2.
 
@@ -62,7 +77,12 @@ def read_flags(job: str, flags: Sequence[str]) -> Settings:
     """
     found: list[Settings] = []
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    doors: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {"backfill": _backfill, "train": _train}
+    doors: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
+        "backfill": _backfill,
+        "train": _train,
+        "evaluate": _evaluate,
+        "promote": _promote,
+    }
     app.command()(doors[job](lambda given, *_: found.append(given)) if job in doors else _command(found.append))
     try:
         app(list(flags))
@@ -149,6 +169,41 @@ def _train(use: Callable[[Settings, Ask], object]) -> Callable[..., None]:
             raise UsageError(f"--compare {compare!r}: there is only scratch")
         ask = Ask(task, teacher, scratch, _counts(learning_curve), bool(compare))
         use(settings.load(config, flags, assignments or ()), ask)
+
+    return main
+
+
+def _evaluate(use: Callable[[Settings, str, str, str], object]) -> Callable[..., None]:
+    """The flags of the evaluation of a model, as a Typer command."""
+
+    def main(
+        model: Model,
+        version: Annotated[str, typer.Option(help="default: that in service, else the newest")] = "",
+        on: Annotated[str, typer.Option(help="evaluation set, as NAME or NAME@VERSION (default: the newest)")] = "",
+        root: Root = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        use(settings.load(config, {"root": root}, assignments or ()), model, version, on)
+
+    return main
+
+
+def _promote(use: Callable[[Settings, str, str, str], object]) -> Callable[..., None]:
+    """The flags of the promotion of a model, as a Typer command."""
+
+    def main(
+        model: Model,
+        version: Annotated[str, typer.Option(help="default: the newest")] = "",
+        force: Annotated[bool, typer.Option("--force", help="although a gate refuses")] = False,
+        reason: Annotated[str, typer.Option(help="why, with --force; it is kept")] = "",
+        root: Root = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        if force != bool(reason):
+            raise UsageError("--force wants --reason WHY, and --reason wants --force: what overrules a gate is kept")
+        use(settings.load(config, {"root": root}, assignments or ()), model, version, reason)
 
     return main
 

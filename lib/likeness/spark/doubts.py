@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from likeness.errors import LikenessError
-from likeness.recognition import Recogniser, recogniser
+from likeness.recognition import Recogniser, category_model, recogniser
 from likeness.spark.run import Run
 from likeness.spark.workers import Work, in_workers
 from likeness.tables import FEATURES, LISTINGS
@@ -24,17 +24,21 @@ def doubts(run: Run) -> None:
     Without a model on vectors of the run's space nothing is done; nor where neither tables nor model changed.
     """
     try:
+        card = category_model(run.settings)
+        if card is None:
+            return
+        past = run.last_facts("doubts", FEATURES, LISTINGS)
+        if past.get("model") == card.version:
+            with run.stage("doubts") as facts:
+                facts |= past
+            return
         model = recogniser(run.settings, run.space.id, photos=False)
     except LikenessError as error:  # what is published is no worse for it
         run.say(f"doubts: {error}")
         return
     if model is None:
         return
-    past = run.last_facts("doubts", FEATURES, LISTINGS)
     with run.stage("doubts") as facts:
-        if past.get("model") == model.card.version:
-            facts |= past
-            return
         known = F.col("category").isin(list(model.card.classes))
         listings = run.lake.read(LISTINGS).where("active").where(known)
         mine = run.lake.read(FEATURES).where(F.col("space") == run.space.id).select("image_id", "vector")

@@ -1,15 +1,17 @@
 """The jobs: settings in, one run out.   [pyspark]"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from likeness import forecast, reports
 from likeness.backbones import weightless
 from likeness.builds import Builds
+from likeness.cards import Card, Evaluation, Metric
 from likeness.errors import GateError, ServiceError, UsageError
+from likeness.held_out import EvaluationSets
 from likeness.labelling import class_scores
 from likeness.manifest import Manifest
 from likeness.matrix import Cell, Scope
-from likeness.models import Card, space_of
+from likeness.models import Models, space_of
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.sources import check_source
@@ -17,6 +19,8 @@ from likeness.spark.compact import compact, gc
 from likeness.spark.copy import copy
 from likeness.spark.doors import backfill_door as backfill_door
 from likeness.spark.doors import door as door
+from likeness.spark.doors import evaluate_door as evaluate_door
+from likeness.spark.doors import promote_door as promote_door
 from likeness.spark.doors import train_door as train_door
 from likeness.spark.doubts import doubts
 from likeness.spark.extract import extract
@@ -134,7 +138,7 @@ def label_job(given: Settings) -> None:
 def train_job(given: Settings, ask: Ask) -> Card:
     """Train a model on the catalogue, and measure it on photos that it never saw."""
     from likeness.spark.train import train  # torch takes seconds to load, and no other job wants it here
-    from likeness.training.session import plan
+    from likeness.training.job import plan
 
     space = weightless(given.extract.space) if ask.scratch or ask.teacher else space_of(given)
     with Run("train", given, ("train",), space=space) as run:
@@ -142,10 +146,40 @@ def train_job(given: Settings, ask: Ask) -> Card:
         with run.stage("report"):
             run.say(f"report: {reports.write_trained(card, given)}")
         run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")
-    for name, metric in card.metrics.items():
-        print(f"{name:<16} {metric.value:.4f}  ({metric.low:.4f} to {metric.high:.4f})")
+    _show(card.metrics)
     print(f"put it in service: likeness models promote {card.name} --root {given.root}")
     return card
+
+
+def _show(metrics: Mapping[str, Metric]) -> None:
+    for name, metric in metrics.items():
+        print(f"{name:<16} {metric.value:.4f}  ({metric.low:.4f} to {metric.high:.4f})")
+
+
+def evaluate_job(given: Settings, model: str, version: str, on: str) -> Evaluation:
+    """Measure a model on an evaluation set that it has never seen."""
+    from likeness.spark.evaluate import evaluate
+
+    held = EvaluationSets(given.root).find(on)
+    if not held:
+        raise UsageError(f"root {given.root} has no evaluation set; make one with `likeness models freeze`")
+    models = Models(given.root, given.extract.cache)
+    card = models.card(model, version)
+    with Run("evaluate", given, ("extract",), space=models.space(card)) as run:
+        found = evaluate(run, card, held)
+        run.say(f"evaluate: model {card.name} {card.version}, on {held.id}:")
+    _show(found.metrics)
+    return found
+
+
+def promote_job(given: Settings, model: str, version: str, reason: str) -> None:
+    """Put a version of a model in service, unless it is worse than the one that is."""
+    models = Models(given.root, given.extract.cache)
+    card = models.card(model, version or next(reversed(models.versions(model)), ""))
+    with Run("promote", given, (), space=models.space(card)) as run, run.stage("promote") as facts:
+        before, now = models.promote(model, card.version, reason)
+        facts |= {"model": model, "version": now.version, "before": before.version if before else None}
+    print(f"{model}: {now.version} is in service" + (f", before: {before.version}" if before else ""))
 
 
 def load_job(given: Settings) -> None:

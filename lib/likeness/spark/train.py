@@ -6,11 +6,12 @@ import re
 
 from pyspark.ml.torch.distributor import TorchDistributor
 
-from likeness import errors, stores, uris
+from likeness import errors, stores
+from likeness.cards import Card
 from likeness.errors import LikenessError, ServiceError
-from likeness.models import Card
 from likeness.spark.run import Run
-from likeness.training.session import Job, learn
+from likeness.training.job import Job
+from likeness.training.session import learn
 
 
 def train(run: Run, job: Job) -> Card:
@@ -78,4 +79,4 @@ def _process(job: Job) -> str:
 
 def _told(job: Job) -> str:
     """Where a process says why it stops."""
-    return uris.join(uris.canonical(job.settings.root), "training", f"{job.name}-error.json")
+    return job.file(job.run_id, "error.json")

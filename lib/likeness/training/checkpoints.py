@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from likeness.training.ranks import Ranks
 if TYPE_CHECKING:
     from likeness.training.fit import Course
     from likeness.training.learner import Learner
+
+_IDLE_S = 7 * 86_400.0
 
 State = dict[str, torch.Tensor]
 
@@ -91,5 +94,9 @@ class Checkpoint:
         return Course([Epoch(**one) for one in facts["epochs"]], facts["best"]), (facts["at"][0], facts["at"][1])
 
     def clear(self) -> None:
-        """Deletes it: the training is over."""
+        """Deletes it: the training is over. Those that nobody went on with for a week go as well."""
         self._files.delete(self._uri)
+        with suppress(FileNotFoundError):
+            for file in list(self._files.walk(self._uri.rpartition("/")[0])):
+                if file.mtime < (time.time() - _IDLE_S) * 1e6:
+                    self._files.delete(file.uri)

@@ -7,7 +7,8 @@ import numpy as np
 
 from likeness import labelled
 from likeness.errors import DataError, UsageError
-from likeness.held_out import Shown, drawn, groups
+from likeness.held_out import drawn, groups
+from likeness.listed import Shown
 from likeness.settings import Train
 from likeness.tables import FEATURES, IMAGES
 from likeness.warehouse import Warehouse
@@ -19,15 +20,13 @@ class Data:
     """`learned` photos that are learned from and, after them, those that are measured on.
 
     `places`, float64 (photos,) between 0 and 1, are the same for photos of one product: a fold is a range of them.
-    `good` says which photos can be used; `vectors`, float32 (photos, dim), are there where they are what is learned
-    from, or what is to be learned.
+    `vectors`, float32 (photos, dim), are there where they are what is learned from, or what is to be learned.
     """
 
     image_ids: Sequence[str]
     shown: Sequence[Shown]
     learned: int
     places: np.ndarray
-    good: np.ndarray
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @property
@@ -59,7 +58,6 @@ class Data:
             shown=[self.shown[row] for row in rows.tolist()],
             learned=learned,
             places=self.places[rows],
-            good=self.good[rows],
             vectors=self.vectors[rows] if len(self.vectors) else self.vectors,
         )
 
@@ -106,6 +104,5 @@ def gathered(
         [mine[key] for key in keys],
         len(learned),
         np.array([drawn(named[key], how.seed) for key in keys]),
-        np.ones(len(keys), bool),
         vectors,
     )

@@ -31,11 +31,12 @@ Judge = Callable[[Learner], float]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the data gave; `judged` is not a number where nobody judges."""
+    """What one pass over so many photos gave; `judged` is not a number where nobody judges."""
 
     loss: float
     judged: float
     seconds: float
+    photos: int
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Trainer:
         how: Train,
         ranks: Ranks = Ranks(),  # noqa: B008 - frozen
         checkpoint: Checkpoint | None = None,
-        tell: Callable[[int, int, Epoch], None] | None = None,
+        tell: Callable[[int, Epoch], None] | None = None,
     ) -> None:
         self._how, self._ranks, self._checkpoint, self._tell = how, ranks, checkpoint, tell
 
@@ -118,11 +119,12 @@ class Trainer:
                 if self._checkpoint and self._checkpoint.due(ranks):
                     self._checkpoint.save(learner, optimiser, kept, course, (epoch, step + 1))
             judged = ranks.agreed(judge(_ready(learner))) if judge else math.nan
-            course.epochs.append(Epoch(total / max(1, steps - first), judged, time.monotonic() - began))
+            seen = steps - first
+            course.epochs.append(Epoch(total / max(1, seen), judged, time.monotonic() - began, seen * batch))
             if not judge or course.best < 0 or judged > course.epochs[course.best].judged:
                 course.best, kept = epoch, _state(learner)
             if self._tell and ranks.first:
-                self._tell(epoch + 1, until or epochs, course.epochs[-1])
+                self._tell(epoch + 1, course.epochs[-1])
         learner.load_state_dict(kept)
         return course
 

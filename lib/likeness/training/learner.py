@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from likeness.backbones import Space, trained
-from likeness.backbones.network import Features, Perceptron, Topped, chain, fresh, vectors
+from likeness.backbones.network import Features, Perceptron, Planes, Topped, chain, fresh, vectors
 from likeness.backbones.spec import Part
 from likeness.backbones.trained import FEATURES, Recipe, Top
 from likeness.errors import UsageError
@@ -60,9 +60,7 @@ class Learner(torch.nn.Module):
         self._own_norms = any(isinstance(one, _NORMS) for one in self.trunk.modules())
         if scratch and not self._own_norms:
             _norm(self.trunk)
-        mean, std = torch.tensor(self.how.mean), torch.tensor(self.how.std)
-        self.gain = torch.nn.Buffer(1 / (self.how.scale * std), persistent=False)
-        self.offset = torch.nn.Buffer(-mean / std, persistent=False)
+        self._planes = Planes(self.how)
 
     def train(self, mode: bool = True) -> "Learner":
         """As torch has it; norms that were learned elsewhere keep their statistics."""
@@ -83,7 +81,7 @@ class Learner(torch.nn.Module):
         if not self.trunk:
             return given
         if not self._frozen:
-            given = self._normalised(given)
+            given = self._planes(given)
         for stage in self.trunk.values():
             given = stage(given)
         return vectors(given, self.part)
@@ -91,7 +89,7 @@ class Learner(torch.nn.Module):
     @torch.inference_mode()
     def before(self, photos: torch.Tensor) -> torch.Tensor:
         """What the frozen stages give for pixels, (n, crop, crop, 3): vectors or maps."""
-        found = self._normalised(photos)
+        found: torch.Tensor = self._planes.to(photos.device)(photos)
         for stage in self._frozen.values():
             found = stage.to(photos.device)(found)
         return found if self.trunk else vectors(found, self.part)
@@ -135,10 +133,6 @@ class Learner(torch.nn.Module):
         layer = base.layer if base and self.space.layer == FEATURES else self.space.layer
         name = base.backbone if base else self.space.backbone
         return Recipe(name, layer, self.shape, (), self.space.spec.licence)
-
-    def _normalised(self, photos: torch.Tensor) -> torch.Tensor:
-        gain, offset = self.gain.to(photos.device), self.offset.to(photos.device)
-        return (photos.float() * gain + offset).permute(0, 3, 1, 2)
 
 
 def whole(how: Preprocessing) -> Preprocessing:

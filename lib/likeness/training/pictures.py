@@ -8,18 +8,20 @@ import fcntl
 import hashlib
 import json
 import os
-import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from likeness.decoding import Decoder
+from likeness.decoders import Decoders
 from likeness.errors import ServiceError
-from likeness.images import WHOLE, BadImage, Preprocessing
+from likeness.images import BadImage, Preprocessing
 from likeness.settings import Settings
 from likeness.tables import IMAGES
 from likeness.training.distortions import DRAWS
@@ -27,19 +29,29 @@ from likeness.training.learner import Learner, whole
 from likeness.warehouse import Warehouse, photos, row_groups
 
 _BATCH = 32
+_IDLE_S = 86_400.0
 
 
 class Pictures:
-    """Photos of a root by image_id, decoded for a network; `failures` says which have no pixels, and why."""
+    """Photos of a root by image_id, decoded for a network; `failures` says which have no pixels, and why.
+
+    What was not used for a day goes.
+    """
 
     def __init__(self, settings: Settings, image_ids: Sequence[str], how: Preprocessing) -> None:
         self._settings, self._ids, self._how = settings, list(image_ids), whole(how)
         self._folder = Path(settings.extract.cache).expanduser() / "training"
+        self._sweep()
         told = json.dumps([self._ids, asdict(self._how), settings.limits.model_dump()])
         self._key = hashlib.sha256(told.encode()).hexdigest()[:16]
         side = self._how.side
         self.pixels = self._kept("photos", (len(self._ids), side, side, 3), np.dtype(np.uint8), self._decode)
         self.failures: dict[str, str] = json.loads((self._folder / f"{self._key}-failures.json").read_text())
+
+    def rows(self, image_ids: Sequence[str]) -> np.ndarray:
+        """Where photos are in `pixels` and in maps, int64 (n,)."""
+        place = {key: row for row, key in enumerate(self._ids)}
+        return np.array([place[key] for key in image_ids], np.int64)
 
     def maps(self, learner: Learner, versions: int, seed: int, device: str) -> np.ndarray:
         """What the frozen stages give, float16 (photos, 1 + versions, ...): for each as it is, and distorted."""
@@ -82,43 +94,41 @@ class Pictures:
             raise ServiceError(
                 f"extract.cache = {self._settings.extract.cache}: {error}; name a folder with room"
             ) from None
+        os.utime(path)
         found: np.ndarray = np.lib.format.open_memmap(path, "r")
         return found
 
     def _decode(self, made: np.ndarray) -> None:
         place = {key: row for row, key in enumerate(self._ids)}
         failures: dict[str, str] = {}
-        mine, decoders = threading.local(), list[Decoder]()
+        waiting = deque[tuple[str, Future[np.ndarray]]]()
 
-        def decode(photo: tuple[str, bytes]) -> None:
-            key, data = photo
-            if not hasattr(mine, "decoder"):
-                mine.decoder = Decoder(self._how, self._settings.limits)
-                decoders.append(mine.decoder)
+        def take() -> None:
+            key, pixels = waiting.popleft()
             try:
-                made[place[key]] = mine.decoder(data, WHOLE)
+                made[place[key]] = pixels.result()
             except BadImage as bad:
                 failures[key] = str(bad)
 
         threads = os.cpu_count() or 1
-        with ThreadPoolExecutor(threads) as pool:
-            for batch in _batches(self._photos(frozenset(place)), 8 * threads):
-                list(pool.map(decode, batch))
-            list(pool.map(lambda one: one.close(), decoders))
+        decoders = Decoders(threads, self._how, self._settings.limits)
+        for key, data in wanted_photos(self._settings, frozenset(place)):
+            waiting.append((key, decoders.submit(data)))
+            if len(waiting) == 8 * threads:
+                take()
+        while waiting:
+            take()
         (self._folder / f"{self._key}-failures.json").write_text(json.dumps(failures))
 
-    def _photos(self, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-        for uri, _ in Warehouse(self._settings).parts(IMAGES):
-            for group in range(len(row_groups(uri))):
-                yield from photos(uri, group, wanted)
+    def _sweep(self) -> None:
+        for path in self._folder.glob("*.npy"):
+            with suppress(FileNotFoundError):  # another process was quicker
+                if path.stat().st_mtime < time.time() - _IDLE_S:
+                    path.unlink()
 
 
-def _batches(items: Iterator[tuple[str, bytes]], size: int) -> Iterator[list[tuple[str, bytes]]]:
-    batch: list[tuple[str, bytes]] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def wanted_photos(settings: Settings, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
+    """Photos by image_id, in the order of the table's files."""
+    for uri, _ in Warehouse(settings).parts(IMAGES):
+        for group in range(len(row_groups(uri))):
+            yield from photos(uri, group, wanted)

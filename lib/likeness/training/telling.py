@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from likeness.errors import UsageError
@@ -15,8 +18,8 @@ if TYPE_CHECKING:
 class Telling:
     """Speaks for the first process; the others have no `reporter` and are silent."""
 
-    def __init__(self, how: Train, name: str, photos: int, reporter: Reporter | None) -> None:
-        self._reporter, self._photos = reporter, photos
+    def __init__(self, how: Train, name: str, reporter: Reporter | None) -> None:
+        self._reporter = reporter
         self._board = _board(how.tensorboard, name) if how.tensorboard and reporter else None
 
     def say(self, text: str) -> None:
@@ -24,17 +27,25 @@ class Telling:
         if self._reporter:
             self._reporter.say(f"train: {text}")
 
-    def epoch(self, done: int, of: int, epoch: Epoch) -> None:
-        """How an epoch went."""
-        judged = "" if epoch.judged != epoch.judged else f", {epoch.judged:.4f} on what was held aside"
-        rate = self._photos / max(epoch.seconds, 1e-9)
-        if self._reporter:
-            self._reporter.step("train", done, of, f"loss {epoch.loss:.4f}{judged}, {rate:,.0f} photos/s")
-        if self._board:
-            self._board.add_scalar("loss", epoch.loss, done)
-            if judged:
-                self._board.add_scalar("held aside", epoch.judged, done)
-            self._board.flush()
+    @contextmanager
+    def epochs(self, of: int) -> Iterator[Callable[[int, Epoch], None]]:
+        """What is called with the number of epochs that are done, and how the last one went."""
+        if not self._reporter:
+            yield lambda done, epoch: None
+            return
+        with self._reporter.bar("train", of, "epochs") as bar:
+
+            def tell(done: int, epoch: Epoch) -> None:
+                judged = "" if math.isnan(epoch.judged) else f", {epoch.judged:.4f} on what was held aside"
+                rate = epoch.photos / max(epoch.seconds, 1e-9)
+                bar.at(done, f"loss {epoch.loss:.4f}{judged}, {rate:,.0f} photos/s")
+                if self._board:
+                    self._board.add_scalar("loss", epoch.loss, done)
+                    if judged:
+                        self._board.add_scalar("held aside", epoch.judged, done)
+                    self._board.flush()
+
+            yield tell
 
 
 def _board(folder: str, name: str) -> Any:

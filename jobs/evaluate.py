@@ -1,0 +1,6 @@
+"""Measure a model on an evaluation set that it has never seen."""
+
+from likeness.spark.jobs import evaluate_door, evaluate_job
+
+if __name__ == "__main__":
+    evaluate_door(evaluate_job)

@@ -1,0 +1,33 @@
+"""Evaluate: a version of a model and an evaluation set in, its figures kept beside the version out.   [pyspark]"""
+
+import datetime
+
+from likeness.cards import Card, Evaluation, Metric
+from likeness.held_out import EvaluationSet
+from likeness.models import Models
+from likeness.spark.extract import extract
+from likeness.spark.run import Run
+from likeness.training.examine import by_neighbours, examined
+
+
+def evaluate(run: Run, card: Card, held: EvaluationSet) -> Evaluation:
+    """Measures a version of the run's space.
+
+    Raises:
+        DataError: it has learned from photos of the set.
+    """
+    if by_neighbours(card):
+        extract(run)
+    with run.stage("evaluate") as facts:
+        figures = examined(run.settings, card, held, run.space)
+        metrics = {name: Metric(value=one.value, low=one.low, high=one.high) for name, one in figures.items()}
+        now = datetime.datetime.now(datetime.UTC)
+        found = Evaluation(evaluation=held.id, metrics=metrics, made=now, run_id=run.run_id)
+        Models(run.settings.root).add(card, found)
+        facts |= {
+            "model": card.name,
+            "version": card.version,
+            "evaluation": held.id,
+            "metrics": {name: metric.value for name, metric in metrics.items()},
+        }
+    return found

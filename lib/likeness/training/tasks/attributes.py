@@ -1,0 +1,61 @@
+"""Attributes of a photo, any number of them, as `colour=red`.   [torch]"""
+
+from collections import Counter
+
+import torch
+
+from likeness.backbones.trained import Top
+from likeness.errors import UsageError
+from likeness.evaluation import Figure
+from likeness.settings import Train
+from likeness.training import losses, measures
+from likeness.training.data import Data
+from likeness.training.losses import Loss
+from likeness.training.ranks import Ranks
+from likeness.training.tasks.task import Found, Task, enough
+
+_COMMON = 20
+"""Photos that an attribute needs, if the attributes are not named."""
+
+
+class Attributes(Task):
+    """A score for each."""
+
+    candidates = ({"hidden": [], "dropout": 0.0}, {"hidden": [256]}, {"hidden": [512]})
+
+    def __init__(self, data: Data, how: Train) -> None:
+        """Learns which attributes there are.
+
+        Raises:
+            DataError: one of them has too few photos.
+            UsageError: there are none.
+        """
+        photos = data.shown[: data.learned]
+        counts = Counter(f"{key}={value}" for one in photos for key, value in one.attributes)
+        frequent = [name for name, count in counts.items() if _COMMON <= count < len(photos)]
+        self.classes = sorted(how.classes or frequent)
+        if not self.classes:
+            raise UsageError(f"task attributes: no listing's attribute has {_COMMON} photos; name some: train.classes")
+        enough(self.classes, counts, how)
+
+    def top(self, inputs: int, how: Train) -> Top:
+        """A score for each."""
+        return Top("logits", inputs, tuple(how.hidden), len(self.classes), how.activation)
+
+    def targets(self, data: Data) -> torch.Tensor:
+        """float32 (photos, attributes) of 0 and 1."""
+        told = [{f"{key}={value}" for key, value in one.attributes} for one in data.shown]
+        return torch.tensor([[float(name in each) for name in self.classes] for each in told])
+
+    def loss(self, targets: torch.Tensor, how: Train, ranks: Ranks) -> Loss:
+        """Binary cross-entropy of each."""
+        ones = targets.sum(0).clamp(min=1)
+        return losses.binary(((len(targets) - ones) / ones).to(ranks.device) if how.balance else None)
+
+    def figures(self, found: Found) -> dict[str, Figure]:
+        """Mean average precision, and the share of attributes that are told right."""
+        return measures.attributes(found.asked, found.truth.astype(bool))
+
+    def value(self, found: Found) -> float:
+        """Mean average precision."""
+        return float(measures.average_precisions(found.asked, found.truth.astype(bool)).mean())

@@ -1,0 +1,94 @@
+"""The category of a photo, of one.   [torch]"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from likeness.backbones.trained import Top
+from likeness.evaluation import Figure, softmax
+from likeness.listed import Shown
+from likeness.settings import Train
+from likeness.training import losses, measures
+from likeness.training.data import Data
+from likeness.training.losses import Loss
+from likeness.training.ranks import Ranks
+from likeness.training.tasks.task import Found, Task, enough
+
+_MISTAKES = 24
+
+
+class Category(Task):
+    """Class scores."""
+
+    candidates = (
+        {"hidden": [], "dropout": 0.0},
+        {"hidden": [256]},
+        {"hidden": [512]},
+        {"hidden": [512], "smoothing": 0.0},
+        {"hidden": [1024], "rate": 5e-4},
+    )
+
+    def __init__(self, data: Data, how: Train) -> None:
+        """Learns which categories there are.
+
+        Raises:
+            DataError: one of them has too few photos.
+        """
+        photos = data.shown[: data.learned]
+        counts = Counter(next(iter(one.categories)) for one in photos if len(one.categories) == 1)
+        self.classes = sorted(how.classes or counts)
+        enough(self.classes, counts, how)
+        self._number = {name: number for number, name in enumerate(self.classes)}
+
+    def usable(self, one: Shown) -> bool:
+        """It has one category, that is learned."""
+        return len(one.categories) == 1 and next(iter(one.categories)) in self._number
+
+    def top(self, inputs: int, how: Train) -> Top:
+        """Class scores."""
+        return Top("logits", inputs, tuple(how.hidden), len(self.classes), how.activation)
+
+    def targets(self, data: Data) -> torch.Tensor:
+        """int64 (photos,)."""
+        return torch.tensor([self._number[next(iter(one.categories))] for one in data.shown])
+
+    def loss(self, targets: torch.Tensor, how: Train, ranks: Ranks) -> Loss:
+        """Cross-entropy."""
+        counts = torch.bincount(targets, minlength=len(self.classes)).clamp(min=1)
+        weights = (len(targets) / len(self.classes) / counts).to(ranks.device) if how.balance else None
+        return losses.cross_entropy(weights, how.smoothing)
+
+    def figures(self, found: Found) -> dict[str, Figure]:
+        """Accuracy, and the share whose category is among the first three."""
+        return measures.accuracy(found.asked, found.truth)
+
+    def value(self, found: Found) -> float:
+        """Accuracy."""
+        return self.figures(found)["accuracy"].value
+
+    def temperature(self, outputs: np.ndarray, truth: np.ndarray) -> float:
+        """Where the likelihood is the largest."""
+        return measures.temperature(outputs, truth)
+
+    def closer(self, found: Found, temperature: float, image_ids: Sequence[str]) -> dict[str, Any]:
+        """Confusions, calibration and the worst mistakes."""
+        truth, probabilities = found.truth, softmax(found.asked, temperature)
+        bins, error = measures.calibration(probabilities, truth)
+        said = probabilities.argmax(axis=1)
+        wrong = sorted(np.flatnonzero(said != truth).tolist(), key=lambda row: -probabilities[row].max())
+        return {
+            "confusion": measures.confusion(found.asked, truth).tolist(),
+            "calibration": {"bins": [vars(one) for one in bins], "error": error},
+            "mistakes": [
+                {
+                    "image_id": image_ids[row],
+                    "truth": self.classes[truth[row]],
+                    "said": self.classes[said[row]],
+                    "sure": float(probabilities[row].max()),
+                }
+                for row in wrong[:_MISTAKES]
+            ],
+        }
