@@ -354,6 +354,7 @@ def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys
     lines = [f"later-{number},{number}.jpg,{photo.parent.name},later" for number, photo in enumerate(photos)]
     (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category,batch", *lines]))
     jobs.ingest_job(given.model_copy(update={"source": given.source.model_copy(update={"uri": str(tmp_path)})}))
+    jobs.extract_job(given)
     sets = EvaluationSets(given.root)
     sets.freeze(given, "later", "batch=later", 0.1)
     sets.freeze(given, "known", "", 0.5)
