@@ -376,7 +376,8 @@ def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys
         jobs.promote_job(given, "category", other.version, "")
     jobs.promote_job(given, "category", other.version, "it is newer")
     assert models.in_service("category") == other
-    assert json.loads(Warehouse(given).read(RUNS, ("facts",)).to_pylist()[-1]["facts"])["promote"]["before"]
+    rows = Warehouse(given).read(RUNS, ("started", "facts"), "job = 'promote'").sort_by("started").to_pylist()
+    assert json.loads(rows[-1]["facts"])["promote"]["before"] == card.version
     models.promote("category", card.version, "for other tests")
 
 
