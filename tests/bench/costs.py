@@ -28,7 +28,7 @@ WAYS = (
     "efficientnet_lite0.head.max",
     "efficientnet_lite0.head.gem",
     "efficientnet_lite0.pool.root",
-    "efficientnet_lite0.stage7.gram",
+    "efficientnet_lite0.stage5.gram",
     "efficientnet_lite0.stage5.mean.l2+pool.l2",
 )
 """Spaces of one network: shapes, views, a larger side, poolings, norms, layers together."""

@@ -59,6 +59,8 @@ _RESULT = pa.schema(
         ("busy", pa.float64()),
     ]
 )
+_ROW_GROUP = 1024
+"""Vectors of a row group: readers take them in such pieces."""
 _SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
 _ALL = Scope()
 _M_MMAP_THRESHOLD = -3
@@ -212,6 +214,7 @@ def _give_back() -> None:
 def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]:
     """Writes one Parquet file; yields a row for each failure, and in the end one of all of it."""
     schema, rows, spent = FEATURES.arrow(), 0, dict.fromkeys(_SPENT, 0.0)
+    group = list[pa.RecordBatch]()
     with tempfile.TemporaryDirectory(prefix="likeness-features-") as scratch:
         path = Path(scratch, "part.parquet")
         with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["space"]) as writer:
@@ -220,8 +223,13 @@ def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]
                 for what, bad in batch.failures:
                     yield {"what": what, "reason": bad.reason, "detail": bad.detail}
                 if batch.keys:
-                    writer.write_batch(_record_batch(task, batch, schema))
+                    group.append(_record_batch(task, batch, schema))
                     rows += len(batch.keys)
+                if sum(map(len, group)) >= _ROW_GROUP:
+                    writer.write_table(pa.Table.from_batches(group))
+                    group.clear()
+            if group:
+                writer.write_table(pa.Table.from_batches(group))
         told: dict[str, Any] = {}
         if rows:
             uri = uris.join(task.folder, f"{uuid.uuid4().hex}-{os.getpid()}.parquet")
