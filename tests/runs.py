@@ -141,10 +141,10 @@ def eventually(look: Callable[[], Any], job: Job, limit_s: float = 300) -> Any:
     pytest.fail(f"found nothing in {limit_s} s, or before the job ended:\n{job.told}")
 
 
-def seed_features(given: Settings, count: int, dim: int) -> dict[str, np.ndarray]:
-    """Appends seeded noise to a root's features; the vectors by image_id."""
+def seed_features(given: Settings, vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """Appends vectors, float32 (n, dim), to a root's features; the same by image_id."""
     os.environ.setdefault("LIKENESS_JARS", submitted("load", (), ())[1]["LIKENESS_JARS"])
-    vectors = np.random.default_rng(20260102).standard_normal((count, dim), np.float32)
+    count = len(vectors)
     keys = [f"{number * (16**8 // count):08x}".ljust(64, "0") for number in range(count)]
     with Run("seed", given, ()) as run:
         append_features(run, keys, (vectors[start : start + _SEEDED] for start in range(0, count, _SEEDED)))

@@ -2,6 +2,7 @@
 
 LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
 the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
+LIKENESS_BENCH_FC6 is the weights file of a distilled model, whose fc6 then gives the 4096-d vectors of index and stack.
 LIKENESS_BENCH chooses `nightly`, `extract`, `memory`, `costs`, `train`, `index`, `night`, `serve`, `stack` or `gpu`; by
 default all but the last are measured, the stack where Maven is installed. LIKENESS_BENCH_PLOTS is the folder of plots.
 `make bench-full` measures indexes of a million vectors as well, in 45 GB of disk.

@@ -19,7 +19,9 @@ from likeness.spark.load import load
 from likeness.spark.run import Run
 from likeness.stores.hbase_layout import FAMILIES
 
+from .indexes import of_photos
 from .rows import row
+from .vectors import blocks
 
 PHOTOS = 3068
 VECTORS, DIM, BATCH, ROUNDS = 48_000, 4096, 200, 5
@@ -28,7 +30,7 @@ VECTORS, DIM, BATCH, ROUNDS = 48_000, 4096, 200, 5
 def measure(photos: Path, scratch: Path) -> None:
     """Every row, on a stack of its own."""
     with local.running() as stack:
-        loads(stack, scratch)
+        loads(stack, np.concatenate(list(blocks(of_photos(sorted(photos.rglob("*.jpg"))), VECTORS, DIM, 1))), scratch)
         small_files(stack, photos, scratch)
 
 
@@ -59,12 +61,12 @@ def small_files(stack: Any, photos: Path, scratch: Path) -> None:
     row("names and blocks in the NameNode: single files / one tar", f"{2 * len(paths)} / 2", "150 bytes of heap each")
 
 
-def loads(stack: Any, scratch: Path) -> None:
+def loads(stack: Any, rows: np.ndarray, scratch: Path) -> None:
     """The load stage with one and with several connections against a bare happybase loop, in turns.
 
     Each starts on a store with nothing to do: what the one before left to flush and compact is dropped.
     """
-    vectors = seed_features(_settings(scratch / "features"), VECTORS, DIM)
+    vectors = seed_features(_settings(scratch / "features"), rows)
     rates: dict[str, list[float]] = {"bare": [], "1": [], "4": []}
     for turn in range(ROUNDS):
         for kind, found in sorted(rates.items(), reverse=bool(turn % 2)):

@@ -16,8 +16,8 @@ def blocks(real: np.ndarray, rows: int, dim: int, seed: int) -> Iterator[np.ndar
     """Vectors like real ones, float32 (<= 8192, dim) each, `rows` in all; the same for the same seed.
 
     Each is a point between a photo and one of its nearest, moved as another photo differs from one of its own
-    nearest; then one fixed random projection and a ReLU, as a fully connected layer does. So clusters lie and spread
-    as the real ones do.
+    nearest; then, unless they have as many numbers already, one fixed random projection; and a ReLU, as a fully
+    connected layer does. So clusters lie and spread as the real ones do.
     """
     unit = metrics.prepared(real, "cosine")
     near = np.argsort(-(unit @ unit.T), axis=1)[:, 1 : 1 + _NEAREST]
@@ -29,7 +29,7 @@ def blocks(real: np.ndarray, rows: int, dim: int, seed: int) -> Iterator[np.ndar
         one_near, other_near = (near[who, rng.integers(0, near.shape[1], count)] for who in (one, other))
         share = rng.random((count, 1), np.float32)
         inner = (1 - share) * unit[one] + share * unit[one_near] + 0.5 * (unit[other] - unit[other_near])
-        yield np.maximum(inner @ out, 0)
+        yield np.maximum(inner if unit.shape[1] == dim else inner @ out, 0)
 
 
 def exact(vectors: Iterable[np.ndarray], queries: np.ndarray, allowed: Sequence[np.ndarray] = ()) -> list[np.ndarray]:

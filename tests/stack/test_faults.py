@@ -112,7 +112,8 @@ def test_hbase_is_down_at_the_start(stack: Any, on_cluster: Place, undisturbed: 
 @pytest.fixture(scope="module")
 def wide(folder: Path) -> dict[str, np.ndarray]:
     """A root with many 4096-d vectors: seeded noise, for a load that takes its time."""
-    vectors = seed_features(place("", str(folder / "wide"), folder / "cache").given, VECTORS, DIM)
+    noise = np.random.default_rng(20260102).standard_normal((VECTORS, DIM), np.float32)
+    vectors = seed_features(place("", str(folder / "wide"), folder / "cache").given, noise)
     SparkSession.active().stop()
     return vectors
 

@@ -64,6 +64,9 @@ def test_what_is_cut_off_and_what_is_left_are_the_network(
     found = learner(lite, unfreeze=unfreeze).eval()
     given = found.pixels(torch.from_numpy(pixels), None)
     fed = given if found.eats == "photos" else found.before(given)
+    if found.eats != "photos":
+        frozen = TorchRuntime(found.frozen, CACHE, 1)(given.numpy().astype(np.uint8))
+        np.testing.assert_allclose(frozen.reshape(fed.shape), fed.numpy(), atol=1e-4)
     with torch.no_grad():
         vectors = found.below(fed).numpy()
     inputs = np.stack([fit(picture, lite.preprocessing) for picture in pictures])

@@ -8,7 +8,8 @@ import numpy as np
 
 from likeness.settings import Train
 from likeness.training.fit import Trainer
-from likeness.training.study import Say, Study
+from likeness.training.study import Study
+from likeness.training.telling import Telling
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Choice:
     told: tuple[Mapping[str, Any], ...] = ()
 
 
-def choose(study: Study, say: Say) -> Choice:
+def choose(study: Study, telling: Telling) -> Choice:
     """Tries each candidate on all folds but one, for every fold; the same photos of a product are in one fold."""
     rows, folds = study.data.rows, study.how.folds
     part = (study.data.places[rows] * folds).astype(int)
@@ -44,7 +45,7 @@ def choose(study: Study, say: Say) -> Choice:
         mean = np.mean([curve[: min(map(len, curves))] for curve in curves], axis=0)
         epochs, value = int(mean.argmax()) + 1, float(mean.max())
         spread = float(np.std([curve[epochs - 1] for curve in curves]) / max(1, len(curves) - 1) ** 0.5)
-        say(f"{dict(candidate) or 'as given'}: {value:.4f} by {folds} folds, best after {epochs} epochs")
+        telling.say(f"{dict(candidate) or 'as given'}: {value:.4f} by {folds} folds, best after {epochs} epochs")
         if not told or value > max(one["value"] for one in told):
             outputs, truth = (np.concatenate(one) for one in zip(*seen, strict=True))
             best = Choice(how, epochs, study.task.temperature(outputs, truth))

@@ -13,6 +13,7 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from likeness.backbones import Space, trained
+from likeness.backbones.names import dimension
 from likeness.backbones.network import Features, Perceptron, Planes, Topped, chain, fresh, vectors
 from likeness.backbones.spec import Part
 from likeness.backbones.trained import FEATURES, Recipe, Top
@@ -93,6 +94,14 @@ class Learner(torch.nn.Module):
         for stage in self._frozen.values():
             found = stage.to(photos.device)(found)
         return found if self.trunk else vectors(found, self.part)
+
+    @property
+    def frozen(self) -> Space:
+        """The space of what the frozen stages give, so that any runtime gives it: maps are flattened in it."""
+        if not self.trunk:
+            return self.space
+        last = list(self._frozen)[-1]
+        return replace(self.space, layer=last, dim=dimension(self.space.spec, self.how, Part(last)))
 
     def pixels(self, photos: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
         """Photos, uint8 (n, side, side, 3), as the network takes them: the middle, or distorted by `draws`."""

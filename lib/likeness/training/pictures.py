@@ -22,6 +22,8 @@ import torch
 from likeness.decoders import Decoders
 from likeness.errors import ServiceError
 from likeness.images import BadImage, Preprocessing
+from likeness.progress import Bar
+from likeness.runtimes import machine, open_runtime
 from likeness.settings import Settings
 from likeness.tables import IMAGES
 from likeness.training.distortions import DRAWS
@@ -35,11 +37,11 @@ _IDLE_S = 86_400.0
 class Pictures:
     """Photos of a root by image_id, decoded for a network; `failures` says which have no pixels, and why.
 
-    What was not used for a day goes.
+    The bar is told of photos that are decoded. What was not used for a day goes.
     """
 
-    def __init__(self, settings: Settings, image_ids: Sequence[str], how: Preprocessing) -> None:
-        self._settings, self._ids, self._how = settings, list(image_ids), whole(how)
+    def __init__(self, settings: Settings, image_ids: Sequence[str], how: Preprocessing, bar: Bar) -> None:
+        self._bar, self._settings, self._ids, self._how = bar, settings, list(image_ids), whole(how)
         self._folder = Path(settings.extract.cache).expanduser() / "training"
         self._sweep()
         told = json.dumps([self._ids, asdict(self._how), settings.limits.model_dump()])
@@ -53,27 +55,31 @@ class Pictures:
         place = {key: row for row, key in enumerate(self._ids)}
         return np.array([place[key] for key in image_ids], np.int64)
 
-    def maps(self, learner: Learner, versions: int, seed: int, device: str) -> np.ndarray:
-        """What the frozen stages give, float16 (photos, 1 + versions, ...): for each as it is, and distorted."""
-        space, stage = learner.space.id, next(iter(learner.trunk), "")
-        shape = tuple(learner.before(self._given(learner, slice(0, 1), None, device)).shape[1:])
-        names = json.dumps([self._key, space, stage, versions, seed])
-        name = f"maps-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
+    def maps(self, learner: Learner, versions: int, seed: int, bar: Bar) -> np.ndarray:
+        """What the frozen stages give, float16 (photos, 1 + versions, ...): for each as it is, and distorted.
+
+        The bar is told of photos.
+        """
+        space, settings = learner.frozen, self._settings
+        shape = tuple(learner.before(self._given(learner, slice(0, 1), None)).shape[1:])
+        told = json.dumps([self._key, space.id, versions, seed])
 
         def fill(made: np.ndarray) -> None:
+            runtime = open_runtime(space, settings.extract.runtime, machine(settings, os.cpu_count() or 1))
             draws = np.random.default_rng([seed, versions]).random((versions, len(self._ids), DRAWS), np.float32)
             for start in range(0, len(self._ids), _BATCH):
                 part = slice(start, start + _BATCH)
-                made[part, 0] = learner.before(self._given(learner, part, None, device)).cpu().numpy()
-                for version in range(versions):
-                    given = self._given(learner, part, draws[version, part], device)
-                    made[part, version + 1] = learner.before(given).cpu().numpy()
+                for version, draw in enumerate((None, *draws[:, part])):
+                    pixels = self._given(learner, part, draw).round().clamp(0, 255).byte().numpy()
+                    made[part, version] = runtime(pixels).reshape(-1, *shape)
+                bar.at(min(start + _BATCH, len(self._ids)))
 
+        name = f"maps-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
         return self._kept(name, (len(self._ids), 1 + versions, *shape), np.dtype(np.float16), fill)
 
-    def _given(self, learner: Learner, part: slice, draws: np.ndarray | None, device: str) -> torch.Tensor:
-        pixels = torch.from_numpy(np.array(self.pixels[part])).to(device)
-        return learner.pixels(pixels, None if draws is None else torch.from_numpy(draws).to(device))
+    def _given(self, learner: Learner, part: slice, draws: np.ndarray | None) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(self.pixels[part]))
+        return learner.pixels(pixels, None if draws is None else torch.from_numpy(draws))
 
     def _kept(
         self, name: str, shape: tuple[int, ...], kind: np.dtype[np.generic], fill: Callable[[np.ndarray], None]
@@ -112,7 +118,8 @@ class Pictures:
 
         threads = os.cpu_count() or 1
         decoders = Decoders(threads, self._how, self._settings.limits)
-        for key, data in wanted_photos(self._settings, frozenset(place)):
+        for done, (key, data) in enumerate(wanted_photos(self._settings, frozenset(place))):
+            self._bar.at(done)
             waiting.append((key, decoders.submit(data)))
             if len(waiting) == 8 * threads:
                 take()

@@ -25,7 +25,7 @@ from likeness.training.fit import Course, Trainer
 from likeness.training.job import ASIDE, Job
 from likeness.training.learner import Learner
 from likeness.training.ranks import joined
-from likeness.training.study import Say, Study
+from likeness.training.study import Study
 from likeness.training.telling import Telling
 
 
@@ -51,9 +51,9 @@ def learn(job: Job) -> Card | None:
         if ranks.of > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // ranks.of))
         telling = Telling(job.settings.train, f"{job.name}-{job.run_id}", Reporter() if ranks.first else None)
-        study = Study(job, ranks, telling.say)
+        study = Study(job, ranks, telling)
         learned = _learned(study, telling)
-        curve = _curve(study, learned.choice, len(learned.course.epochs), telling.say) if job.ask.curve else []
+        curve = _curve(study, learned.choice, len(learned.course.epochs), telling) if job.ask.curve else []
         return _written(study, learned, curve) if ranks.first else None
 
 
@@ -63,7 +63,7 @@ def _learned(study: Study, telling: Telling) -> _Learned:
     rows, choice = study.data.rows, Choice(how, how.epochs)
     aside = rows[:0]
     if how.folds > 1 and not (how.unfreeze or job.ask.scratch):
-        choice = choose(study, telling.say)
+        choice = choose(study, telling)
     elif how.folds:
         inside = study.data.places[rows] < ASIDE
         rows, aside = rows[~inside], rows[inside]
@@ -81,17 +81,17 @@ def _learned(study: Study, telling: Telling) -> _Learned:
     return _Learned(learner, course, choice, lesson.feed)
 
 
-def _curve(study: Study, choice: Choice, epochs: int, say: Say) -> list[dict[str, Any]]:
+def _curve(study: Study, choice: Choice, epochs: int, telling: Telling) -> list[dict[str, Any]]:
     """What fewer photos would have given, and how long they took; without what the backbone knows, too."""
     job, all_of_them = study.job, study.data.learned
     ways = {"with transfer": study}
     if job.ask.against_scratch:
-        ways["from scratch"] = Study(job.scratched(), study.ranks, say)
+        ways["from scratch"] = Study(job.scratched(), study.ranks, telling)
     told = []
     for count in sorted({min(count or all_of_them, all_of_them) for count in job.ask.curve}):
         found = [{"name": name, **_of(way, choice, count, epochs)} for name, way in ways.items()]
         each = ", ".join(f"{one['name']} {one['value']:.3f} in {one['seconds']:.1f} s" for one in found)
-        say(f"{count:,} photos: {each}")
+        telling.say(f"{count:,} photos: {each}")
         told.append({"photos": count, "ways": found})
     return told
 

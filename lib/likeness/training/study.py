@@ -25,9 +25,8 @@ from likeness.training.pictures import Pictures
 from likeness.training.ranks import Ranks
 from likeness.training.tasks import TASKS
 from likeness.training.tasks.task import Found
+from likeness.training.telling import Telling
 from likeness.warehouse import Warehouse
-
-Say = Callable[[str], None]
 
 
 class Study:
@@ -39,8 +38,8 @@ class Study:
         GateError: too many photos cannot be decoded.
     """
 
-    def __init__(self, job: Job, ranks: Ranks, say: Say) -> None:
-        self.job, self.ranks, self.how, self._say = job, ranks, job.settings.train, say
+    def __init__(self, job: Job, ranks: Ranks, telling: Telling) -> None:
+        self.job, self.ranks, self.how, self._telling = job, ranks, job.settings.train, telling
         self.space = _space(job)
         held = EvaluationSets(job.settings.root).find(job.held)
         assert held
@@ -53,7 +52,7 @@ class Study:
         self.data = data.kept([self.task.usable(one) for one in data.shown])
         self._pictures = None if job.reads_vectors else self._decoded()
         self._targets = self.task.targets(self.data)
-        say(f"{self.data.learned:,} photos to learn from, {len(self.data.asked):,} of {job.held} to measure on")
+        telling.say(f"{self.data.learned:,} photos to learn from, {len(self.data.asked):,} of {job.held} to measure on")
 
     def lesson(self, how: Train, rows: np.ndarray) -> tuple[Learner, Lesson]:
         """A fresh network, and what it is to learn: these rows of the data, int64 (n,)."""
@@ -114,8 +113,8 @@ class Study:
 
     def _decoded(self) -> Pictures:
         """The photos' pixels; the data is left with those that have some."""
-        self._say("decoding photos, once for all epochs")
-        pictures = Pictures(self.job.settings, self.data.image_ids, self.space.preprocessing)
+        with self._telling.bar("decoding", len(self.data.image_ids)) as bar:
+            pictures = Pictures(self.job.settings, self.data.image_ids, self.space.preprocessing, bar)
         lost, most = len(pictures.failures) / len(self.data.image_ids), self.job.settings.gates.max_failure_rate
         if lost > most:
             first = next(iter(pictures.failures.items()))
@@ -132,8 +131,8 @@ class Study:
         at = self._pictures.rows(self.data.image_ids)
         if learner.eats == "photos":
             return Photos(self._pictures.pixels, at, learner)
-        self._say(f"running the frozen part of {self.space.backbone} once")
-        return Known(self._pictures.maps(learner, self.how.distort, self.how.seed, self.ranks.device), at)
+        with self._telling.bar(f"running {learner.frozen.name}", len(self._pictures.pixels)) as bar:
+            return Known(self._pictures.maps(learner, self.how.distort, self.how.seed, bar), at)
 
 
 def _space(job: Job) -> Space:

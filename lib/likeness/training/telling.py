@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from likeness.errors import UsageError
-from likeness.progress import Reporter
+from likeness.progress import Bar, Reporter
 from likeness.settings import Train
 
 if TYPE_CHECKING:
@@ -26,6 +26,15 @@ class Telling:
         """One line."""
         if self._reporter:
             self._reporter.say(f"train: {text}")
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Bar]:
+        """Is told how many photos of all are done."""
+        if not self._reporter:
+            yield Bar()
+            return
+        with self._reporter.bar(f"train: {what}", total, "photos") as bar:
+            yield bar
 
     @contextmanager
     def epochs(self, of: int) -> Iterator[Callable[[int, Epoch], None]]:
