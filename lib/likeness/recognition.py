@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from likeness import stores
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.cards import Card
 from likeness.evaluation import softmax
 from likeness.images import WHOLE, Box

@@ -7,7 +7,7 @@ from tests.three_layers import ACTIVATIONS as DERIVED
 from tests.three_layers import ThreeLayers, two_moons
 
 from likeness.backbones.network import Perceptron
-from likeness.backbones.trained import ACTIVATIONS, Top
+from likeness.backbones.tops import ACTIVATIONS, Top
 from likeness.training import losses
 
 SHARED = [name for name in ACTIVATIONS if name in DERIVED]

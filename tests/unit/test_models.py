@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from likeness.backbones import resolve
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.cards import Card, Evaluation, Metric
 from likeness.errors import DataError, GateError, SpaceMismatch, UsageError
 from likeness.manifest import File

@@ -9,7 +9,8 @@ from likeness.errors import UsageError
 from likeness.settings import Extract
 from likeness.spark import yarn
 from likeness.spark.doors import read_flags
-from likeness.spark.submit import Options, local_options, read_options
+from likeness.spark.options import Options, read_options
+from likeness.spark.submit import local_options
 
 
 def confs(words: list[str]) -> dict[str, str]:

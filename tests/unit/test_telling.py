@@ -9,7 +9,7 @@ from likeness import progress
 from likeness.errors import UsageError
 from likeness.progress import Reporter
 from likeness.settings import Train
-from likeness.training.fit import Epoch
+from likeness.training.course import Epoch
 from likeness.training.telling import Telling
 
 

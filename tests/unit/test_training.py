@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from likeness.backbones import Space, resolve, weightless
-from likeness.backbones.trained import Activation, Top, recipe_of
+from likeness.backbones.tops import Activation, Top
+from likeness.backbones.trained import recipe_of
 from likeness.errors import DataError, UsageError
 from likeness.images import fit
 from likeness.recognition import Head
@@ -19,9 +20,10 @@ from likeness.runtimes.torch_any import TorchRuntime
 from likeness.settings import Train
 from likeness.training import losses
 from likeness.training.checkpoints import Checkpoint
+from likeness.training.course import Epoch
 from likeness.training.distortions import DRAWS, distorted, middle
 from likeness.training.feeds import Known
-from likeness.training.fit import Epoch, Lesson, Trainer, answers
+from likeness.training.fit import Lesson, Trainer, answers
 from likeness.training.learner import Learner, whole
 from likeness.training.ranks import Ranks
 
@@ -293,7 +295,7 @@ TOGETHER = """
 import json, sys
 import numpy as np, torch
 from likeness.backbones import resolve
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.settings import Train
 from likeness.training import losses
 from likeness.training.feeds import Known

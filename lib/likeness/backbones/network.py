@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from likeness.backbones.spec import Backbone, Part
-from likeness.backbones.trained import Activation, Top
+from likeness.backbones.tops import Activation, Top
 from likeness.backbones.weights import load_into
 from likeness.images import Preprocessing
 

@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from likeness.backbones.families import registry
 from likeness.backbones.names import dimension, part, prepared
 from likeness.backbones.spec import Backbone, Layer, Part
+from likeness.backbones.tops import Top
 from likeness.errors import DataError, ServiceError, UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from likeness.backbones.spec import Built
 
-Activation = Literal["relu", "elu", "leaky", "maxout"]
-ACTIVATIONS = get_args(Activation)
 FEATURES = "features"
 _KEY = "likeness"
 _DOCS = {
@@ -30,21 +29,6 @@ _DOCS = {
     "embedding": "vector whose neighbours are of the same category",
     "box": "left, top, right and bottom of the main subject, and its landmarks",
 }
-
-
-@dataclass(frozen=True)
-class Top:
-    """Fully connected layers on a vector of `inputs` numbers; `unit`: what they give has length 1.
-
-    `layer` names what they give: logits, embedding or box.
-    """
-
-    layer: str
-    inputs: int
-    hidden: tuple[int, ...]
-    outputs: int
-    activation: Activation = "relu"
-    unit: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from likeness.leases import run_name
 from likeness.reports import summary
 from likeness.settings import Extract, Settings
 from likeness.spark.doors import read_flags
-from likeness.spark.submit import Options, confs
+from likeness.spark.options import Options, confs
 from likeness.tables import RUNS
 from likeness.warehouse import Warehouse
 

@@ -12,10 +12,10 @@ from safetensors.torch import load, save
 
 from likeness import stores
 from likeness.errors import DataError
+from likeness.training.course import Course, Epoch
 from likeness.training.ranks import Ranks
 
 if TYPE_CHECKING:
-    from likeness.training.fit import Course
     from likeness.training.learner import Learner
 
 _IDLE_S = 7 * 86_400.0
@@ -35,7 +35,7 @@ class Checkpoint:
         return ranks.first and time.monotonic() - self._last >= self._every
 
     def save(
-        self, learner: "Learner", optimiser: torch.optim.Optimizer, kept: State, course: "Course", at: tuple[int, int]
+        self, learner: "Learner", optimiser: torch.optim.Optimizer, kept: State, course: Course, at: tuple[int, int]
     ) -> None:
         """Writes where a training is: at this step of this epoch."""
         told = optimiser.state_dict()
@@ -62,14 +62,12 @@ class Checkpoint:
 
     def load(
         self, learner: "Learner", optimiser: torch.optim.Optimizer, kept: State
-    ) -> "tuple[Course, tuple[int, int]] | None":
+    ) -> tuple[Course, tuple[int, int]] | None:
         """Takes up what was written, if it is of the same training; where it was, by epoch and step.
 
         Raises:
             DataError: the file is damaged.
         """
-        from likeness.training.fit import Course, Epoch
-
         try:
             data = self._files.read(self._uri)
         except FileNotFoundError:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from likeness.errors import DataError, UsageError
 from likeness.settings import Train
 from likeness.training.checkpoints import Checkpoint
+from likeness.training.course import Course, Epoch
 from likeness.training.distortions import DRAWS
 from likeness.training.feeds import Feed
 from likeness.training.learner import Learner
@@ -27,24 +28,6 @@ from likeness.training.ranks import Ranks
 _PIECE = 128
 Judge = Callable[[Learner], float]
 """How good a network is, on what it does not learn from; higher is better."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over so many photos gave; `judged` is not a number where nobody judges."""
-
-    loss: float
-    judged: float
-    seconds: float
-    photos: int
-
-
-@dataclass
-class Course:
-    """How a training went; the network is that of `best`, counted from 0, or of the last epoch if nobody judges."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-    best: int = -1
 
 
 @dataclass(frozen=True)

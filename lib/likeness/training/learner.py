@@ -16,7 +16,8 @@ from likeness.backbones import Space, trained
 from likeness.backbones.names import dimension
 from likeness.backbones.network import Features, Perceptron, Planes, Topped, chain, fresh, vectors
 from likeness.backbones.spec import Part
-from likeness.backbones.trained import FEATURES, Recipe, Top
+from likeness.backbones.tops import Top
+from likeness.backbones.trained import FEATURES, Recipe
 from likeness.errors import UsageError
 from likeness.images import Preprocessing
 from likeness.training.distortions import distorted, middle

@@ -20,8 +20,9 @@ from likeness.models import Models
 from likeness.progress import Reporter
 from likeness.training.checkpoints import Checkpoint
 from likeness.training.choice import Choice, choose
+from likeness.training.course import Course
 from likeness.training.feeds import Feed
-from likeness.training.fit import Course, Trainer
+from likeness.training.fit import Trainer
 from likeness.training.job import ASIDE, Job
 from likeness.training.learner import Learner
 from likeness.training.ranks import joined

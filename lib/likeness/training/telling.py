@@ -12,7 +12,7 @@ from likeness.progress import Bar, Reporter
 from likeness.settings import Train
 
 if TYPE_CHECKING:
-    from likeness.training.fit import Epoch
+    from likeness.training.course import Epoch
 
 
 class Telling:

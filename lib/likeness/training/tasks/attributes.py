@@ -4,7 +4,7 @@ from collections import Counter
 
 import torch
 
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.errors import UsageError
 from likeness.evaluation import Figure
 from likeness.settings import Train

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.errors import DataError
 from likeness.evaluation import Figure
 from likeness.listed import Shown

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.evaluation import Figure, softmax
 from likeness.listed import Shown
 from likeness.settings import Train

@@ -2,7 +2,7 @@
 
 import torch
 
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.settings import Train
 from likeness.training import losses
 from likeness.training.data import Data

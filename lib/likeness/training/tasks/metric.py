@@ -2,7 +2,7 @@
 
 import torch
 
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.listed import Shown
 from likeness.settings import Train
 from likeness.training import losses

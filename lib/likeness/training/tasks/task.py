@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from likeness.backbones.trained import Top
+from likeness.backbones.tops import Top
 from likeness.errors import DataError
 from likeness.evaluation import Figure, Labels
 from likeness.listed import Shown
