@@ -198,7 +198,7 @@ def of_photos(photos: Sequence[Path]) -> np.ndarray:
     fc6 = Settings().extract.model_copy(update={"space": "distilled.fc6", "weights": weights})
     given = Settings().model_copy(update={"extract": fc6}) if weights else Settings()
     encoder = Encoder(given, resolve(given.extract.space, given.extract.weights, given.extract.cache).id)
-    return np.stack([encoder.encode(path.read_bytes()) for path in photos])
+    return np.concatenate([encoder.encode(path.read_bytes()) for path in photos])
 
 
 def _searched(folder: Path) -> None:
