@@ -72,6 +72,15 @@ class Models:
         except ValueError as error:
             raise DataError(f"{uri} is damaged ({error}); train the model again, or promote another version") from None
 
+    def candidate(self, name: str, version: str = "") -> Card:
+        """The card of a version that may be put in service: a named one, or the newest.
+
+        Raises:
+            UsageError: there is none.
+            DataError: the card is damaged.
+        """
+        return self.card(name, version or next(reversed(self.versions(name)), ""))
+
     def in_service(self, name: str) -> Card | None:
         """The card of the version in service; None if there is none."""
         promoted = self.promotions(name)
@@ -136,7 +145,7 @@ class Models:
             GateError: it is worse than the one in service, or the two were not measured on the same evaluation set.
             DataError: its weights are not those of its card.
         """
-        card = self.card(name, version or next(iter(reversed(self.versions(name))), ""))
+        card = self.candidate(name, version)
         self.space(card)
         try:
             before = self.in_service(name)
@@ -199,6 +208,17 @@ class Models:
     def _point(self, name: str, promotions: Sequence[Promotion]) -> None:
         content = Current(promotions=promotions).model_dump_json(indent=2)
         self._files.write(uris.join(self.folder, name, CURRENT), content.encode() + b"\n")
+
+
+def overruling(force: bool, reason: str) -> str:
+    """Why a gate is to be overruled; empty if it is not.
+
+    Raises:
+        UsageError: it is to be, and nobody says why, or the other way round.
+    """
+    if force != bool(reason):
+        raise UsageError("--force wants --reason WHY, and --reason wants --force: what overrules a gate is kept")
+    return reason
 
 
 def space_of(settings: Settings, name: str = "") -> Space:

@@ -79,6 +79,12 @@ class Warehouse:
         rows = self.read(IMAGES, ("image_id", "bytes"), where=f"image_id IN ({wanted})")
         return dict(zip(rows["image_id"].to_pylist(), rows["bytes"].to_pylist(), strict=True))
 
+    def stream(self, image_ids: Container[str]) -> Iterator[tuple[str, bytes]]:
+        """The same one after the other, in the order of the table's files: image_ids and bytes."""
+        for uri, _ in self.parts(IMAGES):
+            for group in range(len(row_groups(uri))):
+                yield from photos(uri, group, image_ids)
+
     def partitions(self, schema: Schema, snapshot: int | None = None) -> list[dict[str, Any]]:
         """The partition values of a table with their row counts, now or at a snapshot, from metadata alone.
 

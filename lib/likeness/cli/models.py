@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from likeness.cli.common import AsJson, Root, interval, load, show_json, show_table
-from likeness.errors import UsageError
-from likeness.models import Models
+from likeness.models import Models, overruling
 
 models = typer.Typer(help="Networks that were trained here.", no_args_is_help=True)
 
@@ -97,9 +96,7 @@ def promote(
     root: Root = None,
 ) -> None:
     """Put a version in service, unless it is worse than the one that is."""
-    if force != bool(reason):
-        raise UsageError("--force wants --reason WHY, and --reason wants --force: what overrules a gate is kept")
-    before, now = Models(load(root).root).promote(name, version, reason)
+    before, now = Models(load(root).root).promote(name, version, overruling(force, reason))
     print(f"{name}: {now.version} is in service" + (f", before: {before.version}" if before else ""))
 
 

@@ -12,6 +12,7 @@ from likeness import settings
 from likeness.backbones import registry
 from likeness.errors import LikenessError, UsageError
 from likeness.matrix import Scope
+from likeness.models import overruling
 from likeness.settings import Settings
 from likeness.training.ask import Ask
 
@@ -201,9 +202,7 @@ def _promote(use: Callable[[Settings, str, str, str], object]) -> Callable[..., 
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
-        if force != bool(reason):
-            raise UsageError("--force wants --reason WHY, and --reason wants --force: what overrules a gate is kept")
-        use(settings.load(config, {"root": root}, assignments or ()), model, version, reason)
+        use(settings.load(config, {"root": root}, assignments or ()), model, version, overruling(force, reason))
 
     return main
 

@@ -2,7 +2,7 @@
 
 import datetime
 
-from likeness.cards import Card, Evaluation, Metric
+from likeness.cards import Card, Evaluation
 from likeness.held_out import EvaluationSet
 from likeness.models import Models
 from likeness.spark.extract import extract
@@ -19,8 +19,7 @@ def evaluate(run: Run, card: Card, held: EvaluationSet) -> Evaluation:
     if by_neighbours(card):
         extract(run)
     with run.stage("evaluate") as facts:
-        figures = examined(run.settings, card, held, run.space)
-        metrics = {name: Metric(value=one.value, low=one.low, high=one.high) for name, one in figures.items()}
+        metrics = examined(run.settings, card, held, run.space)
         now = datetime.datetime.now(datetime.UTC)
         found = Evaluation(evaluation=held.id, metrics=metrics, made=now, run_id=run.run_id)
         Models(run.settings.root).add(card, found)

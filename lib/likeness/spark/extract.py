@@ -59,8 +59,8 @@ _RESULT = pa.schema(
         ("busy", pa.float64()),
     ]
 )
-_ROW_GROUP = 1024
-"""Vectors of a row group: readers take them in such pieces."""
+_ROW_GROUP = 16_000_000
+"""Bytes of a row group, that are held until it is written."""
 _SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
 _ALL = Scope()
 _M_MMAP_THRESHOLD = -3
@@ -225,7 +225,7 @@ def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]
                 if batch.keys:
                     group.append(_record_batch(task, batch, schema))
                     rows += len(batch.keys)
-                if sum(map(len, group)) >= _ROW_GROUP:
+                if sum(part.nbytes for part in group) >= _ROW_GROUP:
                     writer.write_table(pa.Table.from_batches(group))
                     group.clear()
             if group:

@@ -175,7 +175,7 @@ def evaluate_job(given: Settings, model: str, version: str, on: str) -> Evaluati
 def promote_job(given: Settings, model: str, version: str, reason: str) -> None:
     """Put a version of a model in service, unless it is worse than the one that is."""
     models = Models(given.root, given.extract.cache)
-    card = models.card(model, version or next(reversed(models.versions(model)), ""))
+    card = models.candidate(model, version)
     with Run("promote", given, (), space=models.space(card)) as run, run.stage("promote") as facts:
         before, now = models.promote(model, card.version, reason)
         facts |= {"model": model, "version": now.version, "before": before.version if before else None}

@@ -1,7 +1,7 @@
 """Choosing by cross-validation: candidates in, the settings that are best on photos not learned from out.   [torch]"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,4 +50,4 @@ def choose(study: Study, telling: Telling) -> Choice:
             outputs, truth = (np.concatenate(one) for one in zip(*seen, strict=True))
             best = Choice(how, epochs, study.task.temperature(outputs, truth))
         told.append({"settings": dict(candidate), "value": value, "error": spread, "epochs": epochs})
-    return Choice(best.how, best.epochs, best.temperature, tuple(told))
+    return replace(best, told=tuple(told))

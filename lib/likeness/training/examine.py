@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from likeness.backbones import Space
-from likeness.cards import Card
+from likeness.cards import Card, Metric
 from likeness.errors import DataError
-from likeness.evaluation import Figure
 from likeness.features import Extractor
 from likeness.held_out import EvaluationSet, EvaluationSets, apart
 from likeness.listed import listed
@@ -16,7 +15,7 @@ from likeness.runtimes import machine, open_runtime
 from likeness.settings import Settings, Train
 from likeness.tables import LISTINGS
 from likeness.training.data import gathered
-from likeness.training.pictures import wanted_photos
+from likeness.training.measures import as_metrics
 from likeness.training.tasks import TASKS
 from likeness.training.tasks.task import Found
 from likeness.warehouse import Warehouse
@@ -29,7 +28,7 @@ def by_neighbours(card: Card) -> bool:
     return TASKS[card.task].gallery
 
 
-def examined(settings: Settings, card: Card, held: EvaluationSet, space: Space) -> dict[str, Figure]:
+def examined(settings: Settings, card: Card, held: EvaluationSet, space: Space) -> dict[str, Metric]:
     """What a version is worth on an evaluation set; neighbours are looked for among all other listed photos.
 
     Args:
@@ -52,11 +51,13 @@ def examined(settings: Settings, card: Card, held: EvaluationSet, space: Space) 
     if by_neighbours(card):
         rows = (data.asked, data.rows)
         shown = [[data.shown[row] for row in part.tolist()] for part in rows]
-        return task.figures(Found(data.vectors[rows[0]], shown[0], rows[0][:0], data.vectors[rows[1]], shown[1]))
+        return as_metrics(
+            task.figures(Found(data.vectors[rows[0]], shown[0], rows[0][:0], data.vectors[rows[1]], shown[1]))
+        )
     truth = task.targets(data).numpy()[data.asked]
     given, there = _outputs(settings, space, [data.image_ids[row] for row in data.asked.tolist()])
     told = [data.shown[row] for row in data.asked[there].tolist()]
-    return task.figures(Found(given, told, truth[there], given[:0], []))
+    return as_metrics(task.figures(Found(given, told, truth[there], given[:0], [])))
 
 
 def _refuse_known(settings: Settings, warehouse: Warehouse, card: Card, held: EvaluationSet) -> None:
@@ -77,8 +78,10 @@ def _outputs(settings: Settings, space: Space, image_ids: Sequence[str]) -> tupl
     extractor = Extractor(space, runtime, settings.extract, settings.limits)
     found = {
         key: vector
-        for batch in extractor.run(wanted_photos(settings, frozenset(image_ids)))
+        for batch in extractor.run(Warehouse(settings).stream(frozenset(image_ids)))
         for key, vector in zip(batch.keys, batch.vectors, strict=True)
     }
+    if not found:
+        raise DataError(f"none of the {len(image_ids)} photos to measure on can be used; see `likeness failures list`")
     there = np.array([row for row, key in enumerate(image_ids) if key in found], np.int64)
     return np.stack([found[image_ids[row]] for row in there.tolist()]), there

@@ -1,10 +1,11 @@
 """How good a trained network is: what it gives and what is true in, figures with intervals out. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from likeness.cards import Metric
 from likeness.evaluation import Asked, Figure, Labels, agreement, figures, scores, share, softmax
 from likeness.evaluation import neighbours as nearest
 
@@ -29,6 +30,11 @@ class Bin:
     photos: int
     sure: float
     right: float
+
+
+def as_metrics(found: Mapping[str, Figure]) -> dict[str, Metric]:
+    """Figures as a card has them."""
+    return {name: Metric(value=one.value, low=one.low, high=one.high) for name, one in found.items()}
 
 
 def accuracy(logits: np.ndarray, truth: np.ndarray) -> dict[str, Figure]:

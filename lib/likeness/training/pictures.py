@@ -10,9 +10,9 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,11 +25,12 @@ from likeness.images import BadImage, Preprocessing
 from likeness.progress import Bar
 from likeness.runtimes import machine, open_runtime
 from likeness.settings import Settings
-from likeness.tables import IMAGES
 from likeness.training.distortions import DRAWS
 from likeness.training.learner import Learner, whole
-from likeness.warehouse import Warehouse, photos, row_groups
+from likeness.warehouse import Warehouse
 
+Show = Callable[[str, int], AbstractContextManager[Bar]]
+"""A bar for so many photos."""
 _BATCH = 32
 _IDLE_S = 86_400.0
 
@@ -37,11 +38,11 @@ _IDLE_S = 86_400.0
 class Pictures:
     """Photos of a root by image_id, decoded for a network; `failures` says which have no pixels, and why.
 
-    The bar is told of photos that are decoded. What was not used for a day goes.
+    What is not there yet is computed under a bar. What was not used for a day goes.
     """
 
-    def __init__(self, settings: Settings, image_ids: Sequence[str], how: Preprocessing, bar: Bar) -> None:
-        self._bar, self._settings, self._ids, self._how = bar, settings, list(image_ids), whole(how)
+    def __init__(self, settings: Settings, image_ids: Sequence[str], how: Preprocessing, show: Show) -> None:
+        self._settings, self._ids, self._how, self._show = settings, list(image_ids), whole(how), show
         self._folder = Path(settings.extract.cache).expanduser() / "training"
         self._sweep()
         told = json.dumps([self._ids, asdict(self._how), settings.limits.model_dump()])
@@ -55,11 +56,8 @@ class Pictures:
         place = {key: row for row, key in enumerate(self._ids)}
         return np.array([place[key] for key in image_ids], np.int64)
 
-    def maps(self, learner: Learner, versions: int, seed: int, bar: Bar) -> np.ndarray:
-        """What the frozen stages give, float16 (photos, 1 + versions, ...): for each as it is, and distorted.
-
-        The bar is told of photos.
-        """
+    def maps(self, learner: Learner, versions: int, seed: int) -> np.ndarray:
+        """What the frozen stages give, float16 (photos, 1 + versions, ...): for each as it is, and distorted."""
         space, settings = learner.frozen, self._settings
         shape = tuple(learner.before(self._given(learner, slice(0, 1), None)).shape[1:])
         told = json.dumps([self._key, space.id, versions, seed])
@@ -67,12 +65,13 @@ class Pictures:
         def fill(made: np.ndarray) -> None:
             runtime = open_runtime(space, settings.extract.runtime, machine(settings, os.cpu_count() or 1))
             draws = np.random.default_rng([seed, versions]).random((versions, len(self._ids), DRAWS), np.float32)
-            for start in range(0, len(self._ids), _BATCH):
-                part = slice(start, start + _BATCH)
-                for version, draw in enumerate((None, *draws[:, part])):
-                    pixels = self._given(learner, part, draw).round().clamp(0, 255).byte().numpy()
-                    made[part, version] = runtime(pixels).reshape(-1, *shape)
-                bar.at(min(start + _BATCH, len(self._ids)))
+            with self._show(f"running {space.name}", len(self._ids)) as bar:
+                for start in range(0, len(self._ids), _BATCH):
+                    part = slice(start, start + _BATCH)
+                    for version, draw in enumerate((None, *draws[:, part])):
+                        pixels = self._given(learner, part, draw).round().clamp(0, 255).byte().numpy()
+                        made[part, version] = runtime(pixels).reshape(-1, *shape)
+                    bar.at(min(start + _BATCH, len(self._ids)))
 
         name = f"maps-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
         return self._kept(name, (len(self._ids), 1 + versions, *shape), np.dtype(np.float16), fill)
@@ -118,13 +117,14 @@ class Pictures:
 
         threads = os.cpu_count() or 1
         decoders = Decoders(threads, self._how, self._settings.limits)
-        for done, (key, data) in enumerate(wanted_photos(self._settings, frozenset(place))):
-            self._bar.at(done)
-            waiting.append((key, decoders.submit(data)))
-            if len(waiting) == 8 * threads:
+        with self._show("decoding", len(self._ids)) as bar:
+            for done, (key, data) in enumerate(Warehouse(self._settings).stream(place), 1):
+                waiting.append((key, decoders.submit(data)))
+                if len(waiting) == 8 * threads:
+                    take()
+                bar.at(done)
+            while waiting:
                 take()
-        while waiting:
-            take()
         (self._folder / f"{self._key}-failures.json").write_text(json.dumps(failures))
 
     def _sweep(self) -> None:
@@ -132,10 +132,3 @@ class Pictures:
             with suppress(FileNotFoundError):  # another process was quicker
                 if path.stat().st_mtime < time.time() - _IDLE_S:
                     path.unlink()
-
-
-def wanted_photos(settings: Settings, wanted: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-    """Photos by image_id, in the order of the table's files."""
-    for uri, _ in Warehouse(settings).parts(IMAGES):
-        for group in range(len(row_groups(uri))):
-            yield from photos(uri, group, wanted)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from likeness.cards import Card, Metric
-from likeness.evaluation import Figure
+from likeness.cards import Card
 from likeness.manifest import File
 from likeness.models import Models
 from likeness.progress import Reporter
@@ -25,6 +24,7 @@ from likeness.training.feeds import Feed
 from likeness.training.fit import Trainer
 from likeness.training.job import ASIDE, Job
 from likeness.training.learner import Learner
+from likeness.training.measures import as_metrics
 from likeness.training.ranks import joined
 from likeness.training.study import Study
 from likeness.training.telling import Telling
@@ -114,7 +114,6 @@ def _written(study: Study, learned: _Learned, curve: list[dict[str, Any]]) -> Ca
     job, task, data = study.job, study.task, study.data
     temperature = learned.choice.temperature
     found = study.found(learned.learner, learned.feed, data.asked, data.rows)
-    figures = task.figures(found)
     report = {
         "course": [dataclasses.asdict(epoch) for epoch in learned.course.epochs],
         "best": learned.course.best,
@@ -137,7 +136,7 @@ def _written(study: Study, learned: _Learned, curve: list[dict[str, Any]]) -> Ca
             snapshots=job.snapshots,
             photos=data.learned,
             evaluation=job.held,
-            metrics={name: _metric(figure) for name, figure in figures.items()},
+            metrics=as_metrics(task.figures(found)),
             chosen=learned.choice.told,
             temperature=temperature,
             seed=study.how.seed,
@@ -149,10 +148,6 @@ def _written(study: Study, learned: _Learned, curve: list[dict[str, Any]]) -> Ca
         )
         Models(job.settings.root).write(card, path, {"report.json": json.dumps(report).encode()})
     return card
-
-
-def _metric(figure: Figure) -> Metric:
-    return Metric(value=figure.value, low=figure.low, high=figure.high)
 
 
 def _file(path: Path) -> File:

@@ -76,8 +76,7 @@ class Study:
 
     def found(self, learner: Learner, feed: Feed, asked: np.ndarray, known: np.ndarray) -> Found:
         """What it gives for rows that are measured on, among `known` rows where the task looks at neighbours."""
-        given, truth = self.outputs(learner, feed, asked)
-        return self._found(given, truth, asked, lambda rows: self.outputs(learner, feed, rows)[0], known)
+        return self._found(lambda rows: self.outputs(learner, feed, rows)[0], asked, known)
 
     def judge(self, lesson: Lesson, rows: np.ndarray, aside: np.ndarray) -> Judge:
         """What the task's first figure is on rows that are held aside of those that are learned from."""
@@ -96,25 +95,16 @@ class Study:
             return self.task.figures(self.found(learner, lesson.feed, asked, rows))
         if not self.job.reads_vectors:
             return {}
-        vectors, truth = self.data.vectors, self._targets[torch.from_numpy(asked)].numpy()
-        return self.task.figures(self._found(vectors[asked], truth, asked, lambda rows: vectors[rows], rows))
+        return self.task.figures(self._found(lambda rows: self.data.vectors[rows], asked, rows))
 
-    def _found(
-        self,
-        given: np.ndarray,
-        truth: np.ndarray,
-        asked: np.ndarray,
-        vectors: Callable[[np.ndarray], np.ndarray],
-        known: np.ndarray,
-    ) -> Found:
+    def _found(self, give: Callable[[np.ndarray], np.ndarray], asked: np.ndarray, known: np.ndarray) -> Found:
         known = known if self.task.gallery else known[:0]
         told = [[self.data.shown[row] for row in rows.tolist()] for rows in (asked, known)]
-        return Found(given, told[0], truth, vectors(known), told[1])
+        return Found(give(asked), told[0], self._targets[torch.from_numpy(asked)].numpy(), give(known), told[1])
 
     def _decoded(self) -> Pictures:
         """The photos' pixels; the data is left with those that have some."""
-        with self._telling.bar("decoding", len(self.data.image_ids)) as bar:
-            pictures = Pictures(self.job.settings, self.data.image_ids, self.space.preprocessing, bar)
+        pictures = Pictures(self.job.settings, self.data.image_ids, self.space.preprocessing, self._telling.bar)
         lost, most = len(pictures.failures) / len(self.data.image_ids), self.job.settings.gates.max_failure_rate
         if lost > most:
             first = next(iter(pictures.failures.items()))
@@ -131,8 +121,7 @@ class Study:
         at = self._pictures.rows(self.data.image_ids)
         if learner.eats == "photos":
             return Photos(self._pictures.pixels, at, learner)
-        with self._telling.bar(f"running {learner.frozen.name}", len(self._pictures.pixels)) as bar:
-            return Known(self._pictures.maps(learner, self.how.distort, self.how.seed, bar), at)
+        return Known(self._pictures.maps(learner, self.how.distort, self.how.seed), at)
 
 
 def _space(job: Job) -> Space:

@@ -1,18 +1,14 @@
 """What is told while a network learns: a bar with loss and rate, and TensorBoard's files.   [torch]"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from likeness.errors import UsageError
 from likeness.progress import Bar, Reporter
 from likeness.settings import Train
-
-if TYPE_CHECKING:
-    from likeness.training.course import Epoch
+from likeness.training.course import Epoch
 
 
 class Telling:
