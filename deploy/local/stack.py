@@ -362,11 +362,17 @@ class Stack:
         return "" if live >= REGIONSERVERS else f"{live} of {REGIONSERVERS} RegionServers have reported"
 
     def _why(self, name: str) -> str:
-        """The last thing that a server's log says, and where it is."""
+        """The last thing that a server's log says, and where it is; why it gave up, if it did."""
         log = self.home / "logs" / f"{name}.out"
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        said = [line for line in lines if "ERROR" in line or "FATAL" in line or "Exception" in line]
-        return f" ({said[-1].strip()[:300]})" * bool(said) + f"; see {log}"
+        said = [n for n, line in enumerate(lines) if "ERROR" in line or "FATAL" in line or "Exception" in line]
+        gave_up = [n for n in said if "ABORTING" in lines[n]]
+        if gave_up:  # its last words are of the shutdown, what follows this line is the cause
+            causes = [line for line in lines[gave_up[-1] + 1 :][:100] if line.startswith(("java", "org", "Caused by"))]
+            told = " ".join([lines[gave_up[-1]], *causes[:1], *causes[1:][-1:]])
+        else:
+            told = lines[said[-1]] if said else ""
+        return f" ({told.strip()[:800]})" * bool(told) + f"; see {log}"
 
     def _strays(self) -> Iterator[int]:
         """Processes that work below this stack's folder: containers whose NodeManager was killed."""
