@@ -84,7 +84,7 @@ def changed(photo: bytes, change: str, limits: Limits) -> bytes:
     Raises:
         BadImage: it cannot be decoded.
     """
-    return _jpeg(CHANGES[change](Image.fromarray(decode(photo, limits))), _GOOD)
+    return _jpeg(CHANGES[change](decode(photo, limits)), _GOOD)
 
 
 def _jpeg(photo: Image.Image, quality: int) -> bytes:

@@ -95,7 +95,7 @@ def read_header(data: bytes, limits: Limits) -> Header:
         return Header(image.format or "", image.width, image.height)
 
 
-def decode(data: bytes, limits: Limits, enough: int = 0) -> np.ndarray:
+def decode(data: bytes, limits: Limits, enough: int = 0) -> Image.Image:
     """Decodes a photo as a person would see it: upright, first frame, transparency on white.
 
     Args:
@@ -105,7 +105,7 @@ def decode(data: bytes, limits: Limits, enough: int = 0) -> np.ndarray:
             size while twice that remains. 0 decodes in full.
 
     Returns:
-        uint8 (height, width, 3), RGB.
+        Its pixels, of mode RGB.
 
     Raises:
         BadImage: as `read_header`, or undecodable.
@@ -115,7 +115,7 @@ def decode(data: bytes, limits: Limits, enough: int = 0) -> np.ndarray:
             if enough and image.format in ("JPEG", "MPO"):
                 image.draft("RGB", (2 * enough, 2 * enough))
             image.load()
-            return np.asarray(_rgb(_upright(image)))
+            return _rgb(_upright(image))
         except MemoryError:
             raise BadImage("undecodable", "out of memory") from None
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
@@ -133,8 +133,8 @@ def prepared(data: bytes, box: Box, how: Preprocessing, limits: Limits) -> np.nd
     return fit(cut(decode(data, limits, enough), box), how)
 
 
-def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
-    """The part of a photo, uint8 (height, width, 3), in a box; at least one pixel of it.
+def cut(photo: Image.Image, box: Box) -> Image.Image:
+    """The part of a photo in a box; at least one pixel of it.
 
     Raises:
         BadImage: the box is none.
@@ -142,16 +142,18 @@ def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise BadImage("bad_box", f"{left}, {top}, {right}, {bottom} are not left, top, right, bottom between 0 and 1")
-    height, width = pixels.shape[:2]
+    if box == WHOLE:
+        return photo
+    width, height = photo.size
     x, y = min(int(left * width), width - 1), min(int(top * height), height - 1)
-    return pixels[y : max(y + 1, round(bottom * height)), x : max(x + 1, round(right * width))]
+    return photo.crop((x, y, max(x + 1, round(right * width)), max(y + 1, round(bottom * height))))
 
 
-def fit(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """Resizes and crops a decoded photo: uint8 (h, w, 3) to uint8 (side, side, 3)."""
-    height, width = pixels.shape[:2]
+def fit(photo: Image.Image, how: Preprocessing) -> np.ndarray:
+    """Resizes and crops a decoded photo, to uint8 (side, side, 3)."""
+    width, height = photo.size
     if how.shape == "pad":
-        return _padded(pixels, how)
+        return _padded(photo, how)
     shorter = min(height, width)
     whole = (how.resize * width // shorter, how.resize * height // shorter)
     if how.shape == "squash":
@@ -160,16 +162,17 @@ def fit(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
     # only the crop is computed: a panorama of 1 x 10,000 would else be stretched to millions of pixels
     across, down = width / whole[0], height / whole[1]
     box = (left * across, top * down, (left + how.side) * across, (top + how.side) * down)
-    return np.asarray(Image.fromarray(pixels).resize((how.side, how.side), _FILTERS[how.interpolation], box=box))
+    return np.asarray(photo.resize((how.side, how.side), _FILTERS[how.interpolation], box=box))
 
 
-def _padded(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
-    height, width = pixels.shape[:2]
+def _padded(photo: Image.Image, how: Preprocessing) -> np.ndarray:
+    width, height = photo.size
     share = how.side / max(height, width)
     size = max(1, round(width * share)), max(1, round(height * share))
     square = Image.new("RGB", (how.side, how.side), tuple(round(mean * how.scale) for mean in how.mean))
-    whole = Image.fromarray(pixels).resize(size, _FILTERS[how.interpolation])
-    square.paste(whole, ((how.side - size[0]) // 2, (how.side - size[1]) // 2))
+    square.paste(
+        photo.resize(size, _FILTERS[how.interpolation]), ((how.side - size[0]) // 2, (how.side - size[1]) // 2)
+    )
     return np.asarray(square)
 
 

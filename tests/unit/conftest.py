@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from likeness.backbones import Space, resolve
 from likeness.images import decode, fit
@@ -49,13 +50,13 @@ def cache(scratch: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def pictures(sample: Path) -> list[np.ndarray]:
+def pictures(sample: Path) -> list[Image.Image]:
     """Six photos of the sample, decoded."""
     return [decode(path.read_bytes(), Limits()) for path in sorted(sample.glob("*/*.jpg"))[::27]]
 
 
 @pytest.fixture(scope="session")
-def reference(space: Space, pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def reference(space: Space, pictures: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
     """The pictures as each space's network takes them, and what torch in float32 gives."""
     inputs = np.stack([fit(picture, space.preprocessing) for picture in pictures])
     return inputs, TorchRuntime(space, "~/.cache/likeness", 1)(inputs)

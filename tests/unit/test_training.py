@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from likeness.backbones import Space, resolve, weightless
 from likeness.backbones.tops import Activation, Top
@@ -60,7 +61,7 @@ def learner(space: Space, **more: object) -> Learner:
 
 @pytest.mark.parametrize("unfreeze", ["", "stage6", "head", "all"])
 def test_what_is_cut_off_and_what_is_left_are_the_network(
-    lite: Space, pictures: list[np.ndarray], unfreeze: str
+    lite: Space, pictures: list[Image.Image], unfreeze: str
 ) -> None:
     pixels = np.stack([fit(picture, whole(lite.preprocessing)) for picture in pictures])
     found = learner(lite, unfreeze=unfreeze).eval()
@@ -99,7 +100,7 @@ def test_earlier_stages_learn_slower(lite: Space) -> None:
 
 
 def test_norms_for_learning_from_scratch_are_gone_when_it_is_written(
-    tmp_path: Path, pictures: list[np.ndarray]
+    tmp_path: Path, pictures: list[Image.Image]
 ) -> None:
     space = weightless("alexnet.fc6")
     torch.manual_seed(1)
@@ -122,7 +123,7 @@ def test_norms_for_learning_from_scratch_are_gone_when_it_is_written(
 @pytest.mark.parametrize(
     "name", ["efficientnet_lite0.pool", "efficientnet_lite0-squash.stage7.gem", "hog.blocks.mean", SEVERAL]
 )
-def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[np.ndarray], name: str) -> None:
+def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[Image.Image], name: str) -> None:
     space = resolve(name)
     torch.manual_seed(2)
     found = Learner(space, Top("logits", space.dim, (7,), 3, "maxout"), CACHE)
@@ -167,7 +168,7 @@ def test_nothing_is_learned_from_means_over_views() -> None:
 # -- distortions
 
 
-def test_nothing_is_distorted_by_the_right_draws(pictures: list[np.ndarray], lite: Space) -> None:
+def test_nothing_is_distorted_by_the_right_draws(pictures: list[Image.Image], lite: Space) -> None:
     how = lite.preprocessing
     photos = torch.from_numpy(np.stack([fit(picture, whole(how)) for picture in pictures]))
     draws = torch.tensor([[1.0, 0.5, 0.5, 0.5, 0.9, 0.5]]).repeat(len(photos), 1)
@@ -179,7 +180,7 @@ def test_nothing_is_distorted_by_the_right_draws(pictures: list[np.ndarray], lit
     assert middle(photos, how).shape == (len(photos), how.crop, how.crop, 3)
 
 
-def test_each_draw_changes_a_photo(pictures: list[np.ndarray], lite: Space) -> None:
+def test_each_draw_changes_a_photo(pictures: list[Image.Image], lite: Space) -> None:
     how = lite.preprocessing
     photo = torch.from_numpy(fit(pictures[0], whole(how)).copy())[None]
     draws = torch.full((1, DRAWS), 0.4)

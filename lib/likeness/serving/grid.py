@@ -36,7 +36,7 @@ def grid(tiles: Sequence[tuple[bytes | None, str]], columns: int) -> bytes:
 def thumbnail(data: bytes, side: int) -> Image.Image | None:
     """A photo within a square of `side` pixels; None if it cannot be decoded."""
     try:
-        photo = Image.fromarray(decode(data, Limits(), enough=side))
+        photo = decode(data, Limits(), enough=side)
     except BadImage:
         return None
     photo.thumbnail((side, side))
