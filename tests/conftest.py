@@ -59,7 +59,7 @@ def load(image):
     if trick == "slow":
         time.sleep(0.3)
     if trick == "bug":
-        Image.fromarray = lambda pixels: 1 / 0
+        Image.Image.resize = lambda *given, **named: 1 / 0
     return _load(image)
 
 

@@ -107,7 +107,7 @@ DOORS = {
     "tenacity": ("stores/",),
     "thriftpy2": ("stores/",),
     "torch": ("backbones/", "dataset.py", "runtimes/", "training/"),
-    "torchvision": ("backbones/", "training/"),
+    "torchvision": ("backbones/", "runtimes/", "training/"),
     "typer": ("cli/", "spark/doors.py"),
     "uvicorn": ("cli/serve.py",),
 }

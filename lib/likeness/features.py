@@ -3,12 +3,14 @@
 No Spark, no storage: the extraction job and the query encoder both run this.
 """
 
+import functools
 import time
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -16,9 +18,11 @@ from likeness.backbones import Space
 from likeness.decoders import Decoders
 from likeness.images import WHOLE, BadImage, Box
 from likeness.looks import Look, pictures
-from likeness.runtimes import Runtime
+from likeness.runtimes import Pictures, Runtime, decoding
 from likeness.settings import Extract, Limits
 
+Photos = list[np.ndarray] | list[bytes]
+"""Those of a batch: decoded, uint8 (side, side, 3), or as they came."""
 Clock = defaultdict[str, float]
 """Seconds by what they went into."""
 
@@ -50,6 +54,7 @@ class Extractor:
         self._runtime, self._settings = runtime, settings
         self._how = space.preprocessing
         self._pool = Decoders(settings.decode_threads, self._how, limits)
+        self._limits = limits
 
     def run(self, photos: Iterable[tuple[str, bytes]]) -> Iterator[Extracted]:
         """Yields a batch as soon as it is full; the order of the photos is kept.
@@ -57,11 +62,30 @@ class Extractor:
         A photo that fails, takes too long or gives a vector that is not finite is in `failures`.
         """
         clock = Clock(float)
-        batches = self._batches(_timed(photos, clock), clock)
-        for batch in self._passes(batches, clock):
+        read = _timed(photos, clock)
+        for batch in self._passes(self._encoded(read) if self._by_network else self._batches(read, clock), clock):
             batch.seconds = clock.copy()
             clock.clear()
             yield batch
+
+    @functools.cached_property
+    def _by_network(self) -> Pictures | None:
+        """Decodes where the network runs, if the settings say so."""
+        if self._settings.decode == "processes":
+            return None
+        return decoding(self._runtime).decoder(self._limits, self._pool.submit)
+
+    def _encoded(self, photos: Iterable[tuple[str, bytes]]) -> Iterator[tuple[Extracted, list[bytes]]]:
+        """Batches without their vectors, and the photos of each as they came."""
+        batch, images = Extracted(), list[bytes]()
+        for key, data in photos:
+            batch.keys.append(key)
+            images.append(data)
+            if len(images) == self._settings.batch_size or sum(map(len, images)) > self._settings.queue_bytes:
+                yield batch, images
+                batch, images = Extracted(), []
+        if images:
+            yield batch, images
 
     def _batches(
         self, photos: Iterable[tuple[str, bytes]], clock: Clock
@@ -78,7 +102,7 @@ class Extractor:
         if images or batch.failures:
             yield batch, images
 
-    def _passes(self, batches: Iterable[tuple[Extracted, list[np.ndarray]]], clock: Clock) -> Iterator[Extracted]:
+    def _passes(self, batches: Iterable[tuple[Extracted, Photos]], clock: Clock) -> Iterator[Extracted]:
         """The batches with their vectors; as many passes as are worth it are begun while the next batch is gathered."""
         if self._runtime.at_once == 1:
             for batch, images in batches:
@@ -154,16 +178,31 @@ class Extractor:
         except BadImage as bad:
             batch.failures.append((first.key, bad))
 
-    def _forward(self, batch: Extracted, images: list[np.ndarray]) -> None:
+    def _forward(self, batch: Extracted, images: Photos) -> None:
         """Fills in the vectors of a batch."""
         if not images:
             return
-        vectors = self._runtime(np.stack(images))
+        pixels = self._decoded(batch, images) if _as_they_came(images) else np.stack(images)
+        if not batch.keys:
+            return
+        vectors = self._runtime(pixels)
         finite = np.isfinite(vectors).all(axis=1)
         for row in np.flatnonzero(~finite):
             batch.failures.append((batch.keys[row], BadImage("not_finite", "the network gave NaN or infinity")))
         batch.keys = [key for key, good in zip(batch.keys, finite, strict=True) if good]
         batch.vectors = vectors[finite]
+
+    def _decoded(self, batch: Extracted, photos: Sequence[bytes]) -> Any:
+        """What the network has decoded; photos that cannot be are failures."""
+        assert self._by_network
+        pixels, bad = self._by_network(photos)
+        batch.failures += [(batch.keys[number], bad[number]) for number in sorted(bad)]
+        batch.keys = [key for number, key in enumerate(batch.keys) if number not in bad]
+        return pixels
+
+
+def _as_they_came(photos: Photos) -> TypeGuard[list[bytes]]:
+    return isinstance(photos[0], bytes)
 
 
 @contextmanager

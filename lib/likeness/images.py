@@ -28,6 +28,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LONG, _END_OF_JPEG = 8, b"\xff\xd9"
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -78,6 +79,12 @@ class Preprocessing:
     interpolation: Literal["bicubic", "bilinear"] = "bilinear"
     shape: Shape = "centre"
     views: Views = "single"
+
+    @property
+    def colour(self) -> tuple[int, int, int]:
+        """The mean colour, RGB of 0 to 255."""
+        red, green, blue = (round(mean * self.scale) for mean in self.mean)
+        return red, green, blue
 
     @property
     def side(self) -> int:
@@ -151,29 +158,44 @@ def cut(photo: Image.Image, box: Box) -> Image.Image:
 
 def fit(photo: Image.Image, how: Preprocessing) -> np.ndarray:
     """Resizes and crops a decoded photo, to uint8 (side, side, 3)."""
-    width, height = photo.size
+    (wide, high), (left, top) = placed(*photo.size, how)
+    side, resampling = how.side, _FILTERS[how.interpolation]
     if how.shape == "pad":
-        return _padded(photo, how)
-    shorter = min(height, width)
-    whole = (how.resize * width // shorter, how.resize * height // shorter)
-    if how.shape == "squash":
-        whole = (how.resize, how.resize)
-    left, top = (round((side - how.side) / 2) for side in whole)
+        square = Image.new("RGB", (side, side), how.colour)
+        square.paste(photo.resize((wide, high), resampling), (-left, -top))
+        return np.asarray(square)
     # only the crop is computed: a panorama of 1 x 10,000 would else be stretched to millions of pixels
-    across, down = width / whole[0], height / whole[1]
-    box = (left * across, top * down, (left + how.side) * across, (top + how.side) * down)
-    return np.asarray(photo.resize((how.side, how.side), _FILTERS[how.interpolation], box=box))
+    across, down = photo.width / wide, photo.height / high
+    box = (left * across, top * down, (left + side) * across, (top + side) * down)
+    return np.asarray(photo.resize((side, side), resampling, box=box))
 
 
-def _padded(photo: Image.Image, how: Preprocessing) -> np.ndarray:
-    width, height = photo.size
-    share = how.side / max(height, width)
-    size = max(1, round(width * share)), max(1, round(height * share))
-    square = Image.new("RGB", (how.side, how.side), tuple(round(mean * how.scale) for mean in how.mean))
-    square.paste(
-        photo.resize(size, _FILTERS[how.interpolation]), ((how.side - size[0]) // 2, (how.side - size[1]) // 2)
-    )
-    return np.asarray(square)
+def placed(width: int, height: int, how: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """To which width and height a photo is resized, and where in it the square begins: left and top, below 0 to pad."""
+    if how.shape == "pad":
+        share = how.side / max(height, width)
+        size = max(1, round(width * share)), max(1, round(height * share))
+        return size, (-((how.side - size[0]) // 2), -((how.side - size[1]) // 2))
+    shorter = min(height, width)
+    size = (how.resize * width // shorter, how.resize * height // shorter)
+    if how.shape == "squash":
+        size = (how.resize, how.resize)
+    return size, (round((size[0] - how.side) / 2), round((size[1] - how.side) / 2))
+
+
+def orientation(data: bytes, limits: Limits) -> int:
+    """The EXIF orientation, 1 to 8, of a JPEG that every decoder decodes alike; 0 of everything else.
+
+    Everything else is other formats and colours than grey and YCbCr, photos that are cut off, and those with more
+    pixels or bytes than the limits, or so long that a resize of all of it is a waste.
+    """
+    try:
+        with _open(data, limits) as image:
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and image.info.get("adobe_transform", 1) == 1
+            long = max(image.size) > _LONG * min(image.size)
+            return _turn(image) if plain and not long and data.endswith(_END_OF_JPEG) else 0
+    except BadImage:
+        return 0
 
 
 def _open(data: bytes, limits: Limits) -> Image.Image:
@@ -194,15 +216,21 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as EXIF says; a broken EXIF block leaves the photo as it is.
+    """Turned as EXIF says.
 
     Not by ImageOps.exif_transpose: it rewrites the block, and fails at a tag that has nothing to do with it.
     """
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # whatever the block holds
-        turn = None
+    turn = _TURNS.get(_turn(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; a broken EXIF block leaves the photo as it is."""
+    try:
+        told = image.getexif().get(ExifTags.Base.Orientation)
+        return told if told in _TURNS else 1
+    except Exception:  # whatever the block holds
+        return 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:

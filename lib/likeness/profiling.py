@@ -15,7 +15,7 @@ from likeness.decoders import Decoders
 from likeness.errors import UsageError
 from likeness.images import BadImage, Preprocessing
 from likeness.models import space_of
-from likeness.runtimes import Runtime, choose, machine, open_runtime
+from likeness.runtimes import Decoding, Runtime, choose, machine, open_runtime
 from likeness.settings import Settings
 from likeness.sources import Reader, read_listing
 
@@ -31,8 +31,9 @@ class Profile:
     """Photos a second of each stage alone on all cores, and what follows.
 
     `ceiling` is what extraction cannot pass: on a CPU decoders and networks share the cores, on a GPU the slower of
-    both decides. `bottleneck` is the stage that most of the time goes into. `parity` is the smallest cosine between
-    vectors in bfloat16 and in float32; 1 where bfloat16 was not tried.
+    both decides. `decoder` is what decodes faster, as `extract.decode` has it. `bottleneck` is the stage that most of
+    the time goes into. `parity` is the smallest cosine between vectors in bfloat16 and in float32; 1 where bfloat16
+    was not tried.
     """
 
     space: str
@@ -42,6 +43,7 @@ class Profile:
     megabytes: float
     read: float
     decode: float
+    decoder: str
     model: float
     batches: dict[int, float]
     ceiling: float
@@ -70,13 +72,19 @@ def profile(settings: Settings, report: Callable[[str], None] = lambda told: Non
         batches[size] = _rate(runtime, images, size)
     model = max(batches.values())
     gpu = choose(given.runtime) == "torch" and "cuda" in runtime.name
+    by_network = _by_network(settings, runtime, space.preprocessing, photos) if gpu else 0.0
+    decoder = "network" if by_network > decode else "processes"
+    decode = max(decode, by_network)
     ceiling = min(decode, model, read) if gpu else 1 / (1 / decode + 1 / model + 1 / (read * cores))
     costs = {"read": 1 / read if gpu else 1 / (read * cores), "decode": 1 / decode, "model": 1 / model}
-    decoders = min(cores, max(1, -(-round(model) // max(1, round(decode / cores))))) if gpu else 1
+    decoders = 1
+    if gpu and decoder == "processes":
+        decoders = min(cores, max(1, -(-round(model) // max(1, round(decode / cores)))))
     chosen: dict[str, int | str] = {
         "extract.batch_size": next(size for size, rate in batches.items() if rate >= _ENOUGH * model),
         "extract.decode_threads": decoders,
         **({"extract.precision": precision} if precision != "auto" else {}),
+        **({"extract.decode": decoder} if decoder != given.decode else {}),
     }
     megabytes = sum(map(len, photos)) / len(photos) / 1e6
     bottleneck = max(costs, key=costs.__getitem__)
@@ -88,6 +96,7 @@ def profile(settings: Settings, report: Callable[[str], None] = lambda told: Non
         megabytes,
         read,
         decode,
+        decoder,
         model,
         batches,
         ceiling,
@@ -156,6 +165,21 @@ def _decode(settings: Settings, how: Preprocessing, photos: Sequence[bytes], cor
     if not images:
         raise UsageError(f"--source {uris.canonical(settings.source.uri)}: no photo there can be decoded")
     return np.stack(images), done / took
+
+
+def _by_network(settings: Settings, runtime: Runtime, how: Preprocessing, photos: Sequence[bytes]) -> float:
+    """Photos a second that are decoded where the network runs; 0 if it decodes none."""
+    if not isinstance(runtime, Decoding):
+        return 0.0
+    pool = Decoders(1, how, settings.limits)
+    decoded, size = runtime.decoder(settings.limits, pool.submit), max(_BATCHES)
+    decoded(photos[:size])
+    begun, done = time.perf_counter(), 0
+    while time.perf_counter() - begun < _SECONDS:
+        for start in range(0, len(photos), size):
+            decoded(photos[start : start + size])
+        done += len(photos)
+    return done / (time.perf_counter() - begun)
 
 
 def _rate(runtime: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> float:

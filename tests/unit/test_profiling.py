@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from likeness import profiling
 from likeness import settings as settings_module
 from likeness.cli.app import app
 from likeness.errors import UsageError
-from likeness.settings import Settings
+from likeness.images import BadImage
+from likeness.runtimes import Otherwise, Pictures
+from likeness.settings import Limits, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +89,31 @@ def test_a_gpu_waits_for_decoders(sample: Path, cache: str, monkeypatch: pytest.
     assert found.ceiling == min(found.decode, found.model, found.read)
     assert found.bottleneck == "decode"
     assert found.settings["extract.decode_threads"] == found.cores
+
+
+def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
+    sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fast(Gpu):
+        seconds = 0.0
+
+        def decoder(self, limits: Limits, otherwise: Otherwise) -> Pictures:
+            def decoded(photos: Sequence[bytes]) -> tuple[np.ndarray, dict[int, BadImage]]:
+                time.sleep(self.seconds * len(photos))
+                return np.zeros((len(photos), 224, 224, 3), np.uint8), {}
+
+            return decoded
+
+    class Slow(Fast):
+        seconds = 0.02
+
+    monkeypatch.setattr(profiling, "choose", lambda wanted: "torch")
+    for network, decoder in ((Fast, "network"), (Slow, "processes")):
+        monkeypatch.setattr(profiling, "open_runtime", lambda *_, one=network: one())
+        found = profiling.profile(given(sample, cache))
+        assert found.decoder == found.settings.get("extract.decode", "processes") == decoder
+        assert (found.settings["extract.decode_threads"] == 1) == (decoder == "network")
+        assert found.ceiling == min(found.decode, found.model, found.read)
 
 
 def test_a_source_without_photos(tmp_path: Path, cache: str) -> None:

@@ -124,7 +124,7 @@ def profile(
         return
     rows = [
         ("read", "one reader", f"{found.read:,.0f}", f"{found.read * found.megabytes:,.1f} MB/s"),
-        ("decode", f"{found.cores} cores", f"{found.decode:,.0f}", ""),
+        ("decode", "GPU" if found.decoder == "network" else f"{found.cores} cores", f"{found.decode:,.0f}", ""),
         *(("network", f"batches of {size}", f"{rate:,.0f}", "") for size, rate in found.batches.items()),
         ("ceiling", f"{found.cores} cores", f"{found.ceiling:,.0f}", f"most of the time goes into: {found.bottleneck}"),
     ]

@@ -1,17 +1,24 @@
 """Runtimes: a feature space to a function uint8 (n, crop, crop, 3) -> float32 (n, dim).   [torch, openvino]"""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from likeness import uris
 from likeness.backbones import Space
 from likeness.errors import ServiceError
-from likeness.settings import Settings
+from likeness.images import BadImage
+from likeness.settings import Limits, Settings
+
+Otherwise = Callable[[bytes], "Future[np.ndarray]"]
+"""Begins to decode a photo in a process of its own; the future gives uint8 (side, side, 3), or raises BadImage."""
+Pictures = Callable[[Sequence[bytes]], tuple[Any, dict[int, BadImage]]]
+"""Photos to what their runtime takes, (m, side, side, 3), and by their numbers why others have no pixels."""
 
 
 class Runtime(Protocol):
@@ -30,8 +37,29 @@ class Runtime(Protocol):
         ...
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""
+        """uint8 (n, crop, crop, 3) RGB, or what `decoder` gives, to float32 (n, dim)."""
         ...
+
+
+@runtime_checkable
+class Decoding(Runtime, Protocol):
+    """A runtime that also decodes."""
+
+    def decoder(self, limits: Limits, otherwise: Otherwise) -> Pictures:
+        """Decodes photos where the network runs, and `otherwise` those that cannot be decoded there."""
+        ...
+
+
+def decoding(runtime: Runtime) -> Decoding:
+    """The same runtime.
+
+    Raises:
+        ServiceError: it decodes no photos.
+    """
+    if not isinstance(runtime, Decoding):
+        told = "decodes no photos; set extract.runtime to torch, or extract.decode to processes"
+        raise ServiceError(f"extract.decode = 'network': {runtime.name} {told}")
+    return runtime
 
 
 def choose(wanted: str) -> str:

@@ -2,8 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,10 @@ import torch
 from likeness.backbones import Space
 from likeness.backbones.network import Network, Planes
 from likeness.errors import ServiceError
-from likeness.images import Preprocessing
+from likeness.images import BadImage, Preprocessing
+from likeness.runtimes import Otherwise, Pictures
+from likeness.runtimes.torch_decoding import DeviceDecoder
+from likeness.settings import Limits
 
 
 class Normalised(torch.nn.Module):
@@ -68,7 +71,17 @@ class TorchRuntime:
         """Seconds in which the GPU was at work; 0 on the CPU."""
         return self._streams.busy.seconds if self._streams else 0.0
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def decoder(self, limits: Limits, otherwise: Otherwise) -> Pictures:
+        """Decodes photos on this runtime's device."""
+        decode = DeviceDecoder(self._net.how, limits, self.device, otherwise)
+
+        def decoded(photos: Sequence[bytes]) -> tuple[torch.Tensor, dict[int, BadImage]]:
+            with self._turn():
+                return decode(photos)
+
+        return decoded
+
+    def __call__(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
         """uint8 (n, side, side, 3) RGB to float32 (n, dim), as many at once as the memory holds."""
         parts, start = [], 0
         while start < len(images):
@@ -84,16 +97,21 @@ class TorchRuntime:
             start += len(part)
         return np.concatenate(parts)
 
-    def _vectors(self, images: np.ndarray) -> np.ndarray:
-        if self._streams is None:
-            return self._passed(images)
-        with self._streams.turn():
+    def _turn(self) -> AbstractContextManager[None]:
+        """Within, this thread works in a stream of its own."""
+        return self._streams.turn() if self._streams else nullcontext()
+
+    def _vectors(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
+        with self._turn():
             return self._passed(images)
 
-    def _passed(self, images: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(np.ascontiguousarray(images))
-        if self._pinned:  # else the copy would wait for the one before
-            batch = batch.pin_memory()
+    def _passed(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
+        if isinstance(images, torch.Tensor):
+            batch = images
+        else:
+            batch = torch.from_numpy(np.ascontiguousarray(images))
+            if self._pinned:  # else the copy would wait for the one before
+                batch = batch.pin_memory()
         batch = batch.to(self.device, non_blocking=True)
         found = self._run(batch, self._half)
         if self._half and not torch.isfinite(found).all():  # beyond the 65,504 of float16

@@ -71,6 +71,11 @@ class Extract(_Frozen):
         "auto", description="auto: float32 on CPUs, float16 on CUDA; bfloat16: faster, where `likeness profile` says so"
     )
     batch_size: Count = Field(32, description="photos a forward pass")
+    decode: Literal["processes", "network"] = Field(
+        "processes",
+        description="who decodes JPEGs: processes that a photo may crash, or torch on the device of the network, "
+        "as nvJPEG on CUDA; other formats are always for the processes",
+    )
     decode_threads: Count = Field(1, description="decoder threads beside each model")
     queue_bytes: Count = Field(256_000_000, description="bytes of decoded photos that may wait for the model")
     chunk_images: Count = Field(20_000, description="photos committed at once; what a kill can cost")
