@@ -1,6 +1,7 @@
 """One source for the tests that run jobs on the stack, and what an undisturbed run makes of it."""
 
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,23 @@ from likeness.stores.hbase_layout import FAMILIES
 from .places import Place, place
 
 PHOTOS = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emptied(stack: Any) -> Iterator[None]:
+    """A module leaves no tables: whenever a server comes back, HBase would recover all their regions."""
+    yield
+    stack.up()
+    connection = thrift(stack)
+    for table in connection.tables():
+        connection.delete_table(table, disable=True)
+    connection.close()
+
+
+def thrift(stack: Any) -> happybase.Connection:
+    """A connection to HBase, with the patience that changes of tables take on a busy machine."""
+    host, _, port = stack.address("thrift1").partition(":")
+    return happybase.Connection(host, int(port), timeout=120_000)
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +60,7 @@ def on_cluster(stack: Any, folder: Path, request: pytest.FixtureRequest) -> Plac
     name = request.node.name.removeprefix("test_")
     source = f"{stack.hdfs}/faults/photos.tar"
     stores.files(source).upload(str(folder / "photos.tar"), source)
-    host, _, port = stack.address("thrift1").partition(":")
-    connection = happybase.Connection(host, int(port))
+    connection = thrift(stack)
     for table, family in FAMILIES.items():  # not split, which takes a JVM each
         connection.create_table(f"{name}_{table}", {family: {}})
     connection.close()

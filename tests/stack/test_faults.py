@@ -95,7 +95,8 @@ def test_hdfs_is_in_safe_mode_at_the_start(stack: Any, on_cluster: Place, undist
 
 
 def test_hbase_is_down_at_the_start(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
-    for name in ("hmaster", "regionserver1", "regionserver2"):
+    stack.stop("hmaster")
+    for name in ("regionserver1", "regionserver2"):
         stack.stop(name, kill=True)
     begun = time.monotonic()
     with on_cluster.start("nightly") as job:

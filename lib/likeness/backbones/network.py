@@ -143,13 +143,13 @@ class Planes(torch.nn.Module):
 
     def __init__(self, how: Preprocessing) -> None:
         super().__init__()
-        mean, std = torch.tensor(how.mean), torch.tensor(how.std)
+        mean, std = torch.tensor(how.mean)[:, None, None], torch.tensor(how.std)[:, None, None]
         self.gain = torch.nn.Buffer(1 / (how.scale * std), persistent=False)
         self.offset = torch.nn.Buffer(-mean / std, persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalises each channel."""
-        return (pixels.float() * self.gain + self.offset).permute(0, 3, 1, 2)
+        """Normalises each channel; apart, for with the channels side by side OpenVINO takes ten times as long."""
+        return pixels.permute(0, 3, 1, 2).float() * self.gain + self.offset
 
 
 class Network(Several):
