@@ -55,6 +55,9 @@ def test_a_local_run_listens_on_this_machine_alone() -> None:
     found = confs(words)
     assert found["spark.driver.host"] == found["spark.driver.bindAddress"] == "127.0.0.1"
     assert found["spark.ui.enabled"] == "true"  # the user's own word stands
+    assert "SerialGC" in found["spark.driver.extraJavaOptions"]
+    own = {"spark.driver.extraJavaOptions": "-XX:+UseZGC"}
+    assert confs(local_options(Options(confs=own), "iceberg.jar", {}))["spark.driver.extraJavaOptions"] == "-XX:+UseZGC"
 
 
 def plan(options: Options, environment: dict[str, str] | None = None, *assignments: str) -> list[str]:

@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,7 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
         retry: tries again what failed before.
         scope: leaves all other photos alone.
     """
-    wanted = Wanted(run, scope, retry)
-    with run.stage("extract") as facts:
+    with run.stage("extract") as facts, closing(Wanted(run, scope, retry)) as wanted:
         facts |= {"wanted": 0, "extracted": 0, "failed": 0}
         chunks = [] if _complete(run, wanted) else list(wanted.chunks())
         told, begun = list[Row](), time.monotonic()

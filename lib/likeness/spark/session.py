@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from likeness.errors import ServiceError
 from likeness.settings import Settings
+from likeness.spark.options import LOCAL_JVM
 
 _EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 
@@ -65,6 +66,7 @@ def _defaults(settings: Settings) -> dict[str, str]:
         "spark.master": "local[*,4]",
         "spark.jars": jars,
         "spark.driver.memory": os.environ.get("LIKENESS_DRIVER_MEMORY", "4g"),
+        "spark.driver.extraJavaOptions": LOCAL_JVM,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from likeness.errors import LikenessError
-from likeness.spark.options import Options, confs, read_options
+from likeness.spark.options import LOCAL_JVM, Options, confs, read_options
 
 
 def local_options(options: Options, jars: str, environment: Mapping[str, str]) -> list[str]:
@@ -20,7 +20,8 @@ def local_options(options: Options, jars: str, environment: Mapping[str, str]) -
     words += ["--driver-memory", environment.get("LIKENESS_DRIVER_MEMORY", "4g")]
     defaults: dict[str, str] = {}
     if options.local:
-        defaults = {"spark.ui.enabled": "false"} | {f"spark.driver.{n}": "127.0.0.1" for n in ("bindAddress", "host")}
+        defaults = {"spark.ui.enabled": "false", "spark.driver.extraJavaOptions": LOCAL_JVM}
+        defaults |= {f"spark.driver.{n}": "127.0.0.1" for n in ("bindAddress", "host")}
     return words + confs(defaults | options.confs) + options.rest
 
 

@@ -5,6 +5,7 @@ belongs to the next one, or the counts would not add up.
 """
 
 import datetime
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,8 +86,17 @@ class Wanted:
             rows = rows.join(shown.select("image_id"), "image_id", "left_semi")
         return rows
 
+    @functools.cached_property
     def lacking(self) -> DataFrame:
-        """The rows of those of the scope that have neither vector nor failure now."""
+        """The rows of those of the scope that have neither vector nor failure; sought once, for all chunks."""
+        return self._lacking().persist()
+
+    def close(self) -> None:
+        """Lets go of them."""
+        if "lacking" in self.__dict__:
+            self.lacking.unpersist()
+
+    def _lacking(self) -> DataFrame:
         here = self._run.lake.read(FEATURES).where(F.col("space") == self._run.space.id).select("image_id")
         lacking = self.photos().join(here, "image_id", "left_anti")
         if self.retry or self._run.lake.snapshot(FAILURES) is None:
@@ -94,8 +104,8 @@ class Wanted:
         return lacking.join(self._failed(), "image_id", "left_anti")
 
     def pieces(self, chunk: Chunk, cores: int) -> pa.Table:
-        """The photos of a chunk that lack now, (task, uri, group, image_ids): a row a part of a row group of a file."""
-        keys = self.lacking().where(chunk.mine).select("image_id", "file", "pos").toArrow()
+        """The photos of a chunk, (task, uri, group, image_ids): a row a part of a row group of a file."""
+        keys = self.lacking.where(chunk.mine).select("image_id", "file", "pos").toArrow()
         keys = keys.sort_by([("file", "ascending"), ("pos", "ascending")])
         names, places = keys["image_id"].to_pylist(), keys["pos"].to_numpy()
         groups = np.empty(len(names), np.int64)
@@ -120,7 +130,7 @@ class Wanted:
         if self._images is None:
             return
         first = F.substring("image_id", 1, _DIGITS).alias("first")
-        counts = self.lacking().groupBy("epoch", first).count().orderBy("epoch", "first").collect()
+        counts = self.lacking.groupBy("epoch", first).count().orderBy("epoch", "first").collect()
         for epoch, rows in itertools.groupby(counts, key=lambda row: row.epoch):
             low, held = "", 0
             for row in rows:
