@@ -288,3 +288,20 @@ def test_a_vector_beyond_half_precision_is_made_in_full(tiny: Space) -> None:
     runtime._run, runtime._half = run, torch.float16  # type: ignore[method-assign]
     assert np.allclose(runtime(images), expected)
     assert runs == [torch.float16, None]
+
+
+FORKS = """
+import os, sys, time
+forks = []
+os.register_at_fork(before=lambda: forks.append(1))
+from likeness.backbones import resolve
+from likeness.runtimes.openvino_cpu import OpenVinoRuntime
+OpenVinoRuntime(resolve("efficientnet_lite0.pool"), sys.argv[1], 1)
+time.sleep(2)
+sys.exit(len(forks))
+"""
+
+
+def test_openvino_forks_no_process_to_say_that_it_is_used(tmp_path: Path) -> None:
+    """A fork closes the sockets to Spark's JVM, and a catalogue is nobody else's business."""
+    assert subprocess.run([sys.executable, "-c", FORKS, str(tmp_path)], timeout=120).returncode == 0

@@ -2,16 +2,20 @@
 
 import fcntl
 import os
+import sys
 import threading
 import warnings
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 
 from likeness import stores, uris
 from likeness.backbones import Space
 from likeness.errors import ServiceError
+
+# OpenVINO would tell its makers that it is used, from a fork of this process, which breaks the line to Spark's JVM
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402
 
 
 def convert(space: Space, cache: str, shelf: str = "") -> Path:
