@@ -5,31 +5,35 @@ import weakref
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from likeness.decoding import Decoder
+from likeness.decoding import GROUP, Asked, Decoder
 from likeness.errors import ServiceError
-from likeness.images import WHOLE, Box, Preprocessing
+from likeness.images import WHOLE, BadImage, Box, Preprocessing
 from likeness.settings import Limits
+
+_TOGETHER = 4_000_000
+"""Bytes of photos after which no more are asked for at once."""
 
 
 @dataclass
 class _Job:
     """One photo that is to be decoded."""
 
-    data: bytes
-    box: Box
-    uncut: bool
+    asked: Asked
     future: "Future[np.ndarray]" = field(default_factory=Future)
 
-    def run(self, decoder: Decoder) -> None:
-        if self.future.set_running_or_notify_cancel():
-            try:
-                self.future.set_result(decoder(self.data, self.box, self.uncut))
-            except BaseException as error:  # the one who waits for it gets it
-                self.future.set_exception(error)
+    def end(self, found: np.ndarray | BaseException) -> None:
+        """The one who waits for it gets what was found, or why nothing was."""
+        if isinstance(found, BaseException):
+            self.future.set_exception(found)
+        else:
+            self.future.set_result(found)
+
+
+_Jobs = SimpleQueue[_Job | None]
 
 
 class Decoders:
@@ -39,29 +43,72 @@ class Decoders:
     """
 
     def __init__(self, threads: int, how: Preprocessing, limits: Limits) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: _Jobs = SimpleQueue()
         for _ in range(threads):
-            threading.Thread(target=_work, args=(self._jobs, how, limits), name="decode", daemon=True).start()
+            threading.Thread(target=_work, args=(self._jobs, threads, how, limits), name="decode", daemon=True).start()
         weakref.finalize(self, _end, self._jobs, threads)
 
-    def submit(self, data: bytes, box: Box = WHOLE, uncut: bool = False) -> "Future[np.ndarray]":
-        """Begins with a photo, or the part of it in a box; the future is what `Decoder` gives, or raises."""
-        job = _Job(data, box, uncut)
+    def submit(
+        self, data: bytes, box: Box = WHOLE, uncut: bool = False, out: np.ndarray | None = None
+    ) -> "Future[np.ndarray]":
+        """Begins with a photo, or the part of it in a box.
+
+        Args:
+            data: the encoded photo.
+            box: the part.
+            uncut: nothing is cut off, whatever the preprocessing.
+            out: where the pixels go; new memory by default.
+
+        Returns:
+            The pixels, uint8 (side, side, 3), or why there are none: BadImage, or what `Decoder` raises.
+        """
+        job = _Job(Asked(data, box, uncut, out))
         self._jobs.put(job)
         return job.future
 
 
-def _work(jobs: "SimpleQueue[_Job | None]", how: Preprocessing, limits: Limits) -> None:
+def _work(jobs: _Jobs, threads: int, how: Preprocessing, limits: Limits) -> None:
     # a process ends with the thread that has begun it
     decoder = Decoder(how, limits)
     with suppress(ServiceError):  # it is told to who asks for something
         decoder.begin()
-    while (job := jobs.get()) is not None:
-        job.run(decoder)
-        del job  # it would keep the pool alive while the thread waits
+    while group := _next(jobs, threads):
+        _decode(decoder, [job for job in group if job.future.set_running_or_notify_cancel()])
+        del group  # it would keep the pool alive while the thread waits
     decoder.close()
 
 
-def _end(jobs: "SimpleQueue[_Job | None]", threads: int) -> None:
+def _next(jobs: _Jobs, threads: int) -> list[_Job]:
+    """A photo, and some of those that wait behind it, a thread's share; none in the end."""
+    group, size = list[_Job](), 0
+    job = jobs.get()
+    while job is not None:
+        group.append(job)
+        size += len(job.asked.data)
+        if len(group) == GROUP or size > _TOGETHER or jobs.qsize() < threads:
+            return group
+        try:
+            job = jobs.get_nowait()
+        except Empty:
+            return group
+    if group:  # the next time is the end
+        jobs.put(None)
+    return group
+
+
+def _decode(decoder: Decoder, group: list[_Job]) -> None:
+    if not group:
+        return
+    try:
+        found: list[np.ndarray | BadImage] = decoder([job.asked for job in group])
+    except BaseException as error:  # whoever waits gets it
+        for job in group:
+            job.end(error)
+        return
+    for job, one in zip(group, found, strict=True):
+        job.end(one)
+
+
+def _end(jobs: _Jobs, threads: int) -> None:
     for _ in range(threads):
         jobs.put(None)

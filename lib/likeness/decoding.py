@@ -15,27 +15,42 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from likeness.errors import ServiceError
-from likeness.images import BadImage, Box, Preprocessing, prepared
+from likeness.images import WHOLE, BadImage, Box, Preprocessing, prepared
 from likeness.settings import Limits
 
+GROUP = 8
+"""Photos that are asked for at once, at most: each answer costs a change from process to process."""
+_COUNT = struct.Struct("<I")
 _ASKED = struct.Struct("<I4d?")
-"""Bytes of the photo, the box, and whether nothing of it is cut off."""
+"""Of each photo: its bytes, the box, and whether nothing of it is cut off. Then the photos themselves follow."""
 _TOLD = struct.Struct("<BI")
-"""What there is (pixels in the shared memory, why there are none, or where this code has failed), and bytes to read."""
+"""Of each photo: what there is (pixels in the shared memory, why there are none, where this code has failed), and bytes
+of the texts that follow."""
 _PIXELS, _BAD, _BUG = range(3)
 _KEPT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
 """For glibc: memory of one photo is kept for the next, else each costs a hundred page faults; more is given back."""
 _BUFFER = 1 << 20
 _START_S, _HELLO = 60.0, b"ready"
 _PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The part of a photo in a box, or with `uncut` all of it made square; where its pixels go, or into new memory."""
+
+    data: bytes
+    box: Box = WHOLE
+    uncut: bool = False
+    out: np.ndarray | None = None
 
 
 class Decoder:
@@ -48,47 +63,81 @@ class Decoder:
         self._shared: _Shared | None = None
         self._greeted = False
 
-    def __call__(self, data: bytes, box: Box, uncut: bool = False) -> np.ndarray:
-        """The part of a photo in a box as the network takes it, uint8 (side, side, 3).
+    def __call__(self, asked: Sequence[Asked]) -> list[np.ndarray | BadImage]:
+        """What becomes of photos, at most `GROUP` of them: their pixels, or why there are none.
+
+        Those that have cost the process are `decoder_died` or `decode_timeout`.
 
         Raises:
-            BadImage: why it cannot be had; `decoder_died` or `decode_timeout` if it has cost the process.
             ServiceError: the process does not start.
             RuntimeError: this code has failed.
         """
+        if len(asked) > 1:
+            with suppress(TimeoutError, ConnectionError):
+                return self._tried(asked)
+            return [found for one in asked for found in self([one])]  # so that the culprit is known
         try:
-            what, told = self._asked(data, box, uncut)
-        except ConnectionError:  # once may be the fault of somebody else, as of one who frees memory
-            try:
-                what, told = self._asked(data, box, uncut)
-            except ConnectionError as error:
-                raise BadImage("decoder_died", str(error)) from None
-        if what == _BAD:
-            raise BadImage(**json.loads(bytes(told)))
-        if what == _BUG:
-            raise RuntimeError(f"the decoder has failed:\n{bytes(told).decode()}")
-        assert self._shared
-        return self._shared.pixels(self._how).copy()
+            with suppress(ConnectionError):  # once may be the fault of somebody else, as of one who frees memory
+                return self._tried(asked)
+            return self._tried(asked)
+        except ConnectionError as error:
+            return [BadImage("decoder_died", str(error))]
+        except TimeoutError:
+            return [BadImage("decode_timeout", f"over {self._limits.decode_timeout_s} s")]
 
-    def _asked(self, data: bytes, box: Box, uncut: bool) -> tuple[int, bytearray]:
-        """What the process says of a photo.
+    def _tried(self, asked: Sequence[Asked]) -> list[np.ndarray | BadImage]:
+        """The same.
 
         Raises:
-            ConnectionError: it has died of it; how.
+            TimeoutError: a photo takes too long.
+            ConnectionError: the process has died of one; how.
         """
         line = self._greet()
-        ends = time.monotonic() + self._limits.decode_timeout_s
+        heads = [_ASKED.pack(len(one.data), *one.box, one.uncut) for one in asked]
         try:
             line.settimeout(self._limits.decode_timeout_s)
-            line.sendall(_ASKED.pack(len(data), *box, uncut))
-            line.sendall(data)
-            what, length = _TOLD.unpack(_exactly(line, _TOLD.size, ends))
-            return what, _exactly(line, length, ends)
+            line.sendall(b"".join([_COUNT.pack(len(asked)), *heads, *(one.data for one in asked)]))
+            self._wait(line)
+            ends = time.monotonic() + self._limits.decode_timeout_s
+            told = list(_TOLD.iter_unpack(_exactly(line, len(asked) * _TOLD.size, ends)))
+            texts = [bytes(_exactly(line, length, ends)) if length else b"" for _, length in told]
         except TimeoutError:
             self._end()
-            raise BadImage("decode_timeout", f"over {self._limits.decode_timeout_s} s") from None
+            raise
         except OSError:
             raise ConnectionError(self._end()) from None
+        return [
+            self._found(number, what, text, asked[number].out)
+            for number, ((what, _), text) in enumerate(zip(told, texts, strict=True))
+        ]
+
+    def _wait(self, line: socket.socket) -> None:
+        """Waits for an answer, as long as there is a photo done now and then.
+
+        Raises:
+            TimeoutError: there is none in the time of one.
+        """
+        assert self._shared
+        while True:
+            done = self._shared.done
+            try:
+                line.recv(1, socket.MSG_PEEK)
+                return
+            except TimeoutError:
+                if self._shared.done == done:
+                    raise
+
+    def _found(self, number: int, what: int, text: bytes, out: np.ndarray | None) -> np.ndarray | BadImage:
+        if what == _BAD:
+            return BadImage(**json.loads(text))
+        if what == _BUG:
+            raise RuntimeError(f"the decoder has failed:\n{text.decode()}")
+        assert self._shared
+        pixels: np.ndarray = self._shared.pixels[number]
+        if out is None:
+            return pixels.copy()
+        np.copyto(out, pixels)
+        return out
 
     def begin(self) -> None:
         """Starts the process, unless there is one; it is there some tenths of a second later.
@@ -101,7 +150,7 @@ class Decoder:
         self._line, theirs = socket.socketpair()
         for one in (self._line, theirs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-        self._shared = _Shared(3 * self._how.side**2)
+        self._shared = _Shared(self._how.side)
         given = {"how": asdict(self._how), "limits": self._limits.model_dump(), "parent": os.getpid()}
         given["shared"] = self._shared.fileno()
         command = [sys.executable, "-m", "likeness.decoding", str(theirs.fileno()), json.dumps(given)]
@@ -174,7 +223,7 @@ def _exactly(line: socket.socket, length: int, ends: float | None = None) -> byt
 class _Shared:
     """Memory that two processes have in common, for what is too large to be sent for each photo."""
 
-    def __init__(self, length: int, number: int | None = None) -> None:
+    def __init__(self, side: int, number: int | None = None) -> None:
         """New memory, or that of a file number that was handed over."""
         if number is not None:
             self._file: IO[bytes] = os.fdopen(number, "r+b", buffering=0)
@@ -182,39 +231,52 @@ class _Shared:
             self._file = os.fdopen(os.memfd_create("likeness-decoder"), "r+b", buffering=0)
         else:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as this
-        self._file.truncate(length)
-        self._map = mmap.mmap(self._file.fileno(), length)
+        length = GROUP * side**2 * 3
+        self._file.truncate(8 + length)
+        held = mmap.mmap(self._file.fileno(), 8 + length)
+        self._done = np.frombuffer(held, np.int64, 1)
+        self.pixels = np.frombuffer(held, np.uint8, length, 8).reshape(GROUP, side, side, 3)
+        """uint8 (GROUP, side, side, 3)."""
+
+    @property
+    def done(self) -> int:
+        """Photos done so far."""
+        return int(self._done[0])
+
+    @done.setter
+    def done(self, count: int) -> None:
+        self._done[0] = count
 
     def close(self) -> None:
-        """Lets go of it."""
-        self._map.close()
+        """Lets go of it; the memory goes with the last array."""
         self._file.close()
 
     def fileno(self) -> int:
         """Of the memory, for the other process."""
         return self._file.fileno()
 
-    def pixels(self, how: Preprocessing) -> np.ndarray:
-        """What is in it, uint8 (side, side, 3)."""
-        return np.frombuffer(self._map, np.uint8).reshape(how.side, how.side, 3)
 
-
-def _serve(line: socket.socket, shared: np.ndarray, how: Preprocessing, limits: Limits) -> None:
+def _serve(line: socket.socket, shared: _Shared, how: Preprocessing, limits: Limits) -> None:
     """Decodes what comes, until the other end is closed."""
     whole = replace(how, shape="squash", resize=how.side)
     line.sendall(_HELLO)
     while True:
-        length, *box, uncut = _ASKED.unpack(_exactly(line, _ASKED.size))
-        data = bytes(_exactly(line, length))
-        try:
-            shared[:] = prepared(data, (box[0], box[1], box[2], box[3]), whole if uncut else how, limits)
-            what, told = _PIXELS, b""
-        except BadImage as bad:
-            what, told = _BAD, json.dumps({"reason": bad.reason, "detail": bad.detail}).encode()
-        except Exception:  # of this code, not of the photo
-            what, told = _BUG, traceback.format_exc().encode()
-        line.sendall(_TOLD.pack(what, len(told)))
-        line.sendall(told)
+        (count,) = _COUNT.unpack(_exactly(line, _COUNT.size))
+        heads = list(_ASKED.iter_unpack(_exactly(line, count * _ASKED.size)))
+        photos = [bytes(_exactly(line, length)) for length, *_ in heads]
+        told, texts = list[bytes](), list[bytes]()
+        for number, (_, *box, uncut) in enumerate(heads):
+            try:
+                shared.pixels[number] = prepared(photos[number], (*box,), whole if uncut else how, limits)
+                what, text = _PIXELS, b""
+            except BadImage as bad:
+                what, text = _BAD, json.dumps({"reason": bad.reason, "detail": bad.detail}).encode()
+            except Exception:  # of this code, not of the photo
+                what, text = _BUG, traceback.format_exc().encode()
+            told.append(_TOLD.pack(what, len(text)))
+            texts.append(text)
+            shared.done += 1
+        line.sendall(b"".join(told + texts))
 
 
 def _main(number: str, text: str) -> None:
@@ -228,8 +290,7 @@ def _main(number: str, text: str) -> None:
     with socket.socket(fileno=int(number)) as line, suppress(ConnectionError, BrokenPipeError):
         line.setblocking(True)
         kept = Preprocessing(**how)
-        shared = _Shared(3 * kept.side**2, given["shared"])
-        _serve(line, shared.pixels(kept), kept, Limits(**given["limits"]))
+        _serve(line, _Shared(kept.side, given["shared"]), kept, Limits(**given["limits"]))
 
 
 if __name__ == "__main__":

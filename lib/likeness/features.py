@@ -6,11 +6,11 @@ No Spark, no storage: the extraction job and the query encoder both run this.
 import functools
 import time
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,8 @@ from likeness.looks import Look, pictures
 from likeness.runtimes import Pictures, Runtime, decoding
 from likeness.settings import Extract, Limits
 
-Photos = list[np.ndarray] | list[bytes]
-"""Those of a batch: decoded, uint8 (side, side, 3), or as they came."""
+Gather = Callable[[], Any]
+"""Gives what the runtime takes of a batch, (n, side, side, 3)."""
 Clock = defaultdict[str, float]
 """Seconds by what they went into."""
 
@@ -40,11 +40,12 @@ class Extracted:
 
 @dataclass
 class _Waiting:
-    """A photo whose decoding was begun, and the bytes of it."""
+    """A photo whose decoding was begun, the bytes of it, and to which row of the ring its pixels go."""
 
     key: str
     size: int
     future: "Future[np.ndarray]"
+    row: int = 0
 
 
 class Extractor:
@@ -53,61 +54,82 @@ class Extractor:
     def __init__(self, space: Space, runtime: Runtime, settings: Extract, limits: Limits) -> None:
         self._runtime, self._settings = runtime, settings
         self._how = space.preprocessing
-        self._pool = Decoders(settings.decode_threads, self._how, limits)
         self._limits = limits
+        self._pool = Decoders(settings.decode_threads, self._how, limits)
+        self._rings = list[np.ndarray]()
 
-    def run(self, photos: Iterable[tuple[str, bytes]]) -> Iterator[Extracted]:
+    def run(self, photos: Iterable[tuple[str, bytes]]) -> Generator[Extracted]:
         """Yields a batch as soon as it is full; the order of the photos is kept.
 
         A photo that fails, takes too long or gives a vector that is not finite is in `failures`.
         """
         clock = Clock(float)
         read = _timed(photos, clock)
-        for batch in self._passes(self._encoded(read) if self._by_network else self._batches(read, clock), clock):
-            batch.seconds = clock.copy()
-            clock.clear()
-            yield batch
+        with self._ring() as ring:  # as long as passes read from it
+            if self._settings.decode == "network":
+                batches = self._encoded(read, decoding(self._runtime).decoder(self._limits, self._pool.submit))
+            else:
+                batches = self._batches(read, clock, ring)
+            with closing(batches), closing(self._passes(batches, clock)) as passes:
+                for batch in passes:
+                    batch.seconds = clock.copy()
+                    clock.clear()
+                    yield batch
 
-    @functools.cached_property
-    def _by_network(self) -> Pictures | None:
-        """Decodes where the network runs, if the settings say so."""
-        if self._settings.decode == "processes":
-            return None
-        return decoding(self._runtime).decoder(self._limits, self._pool.submit)
-
-    def _encoded(self, photos: Iterable[tuple[str, bytes]]) -> Iterator[tuple[Extracted, list[bytes]]]:
-        """Batches without their vectors, and the photos of each as they came."""
-        batch, images = Extracted(), list[bytes]()
+    def _encoded(self, photos: Iterable[tuple[str, bytes]], decode: Pictures) -> Generator[tuple[Extracted, Gather]]:
+        """Batches without their vectors, whose photos are yet to be decoded."""
+        batch, images, held = Extracted(), list[bytes](), 0
         for key, data in photos:
             batch.keys.append(key)
             images.append(data)
-            if len(images) == self._settings.batch_size or sum(map(len, images)) > self._settings.queue_bytes:
-                yield batch, images
-                batch, images = Extracted(), []
+            held += len(data)
+            if len(images) == self._settings.batch_size or held > self._settings.queue_bytes:
+                yield batch, functools.partial(_decoded, batch, images, decode)
+                batch, images, held = Extracted(), [], 0
         if images:
-            yield batch, images
+            yield batch, functools.partial(_decoded, batch, images, decode)
 
     def _batches(
-        self, photos: Iterable[tuple[str, bytes]], clock: Clock
-    ) -> Iterator[tuple[Extracted, list[np.ndarray]]]:
-        """Batches without their vectors, and the decoded photos of each."""
-        waiting: deque[_Waiting] = deque()
-        batch, images = Extracted(), list[np.ndarray]()
-        for _ in self._ahead(photos, waiting):
-            with _lap(clock, "decode"):
-                self._take(waiting, batch, images)
-            if len(images) == self._settings.batch_size:
-                yield batch, images
-                batch, images = Extracted(), []
-        if images or batch.failures:
-            yield batch, images
+        self, photos: Iterable[tuple[str, bytes]], clock: Clock, ring: np.ndarray
+    ) -> Generator[tuple[Extracted, Gather]]:
+        """Batches without their vectors, whose photos are decoded."""
+        waiting = deque[_Waiting]()
+        batch, rows = Extracted(), list[int]()
+        try:
+            for _ in self._ahead(photos, waiting, ring):
+                first = waiting.popleft()
+                with _lap(clock, "decode"):
+                    rows += [first.row] if _taken(first, batch) is not None else []
+                if first.row % self._settings.batch_size == self._settings.batch_size - 1:
+                    yield batch, functools.partial(_rows, ring, rows)
+                    batch, rows = Extracted(), []
+            if rows or batch.failures:
+                yield batch, functools.partial(_rows, ring, rows)
+        finally:  # nothing may come into the ring any more
+            for one in waiting:
+                one.future.cancel()
+            wait([one.future for one in waiting])
 
-    def _passes(self, batches: Iterable[tuple[Extracted, Photos]], clock: Clock) -> Iterator[Extracted]:
+    @contextmanager
+    def _ring(self) -> Iterator[np.ndarray]:
+        """Rows for the pixels of all photos that are on their way, uint8 (rows, side, side, 3).
+
+        Used again for the next batches and runs: fresh memory would cost a page fault for each 4 KB.
+        """
+        batches = -(-self._most // self._settings.batch_size) + self._runtime.at_once + 2
+        shape = (batches * self._settings.batch_size, self._how.side, self._how.side, 3)
+        ring = self._rings.pop() if self._rings else np.empty(shape, np.uint8)
+        try:
+            yield ring
+        finally:
+            self._rings.append(ring)
+
+    def _passes(self, batches: Iterable[tuple[Extracted, Gather]], clock: Clock) -> Generator[Extracted]:
         """The batches with their vectors; as many passes as are worth it are begun while the next batch is gathered."""
         if self._runtime.at_once == 1:
-            for batch, images in batches:
+            for batch, gather in batches:
                 with _lap(clock, "model"):
-                    self._forward(batch, images)
+                    self._forward(batch, gather)
                 yield batch
             return
         begun = deque[tuple[Extracted, Future[None]]]()
@@ -119,26 +141,32 @@ class Extractor:
             return batch
 
         with ThreadPoolExecutor(self._runtime.at_once) as threads:
-            for batch, images in batches:
-                begun.append((batch, threads.submit(self._forward, batch, images)))
+            for batch, gather in batches:
+                begun.append((batch, threads.submit(self._forward, batch, gather)))
                 if len(begun) > self._runtime.at_once:
                     yield first()
             while begun:
                 yield first()
 
-    def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting]) -> Iterator[None]:
+    def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting], ring: np.ndarray) -> Iterator[None]:
         """Begins to decode photos, and yields whenever the first of those waiting must be taken."""
-        for key, data in photos:
-            waiting.append(_Waiting(key, len(data), self._pool.submit(data)))
+        for number, (key, data) in enumerate(photos):
+            row = number % len(ring)
+            waiting.append(_Waiting(key, len(data), self._pool.submit(data, out=ring[row]), row))
             while len(waiting) > 1 and self._full(waiting):
                 yield
         while waiting:
             yield
 
+    @property
+    def _most(self) -> int:
+        """Photos that wait, decoded, at most: four batches, or `queue_bytes`."""
+        return max(1, min(4 * self._settings.batch_size, self._settings.queue_bytes // (self._how.side**2 * 3)))
+
     def _full(self, waiting: deque[_Waiting]) -> bool:
-        """Four batches, or `queue_bytes` of photos as they came and decoded."""
+        """As many as may wait, or `queue_bytes` of photos as they came and decoded."""
         held = sum(item.size for item in waiting) + len(waiting) * self._how.side**2 * 3
-        return len(waiting) >= 4 * self._settings.batch_size or held > self._settings.queue_bytes
+        return len(waiting) >= self._most or held > self._settings.queue_bytes
 
     @property
     def busy_s(self) -> float:
@@ -152,15 +180,16 @@ class Extractor:
             BadImage: why it has none.
         """
         batch, images = Extracted(), list[np.ndarray]()
-        waiting = deque([_Waiting("", len(data), self._pool.submit(data, box))])
+        waiting = [_Waiting("", len(data), self._pool.submit(data, box))]
         if Look.WHOLE in looks:
             waiting.append(_Waiting("", len(data), self._pool.submit(data, box, uncut=True)))
-        while waiting:
-            self._take(waiting, batch, images)
+        for one in waiting:
+            pixels = _taken(one, batch)
+            images += [] if pixels is None else [pixels]
         if images and looks:
             images += pictures(images[0], looks)
             batch.keys = [""] * len(images)
-        self._forward(batch, images)
+        self._forward(batch, functools.partial(np.stack, images))
         if batch.failures:
             raise batch.failures[0][1]
         return batch.vectors
@@ -170,39 +199,44 @@ class Extractor:
         vector: np.ndarray = self._runtime(np.zeros((1, self._how.side, self._how.side, 3), np.uint8))[0]
         return vector
 
-    def _take(self, waiting: deque[_Waiting], batch: Extracted, images: list[np.ndarray]) -> None:
-        first = waiting.popleft()
-        try:
-            images.append(first.future.result())
-            batch.keys.append(first.key)
-        except BadImage as bad:
-            batch.failures.append((first.key, bad))
-
-    def _forward(self, batch: Extracted, images: Photos) -> None:
+    def _forward(self, batch: Extracted, gather: Gather) -> None:
         """Fills in the vectors of a batch."""
-        if not images:
-            return
-        pixels = self._decoded(batch, images) if _as_they_came(images) else np.stack(images)
         if not batch.keys:
+            return
+        pixels = gather()
+        if not batch.keys:  # for none could be decoded
             return
         vectors = self._runtime(pixels)
         finite = np.isfinite(vectors).all(axis=1)
         for row in np.flatnonzero(~finite):
             batch.failures.append((batch.keys[row], BadImage("not_finite", "the network gave NaN or infinity")))
         batch.keys = [key for key, good in zip(batch.keys, finite, strict=True) if good]
-        batch.vectors = vectors[finite]
-
-    def _decoded(self, batch: Extracted, photos: Sequence[bytes]) -> Any:
-        """What the network has decoded; photos that cannot be are failures."""
-        assert self._by_network
-        pixels, bad = self._by_network(photos)
-        batch.failures += [(batch.keys[number], bad[number]) for number in sorted(bad)]
-        batch.keys = [key for number, key in enumerate(batch.keys) if number not in bad]
-        return pixels
+        batch.vectors = vectors if finite.all() else vectors[finite]
 
 
-def _as_they_came(photos: Photos) -> TypeGuard[list[bytes]]:
-    return isinstance(photos[0], bytes)
+def _taken(waiting: _Waiting, batch: Extracted) -> np.ndarray | None:
+    """The pixels of a photo that a batch gets, or None and it gets the reason why there are none."""
+    try:
+        pixels = waiting.future.result()
+    except BadImage as bad:
+        batch.failures.append((waiting.key, bad))
+        return None
+    batch.keys.append(waiting.key)
+    return pixels
+
+
+def _rows(ring: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+    """Rows in rising order; without a copy where none is missing between them."""
+    whole = ring[rows[0] : rows[-1] + 1]
+    return whole if len(whole) == len(rows) else ring[rows]
+
+
+def _decoded(batch: Extracted, photos: Sequence[bytes], decode: Pictures) -> Any:
+    """What the network has decoded; photos that cannot be are failures."""
+    pixels, bad = decode(photos)
+    batch.failures += [(batch.keys[number], bad[number]) for number in sorted(bad)]
+    batch.keys = [key for number, key in enumerate(batch.keys) if number not in bad]
+    return pixels
 
 
 @contextmanager

@@ -173,11 +173,24 @@ def test_every_photo_comes_out_once(default: Space, kinds: list[str], size: int,
     assert all(len(batch.keys) == len(batch.vectors) <= size for batch in batches)
 
 
-def test_nothing_but_failures_is_one_batch(default: Space) -> None:
+def test_nothing_but_failures_asks_no_network(default: Space) -> None:
     runtime = Centre()
-    (batch,) = extractor(default, runtime, batch_size=2).run((str(number), b"") for number in range(7))
-    assert [key for key, _ in batch.failures] == [str(number) for number in range(7)]
-    assert (batch.keys, len(batch.vectors), runtime.batches) == ([], 0, [])
+    batches = list(extractor(default, runtime, batch_size=2).run((str(number), b"") for number in range(7)))
+    assert [key for batch in batches for key, _ in batch.failures] == [str(number) for number in range(7)]
+    assert [key for batch in batches for key in batch.keys] == []
+    assert runtime.batches == []
+
+
+def test_a_run_that_is_left_does_not_write_into_the_next(default: Space) -> None:
+    found = extractor(default, Centre(), batch_size=4, decode_threads=2)
+    wide = io.BytesIO()
+    Image.new("RGB", (3000, 3000), (255, 255, 7)).save(wide, "PNG")
+    left = found.run([(str(number), COLOURED[number]) for number in range(5)] + [("5", wide.getvalue())])
+    assert numbers(next(left)) == [0, 1, 2, 3]
+    left.close()  # one decoder is at work on photo 5, the other is free for those of the next run
+    following = [(str(number), COLOURED[number]) for number in range(7)] + [("7", wide.getvalue())]
+    batches = list(found.run(following))
+    assert [number for batch in batches for number in numbers(batch)] == [*range(7), 65535]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
