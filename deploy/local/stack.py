@@ -192,6 +192,7 @@ class Stack:
         log = self.home / "logs" / f"{name}.out"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
+            begins = out.tell()
             process = subprocess.Popen(
                 command,
                 cwd=self.home,
@@ -204,7 +205,9 @@ class Stack:
         self._children.append(process)
         record = self._record(name)
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"pid": process.pid, "born": _born(process.pid), "port": self.port}))
+        record.write_text(
+            json.dumps({"pid": process.pid, "born": _born(process.pid), "port": self.port, "log": begins})
+        )
 
     def stop(self, name: str, kill: bool = False) -> None:
         """Ends one server: asks it, and kills it after ten seconds, or at once."""
@@ -222,11 +225,8 @@ class Stack:
 
     def pid(self, name: str) -> int | None:
         """The process of a server; None if it is not running."""
-        try:
-            record = json.loads(self._record(name).read_text())
-        except (OSError, ValueError):
-            return None
-        born = _born(record["pid"])
+        record = self._recorded(name)
+        born = _born(record["pid"]) if record else None
         return record["pid"] if born and born == record["born"] else None
 
     def status(self) -> list[tuple[str, str, str, str]]:
@@ -267,6 +267,14 @@ class Stack:
 
     def _record(self, name: str) -> Path:
         return self.home / "run" / f"{name}.json"
+
+    def _recorded(self, name: str) -> dict[str, Any]:
+        """What was written of a server at its start; nothing if it is not to run."""
+        try:
+            record: dict[str, Any] = json.loads(self._record(name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return record
 
     def _only_one_base(self) -> None:
         for path in (self.home / "run").glob("*.json"):
@@ -364,7 +372,8 @@ class Stack:
     def _why(self, name: str) -> str:
         """The last thing that a server's log says, and where it is; why it gave up, if it did."""
         log = self.home / "logs" / f"{name}.out"
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        begins = self._recorded(name).get("log", 0)  # before are the words of earlier processes
+        lines = log.read_bytes()[begins:].decode(errors="replace").splitlines() if log.exists() else []
         said = [n for n, line in enumerate(lines) if "ERROR" in line or "FATAL" in line or "Exception" in line]
         gave_up = [n for n in said if "ABORTING" in lines[n]]
         if gave_up:  # its last words are of the shutdown, what follows this line is the cause
