@@ -31,9 +31,9 @@ from .rows import row
 
 _PASSES, _WARM, _PEER, _COUNT = 5, 2, 600, 12_000
 SPACES = (
-    ("efficientnet_lite0.pool", _COUNT, 1200, 0.95),
-    ("alexnet.fc6", _COUNT, 1200, 0.90),
-    ("vgg16.fc6", 600, 200, 0.95),
+    ("efficientnet_lite0.pool", _COUNT, 4800, 0.95),
+    ("alexnet.fc6", _COUNT, 4800, 0.90),
+    ("vgg16.fc6", 1200, 400, 0.95),
 )
 """Space, photos of the stage and of the bare loop, and the share of the ceiling that is asked for."""
 
