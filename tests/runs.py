@@ -25,6 +25,7 @@ from likeness.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
 from likeness.settings import Settings
+from likeness.spark.extract_task import record_batch
 from likeness.spark.lake import DataFile
 from likeness.spark.run import Run
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
@@ -153,21 +154,11 @@ def seed_features(given: Settings, vectors: np.ndarray) -> dict[str, np.ndarray]
 
 def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
     """Appends vectors to the features of a run's space, in one commit: a data file a block, float32 (n, dim)."""
-    schema, files, given = FEATURES.arrow(), [], run.settings
+    files, given = [], run.settings
     for part in blocks:
         names, keys = keys[: len(part)], keys[len(part) :]
-        columns = {
-            "image_id": names,
-            "space": [run.space.id] * len(names),
-            "epoch": [given.date] * len(names),
-            "vector": pa.ListArray.from_arrays(np.arange(len(part) + 1, dtype=np.int32) * part.shape[1], part.ravel()),
-            "norm": np.linalg.norm(part, axis=1),
-        }
-        pq.write_table(
-            pa.table([pa.array(columns[field.name], field.type) for field in schema], schema),
-            held := io.BytesIO(),
-            compression="zstd",
-        )
+        rows = pa.Table.from_batches([record_batch(run.space.id, given.date, names, part)])
+        pq.write_table(rows, held := io.BytesIO(), compression="zstd")
         uri = uris.join(run.lake.location(FEATURES), "data", f"{uuid.uuid4()}.parquet")
         stores.files(uri).write(uri, held.getvalue())
         files.append(DataFile(uri, len(names)))

@@ -245,5 +245,24 @@ def space_of(settings: Settings, name: str = "") -> Space:
     raise SpaceMismatch(f"space {name!r}: no version of model {model} gives it (that in service gives {found})")
 
 
+def spaces_of(settings: Settings) -> tuple[Space, ...]:
+    """The space of `extract.space`, and after it those of `extract.also`, whose vectors come of the same pass.
+
+    Raises:
+        UsageError: there is none, or one of them is of another network.
+    """
+    first = space_of(settings)
+    found = {first.id: first}
+    for name in settings.extract.also:
+        space = space_of(settings, name)
+        if (space.backbone, space.weights_sha256) != (first.backbone, first.weights_sha256):
+            raise UsageError(
+                f"extract.also = {name!r}: one pass is of one network, and extract.space is of {first.backbone}; "
+                f"extract {space.backbone} by a run of its own"
+            )
+        found[space.id] = space
+    return tuple(found.values())
+
+
 def _now(version: str, reason: str) -> Promotion:
     return Promotion(version=version, when=datetime.datetime.now(datetime.UTC), reason=reason)

@@ -4,8 +4,10 @@ import datetime
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.runs import PROJECT, Job, submitted
 
@@ -17,6 +19,8 @@ from likeness.forecast import backfill as forecast
 from likeness.leases import Lease, held, release
 from likeness.matrix import Scope, column
 from likeness.spark import jobs
+from likeness.spark.run import Run
+from likeness.spark.wanted import Wanted
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
 from likeness.warehouse import Warehouse
 
@@ -44,6 +48,12 @@ def extracted(given, space: str = "") -> dict[str, datetime.date]:
     return found
 
 
+def vectors(given, name: str) -> dict[str, np.ndarray]:
+    """image_id to vector."""
+    rows = Warehouse(given).read(FEATURES, ("image_id", "vector"), f"space = '{resolve(name).id}'").to_pylist()
+    return {row["image_id"]: np.asarray(row["vector"], np.float32) for row in rows}
+
+
 def photos(given, *days: datetime.date, category: str = "") -> set[str]:
     """image_ids of epochs, and of a category, as the tables list them."""
     listings = Warehouse(given).read(LISTINGS, ("image_id", "category")).to_pylist()
@@ -69,6 +79,23 @@ def three_days(tmp_path_factory, model_cache):
             spoil(folder / "photos" / "hat", 0)
         jobs.ingest_job(given.model_copy(update={"date": day}))
     return given
+
+
+def test_a_chunk_is_what_lies_beside_each_other(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", count=9), "ingest.chunk_images=4", "extract.chunk_images=5")
+    jobs.ingest_job(given)
+    with Run("extract", given, ("extract",)) as stage, closing(Wanted(stage, Scope())) as wanted:
+        chunks = list(wanted.chunks())
+        read = [wanted.pieces(chunk, 2) for chunk in chunks]
+        held = {row.image_id: row.file for row in wanted.photos().collect()}
+    taken = [[key for keys in pieces["image_ids"].to_pylist() for key in keys] for pieces in read]
+    assert sorted(key for keys in taken for key in keys) == sorted(held)
+    assert [chunk.photos for chunk in chunks] == [len(keys) for keys in taken]
+    assert {len(keys) for keys in taken[:-1]} == {5}
+    files = [set(pieces["uri"].to_pylist()) for pieces in read]
+    assert [{held[key] for key in keys} for keys in taken] == files
+    assert len(set(held.values())) > 3
+    assert sum(map(len, files)) < len(set(held.values())) + len(chunks)  # a file is left where the next chunk begins
 
 
 SCOPES = [
@@ -207,6 +234,61 @@ def order_of_commits(given) -> list[str]:
     entries = Warehouse(given)._load(FEATURES).inspect.entries().to_pylist()
     found = {entry["sequence_number"]: entry["data_file"]["partition"]["space"] for entry in entries}
     return [found[number] for number in sorted(found)]
+
+
+LAYERS = ("efficientnet_lite0.pool", "efficientnet_lite0.stage7.mean")
+
+
+def test_one_pass_gives_the_vectors_of_several_spaces(configure, tmp_path, capsys):
+    source = take(tmp_path / "photos", "hat", "shoes", count=3)
+    spoil(source / "hat", 0)
+    given = configure(source, f"extract.space={LAYERS[0]}", f"extract.also=['{LAYERS[1]}']", *SMALL)
+    jobs.ingest_job(given)
+    jobs.backfill(given, Scope(), dry_run=True)
+    told = capsys.readouterr().out
+    assert [line.split()[0] for line in told.splitlines() if "7 photos to extract" in line] == [
+        f"{resolve(name).id}," for name in LAYERS
+    ]
+    facts = run(given, jobs.extract_job)["extract"]
+    assert (facts["wanted"], facts["extracted"], facts["failed"]) == (7, 6, 1)
+    assert facts["networks"] <= facts["workers"]
+    failed = Warehouse(given).read(FAILURES, ("what", "space")).to_pylist()
+    assert len({row["what"] for row in failed}) == 1
+    assert {row["space"] for row in failed} == {resolve(name).id for name in LAYERS}
+    for name in LAYERS:
+        alone = configure(source, f"extract.space={name}", *SMALL).model_copy(update={"root": str(tmp_path / name)})
+        jobs.ingest_job(alone)
+        jobs.extract_job(alone)
+        wanted = vectors(alone, name)
+        found = vectors(given, name)
+        assert found.keys() == wanted.keys()
+        assert all(np.allclose(found[key], wanted[key], rtol=1e-4, atol=1e-5) for key in found)
+
+
+def test_what_lacks_in_some_of_several_spaces_is_extracted_for_these(configure, tmp_path):
+    source = take(tmp_path / "photos", "hat", count=3)
+    given = configure(source, f"extract.space={LAYERS[0]}", *SMALL)
+    jobs.ingest_job(given)
+    jobs.extract_job(given)
+    take(tmp_path / "photos", "shoes", count=2)
+    jobs.ingest_job(given)
+    both = configure(source, f"extract.space={LAYERS[0]}", f"extract.also=['{LAYERS[1]}']", *SMALL)
+    before = extracted(given, resolve(LAYERS[0]).id)
+    assert run(both, jobs.extract_job)["extract"]["wanted"] == 5
+    assert len(before) == 3
+    for name in LAYERS:
+        assert extracted(given, resolve(name).id).keys() == photos(given, given.date)
+    assert run(both, jobs.extract_job)["extract"]["wanted"] == 0
+    shoes = configure(source, f"extract.space={LAYERS[1]}", *SMALL)
+    assert run(shoes, jobs.extract_job)["extract"]["wanted"] == 0
+
+
+def test_one_pass_is_of_one_network(configure, tmp_path):
+    given = configure(take(tmp_path / "photos", count=1), "extract.also=['hog.blocks']")
+    with pytest.raises(
+        UsageError, match=r"extract.also = 'hog.blocks': one pass is of one network, .* efficientnet_lite0"
+    ):
+        jobs.extract_job(given)
 
 
 @pytest.mark.timeout(1800)

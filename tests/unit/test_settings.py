@@ -205,7 +205,8 @@ def test_every_known_key_is_a_described_setting_that_can_be_set(monkeypatch: pyt
         for part in key.split("."):
             value = getattr(value, part)
         if not isinstance(value, dict):
-            monkeypatch.setenv("LIKENESS_" + key.upper().replace(".", "__"), str(value))
+            text = str(list(value) if isinstance(value, tuple) else value)
+            monkeypatch.setenv("LIKENESS_" + key.upper().replace(".", "__"), text)
     assert settings.load() == given  # every key has its variable, and every default passes its own check
 
 

@@ -4,7 +4,7 @@ Nothing here imports torch before a network is built.
 """
 
 from likeness.backbones.families import registry
-from likeness.backbones.spaces import Space, resolve, weightless
+from likeness.backbones.spaces import Space, joined, resolve, weightless
 from likeness.backbones.spec import Backbone, Layer, Part
 
-__all__ = ["Backbone", "Layer", "Part", "Space", "registry", "resolve", "weightless"]
+__all__ = ["Backbone", "Layer", "Part", "Space", "joined", "registry", "resolve", "weightless"]

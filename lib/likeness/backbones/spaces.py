@@ -6,9 +6,11 @@
 """
 
 import difflib
+import functools
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from likeness import stores, uris
@@ -124,6 +126,12 @@ def resolve(name: str, weights: str = "", cache: str = "~/.cache/likeness") -> S
     return space
 
 
+def joined(spaces: Sequence[Space]) -> Space:
+    """The space whose vectors are those of several layers of one network, one after the other."""
+    layer, dim = "+".join(space.layer for space in spaces), sum(space.dim for space in spaces)
+    return replace(spaces[0], layer=layer, dim=dim)
+
+
 def weightless(name: str) -> Space:
     """The space of a network of the registry that has no weights yet.
 
@@ -167,6 +175,13 @@ def _local(path: str) -> Path:
 
 
 def _checksum(path: Path) -> str:
+    told = path.stat()
+    return _hashed(path, told.st_mtime_ns, told.st_size)
+
+
+@functools.lru_cache(64)
+def _hashed(path: Path, _changed: int, _size: int) -> str:
+    """One read of a file that several spaces of a run share, until it is another."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -63,6 +63,11 @@ class Extract(_Frozen):
         "efficientnet_lite0.pool",
         description="backbone.layer; with @hash it is pinned, and any other weights are refused",
     )
+    also: tuple[str, ...] = Field(
+        (),
+        description="further layers of the same network, as alexnet.fc7: the same pass gives their vectors, each "
+        "layer's in a space of its own",
+    )
     weights: str = Field("", description="weights file (safetensors or a state dict); default: the backbone's own")
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="auto: CUDA through torch where there is a GPU, else OpenVINO"

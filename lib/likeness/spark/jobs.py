@@ -11,7 +11,7 @@ from likeness.held_out import EvaluationSets
 from likeness.labelling import class_scores
 from likeness.manifest import Manifest
 from likeness.matrix import Cell, Scope
-from likeness.models import Models, space_of
+from likeness.models import Models, space_of, spaces_of
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.sources import check_source
@@ -93,22 +93,24 @@ def extract_job(given: Settings) -> None:
 
 def backfill(given: Settings, scope: Scope, dry_run: bool = False) -> None:
     """Fill what is missing for a space, over epochs and of a category if so told."""
-    space = space_of(given)
-    step, cells = forecast.backfill(given, space, scope)
+    spaces = {space.id: forecast.backfill(given, space, scope) for space in spaces_of(given)}
     if dry_run:
-        print(_would_do(step, cells, f"{space.id}, {scope}"))
+        for name, (step, cells) in spaces.items():
+            print(_would_do(step, cells, f"{name}, {scope}"))
+        print("a dry run: nothing was done")
         return
     with Run("backfill", given, ("extract",)) as run:
-        run.say(f"backfill: {scope}, {step.count} photos are missing")
+        run.say(f"backfill: {scope}, {max(step.count for step, _ in spaces.values())} photos are missing")
         extract(run, scope=scope)
     told = run.facts["extract"]
-    print(f"{space.id}, {scope}: {told['extracted']:,} extracted, {told['failed']:,} failed of {told['wanted']:,}")
+    done = f"{told['extracted']:,} extracted, {told['failed']:,} failed of {told['wanted']:,}"
+    print(f"{', '.join(spaces)}, {scope}: {done}")
     if told["standing_failures"]:
         print(f"{told['standing_failures']:,} stand failed; why: `likeness failures list --root {given.root}`")
 
 
 def _would_do(step: forecast.Step, cells: Sequence[Cell], what: str) -> str:
-    """The dry run's words: a line an epoch, then all of it."""
+    """The dry run's words on a space: a line an epoch, then all of it."""
     lines = [f"{'epoch':<12}{'photos':>12}{'present':>12}{'failed':>12}{'to extract':>12}"]
     lines += [f"{c.epoch:<12}{c.photos:>12,}{c.present:>12,}{c.failed:>12,}{c.missing:>12,}" for c in cells]
     basis = f" at the rate of run {step.basis}" if step.basis else ""
@@ -117,7 +119,6 @@ def _would_do(step: forecast.Step, cells: Sequence[Cell], what: str) -> str:
             *lines,
             f"{what}: {step.count:,} photos to extract; time: {forecast.duration(step.seconds)}{basis}; "
             f"written, at most: {size(step.stored) if step.stored else 'nothing'}",
-            "a dry run: nothing was done",
         ]
     )
 

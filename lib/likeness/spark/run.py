@@ -12,7 +12,7 @@ from typing import Any
 from likeness.backbones import Space
 from likeness.errors import DataError, GateError, LikenessError, ServiceError
 from likeness.leases import HeldLease, Lease, held, run_name
-from likeness.models import space_of
+from likeness.models import spaces_of
 from likeness.progress import Reporter
 from likeness.settings import Settings
 from likeness.spark.lake import Lake
@@ -29,7 +29,8 @@ class Run:
     """A job on one root. Entering takes the leases of its stages, leaving writes the run's row.
 
     Runs of other stages or spaces may work beside it, unless it wants the root `alone`. `facts[stage]` collects counts
-    and seconds; the report and `likeness runs show` print them.
+    and seconds; the report and `likeness runs show` print them. What is extracted is of `spaces`, all else of `space`,
+    the first of them.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Run:
         self.job, self.settings, self.reporter = job, settings, reporter or Reporter()
         self.started = datetime.datetime.now(datetime.UTC)
         self.run_id = os.environ.get("LIKENESS_RUN_ID") or run_name(job)  # on YARN the submitter wants to know it
-        self.space = space or space_of(settings)
+        self.spaces = (space,) if space else spaces_of(settings)
+        self.space = self.spaces[0]
         self.facts: dict[str, dict[str, Any]] = {}
         self.build: str | None = None
         self._past: list[dict[str, Any]] | None = None
-        self._names = [_lease_name(stage, self.space.id) for stage in stages] + [_UPKEEP] * alone
+        taken = [(stage, space) for stage in stages for space in (self.spaces if stage == "extract" else [self.space])]
+        self._names = [_lease_name(stage, space.id) for stage, space in taken] + [_UPKEEP] * alone
         self._leases, self._stack = [], ExitStack()  # type: ignore[var-annotated]
 
     def __enter__(self) -> "Run":

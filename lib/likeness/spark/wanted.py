@@ -7,22 +7,22 @@ belongs to the next one, or the counts would not add up.
 import datetime
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from likeness.backbones import Space
 from likeness.matrix import Scope
 from likeness.spark.run import Run
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import row_groups
 
-_DIGITS, _ABOVE = 3, "g"  # a chunk is cut at these digits of an image_id; `g` is above every id
-
-
+_BLOCKS = 16
+"""Parts of a chunk: it is cut at whole ones, and so may be smaller by one than it might be."""
 _PIECES = pa.schema(
     [("task", pa.int32()), ("uri", pa.string()), ("group", pa.int32()), ("image_ids", pa.list_(pa.string()))]
 )
@@ -31,17 +31,24 @@ _FEWEST = 16
 
 @dataclass(frozen=True)
 class Chunk:
-    """The wanted photos of an epoch whose image_id is at least `low` and below `high`, and how many these are."""
+    """The wanted photos of an epoch that lie between two places, (file, block of rows), and how many these are.
 
+    All of them lack in the same spaces. Those that lie beside each other are taken together, so that a file is read
+    for one chunk, or for two.
+    """
+
+    spaces: tuple[Space, ...]
     epoch: datetime.date
-    low: str
-    high: str
+    first: tuple[str, int]
+    last: tuple[str, int]
     photos: int
 
     @property
     def mine(self) -> Column:
         """Whether a row is of it."""
-        return (F.col("epoch") == self.epoch) & (F.col("image_id") >= self.low) & (F.col("image_id") < self.high)
+        low, high = (F.struct(F.lit(file), F.lit(block).cast("long")) for file, block in (self.first, self.last))
+        of_these = F.col("spaces") == F.array(*(F.lit(space.id) for space in self.spaces))
+        return of_these & (F.col("epoch") == self.epoch) & F.struct("file", "block").between(low, high)
 
 
 def portions(photos: int, cores: int) -> list[int]:
@@ -58,7 +65,7 @@ def portions(photos: int, cores: int) -> list[int]:
 
 
 class Wanted:
-    """The photos of a scope that the run's space lacks; what failed before is left out unless it is a retry."""
+    """The photos of a scope that the run's spaces lack; what failed before is left out unless it is a retry."""
 
     def __init__(self, run: Run, scope: Scope, retry: bool = False) -> None:
         self.retry, self._run, self._scope = retry, run, scope
@@ -66,16 +73,16 @@ class Wanted:
 
     @property
     def name(self) -> str:
-        """Tells all of these photos in this space from any others."""
-        return f"{self._run.space.id} of images {self._images}"
+        """Tells all of these photos in these spaces from any others."""
+        return f"{', '.join(space.id for space in self._run.spaces)} of images {self._images}"
 
     def table(self) -> DataFrame:
         """`images` as it stood when the run began."""
         return self._run.lake.read(IMAGES, self._images)
 
     def photos(self) -> DataFrame:
-        """(image_id, epoch, size, file, pos) of the scope: the data file, and the row in it."""
-        rows, scope = self.table().selectExpr("image_id", "epoch", "size", "_file file", "_pos pos"), self._scope
+        """(image_id, epoch, file, pos) of the scope: the data file, and the row in it."""
+        rows, scope = self.table().selectExpr("image_id", "epoch", "_file file", "_pos pos"), self._scope
         if scope.first:
             rows = rows.where(F.col("epoch") >= F.lit(scope.first))
         if scope.last:
@@ -88,20 +95,30 @@ class Wanted:
 
     @functools.cached_property
     def lacking(self) -> DataFrame:
-        """The rows of those of the scope that have neither vector nor failure; sought once, for all chunks."""
-        return self._lacking().persist()
+        """The rows of those of the scope that have neither vector nor failure, the block that each is in, and `spaces`.
+
+        These are where it lacks, by id. They are sought once, for all chunks.
+        """
+        each = [self._lacking(space.id).withColumn("space", F.lit(space.id)) for space in self._run.spaces]
+        found = each[0].withColumn("spaces", F.array("space"))
+        if len(each) > 1:
+            keys = [name for name in each[0].columns if name != "space"]
+            rows = functools.reduce(DataFrame.union, each)
+            found = rows.groupBy(*keys).agg(F.sort_array(F.collect_set("space")).alias("spaces"))
+        size = max(1, self._run.settings.extract.chunk_images // _BLOCKS)
+        return found.withColumn("block", F.floor(F.col("pos") / size)).persist()
 
     def close(self) -> None:
         """Lets go of them."""
         if "lacking" in self.__dict__:
             self.lacking.unpersist()
 
-    def _lacking(self) -> DataFrame:
-        here = self._run.lake.read(FEATURES).where(F.col("space") == self._run.space.id).select("image_id")
+    def _lacking(self, space: str) -> DataFrame:
+        here = self._run.lake.read(FEATURES).where(F.col("space") == space).select("image_id")
         lacking = self.photos().join(here, "image_id", "left_anti")
         if self.retry or self._run.lake.snapshot(FAILURES) is None:
             return lacking
-        return lacking.join(self._failed(), "image_id", "left_anti")
+        return lacking.join(self._failed(space), "image_id", "left_anti")
 
     def pieces(self, chunk: Chunk, cores: int) -> pa.Table:
         """The photos of a chunk, (task, uri, group, image_ids): a row a part of a row group of a file."""
@@ -119,28 +136,37 @@ class Wanted:
         return pa.Table.from_pylist([dict(zip(_PIECES.names, one, strict=True)) for one in rows], schema=_PIECES)
 
     def standing(self) -> int:
-        """How many of the scope stand failed."""
+        """How many of the scope stand failed in the run's first space."""
         if self._run.lake.snapshot(FAILURES) is None:
             return 0
-        failed = self._failed()
+        failed = self._failed(self._run.space.id)
         return (failed.join(self.photos(), "image_id", "left_semi") if self._scope else failed).count()
 
     def chunks(self) -> Iterator[Chunk]:
-        """What lacks in ranges of the ids of an epoch, near to even."""
+        """What lacks, epoch by epoch, in the order in which it lies in the files."""
         if self._images is None:
             return
-        first = F.substring("image_id", 1, _DIGITS).alias("first")
-        counts = self.lacking.groupBy("epoch", first).count().orderBy("epoch", "first").collect()
-        for epoch, rows in itertools.groupby(counts, key=lambda row: row.epoch):
-            low, held = "", 0
+        place = ("spaces", "epoch", "file", "block")
+        counts = self.lacking.groupBy(*place).count().orderBy(*place).collect()
+        for _, rows in itertools.groupby(counts, key=lambda row: (row.spaces, row.epoch)):
+            held = list[Row]()
             for row in rows:
-                if held and held + row["count"] > self._run.settings.extract.chunk_images:
-                    yield Chunk(epoch, low, row.first, held)
-                    low, held = row.first, 0
-                held += row["count"]
-            yield Chunk(epoch, low, _ABOVE, held)
+                if held and _photos(held) + row["count"] > self._run.settings.extract.chunk_images:
+                    yield self._chunk(held)
+                    held.clear()
+                held.append(row)
+            yield self._chunk(held)
 
-    def _failed(self) -> DataFrame:
-        space = self._run.space.id
+    def _chunk(self, blocks: Sequence[Row]) -> Chunk:
+        first, last = blocks[0], blocks[-1]
+        spaces = sorted((space for space in self._run.spaces if space.id in first.spaces), key=lambda space: space.id)
+        ends = (first.file, first.block), (last.file, last.block)
+        return Chunk(tuple(spaces), first.epoch, *ends, _photos(blocks))
+
+    def _failed(self, space: str) -> DataFrame:
         rows = self._run.lake.read(FAILURES).where((F.col("stage") == "extract") & (F.col("space") == space))
         return rows.select(F.col("what").alias("image_id"))
+
+
+def _photos(blocks: Sequence[Row]) -> int:
+    return sum(block["count"] for block in blocks)
