@@ -1,6 +1,7 @@
 """The Iceberg tables read without Spark: settings in, Arrow out.   [pyiceberg]"""
 
 import io
+import itertools
 from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ class Warehouse:
         """The same one after the other, in the order of the table's files: image_ids and bytes."""
         for uri, _ in self.parts(IMAGES):
             for group in range(len(row_groups(uri))):
-                yield from photos(uri, group, image_ids)
+                yield from ((key, data.as_py()) for key, data in _photos(uri, group) if key in image_ids)
 
     def partitions(self, schema: Schema, snapshot: int | None = None) -> list[dict[str, Any]]:
         """The partition values of a table with their row counts, now or at a snapshot, from metadata alone.
@@ -186,18 +187,22 @@ def row_groups(uri: str) -> list[int]:
         return [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
 
 
-def photos(uri: str, group: int, image_ids: Container[str]) -> Iterator[tuple[str, bytes]]:
+def photos(uri: str, group: int, rows: Collection[int]) -> Iterator[tuple[str, bytes]]:
     """Some photos of a row group of a data file of `images`, read as the plain Parquet it is: image_ids and bytes.
 
     Raises:
         OSError: the file cannot be read.
     """
+    wanted, found = frozenset(rows), itertools.islice(_photos(uri, group), max(rows, default=-1) + 1)
+    return ((key, data.as_py()) for row, (key, data) in enumerate(found) if row in wanted)
+
+
+def _photos(uri: str, group: int) -> Iterator[tuple[str, pa.BinaryScalar]]:
     uri = uris.canonical(uri)
-    with stores.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(_PHOTOS, row_groups=[group], columns=["image_id", "bytes"]):
-            for key, data in zip(batch.column("image_id").to_pylist(), batch.column("bytes"), strict=True):
-                if key in image_ids:
-                    yield key, data.as_py()
+    with stores.files(uri).open(uri) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+        # no threads of Arrow's: whoever reads many photos has a process on each core
+        for batch in parquet.iter_batches(_PHOTOS, [group], ["image_id", "bytes"], use_threads=False):
+            yield from zip(batch.column("image_id").to_pylist(), batch.column("bytes"), strict=True)
 
 
 class PortIO(FileIO):

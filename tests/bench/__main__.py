@@ -63,7 +63,7 @@ def main() -> None:
             )
         if chosen in ("", "extract"):
             open_session(Settings(), "bench")
-            extraction.measure(train, SAMPLE, Path(scratch))
+            extraction.measure(train, SAMPLE, Path(scratch), work)
         if chosen in ("", "memory"):
             open_session(Settings(), "bench")
             memory.measure(train, Path(scratch), Path(os.environ.get("LIKENESS_BENCH_PLOTS", tempfile.gettempdir())))

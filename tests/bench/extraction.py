@@ -29,7 +29,7 @@ from . import bare
 from .photos import variants
 from .rows import row
 
-_PASSES, _WARM, _PEER, _COUNT = 5, 2, 600, 12_000
+_PASSES, _WARM, _PEER, _COUNT = 5, 2, 600, 30_185
 SPACES = (
     ("efficientnet_lite0.pool", _COUNT, 4800, 0.95),
     ("alexnet.fc6", _COUNT, 4800, 0.90),
@@ -38,18 +38,18 @@ SPACES = (
 """Space, photos of the stage and of the bare loop, and the share of the ceiling that is asked for."""
 
 
-def measure(photos: Path, sample: Path, scratch: Path) -> None:
-    """All rows; networks whose weights cannot be had here have seeded noise, which takes as long."""
+def measure(photos: Path, sample: Path, scratch: Path, made: Path) -> None:
+    """All rows, of photos kept in `made`; networks whose weights cannot be had have seeded noise: as much work."""
     rates = {}
     for space, count, few, goal in SPACES:
-        source = variants(photos, scratch / f"photos-{count}", count)
+        source = variants(photos, made / f"photos-{count}", count)
         given = _settings(source, scratch / f"{space}-{count}", space, scratch)
         chosen = profile(given)
         precision = chosen.settings.get("extract.precision", given.extract.precision)
         row(f"{space}: precision that `likeness profile` chooses", f"{precision} (cosine {chosen.parity:.5f})", "")
         given = given.model_copy(update={"extract": given.extract.model_copy(update={"precision": precision})})
         rates[space] = _stage(given, sample, scratch, few, goal)
-    paths = sorted((scratch / f"photos-{_COUNT}").rglob("*.jpg"))[:_PEER]
+    paths = sorted((made / f"photos-{_COUNT}").rglob("*.jpg"))[:_PEER]
     weights = str(scratch / "alexnet.pth")
     loop = _plain(paths, weights)
     row("alexnet.fc6 through Spark / a DataLoader with torch in float32", _ratio(rates["alexnet.fc6"], loop), ">= 2.3")

@@ -1,13 +1,16 @@
 """Backfills: what is missing and nothing else, in a scope or in all epochs, killed or beside a nightly run."""
 
+import collections
 import datetime
 import json
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.runs import PROJECT, Job, submitted
 
@@ -20,9 +23,9 @@ from likeness.leases import Lease, held, release
 from likeness.matrix import Scope, column
 from likeness.spark import jobs
 from likeness.spark.run import Run
-from likeness.spark.wanted import Wanted
+from likeness.spark.wanted import Chunk, Wanted, portions
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
-from likeness.warehouse import Warehouse
+from likeness.warehouse import Warehouse, row_groups
 
 from .conftest import SAMPLE, last_run, run, take
 
@@ -84,18 +87,38 @@ def three_days(tmp_path_factory, model_cache):
 def test_a_chunk_is_what_lies_beside_each_other(configure, tmp_path):
     given = configure(take(tmp_path / "photos", count=9), "ingest.chunk_images=4", "extract.chunk_images=5")
     jobs.ingest_job(given)
-    with Run("extract", given, ("extract",)) as stage, closing(Wanted(stage, Scope())) as wanted:
+    with Run("extract", given, ("extract",)) as stage:
+        wanted = Wanted(stage, Scope())
         chunks = list(wanted.chunks())
-        read = [wanted.pieces(chunk, 2) for chunk in chunks]
-        held = {row.image_id: row.file for row in wanted.photos().collect()}
-    taken = [[key for keys in pieces["image_ids"].to_pylist() for key in keys] for pieces in read]
-    assert sorted(key for keys in taken for key in keys) == sorted(held)
-    assert [chunk.photos for chunk in chunks] == [len(keys) for keys in taken]
-    assert {len(keys) for keys in taken[:-1]} == {5}
-    files = [set(pieces["uri"].to_pylist()) for pieces in read]
-    assert [{held[key] for key in keys} for keys in taken] == files
-    assert len(set(held.values())) > 3
-    assert sum(map(len, files)) < len(set(held.values())) + len(chunks)  # a file is left where the next chunk begins
+        held = {(row.file, row.pos) for row in wanted.photos().collect()}
+    taken = [list(places(chunk.pieces(2))) for chunk in chunks]
+    assert sorted(place for chunk in taken for place in chunk) == sorted(held)
+    assert [chunk.photos for chunk in chunks] == [len(chunk) for chunk in taken]
+    assert {len(chunk) for chunk in taken[:-1]} == {5}
+    files, whole = [{uri for uri, _ in chunk} for chunk in taken], {uri for uri, _ in held}
+    assert len(whole) > 3
+    assert sum(map(len, files)) < len(whole) + len(chunks)  # a file is left where the next chunk begins
+
+
+def places(pieces: pa.Table) -> Iterator[tuple[str, int]]:
+    """Data file and row of each photo."""
+    for piece in pieces.to_pylist():
+        before = sum(row_groups(piece["uri"])[: piece["group"]])
+        yield from ((piece["uri"], before + row) for row in piece["rows"])
+
+
+def test_pieces_are_rows_of_row_groups(tmp_path):
+    files = [str(tmp_path / name) for name in ("a.parquet", "b.parquet")]
+    for uri in files:
+        pq.write_table(pa.table({"image_id": [f"{uri} {row}" for row in range(90)]}), uri, row_group_size=20)
+    rows = [np.array([0, 3, 19, 20, 89]), np.arange(90)]
+    chunk = Chunk((), DAYS[0], tuple(zip(files, rows, strict=True)))
+    pieces = chunk.pieces(2)
+    assert list(places(pieces)) == [(uri, row) for uri, mine in zip(files, rows, strict=True) for row in mine]
+    taken = collections.Counter(dict.fromkeys(pieces["task"].to_pylist(), 0))
+    for piece in pieces.to_pylist():
+        taken[piece["task"]] += len(piece["rows"])
+    assert [taken[task] for task in sorted(taken)] == portions(95, 2)
 
 
 SCOPES = [

@@ -7,7 +7,6 @@ nobody refers to.
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import Any
 
 from pyspark.sql import Row
@@ -39,7 +38,8 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
         retry: tries again what failed before.
         scope: leaves all other photos alone.
     """
-    with run.stage("extract") as facts, closing(Wanted(run, scope, retry)) as wanted:
+    with run.stage("extract") as facts:
+        wanted = Wanted(run, scope, retry)
         facts |= {"wanted": 0, "extracted": 0, "failed": 0}
         chunks = [] if _complete(run, wanted) else list(wanted.chunks())
         told, begun = list[Row](), time.monotonic()
@@ -50,9 +50,12 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
             for chunk in chunks:
                 done = facts["extracted"] + facts["failed"]
                 with watched(run, bar, done, chunk.photos):
-                    told += _extract_chunk(run, chunk, wanted, facts)
+                    told += _extract_chunk(run, chunk, facts)
                 said = facts["extracted"] + facts["failed"]
                 run.say(f"extract: committed {said} of {facts['wanted']}")
+        if retry:
+            for space in run.spaces:
+                ledger.heal(run, space.id)
         if told:
             facts |= _effort(told, time.monotonic() - begun)
             run.say(f"extract: {_shares(facts['worker_seconds'])}")
@@ -92,24 +95,22 @@ def _complete(run: Run, wanted: Wanted) -> bool:
     return not wanted.retry and run.last_facts("extract", FEATURES, FAILURES).get("complete") == wanted.name
 
 
-def _extract_chunk(run: Run, chunk: Chunk, wanted: Wanted, facts: dict[str, Any]) -> list[Row]:
+def _extract_chunk(run: Run, chunk: Chunk, facts: dict[str, Any]) -> list[Row]:
     """Extracts and commits a chunk; what its tasks say of their work."""
     lake, spark, epoch = run.lake, run.lake.spark, chunk.epoch
-    pieces = wanted.pieces(chunk, spark.sparkContext.defaultParallelism)
+    pieces = chunk.pieces(spark.sparkContext.defaultParallelism)
     folders = {one.id: uris.join(lake.location(FEATURES), "data", one.id, str(epoch)) for one in chunk.spaces}
     task = Task(chunk.spaces, run.settings.extract, run.settings.limits, _machine(run.settings), epoch, folders)
-    tasks = max(pieces["task"].to_pylist(), default=0) + 1
+    tasks = pieces["task"][-1].as_py() + 1
     placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
     results = in_workers(placed, work(task), RESULT).collect()
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
-    asked = {key for keys in pieces["image_ids"].to_pylist() for key in keys}
-    healed = asked - failed.keys() if wanted.retry else ()
     added = []
     for space in chunk.spaces:  # after each of them all is well: what then lacks in one, lacks in that alone
         files = [DataFile(row.file, row.rows) for row in results if row.space == space.id]
         run.guard()
         added.append(lake.append_files(FEATURES, files, (space.id, str(epoch))))
-        ledger.record(run, "extract", space.id, failed, healed)
+        ledger.record(run, "extract", space.id, failed)
     facts["extracted"] += min(added)
     facts["failed"] += len(failed)
     return [row for row in results if row.worker]

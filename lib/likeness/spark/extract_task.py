@@ -71,7 +71,7 @@ class Task:
 
 
 def work(task: Task) -> Work:
-    """What a worker does for each of its tasks: batches of `Wanted.pieces` in, `RESULT` out."""
+    """What a worker does for each of its tasks: batches of `PIECES` in, `RESULT` out."""
 
     def worker(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pieces = [piece for batch in batches for piece in batch.to_pylist()]
@@ -80,7 +80,7 @@ def work(task: Task) -> Work:
         opened, gpu = _extractor.cache_info().misses, _gpu()
         extractor = _extractor(joined(task.spaces), task.settings, task.limits, task.machine, gpu)
         networks, busy = _extractor.cache_info().misses - opened, extractor.busy_s
-        found = (photos(one["uri"], one["group"], frozenset(one["image_ids"])) for one in pieces)
+        found = (photos(one["uri"], one["group"], one["rows"]) for one in pieces)
         rows = list(_write(task, extractor.run(itertools.chain.from_iterable(found))))
         rows[-1] |= {
             "worker": f"{platform.node()} {os.getpid()}",

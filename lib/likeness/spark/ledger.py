@@ -7,7 +7,7 @@ from pyspark.sql import functions as F
 
 from likeness.images import BadImage
 from likeness.spark.run import Run
-from likeness.tables import FAILURES
+from likeness.tables import FAILURES, FEATURES
 
 
 def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()) -> None:
@@ -35,11 +35,22 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
             lake.upsert(FAILURES, frame)
         else:
             lake.append(FAILURES, frame)
-    healed = known.keys() & set(succeeded)
+    _clear(run, stage, space, known.keys() & set(succeeded))
+
+
+def heal(run: Run, space: str) -> None:
+    """Clears those of stage `extract` whose vectors are there by now, from whichever run."""
+    if run.lake.snapshot(FAILURES) is not None:
+        failed = run.lake.read(FAILURES).where((F.col("stage") == "extract") & (F.col("space") == space))
+        here = run.lake.read(FEATURES).where(F.col("space") == space).select(F.col("image_id").alias("what"))
+        _clear(run, "extract", space, [row.what for row in failed.join(here, "what", "left_semi").collect()])
+
+
+def _clear(run: Run, stage: str, space: str, healed: Collection[str]) -> None:
     if healed:
         run.guard()
         keys = [{"what": what, "stage": stage, "space": space} for what in healed]
-        lake.delete(FAILURES, lake.rows(FAILURES, keys))
+        run.lake.delete(FAILURES, run.lake.rows(FAILURES, keys))
 
 
 def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str, ...]) -> None:

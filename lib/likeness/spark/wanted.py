@@ -7,12 +7,13 @@ belongs to the next one, or the counts would not add up.
 import datetime
 import functools
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from likeness.backbones import Space
@@ -21,34 +22,40 @@ from likeness.spark.run import Run
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import row_groups
 
-_BLOCKS = 16
-"""Parts of a chunk: it is cut at whole ones, and so may be smaller by one than it might be."""
-_PIECES = pa.schema(
-    [("task", pa.int32()), ("uri", pa.string()), ("group", pa.int32()), ("image_ids", pa.list_(pa.string()))]
-)
+Place = tuple[str, np.ndarray]
+"""A data file, and some of its rows, int64 (n,), ascending."""
+PIECES = pa.schema([("task", pa.int32()), ("uri", pa.string()), ("group", pa.int32()), ("rows", pa.list_(pa.int32()))])
+"""For each task, rows of a row group of a data file."""
 _FEWEST = 16
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The wanted photos of an epoch that lie between two places, (file, block of rows), and how many these are.
-
-    All of them lack in the same spaces. Those that lie beside each other are taken together, so that a file is read
-    for one chunk, or for two.
-    """
+    """Wanted photos of an epoch that lie beside each other, and so in a few files. All lack in the same spaces."""
 
     spaces: tuple[Space, ...]
     epoch: datetime.date
-    first: tuple[str, int]
-    last: tuple[str, int]
-    photos: int
+    places: Sequence[Place]
 
     @property
-    def mine(self) -> Column:
-        """Whether a row is of it."""
-        low, high = (F.struct(F.lit(file), F.lit(block).cast("long")) for file, block in (self.first, self.last))
-        of_these = F.col("spaces") == F.array(*(F.lit(space.id) for space in self.spaces))
-        return of_these & (F.col("epoch") == self.epoch) & F.struct("file", "block").between(low, high)
+    def photos(self) -> int:
+        """How many these are."""
+        return sum(len(rows) for _, rows in self.places)
+
+    def pieces(self, cores: int) -> pa.Table:
+        """The photos as so many cores are to take them, `PIECES`."""
+        sizes = portions(self.photos, cores)
+        tasks, begin, found = np.repeat(np.arange(len(sizes)), sizes), 0, list[tuple[int, str, int, np.ndarray]]()
+        for uri, rows in self.places:
+            ends = np.cumsum(row_groups(uri))
+            groups = np.searchsorted(ends, rows, "right")
+            mine = tasks[begin : begin + len(rows)]
+            begin += len(rows)
+            cuts = np.flatnonzero(np.diff(mine) | np.diff(groups)) + 1
+            for part in np.split(np.arange(len(rows)), cuts):
+                group = groups[part[0]]
+                found.append((mine[part[0]], uri, group, rows[part] - (ends[group - 1] if group else 0)))
+        return pa.table([pa.array(column) for column in zip(*found, strict=True)], PIECES.names).cast(PIECES)
 
 
 def portions(photos: int, cores: int) -> list[int]:
@@ -93,47 +100,12 @@ class Wanted:
             rows = rows.join(shown.select("image_id"), "image_id", "left_semi")
         return rows
 
-    @functools.cached_property
-    def lacking(self) -> DataFrame:
-        """The rows of those of the scope that have neither vector nor failure, the block that each is in, and `spaces`.
-
-        These are where it lacks, by id. They are sought once, for all chunks.
-        """
-        each = [self._lacking(space.id).withColumn("space", F.lit(space.id)) for space in self._run.spaces]
-        found = each[0].withColumn("spaces", F.array("space"))
-        if len(each) > 1:
-            keys = [name for name in each[0].columns if name != "space"]
-            rows = functools.reduce(DataFrame.union, each)
-            found = rows.groupBy(*keys).agg(F.sort_array(F.collect_set("space")).alias("spaces"))
-        size = max(1, self._run.settings.extract.chunk_images // _BLOCKS)
-        return found.withColumn("block", F.floor(F.col("pos") / size)).persist()
-
-    def close(self) -> None:
-        """Lets go of them."""
-        if "lacking" in self.__dict__:
-            self.lacking.unpersist()
-
     def _lacking(self, space: str) -> DataFrame:
         here = self._run.lake.read(FEATURES).where(F.col("space") == space).select("image_id")
         lacking = self.photos().join(here, "image_id", "left_anti")
         if self.retry or self._run.lake.snapshot(FAILURES) is None:
             return lacking
         return lacking.join(self._failed(space), "image_id", "left_anti")
-
-    def pieces(self, chunk: Chunk, cores: int) -> pa.Table:
-        """The photos of a chunk, (task, uri, group, image_ids): a row a part of a row group of a file."""
-        keys = self.lacking.where(chunk.mine).select("image_id", "file", "pos").toArrow()
-        keys = keys.sort_by([("file", "ascending"), ("pos", "ascending")])
-        names, places = keys["image_id"].to_pylist(), keys["pos"].to_numpy()
-        groups = np.empty(len(names), np.int64)
-        for uri, run in itertools.groupby(range(len(names)), key=keys["file"].to_pylist().__getitem__):
-            mine = np.fromiter(run, np.int64)
-            groups[mine] = np.searchsorted(np.cumsum(row_groups(uri)), places[mine], "right")
-        sizes = portions(len(names), cores)
-        tasks = np.repeat(np.arange(len(sizes)), sizes)
-        whole = zip(tasks.tolist(), keys["file"].to_pylist(), groups.tolist(), names, strict=True)
-        rows = [(*place, [one[3] for one in run]) for place, run in itertools.groupby(whole, key=lambda one: one[:3])]
-        return pa.Table.from_pylist([dict(zip(_PIECES.names, one, strict=True)) for one in rows], schema=_PIECES)
 
     def standing(self) -> int:
         """How many of the scope stand failed in the run's first space."""
@@ -146,27 +118,35 @@ class Wanted:
         """What lacks, epoch by epoch, in the order in which it lies in the files."""
         if self._images is None:
             return
-        place = ("spaces", "epoch", "file", "block")
-        counts = self.lacking.groupBy(*place).count().orderBy(*place).collect()
-        for _, rows in itertools.groupby(counts, key=lambda row: (row.spaces, row.epoch)):
-            held = list[Row]()
-            for row in rows:
-                if held and _photos(held) + row["count"] > self._run.settings.extract.chunk_images:
-                    yield self._chunk(held)
-                    held.clear()
-                held.append(row)
-            yield self._chunk(held)
+        most = self._run.settings.extract.chunk_images
+        for (spaces, epoch), places in sorted(self._places().items(), key=lambda found: found[0][1]):
+            held, room = list[Place](), most
+            for uri, rows in places:
+                for part in np.split(rows, range(room, len(rows), most)):
+                    held.append((uri, part))
+                    room -= len(part)
+                    if not room:
+                        yield Chunk(spaces, epoch, tuple(held))
+                        held, room = [], most
+            if held:
+                yield Chunk(spaces, epoch, tuple(held))
 
-    def _chunk(self, blocks: Sequence[Row]) -> Chunk:
-        first, last = blocks[0], blocks[-1]
-        spaces = sorted((space for space in self._run.spaces if space.id in first.spaces), key=lambda space: space.id)
-        ends = (first.file, first.block), (last.file, last.block)
-        return Chunk(tuple(spaces), first.epoch, *ends, _photos(blocks))
+    def _places(self) -> dict[tuple[tuple[Space, ...], datetime.date], list[Place]]:
+        """Where the photos lie that lack in the same spaces and are of an epoch; eight bytes for each."""
+        lacking = defaultdict[tuple[datetime.date, str], dict[Space, np.ndarray]](dict)
+        for space in sorted(self._run.spaces, key=lambda space: space.id):
+            found = self._lacking(space.id).groupBy("epoch", "file").agg(F.collect_list("pos").alias("rows")).toArrow()
+            for epoch, file, rows in zip(*(found[name] for name in ("epoch", "file", "rows")), strict=True):
+                lacking[epoch.as_py(), file.as_py()][space] = np.sort(rows.values.to_numpy())
+        places = defaultdict[tuple[tuple[Space, ...], datetime.date], list[Place]](list)
+        for (epoch, file), each in sorted(lacking.items(), key=lambda found: found[0]):
+            rows = functools.reduce(np.union1d, each.values())
+            lacks = np.stack([np.isin(rows, mine) for mine in each.values()], axis=1)
+            for which in np.unique(lacks, axis=0):
+                spaces = tuple(itertools.compress(each, which))
+                places[spaces, epoch].append((file, rows[(lacks == which).all(axis=1)]))
+        return places
 
     def _failed(self, space: str) -> DataFrame:
         rows = self._run.lake.read(FAILURES).where((F.col("stage") == "extract") & (F.col("space") == space))
         return rows.select(F.col("what").alias("image_id"))
-
-
-def _photos(blocks: Sequence[Row]) -> int:
-    return sum(block["count"] for block in blocks)
