@@ -30,6 +30,7 @@ from likeness.training.ranks import Ranks
 
 SEVERAL = "efficientnet_lite0-96-pad.pool+stage5.mean.l2"
 LITE, CACHE = "efficientnet_lite0.pool", "~/.cache/likeness"
+SMALL = "efficientnet_lite0-96-pad.pool"
 TOP = Top("logits", 1280, (8,), 3)
 
 
@@ -59,10 +60,12 @@ def learner(space: Space, **more: object) -> Learner:
 # -- the network
 
 
+@pytest.mark.parametrize("name", [LITE, SMALL])
 @pytest.mark.parametrize("unfreeze", ["", "stage6", "head", "all"])
 def test_what_is_cut_off_and_what_is_left_are_the_network(
-    lite: Space, pictures: list[Image.Image], unfreeze: str
+    name: str, pictures: list[Image.Image], unfreeze: str
 ) -> None:
+    lite = resolve(name)
     pixels = np.stack([fit(picture, whole(lite.preprocessing)) for picture in pictures])
     found = learner(lite, unfreeze=unfreeze).eval()
     given = found.pixels(torch.from_numpy(pixels), None)
@@ -121,7 +124,7 @@ def test_norms_for_learning_from_scratch_are_gone_when_it_is_written(
 
 
 @pytest.mark.parametrize(
-    "name", ["efficientnet_lite0.pool", "efficientnet_lite0-squash.stage7.gem", "hog.blocks.mean", SEVERAL]
+    "name", ["efficientnet_lite0.pool", "efficientnet_lite0-squash.stage7.gem", "hog.blocks.mean", SMALL, SEVERAL]
 )
 def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[Image.Image], name: str) -> None:
     space = resolve(name)

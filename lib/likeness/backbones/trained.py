@@ -16,6 +16,7 @@ from likeness.backbones.names import dimension, part, prepared
 from likeness.backbones.spec import Backbone, Layer, Part
 from likeness.backbones.tops import Top
 from likeness.errors import DataError, ServiceError, UsageError
+from likeness.images import Preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +49,9 @@ class Recipe:
 
     @property
     def whole(self) -> bool:
-        """Whether the network is taken as one stage, FEATURES: of several layers, or for photos of another size."""
+        """Whether the network is one stage, FEATURES: of several layers, or of one whose shape follows the photo."""
         base = registry()[self.backbone.partition("-")[0]]
-        return len(self.parts) > 1 or prepared(base, self.backbone).crop != base.preprocessing.crop
+        return len(self.parts) > 1 or self.parts[0].layer not in _layers(base, prepared(base, self.backbone))
 
     def metadata(self) -> dict[str, str]:
         """As a safetensors file has it."""
@@ -85,12 +86,13 @@ def recipe_of(path: Path) -> Recipe | None:
 def backbone(name: str, recipe: Recipe) -> Backbone:
     """The backbone of that name that a recipe makes."""
     base = registry()[recipe.backbone.partition("-")[0]]
-    how, names = prepared(base, recipe.backbone), list(base.layers)
+    how, last = prepared(base, recipe.backbone), recipe.parts[0].layer
     if recipe.whole:
         dim = sum(dimension(base, how, one) for one in recipe.parts)
         layers = {FEATURES: Layer((dim,), f"{recipe.layer} of {recipe.backbone}")}
     else:
-        layers = {one: base.layers[one] for one in names[: names.index(recipe.parts[0].layer) + 1]}
+        known, names = _layers(base, how), list(base.layers)
+        layers = {one: known[one] for one in names[: names.index(last) + 1] if one in known}
     if recipe.top:
         layers[recipe.top.layer] = Layer((recipe.top.outputs,), _DOCS[recipe.top.layer])
     return replace(
@@ -106,6 +108,12 @@ def backbone(name: str, recipe: Recipe) -> Backbone:
         classes=(lambda: recipe.classes) if recipe.classes else None,
         published=None,
     )
+
+
+def _layers(base: Backbone, how: Preprocessing) -> dict[str, Layer]:
+    """The layers that are as they are in the registry, for photos of another size too: vectors, not maps."""
+    same = how.crop == base.preprocessing.crop
+    return {name: one for name, one in base.layers.items() if same or (len(one.shape) == 1 and not one.dense)}
 
 
 def _network(base: Backbone, recipe: Recipe) -> "Built":

@@ -13,7 +13,6 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from likeness.backbones import Space, trained
-from likeness.backbones.names import dimension
 from likeness.backbones.network import Features, Perceptron, Planes, Topped, chain, fresh, vectors
 from likeness.backbones.spec import Part
 from likeness.backbones.tops import Top
@@ -101,8 +100,8 @@ class Learner(torch.nn.Module):
         """The space of what the frozen stages give, so that any runtime gives it: maps are flattened in it."""
         if not self.trunk:
             return self.space
-        last = list(self._frozen)[-1]
-        return replace(self.space, layer=last, dim=dimension(self.space.spec, self.how, Part(last)))
+        one = self.before(torch.zeros((1, self.how.crop, self.how.crop, 3), dtype=torch.uint8))
+        return replace(self.space, layer=list(self._frozen)[-1], dim=one.numel())
 
     def pixels(self, photos: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
         """Photos, uint8 (n, side, side, 3), as the network takes them: the middle, or distorted by `draws`."""
