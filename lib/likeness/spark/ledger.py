@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Collection, Mapping
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from likeness.images import BadImage
@@ -15,7 +16,7 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
     lake = run.lake
     known = {what: attempts for what, (attempts, _) in standing(run, stage, space).items()}
     now = datetime.datetime.now(datetime.UTC)
-    rows = [
+    told = [
         {
             "what": what,
             "stage": stage,
@@ -28,9 +29,9 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
         }
         for what, bad in failed.items()
     ]
-    if rows:
+    if told:
         run.guard()
-        frame = lake.rows(FAILURES, rows)
+        frame = lake.rows(FAILURES, told)
         if known.keys() & failed.keys():
             lake.upsert(FAILURES, frame)
         else:
@@ -41,7 +42,7 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
 def heal(run: Run, space: str) -> None:
     """Clears those of stage `extract` whose vectors are there by now, from whichever run."""
     if run.lake.snapshot(FAILURES) is not None:
-        failed = run.lake.read(FAILURES).where((F.col("stage") == "extract") & (F.col("space") == space))
+        failed = rows(run, "extract", space)
         here = run.lake.read(FEATURES).where(F.col("space") == space).select(F.col("image_id").alias("what"))
         _clear(run, "extract", space, [row.what for row in failed.join(here, "what", "left_semi").collect()])
 
@@ -55,8 +56,7 @@ def _clear(run: Run, stage: str, space: str, healed: Collection[str]) -> None:
 
 def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str, ...]) -> None:
     """Brings the rows of stage `list` for one source up to date; a row that stays is not counted up each night."""
-    rows = standing(run, "list", "")
-    known = {what: reason for what, (_, reason) in rows.items() if what.startswith(prefixes)}
+    known = {what: reason for what, (_, reason) in standing(run, "list", "").items() if what.startswith(prefixes)}
     changed = {what: bad for what, bad in failed.items() if known.get(what) != bad.reason}
     healed = known.keys() - failed.keys()
     if changed or healed:
@@ -67,5 +67,10 @@ def standing(run: Run, stage: str, space: str) -> dict[str, tuple[int, str]]:
     """What stands failed, with its attempts and reason; a ledger that was never written is not asked."""
     if run.lake.snapshot(FAILURES) is None:
         return {}
-    rows = run.lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))
-    return {row.what: (row.attempts, row.reason) for row in rows.select("what", "attempts", "reason").collect()}
+    found = rows(run, stage, space).select("what", "attempts", "reason").collect()
+    return {row.what: (row.attempts, row.reason) for row in found}
+
+
+def rows(run: Run, stage: str, space: str) -> DataFrame:
+    """The rows of `failures` of a stage and a space."""
+    return run.lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from likeness.backbones import Space
 from likeness.matrix import Scope
+from likeness.spark import ledger
 from likeness.spark.run import Run
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import row_groups
@@ -148,5 +149,4 @@ class Wanted:
         return places
 
     def _failed(self, space: str) -> DataFrame:
-        rows = self._run.lake.read(FAILURES).where((F.col("stage") == "extract") & (F.col("space") == space))
-        return rows.select(F.col("what").alias("image_id"))
+        return ledger.rows(self._run, "extract", space).select(F.col("what").alias("image_id"))
