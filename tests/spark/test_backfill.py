@@ -19,9 +19,11 @@ from likeness.builds import Builds
 from likeness.cli.plan import plan
 from likeness.errors import UsageError
 from likeness.forecast import backfill as forecast
+from likeness.images import BadImage
 from likeness.leases import Lease, held, release
 from likeness.matrix import Scope, column
-from likeness.spark import jobs
+from likeness.spark import jobs, ledger
+from likeness.spark.extract import extract
 from likeness.spark.run import Run
 from likeness.spark.wanted import Chunk, Wanted, portions
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
@@ -119,6 +121,19 @@ def test_pieces_are_rows_of_row_groups(tmp_path):
     for piece in pieces.to_pylist():
         taken[piece["task"]] += len(piece["rows"])
     assert [taken[task] for task in sorted(taken)] == portions(95, 2)
+
+
+def test_a_retry_clears_what_has_a_vector_by_now(configure, tmp_path):
+    """As a retry leaves it that was killed between its vectors and the ledger."""
+    given = configure(take(tmp_path / "photos", count=2), *SMALL)
+    jobs.ingest_job(given)
+    jobs.extract_job(given)
+    space = resolve(given.extract.space).id
+    bad, there = BadImage("decode_timeout", "over 10 s"), min(extracted(given))
+    with Run("extract", given, ("extract",)) as stage:
+        ledger.record(stage, "extract", space, {there: bad, "elsewhere": bad})
+        extract(stage, retry=True)
+    assert Warehouse(given).read(FAILURES, ("what",))["what"].to_pylist() == ["elsewhere"]
 
 
 SCOPES = [
