@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from likeness.decoding import GROUP, Asked, Decoder
+from likeness.decoding import GROUP, Asked, Decoder, Rows
 from likeness.errors import ServiceError
 from likeness.images import WHOLE, BadImage, Box, Preprocessing
 from likeness.settings import Limits
@@ -40,16 +40,26 @@ class Decoders:
     """Threads that each drive a decoder, and end with the pool.
 
     concurrent.futures' own threads would be joined at exit, however long a photo takes.
+
+    Args:
+        threads: how many.
+        how: what photos are made into.
+        limits: what they may take.
+        rows: of the memory that photos may be decoded into.
     """
 
-    def __init__(self, threads: int, how: Preprocessing, limits: Limits) -> None:
+    def __init__(self, threads: int, how: Preprocessing, limits: Limits, rows: int = 0) -> None:
         self._jobs: _Jobs = SimpleQueue()
+        kept = Rows(rows, how.side)
+        self.rows: np.ndarray = kept.pixels
+        """uint8 (rows, side, side, 3)."""
         for _ in range(threads):
-            threading.Thread(target=_work, args=(self._jobs, threads, how, limits), name="decode", daemon=True).start()
+            given = (self._jobs, threads, how, limits, kept)
+            threading.Thread(target=_work, args=given, name="decode", daemon=True).start()
         weakref.finalize(self, _end, self._jobs, threads)
 
     def submit(
-        self, data: bytes, box: Box = WHOLE, uncut: bool = False, out: np.ndarray | None = None
+        self, data: bytes, box: Box = WHOLE, uncut: bool = False, row: int | None = None
     ) -> "Future[np.ndarray]":
         """Begins with a photo, or the part of it in a box.
 
@@ -57,19 +67,19 @@ class Decoders:
             data: the encoded photo.
             box: the part.
             uncut: nothing is cut off, whatever the preprocessing.
-            out: where the pixels go; new memory by default.
+            row: of `rows`, where the pixels go; new memory by default.
 
         Returns:
             The pixels, uint8 (side, side, 3), or why there are none: BadImage, or what `Decoder` raises.
         """
-        job = _Job(Asked(data, box, uncut, out))
+        job = _Job(Asked(data, box, uncut, row))
         self._jobs.put(job)
         return job.future
 
 
-def _work(jobs: _Jobs, threads: int, how: Preprocessing, limits: Limits) -> None:
+def _work(jobs: _Jobs, threads: int, how: Preprocessing, limits: Limits, rows: Rows) -> None:
     # a process ends with the thread that has begun it
-    decoder = Decoder(how, limits)
+    decoder = Decoder(how, limits, rows)
     with suppress(ServiceError):  # it is told to who asks for something
         decoder.begin()
     while group := _next(jobs, threads):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -30,8 +31,9 @@ from likeness.settings import Limits
 GROUP = 8
 """Photos that are asked for at once, at most: each answer costs a change from process to process."""
 _COUNT = struct.Struct("<I")
-_ASKED = struct.Struct("<I4d?")
-"""Of each photo: its bytes, the box, and whether nothing of it is cut off. Then the photos themselves follow."""
+_ASKED = struct.Struct("<I4d?i")
+"""Of each photo: its bytes, the box, whether nothing of it is cut off, and the row that its pixels go to, or -1. Then
+the photos themselves follow."""
 _TOLD = struct.Struct("<BI")
 """Of each photo: what there is (pixels in the shared memory, why there are none, where this code has failed), and bytes
 of the texts that follow."""
@@ -45,22 +47,31 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Asked:
-    """The part of a photo in a box, or with `uncut` all of it made square; where its pixels go, or into new memory."""
+    """The part of a photo in a box, or with `uncut` all of it made square.
+
+    Its pixels go to a row of the `Rows` that the decoder was given, or into new memory.
+    """
 
     data: bytes
     box: Box = WHOLE
     uncut: bool = False
-    out: np.ndarray | None = None
+    row: int | None = None
 
 
 class Decoder:
-    """One process that decodes, begun anew whenever a photo has ended it. For one thread at a time."""
+    """One process that decodes, begun anew whenever a photo has ended it. For one thread at a time.
 
-    def __init__(self, how: Preprocessing, limits: Limits) -> None:
-        self._how, self._limits = how, limits
+    Args:
+        how: what photos are made into.
+        limits: what they may take.
+        rows: where pixels may go to, and nobody writes otherwise as long as a photo is on its way there.
+    """
+
+    def __init__(self, how: Preprocessing, limits: Limits, rows: "Rows | None" = None) -> None:
+        self._how, self._limits, self._rows = how, limits, rows
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
-        self._shared: _Shared | None = None
+        self._shared: Rows | None = None
         self._greeted = False
 
     def __call__(self, asked: Sequence[Asked]) -> list[np.ndarray | BadImage]:
@@ -93,7 +104,7 @@ class Decoder:
             ConnectionError: the process has died of one; how.
         """
         line = self._greet()
-        heads = [_ASKED.pack(len(one.data), *one.box, one.uncut) for one in asked]
+        heads = [_ASKED.pack(len(one.data), *one.box, one.uncut, -1 if one.row is None else one.row) for one in asked]
         try:
             line.settimeout(self._limits.decode_timeout_s)
             line.sendall(b"".join([_COUNT.pack(len(asked)), *heads, *(one.data for one in asked)]))
@@ -107,7 +118,7 @@ class Decoder:
         except OSError:
             raise ConnectionError(self._end()) from None
         return [
-            self._found(number, what, text, asked[number].out)
+            self._found(number, what, text, asked[number].row)
             for number, ((what, _), text) in enumerate(zip(told, texts, strict=True))
         ]
 
@@ -127,17 +138,15 @@ class Decoder:
                 if self._shared.done == done:
                     raise
 
-    def _found(self, number: int, what: int, text: bytes, out: np.ndarray | None) -> np.ndarray | BadImage:
+    def _found(self, number: int, what: int, text: bytes, row: int | None) -> np.ndarray | BadImage:
         if what == _BAD:
             return BadImage(**json.loads(text))
         if what == _BUG:
             raise RuntimeError(f"the decoder has failed:\n{text.decode()}")
-        assert self._shared
-        pixels: np.ndarray = self._shared.pixels[number]
-        if out is None:
-            return pixels.copy()
-        np.copyto(out, pixels)
-        return out
+        held = self._shared if row is None else self._rows
+        assert held
+        pixels: np.ndarray = held.pixels[number].copy() if row is None else held.pixels[row]
+        return pixels
 
     def begin(self) -> None:
         """Starts the process, unless there is one; it is there some tenths of a second later.
@@ -150,9 +159,10 @@ class Decoder:
         self._line, theirs = socket.socketpair()
         for one in (self._line, theirs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-        self._shared = _Shared(self._how.side)
+        self._shared = Rows(GROUP, self._how.side)
+        files = [one.fileno() for one in (self._shared, self._rows) if one]
         given = {"how": asdict(self._how), "limits": self._limits.model_dump(), "parent": os.getpid()}
-        given["shared"] = self._shared.fileno()
+        given["shared"] = [self._shared.told, *([self._rows.told] if self._rows else [])]
         command = [sys.executable, "-m", "likeness.decoding", str(theirs.fileno()), json.dumps(given)]
         # a job's archive is on sys.path, and may not be in the environment
         paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -160,10 +170,9 @@ class Decoder:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    command, pass_fds=[theirs.fileno(), self._shared.fileno()], stdin=subprocess.DEVNULL, env=named
+                    command, pass_fds=[theirs.fileno(), *files], stdin=subprocess.DEVNULL, env=named
                 )
             except OSError as error:
-                self._shared.close()
                 raise ServiceError(f"a decoder process cannot be started: {error}") from None
 
     def close(self) -> None:
@@ -193,8 +202,6 @@ class Decoder:
         self._process.kill()
         self._process.wait()
         self._line.close()
-        assert self._shared
-        self._shared.close()
         self._process = self._line = self._shared = None
         self._greeted = False
         if code is None:
@@ -220,23 +227,27 @@ def _exactly(line: socket.socket, length: int, ends: float | None = None) -> byt
     return read
 
 
-class _Shared:
-    """Memory that two processes have in common, for what is too large to be sent for each photo."""
+class Rows:
+    """Photos in memory that processes have in common, for pixels are too many to be sent.
 
-    def __init__(self, side: int, number: int | None = None) -> None:
-        """New memory, or that of a file number that was handed over."""
+    It goes with the last array of it.
+    """
+
+    def __init__(self, rows: int, side: int, number: int | None = None) -> None:
+        """New memory, of which only what is written to is taken, or that of a file number that was handed over."""
         if number is not None:
             self._file: IO[bytes] = os.fdopen(number, "r+b", buffering=0)
         elif sys.platform == "linux":
             self._file = os.fdopen(os.memfd_create("likeness-decoder"), "r+b", buffering=0)
         else:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as this
-        length = GROUP * side**2 * 3
+        length = rows * side**2 * 3
+        weakref.finalize(self, self._file.close)
         self._file.truncate(8 + length)
         held = mmap.mmap(self._file.fileno(), 8 + length)
         self._done = np.frombuffer(held, np.int64, 1)
-        self.pixels = np.frombuffer(held, np.uint8, length, 8).reshape(GROUP, side, side, 3)
-        """uint8 (GROUP, side, side, 3)."""
+        self.pixels = np.frombuffer(held, np.uint8, length, 8).reshape(rows, side, side, 3)
+        """uint8 (rows, side, side, 3)."""
 
     @property
     def done(self) -> int:
@@ -247,16 +258,17 @@ class _Shared:
     def done(self, count: int) -> None:
         self._done[0] = count
 
-    def close(self) -> None:
-        """Lets go of it; the memory goes with the last array."""
-        self._file.close()
-
     def fileno(self) -> int:
         """Of the memory, for the other process."""
         return self._file.fileno()
 
+    @property
+    def told(self) -> tuple[int, int, int]:
+        """What the other process makes the same of, once it has the file."""
+        return len(self.pixels), self.pixels.shape[1], self.fileno()
 
-def _serve(line: socket.socket, shared: _Shared, how: Preprocessing, limits: Limits) -> None:
+
+def _serve(line: socket.socket, shared: Rows, rows: Rows, how: Preprocessing, limits: Limits) -> None:
     """Decodes what comes, until the other end is closed."""
     whole = replace(how, shape="squash", resize=how.side)
     line.sendall(_HELLO)
@@ -265,9 +277,10 @@ def _serve(line: socket.socket, shared: _Shared, how: Preprocessing, limits: Lim
         heads = list(_ASKED.iter_unpack(_exactly(line, count * _ASKED.size)))
         photos = [bytes(_exactly(line, length)) for length, *_ in heads]
         told, texts = list[bytes](), list[bytes]()
-        for number, (_, *box, uncut) in enumerate(heads):
+        for number, (_, *box, uncut, row) in enumerate(heads):
             try:
-                shared.pixels[number] = prepared(photos[number], (*box,), whole if uncut else how, limits)
+                pixels = prepared(photos[number], (*box,), whole if uncut else how, limits)
+                (shared.pixels[number] if row < 0 else rows.pixels[row])[:] = pixels
                 what, text = _PIXELS, b""
             except BadImage as bad:
                 what, text = _BAD, json.dumps({"reason": bad.reason, "detail": bad.detail}).encode()
@@ -289,8 +302,8 @@ def _main(number: str, text: str) -> None:
     how: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given["how"].items()}
     with socket.socket(fileno=int(number)) as line, suppress(ConnectionError, BrokenPipeError):
         line.setblocking(True)
-        kept = Preprocessing(**how)
-        _serve(line, _Shared(kept.side, given["shared"]), kept, Limits(**given["limits"]))
+        shared = [Rows(*told) for told in given["shared"]]
+        _serve(line, shared[0], shared[-1], Preprocessing(**how), Limits(**given["limits"]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ No Spark, no storage: the extraction job and the query encoder both run this.
 """
 
 import functools
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
@@ -40,7 +41,7 @@ class Extracted:
 
 @dataclass
 class _Waiting:
-    """A photo whose decoding was begun, the bytes of it, and to which row of the ring its pixels go."""
+    """A photo whose decoding was begun, the bytes of it, and to which of the decoders' rows its pixels go."""
 
     key: str
     size: int
@@ -49,27 +50,32 @@ class _Waiting:
 
 
 class Extractor:
-    """Turns photos into vectors of one space."""
+    """Turns photos into vectors of one space; one `run` at a time."""
 
     def __init__(self, space: Space, runtime: Runtime, settings: Extract, limits: Limits) -> None:
         self._runtime, self._settings = runtime, settings
         self._how = space.preprocessing
         self._limits = limits
-        self._pool = Decoders(settings.decode_threads, self._how, limits)
-        self._rings = list[np.ndarray]()
+        # rows for all photos that are on their way, used again: fresh memory would cost a page fault for each 4 KB
+        batches = -(-self._most // settings.batch_size) + runtime.at_once + 2
+        self._pool = Decoders(settings.decode_threads, self._how, limits, batches * settings.batch_size)
+        self._running = threading.Lock()
 
     def run(self, photos: Iterable[tuple[str, bytes]]) -> Generator[Extracted]:
         """Yields a batch as soon as it is full; the order of the photos is kept.
 
         A photo that fails, takes too long or gives a vector that is not finite is in `failures`.
+
+        Raises:
+            RuntimeError: another run is not over yet.
         """
         clock = Clock(float)
         read = _timed(photos, clock)
-        with self._ring() as ring:  # as long as passes read from it
+        with self._alone():  # as long as passes read from the rows
             if self._settings.decode == "network":
                 batches = self._encoded(read, decoding(self._runtime).decoder(self._limits, self._pool.submit))
             else:
-                batches = self._batches(read, clock, ring)
+                batches = self._batches(read, clock)
             with closing(batches), closing(self._passes(batches, clock)) as passes:
                 for batch in passes:
                     batch.seconds = clock.copy()
@@ -89,40 +95,33 @@ class Extractor:
         if images:
             yield batch, functools.partial(_decoded, batch, images, decode)
 
-    def _batches(
-        self, photos: Iterable[tuple[str, bytes]], clock: Clock, ring: np.ndarray
-    ) -> Generator[tuple[Extracted, Gather]]:
+    def _batches(self, photos: Iterable[tuple[str, bytes]], clock: Clock) -> Generator[tuple[Extracted, Gather]]:
         """Batches without their vectors, whose photos are decoded."""
-        waiting = deque[_Waiting]()
+        waiting, every = deque[_Waiting](), self._pool.rows
         batch, rows = Extracted(), list[int]()
         try:
-            for _ in self._ahead(photos, waiting, ring):
+            for _ in self._ahead(photos, waiting):
                 first = waiting.popleft()
                 with _lap(clock, "decode"):
                     rows += [first.row] if _taken(first, batch) is not None else []
                 if first.row % self._settings.batch_size == self._settings.batch_size - 1:
-                    yield batch, functools.partial(_rows, ring, rows)
+                    yield batch, functools.partial(_rows, every, rows)
                     batch, rows = Extracted(), []
             if rows or batch.failures:
-                yield batch, functools.partial(_rows, ring, rows)
-        finally:  # nothing may come into the ring any more
+                yield batch, functools.partial(_rows, every, rows)
+        finally:  # nothing may come into the rows any more
             for one in waiting:
                 one.future.cancel()
             wait([one.future for one in waiting])
 
     @contextmanager
-    def _ring(self) -> Iterator[np.ndarray]:
-        """Rows for the pixels of all photos that are on their way, uint8 (rows, side, side, 3).
-
-        Used again for the next batches and runs: fresh memory would cost a page fault for each 4 KB.
-        """
-        batches = -(-self._most // self._settings.batch_size) + self._runtime.at_once + 2
-        shape = (batches * self._settings.batch_size, self._how.side, self._how.side, 3)
-        ring = self._rings.pop() if self._rings else np.empty(shape, np.uint8)
+    def _alone(self) -> Iterator[None]:
+        if not self._running.acquire(blocking=False):
+            raise RuntimeError("an extractor is asked for a run while another is not over")
         try:
-            yield ring
+            yield
         finally:
-            self._rings.append(ring)
+            self._running.release()
 
     def _passes(self, batches: Iterable[tuple[Extracted, Gather]], clock: Clock) -> Generator[Extracted]:
         """The batches with their vectors; as many passes as are worth it are begun while the next batch is gathered."""
@@ -148,11 +147,11 @@ class Extractor:
             while begun:
                 yield first()
 
-    def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting], ring: np.ndarray) -> Iterator[None]:
+    def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting]) -> Iterator[None]:
         """Begins to decode photos, and yields whenever the first of those waiting must be taken."""
         for number, (key, data) in enumerate(photos):
-            row = number % len(ring)
-            waiting.append(_Waiting(key, len(data), self._pool.submit(data, out=ring[row]), row))
+            row = number % len(self._pool.rows)
+            waiting.append(_Waiting(key, len(data), self._pool.submit(data, row=row), row))
             while len(waiting) > 1 and self._full(waiting):
                 yield
         while waiting:
@@ -225,10 +224,10 @@ def _taken(waiting: _Waiting, batch: Extracted) -> np.ndarray | None:
     return pixels
 
 
-def _rows(ring: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+def _rows(every: np.ndarray, rows: Sequence[int]) -> np.ndarray:
     """Rows in rising order; without a copy where none is missing between them."""
-    whole = ring[rows[0] : rows[-1] + 1]
-    return whole if len(whole) == len(rows) else ring[rows]
+    whole = every[rows[0] : rows[-1] + 1]
+    return whole if len(whole) == len(rows) else every[rows]
 
 
 def _decoded(batch: Extracted, photos: Sequence[bytes], decode: Pictures) -> Any:

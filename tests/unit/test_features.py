@@ -353,11 +353,10 @@ def test_a_decoder_that_does_not_start_is_told(default: Space, tmp_path: Path, m
 HANG = """
 import sys, threading
 from likeness.backbones import resolve
-from likeness.features import Extractor
-from likeness.images import BadImage
-from likeness.settings import Extract, Limits
-extractor = Extractor(resolve("efficientnet_lite0.pool"), None, Extract(), Limits())
-threading.Thread(target=extractor.one, args=(sys.stdin.buffer.read(),), daemon=True).start()
+from likeness.decoders import Decoders
+from likeness.settings import Limits
+decoders = Decoders(1, resolve("efficientnet_lite0.pool").preprocessing, Limits())
+found = decoders.submit(sys.stdin.buffer.read())
 print("asked", flush=True)
 threading.Event().wait(float(sys.argv[1]))
 """
@@ -432,3 +431,13 @@ def test_several_callers_at_once(default: Space) -> None:
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(mine.one, COLOURED))
     assert [int(vector[0, 1]) for vector in found] == list(range(80))
+
+
+def test_one_run_at_a_time(default: Space) -> None:
+    one = extractor(default, batch_size=4)
+    first = one.run(photos(8))
+    next(first)
+    with pytest.raises(RuntimeError, match="while another is not over"):
+        next(one.run(photos(8)))
+    first.close()
+    assert len(keys(list(one.run(photos(8))))) == 8

@@ -55,6 +55,12 @@ def test_an_answer_is_not_overwritten_by_the_next(cache: str, inputs: np.ndarray
     assert np.array_equal(first, kept)
 
 
+def test_few_photos_at_once_where_maps_outweigh_weights(cache: str, tiny: Space, tmp_path: Path) -> None:
+    assert OpenVinoRuntime(resolve(DEFAULT), cache, 1).together == 2
+    assert OpenVinoRuntime(resolve(DEFAULT), cache, 3).together == 6
+    assert OpenVinoRuntime(tiny, str(tmp_path / "cache"), 1).together > 100
+
+
 def test_callers_at_once_get_their_own_answers(cache: str, inputs: np.ndarray) -> None:
     runtime = OpenVinoRuntime(resolve(DEFAULT), cache, 1)
     truth = [runtime(image[None]) for image in inputs]

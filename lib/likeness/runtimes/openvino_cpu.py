@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: converted from the torch network once, then loaded without torch.   [openvino]"""
 
 import fcntl
+import math
 import os
 import sys
 import threading
@@ -105,12 +106,30 @@ class OpenVinoRuntime:
         self._turn = threading.Lock()
         core, path = ov.Core(), convert(space, cache, shelf)
         try:
-            self._model = core.compile_model(core.read_model(path), "CPU", options)
+            model = core.read_model(path)
+            self._model = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise ServiceError(f"{path} cannot be loaded: {error}; delete it, it is made again") from None
+        self.together = threads * _together(model, path.with_suffix(".bin").stat().st_size)
+        """Photos that go through the network at once, at most."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, crop, crop, 3) RGB to float32 (n, dim)."""
+        """uint8 (n, crop, crop, 3) RGB to float32 (n, dim), as many at once as is fastest."""
+        parts = np.array_split(np.ascontiguousarray(images), -(-len(images) // self.together))
         with self._turn:
-            vectors: np.ndarray = self._model(np.ascontiguousarray(images))[0]
-        return vectors
+            vectors: list[np.ndarray] = [self._model(part)[0] for part in parts]
+        return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
+
+
+def _together(model: ov.Model, weights: int) -> int:
+    """Photos that go through a network at once on one thread; its weights take so many bytes.
+
+    Each time the weights are read; the more photos, the less of their maps is still in the processor's cache when the
+    next layer reads them. So many that the one is about as much as the other was the fastest for all networks tried.
+    """
+    maps = 0
+    for node in model.get_ordered_ops():
+        if node.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"):
+            shape = node.get_output_partial_shape(0)
+            maps += 4 * math.prod(size.get_length() for size in list(shape)[1:] if size.is_static)
+    return max(2, round(2 * weights / max(1, maps)))
