@@ -2,11 +2,16 @@
 
 import gc
 import os
+import re
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+import pytest
 
 from likeness.settings import Settings
+from likeness.spark.extract_task import take_long_turns
 from likeness.spark.session import open_session
 from likeness.spark.workers import in_workers
 
@@ -29,3 +34,18 @@ def test_what_is_left_of_a_first_task_is_not_walked_through_again():
     again = before.keys() & after.keys()
     assert again
     assert all(after[worker] > 10_000 for worker in again)
+
+
+def turns() -> list[int]:
+    """Nanoseconds for which the kernel lets a process that is started now run before others, if it says so."""
+    told = subprocess.run(["cat", "/proc/self/sched"], capture_output=True, text=True, check=False).stdout
+    return [int(one) for one in re.findall(r"^se\.slice +: +(\d+)$", told, re.MULTILINE)]
+
+
+@pytest.mark.skipif(not turns(), reason="this kernel has no turns that a process may choose")
+def test_what_a_worker_starts_has_long_turns():
+    with ThreadPoolExecutor(1) as other:  # turns belong to a thread: this one keeps its own
+        before = other.submit(turns).result()
+        other.submit(take_long_turns).result()
+        assert other.submit(turns).result() == [20_000_000] > before
+    assert turns() == before
