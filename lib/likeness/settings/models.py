@@ -75,7 +75,7 @@ class Extract(_Frozen):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: float32 on CPUs, float16 on CUDA; bfloat16: faster, where `likeness profile` says so"
     )
-    batch_size: Count = Field(32, description="photos a forward pass")
+    batch_size: Count = Field(32, description="photos gathered for a forward pass; on CPUs it may take them in parts")
     decode: Literal["processes", "network"] = Field(
         "processes",
         description="who decodes JPEGs: processes that a photo may crash, or torch on the device of the network, "
