@@ -55,6 +55,14 @@ def test_an_answer_is_not_overwritten_by_the_next(cache: str, inputs: np.ndarray
     assert np.array_equal(first, kept)
 
 
+@pytest.mark.parametrize("way", ["stage5.gram", "stage5.mean.l2+pool.l2", "stage5.gem.root", "stage5.max"])
+def test_openvino_pools_as_torch_does(cache: str, inputs: np.ndarray, way: str) -> None:
+    space = resolve(f"efficientnet_lite0.{way}")
+    found, expected = OpenVinoRuntime(space, cache, 1)(inputs[:3]), TorchRuntime(space, cache, 1, "cpu")(inputs[:3])
+    assert found.shape == expected.shape == (3, space.dim)
+    assert cosines(found, expected).min() >= 0.9999
+
+
 def test_few_photos_at_once_where_maps_outweigh_weights(cache: str, tiny: Space, tmp_path: Path) -> None:
     assert OpenVinoRuntime(resolve(DEFAULT), cache, 1).together == 2
     assert OpenVinoRuntime(resolve(DEFAULT), cache, 3).together == 6

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -203,8 +204,9 @@ def _gram(maps: torch.Tensor) -> torch.Tensor:
     """Products of channels, the upper triangle, mean over positions (Gatys et al. 2015)."""
     flat = maps.flatten(2)
     products = flat @ flat.transpose(1, 2) / flat.shape[2]
-    row, column = torch.triu_indices(maps.shape[1], maps.shape[1], device=maps.device)
-    return products.flatten(1)[:, row * maps.shape[1] + column]
+    channels = int(maps.shape[1])
+    row, column = np.triu_indices(channels)  # torch's own have no equal in OpenVINO
+    return products.flatten(1)[:, torch.from_numpy(row * channels + column).to(maps.device)]
 
 
 _POOLED = {
