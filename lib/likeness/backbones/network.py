@@ -1,10 +1,10 @@
 """A backbone up to some of its layers, as one network: stages in, vectors out.   [torch]"""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -204,9 +204,14 @@ def _gram(maps: torch.Tensor) -> torch.Tensor:
     """Products of channels, the upper triangle, mean over positions (Gatys et al. 2015)."""
     flat = maps.flatten(2)
     products = flat @ flat.transpose(1, 2) / flat.shape[2]
-    channels = int(maps.shape[1])
-    row, column = np.triu_indices(channels)  # torch's own have no equal in OpenVINO
-    return products.flatten(1)[:, torch.from_numpy(row * channels + column).to(maps.device)]
+    places = torch.tensor(_triangle(int(maps.shape[1])), device=maps.device)
+    return products.flatten(1)[:, places]
+
+
+@functools.cache
+def _triangle(side: int) -> list[int]:
+    """Places of the upper triangle of a square, row by row; torch.triu_indices has no equal in OpenVINO."""
+    return [row * side + column for row in range(side) for column in range(row, side)]
 
 
 _POOLED = {
