@@ -67,7 +67,7 @@ class Decoder:
         rows: where pixels may go to, and nobody writes otherwise as long as a photo is on its way there.
     """
 
-    def __init__(self, how: Preprocessing, limits: Limits, rows: "Rows | None" = None) -> None:
+    def __init__(self, how: Preprocessing, limits: Limits, rows: "Rows") -> None:
         self._how, self._limits, self._rows = how, limits, rows
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
@@ -143,9 +143,8 @@ class Decoder:
             return BadImage(**json.loads(text))
         if what == _BUG:
             raise RuntimeError(f"the decoder has failed:\n{text.decode()}")
-        held = self._shared if row is None else self._rows
-        assert held
-        pixels: np.ndarray = held.pixels[number].copy() if row is None else held.pixels[row]
+        assert self._shared
+        pixels: np.ndarray = self._shared.pixels[number].copy() if row is None else self._rows.pixels[row]
         return pixels
 
     def begin(self) -> None:
@@ -160,9 +159,9 @@ class Decoder:
         for one in (self._line, theirs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self._shared = Rows(GROUP, self._how.side)
-        files = [one.fileno() for one in (self._shared, self._rows) if one]
+        files = [self._shared.fileno(), self._rows.fileno()]
         given = {"how": asdict(self._how), "limits": self._limits.model_dump(), "parent": os.getpid()}
-        given["shared"] = [self._shared.told, *([self._rows.told] if self._rows else [])]
+        given["shared"] = [self._shared.told, self._rows.told]
         command = [sys.executable, "-m", "likeness.decoding", str(theirs.fileno()), json.dumps(given)]
         # a job's archive is on sys.path, and may not be in the environment
         paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -302,8 +301,8 @@ def _main(number: str, text: str) -> None:
     how: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given["how"].items()}
     with socket.socket(fileno=int(number)) as line, suppress(ConnectionError, BrokenPipeError):
         line.setblocking(True)
-        shared = [Rows(*told) for told in given["shared"]]
-        _serve(line, shared[0], shared[-1], Preprocessing(**how), Limits(**given["limits"]))
+        shared, rows = (Rows(*told) for told in given["shared"])
+        _serve(line, shared, rows, Preprocessing(**how), Limits(**given["limits"]))
 
 
 if __name__ == "__main__":
