@@ -15,6 +15,7 @@ from likeness.cli.common import Assignments, Config, Root, load
 from likeness.errors import UsageError
 
 _M_MMAP_THRESHOLD, _LARGE = -3, 4 << 20
+_LOOK_S = 0.5
 
 
 def serve(
@@ -82,7 +83,8 @@ def leaf(
     builds = Builds(given.root, given.extract.cache)
     server = LeafServer(builds, host, int(port), read_token(given.serve.leaf_token), _say)
     _say(f"leaf listening on {host}:{server.port}")
-    stopped.wait()
+    while not stopped.wait(_LOOK_S):  # the system may hand a signal to another thread, which wakes nobody here
+        pass
     server.shutdown()
 
 
