@@ -32,7 +32,8 @@ class Reporter:
         if self._console.is_terminal:
             self._console.print(text, markup=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{text}\n")  # at once: threads that speak at the same time have lines of their own
+            sys.stderr.flush()
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator["Bar"]:

@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +17,9 @@ from likeness.errors import GateError, ServiceError, UsageError
 from likeness.leases import Lease
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.spark import jobs
+from likeness.spark import extract, jobs
 from likeness.spark.index import publish
+from likeness.spark.lake import Lake
 from likeness.spark.run import Run
 from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 from likeness.warehouse import Warehouse
@@ -71,6 +73,49 @@ def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp
     found = _everything(given)
     assert len(found) == 18  # 14 images, four of them shown by two products
     assert len({image for *_, image in found}) == 14
+
+
+def test_workers_are_at_the_next_chunk_while_one_is_committed(configure, tmp_path, monkeypatch):
+    given = configure(take(tmp_path / "photos", "hat", "shoes", count=4), "extract.chunk_images=3")
+    jobs.ingest_job(given)
+    begun, in_workers, append_files = [threading.Event() for _ in range(3)], extract.in_workers, Lake.append_files
+    committed = []
+
+    def begin(*arguments):
+        next(event for event in begun if not event.is_set()).set()
+        return in_workers(*arguments)
+
+    def commit(*arguments):
+        following = begun[min(len(committed) + 1, 2)]
+        assert following.wait(60), "the next chunk waited for the commit"
+        committed.append(append_files(*arguments))
+        return committed[-1]
+
+    monkeypatch.setattr(extract, "in_workers", begin)
+    monkeypatch.setattr(Lake, "append_files", commit)
+    with Run("extract", given, ("extract",)) as alone:
+        extract.extract(alone)
+    assert committed == [3, 3, 2]
+    assert Warehouse(given).read(FEATURES).num_rows == 8
+
+
+def test_a_commit_that_fails_behind_the_workers_fails_the_run(configure, tmp_path, monkeypatch):
+    given = configure(take(tmp_path / "photos", "hat", "shoes", count=4), "extract.chunk_images=3")
+    jobs.ingest_job(given)
+    append_files, files = Lake.append_files, []
+
+    def commit(*arguments):
+        files.append(arguments)
+        if len(files) == 1:
+            raise ServiceError("the table cannot be written to")
+        return append_files(*arguments)
+
+    monkeypatch.setattr(Lake, "append_files", commit)
+    with pytest.raises(ServiceError, match="cannot be written"), Run("extract", given, ("extract",)) as alone:
+        extract.extract(alone)
+    assert len(files) == 1  # what came after it is not committed
+    facts = run(given, jobs.extract_job)
+    assert (facts["extract"]["wanted"], facts["extract"]["extracted"]) == (8, 8)
 
 
 def test_a_product_is_recategorised_withdrawn_and_listed_again(configure, tmp_path):

@@ -1,12 +1,13 @@
 """Extract: photos that a space lacks in, rows of `features` out.   [pyspark]
 
 Workers read photos from the table's Parquet files and write others beside the table, both with pyarrow; the driver
-commits a chunk's files at once. No photo and no vector passes through the JVM, and a killed chunk leaves files that
-nobody refers to.
+commits a chunk's files at once, while the workers are at the next chunk. No photo and no vector passes through the
+JVM, and a killed chunk leaves files that nobody refers to.
 """
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pyspark.sql import Row
@@ -46,13 +47,18 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
         facts["wanted"] = sum(chunk.photos for chunk in chunks)
         for spaces in {chunk.spaces for chunk in chunks}:
             prepare(joined(spaces), run.settings.extract.runtime, _machine(run.settings))
-        with run.reporter.bar("extract", facts["wanted"], "photos") as bar:
+        with run.reporter.bar("extract", facts["wanted"], "photos") as bar, ThreadPoolExecutor(1, "commit") as thread:
+            done, commits = 0, list[Future[None]]()
             for chunk in chunks:
-                done = facts["extracted"] + facts["failed"]
                 with watched(run, bar, done, chunk.photos):
-                    told += _extract_chunk(run, chunk, facts)
-                said = facts["extracted"] + facts["failed"]
-                run.say(f"extract: committed {said} of {facts['wanted']}")
+                    results = _extract_chunk(run, chunk)
+                done += chunk.photos
+                told += [row for row in results if row.worker]
+                if commits:
+                    commits.pop().result()
+                commits.append(thread.submit(_commit, run, chunk, results, facts))  # the cores go on meanwhile
+            for commit in commits:
+                commit.result()
         if retry:
             for space in run.spaces:
                 ledger.heal(run, space.id)
@@ -95,25 +101,31 @@ def _complete(run: Run, wanted: Wanted) -> bool:
     return not wanted.retry and run.last_facts("extract", FEATURES, FAILURES).get("complete") == wanted.name
 
 
-def _extract_chunk(run: Run, chunk: Chunk, facts: dict[str, Any]) -> list[Row]:
-    """Extracts and commits a chunk; what its tasks say of their work."""
-    lake, spark, epoch = run.lake, run.lake.spark, chunk.epoch
+def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
+    """Extracts a chunk, and records what failed; what its tasks say of their files, failures and work."""
+    spark, epoch, settings = run.lake.spark, chunk.epoch, run.settings
     pieces = chunk.pieces(spark.sparkContext.defaultParallelism)
-    folders = {one.id: uris.join(lake.location(FEATURES), "data", one.id, str(epoch)) for one in chunk.spaces}
-    task = Task(chunk.spaces, run.settings.extract, run.settings.limits, _machine(run.settings), epoch, folders)
+    folders = {one.id: uris.join(run.lake.location(FEATURES), "data", one.id, str(epoch)) for one in chunk.spaces}
+    task = Task(chunk.spaces, settings.extract, settings.limits, _machine(settings), epoch, folders)
     tasks = pieces["task"][-1].as_py() + 1
     placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
     results = in_workers(placed, work(task), RESULT).collect()
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
+    for space in chunk.spaces:
+        ledger.record(run, "extract", space.id, failed)
+    return results
+
+
+def _commit(run: Run, chunk: Chunk, results: Sequence[Row], facts: dict[str, Any]) -> None:
+    """Commits the vectors that the tasks of a chunk wrote, and counts them. No Spark job: it would wait for a core."""
     added = []
     for space in chunk.spaces:  # after each of them all is well: what then lacks in one, lacks in that alone
         files = [DataFile(row.file, row.rows) for row in results if row.space == space.id]
         run.guard()
-        added.append(lake.append_files(FEATURES, files, (space.id, str(epoch))))
-        ledger.record(run, "extract", space.id, failed)
+        added.append(run.lake.append_files(FEATURES, files, (space.id, str(chunk.epoch))))
     facts["extracted"] += min(added)
-    facts["failed"] += len(failed)
-    return [row for row in results if row.worker]
+    facts["failed"] += sum(bool(row.what) for row in results)
+    run.say(f"extract: committed {facts['extracted'] + facts['failed']} of {facts['wanted']}")
 
 
 def _machine(settings: Settings) -> Machine:

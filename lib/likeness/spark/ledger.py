@@ -13,6 +13,8 @@ from likeness.tables import FAILURES, FEATURES
 
 def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()) -> None:
     """Adds or counts up failures, and clears those of what has succeeded since. Writes nothing if nothing changed."""
+    if not failed and not succeeded:
+        return
     lake = run.lake
     known = {what: attempts for what, (attempts, _) in standing(run, stage, space).items()}
     now = datetime.datetime.now(datetime.UTC)
