@@ -1,6 +1,5 @@
 """`likeness serve`, `likeness leaf` and `likeness key`: the query service and its page, and who may ask it."""
 
-import ctypes
 import json
 import signal
 import socket
@@ -11,10 +10,12 @@ from typing import Annotated
 
 import typer
 
+from likeness import memory
 from likeness.cli.common import Assignments, Config, Root, load
 from likeness.errors import UsageError
 
-_M_MMAP_THRESHOLD, _LARGE = -3, 4 << 20
+_LARGE = 4 << 20
+"""Bytes from which on an array goes back to the system: a leaf grew by 30 MB with every other build."""
 _LOOK_S = 0.5
 
 
@@ -39,7 +40,7 @@ def serve(
     given = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together; name both, or none")
-    _give_memory_back()
+    memory.give_back(_LARGE)
     listener = _listen(host, port)
     service = Service(given, _say)
     options = uvicorn.Config(
@@ -76,7 +77,7 @@ def leaf(
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {listen!r} is not HOST:PORT")
-    _give_memory_back()
+    memory.give_back(_LARGE)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
@@ -108,16 +109,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UsageError(f"--host {host} --port {port}: {error.strerror}; name another, or --port 0") from None
     return listener
-
-
-def _give_memory_back() -> None:
-    """Has large arrays given back to the system as soon as they are freed, where the C library is glibc.
-
-    It would else learn to keep them, for each thread its own: a leaf grew by 30 MB with every other build.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def _say(told: str) -> None:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
 
-from likeness import stores, uris
+from likeness import memory, stores, uris
 from likeness.backbones import Space, joined
 from likeness.features import Extracted, Extractor
 from likeness.runtimes import Machine, open_runtime
@@ -38,7 +38,8 @@ SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the n
 """What a task's seconds go into, and in words."""
 _ROW_GROUP = 16_000_000
 """Bytes of a row group, that are held until it is written."""
-_M_MMAP_THRESHOLD = -3
+_LARGE = 1 << 16
+"""Bytes of a photo, which goes back to the system at once: a worker would grow with each larger one."""
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _SCHED_ATTR = struct.Struct("IIQiIQQQ")
 """Linux's struct sched_attr: size, policy, flags, nice value, priority; runtime, deadline and period in ns."""
@@ -109,19 +110,10 @@ def _gpu() -> str:
 @functools.cache
 def _extractor(space: Space, settings: Extract, limits: Limits, machine: Machine, device: str) -> Extractor:
     """One network a worker process and device, however many tasks it runs."""
-    _give_back()
+    memory.give_back(_LARGE)
     take_long_turns()
     runtime = open_runtime(space, settings.runtime, dataclasses.replace(machine, device=device))
     return Extractor(space, runtime, settings, limits)
-
-
-def _give_back() -> None:
-    """Has glibc map memory of the size of a photo by itself, so that it goes back when the photo does.
-
-    On its heap photos of all sizes would leave holes, and a worker would grow with each larger photo.
-    """
-    with suppress(OSError, AttributeError):  # another libc
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
 
 
 def take_long_turns() -> None:

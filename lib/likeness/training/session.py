@@ -15,6 +15,7 @@ import torch
 
 from likeness.cards import Card
 from likeness.manifest import File
+from likeness.memory import kept
 from likeness.models import Models
 from likeness.progress import Reporter
 from likeness.training.checkpoints import Checkpoint
@@ -48,7 +49,7 @@ def learn(job: Job) -> Card | None:
         UsageError: the settings do not fit the network.
         GateError: too many photos cannot be decoded.
     """
-    with joined() as ranks:
+    with kept(), joined() as ranks:
         if ranks.of > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // ranks.of))
         telling = Telling(job.settings.train, f"{job.name}-{job.run_id}", Reporter() if ranks.first else None)
