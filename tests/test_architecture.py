@@ -15,7 +15,7 @@ LIB = Path(likeness.__file__).parent
 JOBS = Path(__file__).parents[1] / "jobs"
 
 ROOMS = (
-    ("errors", "words"),
+    ("errors", "memory", "words"),
     ("settings", "uris", "progress", "answers"),
     ("images", "stores", "tables", "manifest"),
     ("copies", "looks", "changes", "decoding", "cards"),
