@@ -54,7 +54,7 @@ bench-gpu: setup ## measure extraction on this machine's GPU
 	LIKENESS_BENCH=gpu $(VENV_PYTHON) -m tests.bench
 
 schemas: setup ## render schemas/ from the code
-	$(VENV_PYTHON) -m likeness.schemas
+	$(VENV_PYTHON) -m likeness.ops.contracts
 
 clean: ## remove caches and leftovers of builds; .venv and var stay
 	rm -rf build dist lib/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log

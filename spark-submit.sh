@@ -80,4 +80,4 @@ fi
 
 # The JVM warns of a module that Spark's own options ask for: nothing a user could do about it.
 quiet() { trap '' INT TERM && exec grep -v --line-buffered '^WARNING: Using incubator modules' >&2; }
-exec "$python" -m likeness.spark.submit "$job" "$@" 2> >(quiet)
+exec "$python" -m likeness.spark.submit.submit "$job" "$@" 2> >(quiet)

@@ -1,4 +1,4 @@
-CREATE TABLE IF NOT EXISTS likeness.features (
+CREATE TABLE IF NOT EXISTS likeness.models.extractor (
   image_id STRING NOT NULL COMMENT 'of the photo',
   space STRING NOT NULL COMMENT 'feature space, backbone.layer@hash',
   epoch DATE NOT NULL COMMENT 'ingest date of the photo',

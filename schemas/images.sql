@@ -1,4 +1,4 @@
-CREATE TABLE IF NOT EXISTS likeness.images (
+CREATE TABLE IF NOT EXISTS likeness.images.image (
   image_id STRING NOT NULL COMMENT 'SHA-256 of the bytes, hexadecimal',
   bytes BINARY NOT NULL COMMENT 'the encoded photo',
   format STRING NOT NULL COMMENT 'JPEG, PNG, WEBP ...',

@@ -16,7 +16,7 @@ hypothesis.settings.load_profile("likeness")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # as `likeness.images` does for the jobs: pytest sets its own filters anew for each test
+    # as `likeness.images.image` does for the jobs: pytest sets its own filters anew for each test
     config.addinivalue_line("filterwarnings", r"ignore::UserWarning:PIL\.")
     # a JVM that works for a minute spends most of it on compiling well: two side by side take 0.63 of the time without
     os.environ.setdefault("PYSPARK_SUBMIT_ARGS", f"--driver-java-options '{QUICK_JVM}' pyspark-shell")

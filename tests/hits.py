@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from likeness.indexes.search import Hit, LoadedShard
+from likeness.index.shard import Hit, LoadedShard
 
 
 def hits_of(

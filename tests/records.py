@@ -1,6 +1,6 @@
 """Records of shards, for tests of what reads manifests."""
 
-from likeness.manifest import File, Recall, Shard
+from likeness.index.manifest import File, Recall, Shard
 
 NOWHERE = File(name="x", bytes=2_000_000, sha256="")
 

@@ -19,17 +19,18 @@ import pyarrow.parquet as pq
 import pyspark
 import pytest
 
-from likeness import stores, uris
-from likeness.backbones import resolve
-from likeness.builds import Builds
+from likeness import storage
+from likeness.core import uris
+from likeness.core.settings import Settings
+from likeness.index.builds import Builds
+from likeness.models.backbones import resolve
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.settings import Settings
-from likeness.spark.extract_task import record_batch
-from likeness.spark.lake import DataFile
 from likeness.spark.run import Run
-from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
-from likeness.warehouse import Warehouse
+from likeness.spark.stages.extract_task import record_batch
+from likeness.spark.tables import DataFile
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
 
 PROJECT = Path(__file__).parents[1]
 _SEEDED = 5000
@@ -53,7 +54,7 @@ def submitted(job: str, flags: Sequence[str], options: Sequence[str]) -> tuple[l
         "LIKENESS_JARS": jars,
     }
     program = str(PROJECT / "jobs" / f"{job}.py")
-    return [sys.executable, "-m", "likeness.spark.submit", program, *flags, "--", *options], environment
+    return [sys.executable, "-m", "likeness.spark.submit.submit", program, *flags, "--", *options], environment
 
 
 class Job:
@@ -160,7 +161,7 @@ def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray])
         rows = pa.Table.from_batches([record_batch(run.space.id, given.date, names, part)])
         pq.write_table(rows, held := io.BytesIO(), compression="zstd")
         uri = uris.join(run.lake.location(FEATURES), "data", f"{uuid.uuid4()}.parquet")
-        stores.files(uri).write(uri, held.getvalue())
+        storage.files(uri).write(uri, held.getvalue())
         files.append(DataFile(uri, len(names)))
     run.lake.append_files(FEATURES, files, (run.space.id, str(given.date)))
 
@@ -176,7 +177,7 @@ def state(given: Settings) -> tuple[Any, ...]:
         )
         for table, names in KEYS.items()
     }
-    store = stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))
+    store = storage.keyed(storage.keyed_uri(given.keyed.uri, given.root))
     stored = dict(store.scan_vectors(resolve(given.extract.space).id))
     products = sorted((p.product_id, p.category, tuple(p.image_ids)) for p in store.scan_products())
     store.close()
@@ -201,7 +202,7 @@ def assert_equal(found: tuple[Any, ...], wanted: tuple[Any, ...]) -> None:
 
 def traces(root: str, *words: str) -> list[str]:
     """The files of a root that hold one of the words: Parquet in its cells, others in their bytes."""
-    files, found = stores.files(uris.canonical(root)), []
+    files, found = storage.files(uris.canonical(root)), []
     for entry in files.walk(uris.canonical(root)):
         held = files.read(entry.uri)
         if entry.uri.endswith(".parquet"):

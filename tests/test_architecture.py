@@ -278,4 +278,4 @@ def test_commands_start_without_the_heavy_libraries() -> None:
 
 
 def test_settings_and_errors_stand_alone() -> None:
-    assert not loaded("", "likeness.settings", "likeness.uris") & {"numpy", "pyarrow", "PIL", "typer", "rich"}
+    assert not loaded("", "likeness.core.settings", "likeness.core.uris") & {"numpy", "pyarrow", "PIL", "typer", "rich"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from likeness import settings
 from likeness.cli.app import app
-from likeness.tables import TABLES
+from likeness.core import settings
+from likeness.storage.tables import TABLES
 
 PROJECT = Path(__file__).parents[1]
 OPERATING = (PROJECT / "docs" / "operating.md").read_text(encoding="utf-8")

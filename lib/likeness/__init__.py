@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from likeness.client import Client
+    from likeness.serving.client import Client
 
 __version__ = "0.1.0"
 __all__ = ["Client", "__version__"]
@@ -12,7 +12,7 @@ __all__ = ["Client", "__version__"]
 def __getattr__(name: str) -> Any:
     """The client is loaded when it is asked for: nothing else here needs its library."""
     if name == "Client":
-        from likeness.client import Client
+        from likeness.serving.client import Client
 
         return Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

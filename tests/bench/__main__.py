@@ -26,16 +26,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from likeness import settings as settings_module
-from likeness.builds import Builds
+from likeness.core import settings as settings_module
+from likeness.core.settings import Settings
+from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.settings import Settings
 from likeness.spark import jobs
-from likeness.spark.extract import extract
 from likeness.spark.run import Run
 from likeness.spark.session import open_session
+from likeness.spark.stages.extract import extract
 
 from . import bare, costs, extraction, gpu, indexes, memory, nights, serving, stack, training
 from .photos import variant, variants
@@ -98,7 +98,7 @@ def main() -> None:
 def no_change(scratch: Path) -> None:
     """A nightly run that finds nothing new, against the start of a bare Spark session."""
     command = [sys.executable, "jobs/nightly.py", "--root", str(scratch / "sample")]
-    start = "from likeness.settings import Settings; from likeness.spark.session import open_session; "
+    start = "from likeness.core.settings import Settings; from likeness.spark.session import open_session; "
     _timed(command)
     bare_start = statistics.median(
         _timed([sys.executable, "-c", start + "open_session(Settings(), 'x').range(1).count()"]) for _ in range(3)

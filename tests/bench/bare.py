@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness.backbones import resolve
-from likeness.images import WHOLE, prepared
-from likeness.runtimes import machine, open_runtime
-from likeness.settings import Settings
+from likeness.core.settings import Settings
+from likeness.images.image import WHOLE, prepared
+from likeness.models.backbones import resolve
+from likeness.models.runtimes import machine, open_runtime
 
 
 def rate(photos: list[Path], settings: Settings, workers: int) -> float:

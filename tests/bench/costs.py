@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness import settings as settings_module
-from likeness.backbones import registry
-from likeness.evaluation import Figure, figures
-from likeness.indexes import metrics
-from likeness.settings import Settings
+from likeness.core import settings as settings_module
+from likeness.core.settings import Settings
+from likeness.evaluation.retrieval_metrics import Figure, figures
+from likeness.index import distance
+from likeness.models.backbones import registry
 
 from . import bare
 from .extraction import seeded
@@ -56,7 +56,7 @@ def _worth(name: str, clothing: Path, scratch: Path) -> None:
         category = {Path(one["image"]).name: one["category"] for one in csv.DictReader(file)}
     train, asked = (sorted((clothing / part).rglob("*.jpg")) for part in ("train", "validation"))
     found, rate = bare.vectors([*train, *asked], _given(name, scratch), _CORES)
-    unit = metrics.prepared(found, "cosine")
+    unit = distance.prepared(found, "cosine")
     nearest = np.argsort(-(unit[len(train) :] @ unit[: len(train)].T), axis=1, kind="stable")[:, :10]
     labels, truth = (np.array([category[path.name] for path in paths]) for paths in (train, asked))
     good = labels[nearest] == truth[:, None]

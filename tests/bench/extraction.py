@@ -14,16 +14,16 @@ from PIL import Image
 from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql.types import ArrayType, FloatType
 
-from likeness import settings as settings_module
-from likeness.backbones import Backbone, registry
-from likeness.errors import ServiceError
-from likeness.profiling import profile
-from likeness.settings import Settings
+from likeness.core import settings as settings_module
+from likeness.core.errors import ServiceError
+from likeness.core.settings import Settings
+from likeness.models.backbones import Backbone, registry
+from likeness.ops.hardware_profile import profile
 from likeness.spark import jobs
-from likeness.spark.extract import extract
 from likeness.spark.run import Run
 from likeness.spark.session import open_session
-from likeness.tables import FEATURES
+from likeness.spark.stages.extract import extract
+from likeness.storage.tables import FEATURES
 
 from . import bare
 from .photos import variants

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from likeness import profiling
-from likeness import settings as settings_module
-from likeness.backbones import registry
+from likeness.core import settings as settings_module
+from likeness.models.backbones import registry
+from likeness.ops import hardware_profile
 from likeness.spark import jobs
-from likeness.spark.extract import extract
 from likeness.spark.run import Run
-from likeness.tables import FEATURES
+from likeness.spark.stages.extract import extract
+from likeness.storage.tables import FEATURES
 
 from .extraction import seeded
 from .photos import variants
@@ -31,7 +31,7 @@ def measure(photos: Path, scratch: Path) -> None:
     weights = seeded(registry()["alexnet"], scratch)
     sets = [f"extract.cache={scratch / 'cache'}", *([f"extract.weights={weights}"] if weights else [])]
     flags = {"source.uri": str(source), "root": str(scratch / "gpu"), "extract.space": _SPACE}
-    told = profiling.profile(settings_module.load(None, flags, sets))
+    told = hardware_profile.profile(settings_module.load(None, flags, sets))
     given = settings_module.load(None, flags, [*sets, *(f"{name}={value}" for name, value in told.settings.items())])
     jobs.ingest_job(given)
     rates, busy = [], []

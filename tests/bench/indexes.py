@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from likeness.backbones import resolve
-from likeness.indexes import kinds, metrics
-from likeness.indexes.build import Order, build_shard
-from likeness.indexes.plan import PlannedShard
-from likeness.indexes.search import LoadedShard
-from likeness.indexes.searcher import Searcher
-from likeness.manifest import Shard
+from likeness.core.settings import Index, Settings
+from likeness.index import distance, kinds
+from likeness.index.build import Order, build_shard
+from likeness.index.manifest import Shard
+from likeness.index.searcher import Searcher
+from likeness.index.shard import LoadedShard
+from likeness.index.shard_plan import PlannedShard
+from likeness.models.backbones import resolve
 from likeness.serving.encoder import Encoder
-from likeness.settings import Index, Settings
 
 from .rows import row
 from .vectors import K, blocks, exact, one_by_one, recall
@@ -51,7 +51,7 @@ def measure(photos: Sequence[Path], scratch: Path, full: bool) -> None:
 def small(real: np.ndarray, folder: Path) -> None:
     """The seed's size: one query at a time and all at once, beside peers that get the same vectors."""
     vectors = np.concatenate(list(blocks(real, SEED_SIZE, DIM, 1)))
-    queries = metrics.prepared(np.concatenate(list(blocks(real, QUERIES, DIM, 2))), "cosine")
+    queries = distance.prepared(np.concatenate(list(blocks(real, QUERIES, DIM, 2))), "cosine")
     (truth,) = exact([vectors], queries)
     record, took = _built(folder, [vectors], BUDGET / SEED_SIZE)
     shard = _loaded(record, folder)
@@ -60,7 +60,7 @@ def small(real: np.ndarray, folder: Path) -> None:
     shard.nearest(queries, K)
     batched = len(queries) / (time.perf_counter() - begun)
     p50, reached = statistics.median(spans), recall(found, truth)
-    np.save(folder / "vectors.npy", metrics.prepared(vectors, "cosine"))
+    np.save(folder / "vectors.npy", distance.prepared(vectors, "cosine"))
     np.save(folder / "queries.npy", queries)
     del vectors
     peers = _peers(folder, "LIKENESS_PEERS", PEERS, ("usearch", "hnswlib", "scann"))
@@ -114,7 +114,7 @@ def growth(real: np.ndarray, size: int, folder: Path) -> float:
 
     A process of its own searches, so that its memory can be told.
     """
-    queries = metrics.prepared(np.concatenate(list(blocks(real, QUERIES, DIM, 2))), "cosine")
+    queries = distance.prepared(np.concatenate(list(blocks(real, QUERIES, DIM, 2))), "cosine")
     allowed = [np.random.default_rng(3).random(size) < share for share in SHARES]
     record, took = _built(folder, blocks(real, size, DIM, 1))
     truth, *within = exact(blocks(real, size, DIM, 1), queries, allowed)

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import psutil
 
-from likeness import settings as settings_module
+from likeness.core import settings as settings_module
 from likeness.spark import jobs
 
 from .photos import variants
@@ -58,7 +58,7 @@ def _workers() -> dict[int, float]:
     found = {}
     for one in psutil.Process().children(recursive=True):
         try:
-            if "likeness.decoding" in one.cmdline():
+            if "likeness.images.decoder_process" in one.cmdline():
                 parent = one.parent()
                 if parent:
                     found[parent.pid] = (parent.memory_info().rss + one.memory_info().rss) / 1e6

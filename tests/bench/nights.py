@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyspark.sql.functions as F
 from tests.runs import append_features
 
-from likeness.builds import Builds
-from likeness.indexes.plan import plan, tasks
-from likeness.manifest import Manifest
+from likeness.core.settings import Index, Settings
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
+from likeness.index.shard_plan import plan, tasks
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.settings import Index, Settings
-from likeness.spark.index import index, publish
 from likeness.spark.run import Run
-from likeness.tables import LISTINGS
+from likeness.spark.stages.index import index, publish
+from likeness.storage.tables import LISTINGS
 
 from .rows import row
 from .vectors import K, blocks

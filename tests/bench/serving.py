@@ -25,17 +25,17 @@ import torch
 import torchvision
 from tests.serving import test_abuse
 
-from likeness import stores
-from likeness.backbones import resolve
-from likeness.builds import Builds
-from likeness.indexes import metrics
-from likeness.indexes.build import Order, build_shard
-from likeness.indexes.plan import PlannedShard
-from likeness.indexes.search import LoadedShard
-from likeness.manifest import Manifest
+from likeness import storage
+from likeness.core.settings import Index, Settings
+from likeness.index import distance
+from likeness.index.build import Order, build_shard
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
+from likeness.index.shard import LoadedShard
+from likeness.index.shard_plan import PlannedShard
+from likeness.models.backbones import resolve
 from likeness.serving.encoder import Encoder
-from likeness.settings import Index, Settings
-from likeness.stores import Product
+from likeness.storage import Product
 
 from .rows import row
 from .vectors import K, blocks
@@ -76,7 +76,7 @@ def _product(given: Settings, scratch: Path) -> None:
     manifest, vectors = Builds(given.root).find(), _vectors(given)
     shard = LoadedShard(manifest.shards[0], Path(given.root, "builds", manifest.space), manifest.metric)
     names = list(vectors)[:ASKED]
-    prepared = {name: metrics.prepared(vectors[name][None], manifest.metric) for name in names}
+    prepared = {name: distance.prepared(vectors[name][None], manifest.metric) for name in names}
     with ExitStack() as stack:
         leaf = stack.enter_context(_process(given, "leaf", "--listen", "127.0.0.1:0"))
         ask = _asker(stack.enter_context(_process(given, "serve", "--port", "0", "--leaf", leaf)))
@@ -105,7 +105,7 @@ def _photo(given: Settings, photos: Sequence[Path]) -> None:
         served = _median([lambda body=body: ask("POST", "/v1/search", body, kind) for body in bodies])
         bare = _median(
             [
-                lambda data=data: shard.searcher.nearest(metrics.prepared(encoder.encode(data), manifest.metric), K)
+                lambda data=data: shard.searcher.nearest(distance.prepared(encoder.encode(data), manifest.metric), K)
                 for data in files
             ]
         )
@@ -313,7 +313,7 @@ def _median(work: Sequence[Callable[[], object]]) -> float:
 
 def _vectors(given: Settings) -> dict[str, np.ndarray]:
     """Some vectors of the keyed store by product; a photo has the name of its product here."""
-    manifest, store = Builds(given.root).find(), stores.keyed(stores.keyed_uri("", given.root))
+    manifest, store = Builds(given.root).find(), storage.keyed(storage.keyed_uri("", given.root))
     try:
         names = [_key(number) for number in range(2000)]
         return dict(store.get_vectors(manifest.space, names))
@@ -329,7 +329,7 @@ def _published(given: Settings, root: Path, kind: str, real: np.ndarray, rows: i
     """A root of one category, built as the index job builds a shard; the first vectors are in the keyed store."""
     given = given.model_copy(update={"root": str(root)})
     space = resolve(given.extract.space, given.extract.weights, given.extract.cache)
-    builds, store = Builds(given.root), stores.keyed(stores.keyed_uri("", given.root), create=True)
+    builds, store = Builds(given.root), storage.keyed(storage.keyed_uri("", given.root), create=True)
     keys = [_key(number) for number in range(rows)]
     place = {number: row for row, number in enumerate(sorted(range(rows), key=lambda number: keys[number]))}
     spooled = np.lib.format.open_memmap(root.with_suffix(".npy"), "w+", np.float32, (rows, space.dim))

@@ -12,12 +12,13 @@ import numpy as np
 from tests.runs import seed_features
 from tests.stack import local
 
-from likeness import settings, stores, uris
-from likeness.settings import Settings
+from likeness import storage
+from likeness.core import settings, uris
+from likeness.core.settings import Settings
 from likeness.spark import jobs
-from likeness.spark.load import load
 from likeness.spark.run import Run
-from likeness.stores.hbase_layout import FAMILIES
+from likeness.spark.stages.load import load
+from likeness.storage.hbase_layout import FAMILIES
 
 from .indexes import of_photos
 from .rows import row
@@ -38,7 +39,7 @@ def small_files(stack: Any, photos: Path, scratch: Path) -> None:
     """The same photos as single files and as one tar: what it takes to ingest each, and what each costs HDFS."""
     paths = sorted(photos.rglob("*.jpg"))
     single, packed = f"{stack.hdfs}/single", f"{stack.hdfs}/packed.tar"
-    files = stores.files(single)
+    files = storage.files(single)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda path: files.upload(str(path), uris.join(single, str(path.relative_to(photos)))), paths))
     with tarfile.open(scratch / "packed.tar", "w") as tar:
@@ -72,7 +73,7 @@ def loads(stack: Any, rows: np.ndarray, scratch: Path) -> None:
         for kind, found in sorted(rates.items(), reverse=bool(turn % 2)):
             name = f"bench{turn}{kind}"
             keyed = f"{stack.hbase}/{name}?writers={kind if kind != 'bare' else 1}"
-            stores.keyed(keyed, create=True).close()
+            storage.keyed(keyed, create=True).close()
             took = _bare(stack, name, vectors) if kind == "bare" else _load(scratch, keyed)
             found.append(VECTORS / took)
             _drop(stack, name)

@@ -13,27 +13,27 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from likeness import labelled
-from likeness import settings as settings_module
-from likeness.backbones import resolve
-from likeness.backbones.tops import Top
-from likeness.builds import Builds
-from likeness.cards import Card
-from likeness.held_out import EvaluationSets
-from likeness.hidden import Hidden
-from likeness.memory import kept
-from likeness.models import Models, space_of
-from likeness.recognition import recogniser
+from likeness.catalog import samples
+from likeness.catalog.hidden_products import Hidden
+from likeness.core import settings as settings_module
+from likeness.core.malloc import kept
+from likeness.core.settings import Settings
+from likeness.evaluation.evaluation_sets import EvaluationSets
+from likeness.index.builds import Builds
+from likeness.models.backbones import resolve
+from likeness.models.backbones.heads import Top
+from likeness.models.category_classifier import recogniser
+from likeness.models.model_card import Card
+from likeness.models.model_registry import Models, space_of
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.settings import Settings
 from likeness.spark import jobs
-from likeness.tables import FEATURES
-from likeness.training.ask import Ask
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES
 from likeness.training.job import plan
-from likeness.training.learner import Learner
-from likeness.training.session import learn
-from likeness.warehouse import Warehouse
+from likeness.training.network import Learner
+from likeness.training.request import Ask
+from likeness.training.training_run import learn
 
 from .rows import row
 
@@ -150,7 +150,7 @@ def _fast(given: Settings) -> None:
             table["image_id"].to_pylist()
         bare = time.perf_counter() - begun
         begun = time.perf_counter()
-        labelled.matrix(files, space.id, keys)
+        samples.matrix(files, space.id, keys)
         shares.append(bare / (time.perf_counter() - begun))
     row("vectors read for training / bare pyarrow", f"{statistics.median(shares):.2f}", ">= 0.8")
     seconds = {}
@@ -199,7 +199,7 @@ def _category_first(clothing: Path, given: Settings, card: Card) -> None:
     assert held
     keys = sorted(held.photos)
     files = [uri for uri, _ in warehouse.parts(FEATURES, f"space = '{manifest.space}'")]
-    vectors = labelled.matrix(files, manifest.space, keys)
+    vectors = samples.matrix(files, manifest.space, keys)
     ways = {"neighbours": None, "the model": told}
     for name, model in ways.items():
         kept, searched = [], []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from likeness.indexes import metrics
+from likeness.index import distance
 
 K = 10
 _NEAREST, _BLOCK = 8, 8192
@@ -19,7 +19,7 @@ def blocks(real: np.ndarray, rows: int, dim: int, seed: int) -> Iterator[np.ndar
     nearest; then, unless they have as many numbers already, one fixed random projection; and a ReLU, as a fully
     connected layer does. So clusters lie and spread as the real ones do.
     """
-    unit = metrics.prepared(real, "cosine")
+    unit = distance.prepared(real, "cosine")
     near = np.argsort(-(unit @ unit.T), axis=1)[:, 1 : 1 + _NEAREST]
     out = np.random.default_rng(0).standard_normal((unit.shape[1], dim), np.float32)
     rng = np.random.default_rng(seed)
@@ -37,7 +37,7 @@ def exact(vectors: Iterable[np.ndarray], queries: np.ndarray, allowed: Sequence[
     found = [(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)) for _ in (0, *allowed)]
     start = 0
     for block in vectors:
-        scores, rows = queries @ metrics.prepared(block, "cosine").T, np.arange(start, start + len(block))
+        scores, rows = queries @ distance.prepared(block, "cosine").T, np.arange(start, start + len(block))
         for number, mask in enumerate((np.ones(len(block), bool), *(mask[rows] for mask in allowed))):
             found[number] = _nearest(*found[number], scores[:, mask], rows[mask])
         start += len(block)

@@ -1,4 +1,4 @@
-"""What every store of files does (likeness.stores.ports.Files). Add a factory to try another store."""
+"""What every store of files does (likeness.storage.ports.Files). Add a factory to try another store."""
 
 import os
 import subprocess
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from likeness import stores, uris
-from likeness.errors import UsageError
-from likeness.stores import Files
+from likeness import storage
+from likeness.core import uris
+from likeness.core.errors import UsageError
+from likeness.storage import Files
 
 
 def local(tmp_path: Path) -> str:
@@ -40,7 +41,7 @@ def base(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def files(base: str) -> Files:
-    return stores.files(base)
+    return storage.files(base)
 
 
 def test_bytes_come_back(files: Files, base: str, rng: object) -> None:
@@ -271,7 +272,7 @@ def test_a_link_that_leaves_is_marked(tmp_path: Path) -> None:
     (tmp_path / "store" / "link").symlink_to("in")
     (tmp_path / "store" / "out").symlink_to("../other")
     found = {
-        entry.uri.rpartition("/")[2]: (entry.length, entry.leaves) for entry in stores.files("/").walk(local(tmp_path))
+        entry.uri.rpartition("/")[2]: (entry.length, entry.leaves) for entry in storage.files("/").walk(local(tmp_path))
     }
     assert found == {"in": (1, False), "link": (1, False), "out": (5, True)}
 
@@ -280,19 +281,19 @@ def test_deleting_a_link_leaves_its_target(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "a").write_bytes(b"x")
     (tmp_path / "link").symlink_to("kept")
-    stores.files("/").delete(f"file://{tmp_path}/link")
+    storage.files("/").delete(f"file://{tmp_path}/link")
     assert (tmp_path / "kept" / "a").exists()
     assert not (tmp_path / "link").is_symlink()
 
 
 def test_an_unknown_scheme_is_named() -> None:
     with pytest.raises(UsageError, match=r"ftp://host/a: no file store for ftp://; known: file://"):
-        stores.files("ftp://host/a")
+        storage.files("ftp://host/a")
 
 
 @pytest.mark.slow
 def test_a_namenode_that_is_down_is_said_within_half_a_minute() -> None:
     uri, begun = "hdfs://127.0.0.1:1/folder/file", time.monotonic()
     with pytest.raises(OSError, match=f"{uri}: HDFS does not answer; is its NameNode up"):
-        stores.files(uri).write(uri, b"x")
+        storage.files(uri).write(uri, b"x")
     assert time.monotonic() - begun < 30

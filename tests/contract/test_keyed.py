@@ -1,4 +1,4 @@
-"""What every keyed store does (likeness.stores.ports.KeyedStore). Add a factory to try another store."""
+"""What every keyed store does (likeness.storage.ports.KeyedStore). Add a factory to try another store."""
 
 import sqlite3
 import subprocess
@@ -13,11 +13,11 @@ from typing import cast
 import numpy as np
 import pytest
 
-from likeness import stores
-from likeness.errors import ServiceError, UsageError
-from likeness.stores import KeyedStore, Product
-from likeness.stores.hbase_layout import IMAGES, MARKS, PRODUCTS
-from likeness.stores.keyed_hbase import HbaseStore
+from likeness import storage
+from likeness.core.errors import ServiceError, UsageError
+from likeness.storage import KeyedStore, Product
+from likeness.storage.hbase_layout import IMAGES, MARKS, PRODUCTS
+from likeness.storage.keyed_hbase import HbaseStore
 
 
 def sqlite(tmp_path: Path) -> str:
@@ -27,7 +27,7 @@ def sqlite(tmp_path: Path) -> str:
 def hbase(request: pytest.FixtureRequest) -> str:
     """Tables that are made once and emptied for each test: to make some takes HBase seconds."""
     uri = f"{request.getfixturevalue('stack').hbase}/contract"
-    store = stores.keyed(uri, create=True)
+    store = storage.keyed(uri, create=True)
     places = cast(HbaseStore, store)
     for table in (IMAGES, PRODUCTS, MARKS):
         places._delete(table, [key for key, _ in places._scan(table, [])])
@@ -56,7 +56,7 @@ def uri(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def store(uri: str) -> Iterator[KeyedStore]:
-    opened = stores.keyed(uri, create=True)
+    opened = storage.keyed(uri, create=True)
     yield opened
     opened.close()
 
@@ -206,13 +206,13 @@ def test_marks(store: KeyedStore) -> None:
 
 def test_what_was_put_is_there_after_it_was_closed(uri: str, rng: np.random.Generator) -> None:
     put = vectors(rng, 10)
-    first = stores.keyed(uri, create=True)
+    first = storage.keyed(uri, create=True)
     first.put_vectors("s", put.items())
     first.put_products(ODD)
     first.set_mark("m", 7)
     first.close()
     first.close()
-    second = stores.keyed(uri)
+    second = storage.keyed(uri)
     assert same(dict(second.scan_vectors("s")), put)
     assert second.get_products([""]) == {"": ODD[2]}
     assert second.get_mark("m") == 7
@@ -276,7 +276,7 @@ def test_several_processes_open_a_new_store_and_write_at_once(uri: str) -> None:
     for process in processes:
         process.communicate("\n", timeout=60)
     assert [process.returncode for process in processes] == [0] * 4
-    store = stores.keyed(uri)
+    store = storage.keyed(uri)
     assert [store.get_mark(str(me)) for me in range(4)] == [1] * 4
     assert sum(1 for _ in store.scan_products()) == 400
     store.close()
@@ -284,7 +284,7 @@ def test_several_processes_open_a_new_store_and_write_at_once(uri: str) -> None:
 
 def test_a_writer_waits_for_another(tmp_path: Path) -> None:
     """SQLite alone locks its whole file."""
-    store = stores.keyed(sqlite(tmp_path), create=True)
+    store = storage.keyed(sqlite(tmp_path), create=True)
     with closing(sqlite3.connect(sqlite(tmp_path).removeprefix("sqlite://"), check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         release = threading.Timer(0.3, other.rollback)
@@ -315,12 +315,12 @@ def test_a_store_that_cannot_be_reached(tmp_path: Path, kind: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     uri = UNREACHABLE[kind](tmp_path)
     with pytest.raises(ServiceError, match=r"keyed\.uri") as caught:
-        stores.keyed(uri, create=True)
+        storage.keyed(uri, create=True)
     assert uri in str(caught.value)
 
 
 def test_a_closed_store_is_a_service_error(uri: str) -> None:
-    store = stores.keyed(uri, create=True)
+    store = storage.keyed(uri, create=True)
     store.close()
     calls: list[Callable[[], object]] = [
         lambda: store.put_vectors("s", [("a", np.ones(1))]),
@@ -342,12 +342,12 @@ def test_a_closed_store_is_a_service_error(uri: str) -> None:
 def test_a_file_that_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "keyed.sqlite").write_bytes(b"This is no database." * 100)
     with pytest.raises(ServiceError, match="not a database"):
-        stores.keyed(f"sqlite://{tmp_path}/keyed.sqlite")
+        storage.keyed(f"sqlite://{tmp_path}/keyed.sqlite")
 
 
 def test_a_store_that_is_damaged_is_a_service_error(tmp_path: Path, rng: np.random.Generator) -> None:
     uri = sqlite(tmp_path)
-    store = stores.keyed(uri, create=True)
+    store = storage.keyed(uri, create=True)
     store.put_vectors("s", vectors(rng, 200, 100).items())
     store.close()
     path = Path(uri.removeprefix("sqlite://"))
@@ -355,13 +355,13 @@ def test_a_store_that_is_damaged_is_a_service_error(tmp_path: Path, rng: np.rand
     data[8192:] = bytes(b ^ 0x55 for b in data[8192:])
     path.write_bytes(data)
     with pytest.raises(ServiceError, match=str(path)):
-        list((store := stores.keyed(uri)).scan_vectors("s"))
+        list((store := storage.keyed(uri)).scan_vectors("s"))
     store.close()
 
 
 def test_a_store_that_was_never_made(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="there is no such file; the load job"):
-        stores.keyed(sqlite(tmp_path))
+        storage.keyed(sqlite(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -377,12 +377,12 @@ def test_vectors_of_one_space_are_deleted(store: KeyedStore) -> None:
 def test_a_uri_that_names_no_store(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"sqlite:///path"):
-        stores.keyed(uri)
+        storage.keyed(uri)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_store_of_a_root(tmp_path: Path) -> None:
-    assert stores.keyed_uri("", str(tmp_path)) == f"sqlite://{tmp_path}/keyed.sqlite"
-    assert stores.keyed_uri("sqlite:///x", str(tmp_path)) == "sqlite:///x"
+    assert storage.keyed_uri("", str(tmp_path)) == f"sqlite://{tmp_path}/keyed.sqlite"
+    assert storage.keyed_uri("sqlite:///x", str(tmp_path)) == "sqlite:///x"
     with pytest.raises(UsageError, match=r"set keyed\.uri"):
-        stores.keyed_uri("", "hdfs://name/root")
+        storage.keyed_uri("", "hdfs://name/root")

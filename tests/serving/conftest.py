@@ -13,10 +13,10 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
-from likeness import settings
-from likeness.serving.app import create_app
+from likeness.core import settings
+from likeness.core.settings import Settings
+from likeness.serving.http.app import create_app
 from likeness.serving.service import Service
-from likeness.settings import Settings
 
 COLOURS = ("red", "green", "light blue")
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from schemathesis import GenerationMode
 
-from likeness.serving.problems import CODES
-from likeness.settings import Settings
+from likeness.core.settings import Settings
+from likeness.serving.http.error_responses import CODES
 
 from .test_serve import serving
 

@@ -15,17 +15,18 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from tests.serving.conftest import COLOURS
 
-from likeness.builds import Builds
-from likeness.hidden import Hidden
-from likeness.serving import bodies, root
-from likeness.serving.app import create_app
+from likeness.catalog.hidden_products import Hidden
+from likeness.core.settings import Settings
+from likeness.index.builds import Builds
+from likeness.serving import root
+from likeness.serving.http import body_limit
+from likeness.serving.http.app import create_app
+from likeness.serving.http.error_responses import CODES
 from likeness.serving.leaf import Leaf
-from likeness.serving.problems import CODES
 from likeness.serving.root import Root, Wish
 from likeness.serving.service import Service
-from likeness.settings import Settings
-from likeness.tables import FEATURES
-from likeness.warehouse import Warehouse
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES
 
 K = 7
 
@@ -394,7 +395,7 @@ def test_a_body_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
     from starlette.responses import PlainTextResponse
 
-    monkeypatch.setattr(bodies, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(body_limit, "_PATIENCE_S", 0.05)
     sent: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -408,7 +409,7 @@ def test_a_body_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     async def send(message: Any) -> None:
         sent.append(message)
 
-    refused = bodies.Bodies(application, 1000, lambda code, detail: PlainTextResponse(code, 408))
+    refused = body_limit.Bodies(application, 1000, lambda code, detail: PlainTextResponse(code, 408))
     asyncio.run(refused({"type": "http", "headers": [], "method": "POST"}, never, send))
     assert [message.get("status", message.get("body")) for message in sent] == [408, b"slow"]
 

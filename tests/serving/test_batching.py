@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from likeness.errors import DataError
-from likeness.indexes.search import Hit
-from likeness.serving.batching import Batched, BatchedRuntime
+from likeness.core.errors import DataError
+from likeness.index.shard import Hit
 from likeness.serving.leaf import LeafAnswer
+from likeness.serving.micro_batching import Batched, BatchedRuntime
 
 
 class Slow:

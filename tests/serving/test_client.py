@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from likeness import Client
-from likeness.client import ProblemError
-from likeness.errors import ServiceError, UsageError
-from likeness.looks import Look
-from likeness.serving.problems import CODES
+from likeness.core.errors import ServiceError, UsageError
+from likeness.images.query_views import Look
+from likeness.serving.client import ProblemError
+from likeness.serving.http.error_responses import CODES
 from likeness.serving.root import Wish
 from likeness.serving.service import Service
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from likeness.errors import UsageError
-from likeness.serving import keys
-from likeness.serving.app import create_app
-from likeness.serving.keys import OPEN, Keys, new_key
-from likeness.serving.problems import CODES
+from likeness.core.errors import UsageError
+from likeness.core.settings import Settings
+from likeness.serving.http import auth
+from likeness.serving.http.app import create_app
+from likeness.serving.http.auth import OPEN, Keys, new_key
+from likeness.serving.http.error_responses import CODES
 from likeness.serving.service import Service
-from likeness.settings import Settings
 
 
 def door(**serve: Any) -> TestClient:
@@ -46,7 +46,7 @@ def test_only_a_key_opens(tmp_path: Path) -> None:
 def test_a_deleted_line_closes_and_a_broken_file_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "_LOOK_S", 0.0)
+    monkeypatch.setattr(auth, "_LOOK_S", 0.0)
     path = tmp_path / "keys.txt"
     first, second = new_key(path, "first"), new_key(path, "second")
     known = Keys(path)

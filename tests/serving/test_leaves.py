@@ -17,14 +17,14 @@ import numpy as np
 import psutil
 import pytest
 
-from likeness.builds import Builds
-from likeness.errors import ServiceError, UsageError
+from likeness.core.errors import ServiceError, UsageError
+from likeness.core.settings import Settings
+from likeness.index.builds import Builds
+from likeness.serving.leaf_client import RemoteLeaf
 from likeness.serving.leaf_server import read_token
-from likeness.serving.placement import place
-from likeness.serving.remote import RemoteLeaf
 from likeness.serving.root import CoverageError, Wish
 from likeness.serving.service import Service
-from likeness.settings import Settings
+from likeness.serving.shard_placement import place
 
 K = 7
 

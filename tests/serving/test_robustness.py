@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from likeness.changes import CHANGES, changed
-from likeness.errors import UsageError
-from likeness.looks import Look
-from likeness.serving.robustness import robustness
+from likeness.core.errors import UsageError
+from likeness.core.settings import Limits, Settings
+from likeness.evaluation.robustness import robustness
+from likeness.images.perturbations import CHANGES, changed
+from likeness.images.query_views import Look
 from likeness.serving.root import Wish
 from likeness.serving.service import Service
-from likeness.settings import Limits, Settings
 
 
 def test_looks_raise_what_is_found_again(published: Settings) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from likeness.settings import Settings
+from likeness.core.settings import Settings
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from likeness import settings
-from likeness.settings import Settings
+from likeness.core import settings
+from likeness.core.settings import Settings
 from likeness.spark import jobs
 from likeness.spark.session import open_session
-from likeness.warehouse import Warehouse
+from likeness.storage.table_reader import Warehouse
 
 PROJECT = Path(__file__).parents[2]
 SAMPLE = PROJECT / "deploy" / "sample"
@@ -71,7 +71,7 @@ def run(given: Settings, job: Callable[[Settings], None] = jobs.nightly) -> dict
 def last_run(given: Settings) -> dict[str, Any]:
     import json
 
-    from likeness.tables import RUNS
+    from likeness.storage.tables import RUNS
 
     row = Warehouse(given).read(RUNS).sort_by("started").to_pylist()[-1]
     return row | {"facts": json.loads(row["facts"])}

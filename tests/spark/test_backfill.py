@@ -14,20 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 from tests.runs import PROJECT, Job, submitted
 
-from likeness.backbones import resolve
-from likeness.builds import Builds
 from likeness.cli.plan import plan
-from likeness.errors import UsageError
-from likeness.forecast import backfill as forecast
-from likeness.images import BadImage
-from likeness.leases import Lease, held, release
-from likeness.matrix import Scope, column
-from likeness.spark import jobs, ledger
-from likeness.spark.extract import extract
+from likeness.core.errors import UsageError
+from likeness.images.image import BadImage
+from likeness.index.builds import Builds
+from likeness.models.backbones import resolve
+from likeness.ops.backfill_coverage import Scope, column
+from likeness.ops.estimate import backfill as forecast
+from likeness.spark import failures, jobs
 from likeness.spark.run import Run
-from likeness.spark.wanted import Chunk, Wanted, portions
-from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
-from likeness.warehouse import Warehouse, row_groups
+from likeness.spark.stages.extract import extract
+from likeness.spark.stages.pending import Chunk, Wanted, portions
+from likeness.storage.leases import Lease, held, release
+from likeness.storage.table_reader import Warehouse, row_groups
+from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
 
 from .conftest import SAMPLE, last_run, run, take
 
@@ -70,7 +70,7 @@ def photos(given, *days: datetime.date, category: str = "") -> set[str]:
 @pytest.fixture(scope="module")
 def three_days(tmp_path_factory, model_cache):
     """A root of three epochs, each of two hats and two shoes, one more hat damaged; nothing is extracted."""
-    from likeness import settings
+    from likeness.core import settings
 
     folder = tmp_path_factory.mktemp("backfill")
     given = settings.load(
@@ -131,7 +131,7 @@ def test_a_retry_clears_what_has_a_vector_by_now(configure, tmp_path):
     space = resolve(given.extract.space).id
     bad, there = BadImage("decode_timeout", "over 10 s"), min(extracted(given))
     with Run("extract", given, ("extract",)) as stage:
-        ledger.record(stage, "extract", space, {there: bad, "elsewhere": bad})
+        failures.record(stage, "extract", space, {there: bad, "elsewhere": bad})
         extract(stage, retry=True)
     assert Warehouse(given).read(FAILURES, ("what",))["what"].to_pylist() == ["elsewhere"]
 

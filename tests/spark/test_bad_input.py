@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import stores
-from likeness.backbones import resolve
-from likeness.builds import Builds
-from likeness.tables import FAILURES, IMAGES, LISTINGS
-from likeness.warehouse import Warehouse
+from likeness import storage
+from likeness.index.builds import Builds
+from likeness.models.backbones import resolve
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, IMAGES, LISTINGS
 
 from .conftest import SAMPLE, run
 
@@ -142,7 +142,7 @@ def test_odd_catalogue_rows_and_categories(configure, shop):
     assert facts["ingest"]["rejected"] == 7
     assert all(Path(given.root) in path.parents for path in Path(given.root).rglob("*"))
     assert not (Path(given.root).parent / "etc").exists()
-    store = stores.keyed(stores.keyed_uri("", given.root))
+    store = storage.keyed(storage.keyed_uri("", given.root))
     assert len(dict(store.scan_vectors(resolve(given.extract.space).id))) == 3
     store.close()
 

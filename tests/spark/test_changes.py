@@ -10,19 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from likeness import stores
-from likeness.backbones import resolve
-from likeness.builds import Builds
-from likeness.errors import GateError, ServiceError, UsageError
-from likeness.leases import Lease
+from likeness import storage
+from likeness.core.errors import GateError, ServiceError, UsageError
+from likeness.index.builds import Builds
+from likeness.models.backbones import resolve
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.spark import extract, jobs
-from likeness.spark.index import publish
-from likeness.spark.lake import Lake
+from likeness.spark import jobs
 from likeness.spark.run import Run
-from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS
-from likeness.warehouse import Warehouse
+from likeness.spark.stages import extract
+from likeness.spark.stages.index import publish
+from likeness.spark.tables import Lake
+from likeness.storage.leases import Lease
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 
 from .conftest import SAMPLE, last_run, run, take
 
@@ -136,7 +137,7 @@ def test_a_product_is_recategorised_withdrawn_and_listed_again(configure, tmp_pa
     found = _everything(given)
     assert sorted({product for product, *_ in found}) == ["p1", "p3"]
     assert len(found) == 3
-    store = stores.keyed(stores.keyed_uri("", given.root))
+    store = storage.keyed(storage.keyed_uri("", given.root))
     assert store.get_products(["p1", "p2", "p3"]).keys() == {"p1", "p3"}
     store.close()
     # and back

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from tests.runs import PROJECT
 
-from likeness import settings, stores, uris
-from likeness.errors import DataError, ServiceError
-from likeness.images import BadImage
-from likeness.leases import Lease
-from likeness.settings import Settings
-from likeness.spark import jobs, lake, ledger
+from likeness import storage
+from likeness.core import settings, uris
+from likeness.core.errors import DataError, ServiceError
+from likeness.core.settings import Settings
+from likeness.images.image import BadImage
+from likeness.spark import failures, jobs, tables
 from likeness.spark.commits import Commits
-from likeness.spark.lake import DataFile, Lake
 from likeness.spark.run import Run
-from likeness.tables import FAILURES, FEATURES, RUNS
-from likeness.warehouse import Warehouse, location
+from likeness.spark.tables import DataFile, Lake
+from likeness.storage.leases import Lease
+from likeness.storage.table_reader import Warehouse, location
+from likeness.storage.tables import FAILURES, FEATURES, RUNS
 
 ROUNDS = 8
 OTHER = "import sys; from tests.spark.test_commits import commit_often; commit_often(*sys.argv[1:])"
@@ -48,8 +49,8 @@ def commit_often(root: str, who: str) -> None:
             ]
             assert run.lake.append_files(FEATURES, [_written(run, vectors)], (space, str(given.date))) == rows
             failed = {f"{who}-{n}": BadImage("undecodable", "") for n in range(number + 1)}
-            ledger.record(run, "extract", space, failed, [f"{who}-gone-{number - 1}"])
-            ledger.record(run, "extract", space, {f"{who}-gone-{number}": BadImage("undecodable", "")})
+            failures.record(run, "extract", space, failed, [f"{who}-gone-{number - 1}"])
+            failures.record(run, "extract", space, {f"{who}-gone-{number}": BadImage("undecodable", "")})
             row = run.row(run_id=f"{who}-{number}", status="done", error=None)
             assert run.lake.append(RUNS, run.lake.rows(RUNS, [row])) == 1
             print(f"{who}: round {number}", flush=True)
@@ -64,7 +65,7 @@ def _written(run: Run, rows: list[dict[str, object]]) -> DataFile:
     table = pa.Table.from_pylist(rows, schema=FEATURES.arrow())
     pq.write_table(table, held := io.BytesIO())
     uri = uris.join(run.lake.location(FEATURES), "data", f"{rows[0]['image_id']}.parquet")
-    stores.files(uri).write(uri, held.getvalue())
+    storage.files(uri).write(uri, held.getvalue())
     return DataFile(uri, len(rows))
 
 
@@ -78,13 +79,13 @@ def expected(*names: str) -> tuple[set[str], dict[str, int], set[str]]:
 
 def found(given: Settings) -> tuple[set[str], dict[str, int], set[str]]:
     """The same, as the tables have it; no row is there twice."""
-    tables = Warehouse(given)
-    vectors = tables.read(FEATURES, ("image_id",))["image_id"].to_pylist()
-    failures = tables.read(FAILURES, ("what", "attempts")).to_pylist()
-    runs = [name for name in tables.read(RUNS, ("run_id",))["run_id"].to_pylist() if name.count("-") == 1]
-    for names in (vectors, [row["what"] for row in failures], runs):
+    warehouse = Warehouse(given)
+    vectors = warehouse.read(FEATURES, ("image_id",))["image_id"].to_pylist()
+    ledger = warehouse.read(FAILURES, ("what", "attempts")).to_pylist()
+    runs = [name for name in warehouse.read(RUNS, ("run_id",))["run_id"].to_pylist() if name.count("-") == 1]
+    for names in (vectors, [row["what"] for row in ledger], runs):
         assert len(names) == len(set(names))
-    return set(vectors), {row["what"]: row["attempts"] for row in failures}, set(runs)
+    return set(vectors), {row["what"]: row["attempts"] for row in ledger}, set(runs)
 
 
 def test_a_commit_waits_for_that_of_another_process(configure, tmp_path, spark):
@@ -126,7 +127,7 @@ def test_two_processes_lose_no_commit(configure, tmp_path):
 def test_where_a_rename_refuses_commits_are_tried_again(configure, tmp_path, spark, monkeypatch):
     """As on HDFS: no lock, and a commit that comes second fails. In one JVM Iceberg sees to that."""
     given = configure(tmp_path)
-    monkeypatch.setattr(lake, "Commits", lambda location: Commits("hdfs://nowhere"))
+    monkeypatch.setattr(tables, "Commits", lambda location: Commits("hdfs://nowhere"))
     tried: list[str] = []
     merge = Lake._merge
     monkeypatch.setattr(Lake, "_merge", lambda *given: tried.append(given[1].name) or merge(*given))

@@ -15,17 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from likeness import labelled, settings, stores, uris
-from likeness.builds import Builds
-from likeness.errors import DataError, UsageError
+from likeness import storage
+from likeness.catalog import samples
+from likeness.core import settings, uris
+from likeness.core.errors import DataError, UsageError
+from likeness.evaluation.judged_search import evaluate
+from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
-from likeness.serving.judged import evaluate
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.spark.lake import DataFile
 from likeness.spark.run import Run
-from likeness.tables import FEATURES, LISTINGS
-from likeness.warehouse import Warehouse
+from likeness.spark.tables import DataFile
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, LISTINGS
 
 from .conftest import PROJECT, SAMPLE, run
 
@@ -79,7 +81,7 @@ def given(tmp_path_factory, model_cache):
     pq.write_table(rows, held := io.BytesIO())
     with Run("seed", made, ()) as seeding:
         uri = uris.join(seeding.lake.location(FEATURES), "data", "seeded.parquet")
-        stores.files(uri).write(uri, held.getvalue())
+        storage.files(uri).write(uri, held.getvalue())
         seeding.lake.append_files(FEATURES, [DataFile(uri, len(keys))], (OTHER, str(made.date)))
     return made
 
@@ -180,19 +182,19 @@ def test_a_sample_is_of_shown_photos_in_the_order_of_their_hashes(given):
     shown = sorted({row[0] for row in _listed(given)})
     kept = _vectors(given, space)
     assert len(shown) == len(kept) - 1 == len(NAMES) * EACH - 1
-    whole = labelled.draw(warehouse, [space])
+    whole = samples.draw(warehouse, [space])
     assert (whole.image_ids, whole.of) == (shown, len(shown))
     row = whole.image_ids.index(_photo_of(given, "hat/2.jpg"))
     assert (whole.labels.categories[row], whole.labels.products[row]) == ({"hat", "shoes"}, {"hat-2", "twin"})
-    few = labelled.draw(warehouse, [space], most=5)
+    few = samples.draw(warehouse, [space], most=5)
     assert (few.image_ids, few.of) == (shown[:5], len(kept))
     assert few.labels.products == whole.labels.products[:5]
     files = few.files[space]
-    vectors = labelled.matrix(files, space, few.image_ids[::-1])
+    vectors = samples.matrix(files, space, few.image_ids[::-1])
     assert np.array_equal(vectors, np.stack([kept[key] for key in shown[4::-1]]).astype(np.float32))
-    assert len(labelled.draw(warehouse, [space], files=1).files[space]) == 1 <= len(files)
+    assert len(samples.draw(warehouse, [space], files=1).files[space]) == 1 <= len(files)
     with pytest.raises(DataError, match=r"no vector of .* for fff"):
-        labelled.matrix(files, space, [*shown, "f" * 64])
+        samples.matrix(files, space, [*shown, "f" * 64])
 
 
 # -- judgements

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tests.serving.test_leaves import asking, leaves
 
-from likeness import settings
-from likeness.builds import Builds
+from likeness.core import settings
+from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.tables import FEATURES
-from likeness.warehouse import Warehouse
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES
 
 from .conftest import run
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likeness.builds import Builds
+from likeness.core.settings import Settings
+from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.settings import Settings
-from likeness.spark.compact import compact
-from likeness.spark.index import index, publish
 from likeness.spark.run import Run
-from likeness.tables import FEATURES, LISTINGS
+from likeness.spark.stages.compact import compact
+from likeness.spark.stages.index import index, publish
+from likeness.storage.tables import FEATURES, LISTINGS
 
 CATEGORIES = ("hat", "裤子/2.0", "shoes", "tiny")
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)

@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from likeness.errors import UsageError
-from likeness.labelling import Classifier
+from likeness.core.errors import UsageError
+from likeness.models.imagenet_classifier import Classifier
 from likeness.spark import jobs
-from likeness.tables import FEATURES, IMAGES, LABELS, LISTINGS
-from likeness.warehouse import Warehouse
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, IMAGES, LABELS, LISTINGS
 
 from .conftest import run, take
 

@@ -10,18 +10,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from likeness import stores
-from likeness.backbones import resolve
-from likeness.builds import Builds
-from likeness.errors import UsageError
-from likeness.features import Extractor
-from likeness.forecast import forecast
-from likeness.indexes.metrics import exact_scores, prepared
-from likeness.runtimes import Machine, open_runtime
+from likeness import storage
+from likeness.core.errors import UsageError
+from likeness.index.builds import Builds
+from likeness.index.distance import exact_scores, prepared
+from likeness.models.backbones import resolve
+from likeness.models.extractor import Extractor
+from likeness.models.runtimes import Machine, open_runtime
+from likeness.ops.estimate import forecast
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.tables import FEATURES, IMAGES, LISTINGS
-from likeness.warehouse import Warehouse
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
 from .conftest import PROJECT, run, take
 
@@ -61,7 +61,7 @@ def test_a_first_run_fills_every_table_and_publishes(configure, tmp_path):
 def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
     given = configure(take(tmp_path / "photos", "hat", "shoes"))
     run(given)
-    store = stores.keyed(stores.keyed_uri("", given.root))
+    store = storage.keyed(storage.keyed_uri("", given.root))
     vectors = _vectors(given)
     stored = dict(store.scan_vectors(resolve(given.extract.space).id))
     assert stored.keys() == vectors.keys()
@@ -246,7 +246,7 @@ def test_rollback_brings_the_build_before_back(configure, tmp_path):
 
 
 def test_a_query_of_another_space_is_refused(configure, tmp_path):
-    from likeness.errors import SpaceMismatch
+    from likeness.core.errors import SpaceMismatch
 
     given = configure(take(tmp_path / "photos", "hat"))
     run(given)

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from likeness.builds import Builds
+from likeness.catalog.hidden_products import Hidden
 from likeness.cli import status as command
-from likeness.hidden import Hidden
-from likeness.leases import Lease
+from likeness.index.builds import Builds
 from likeness.spark import jobs
 from likeness.spark.run import Run
-from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
-from likeness.warehouse import Warehouse
+from likeness.storage.leases import Lease
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
 
 from .conftest import SAMPLE, last_run, run
 

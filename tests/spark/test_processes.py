@@ -10,9 +10,9 @@ import psutil
 import pytest
 from tests.runs import Job, assert_equal, eventually, extracting, state
 
-from likeness.builds import Builds
-from likeness.tables import FAILURES, RUNS
-from likeness.warehouse import Warehouse
+from likeness.index.builds import Builds
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, RUNS
 
 from .conftest import run, take
 
@@ -35,7 +35,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(source, model_cache, tmp_path_factory):
-    from likeness import settings
+    from likeness.core import settings
 
     root = tmp_path_factory.mktemp("undisturbed") / "root"
     flags = {"root": str(root), "source.uri": str(source), "date": "2026-01-02"}

@@ -12,23 +12,23 @@ import psutil
 import pytest
 from PIL import Image
 
-from likeness.backbones import registry
-from likeness.builds import Builds
+from likeness.catalog.dataset import features
 from likeness.cli.app import app
-from likeness.dataset import features
-from likeness.errors import DataError, GateError, ServiceError, UsageError
-from likeness.held_out import EvaluationSets
-from likeness.labelling import Classifier
-from likeness.models import Models, space_of
-from likeness.recognition import recogniser
+from likeness.core.errors import DataError, GateError, ServiceError, UsageError
+from likeness.evaluation.evaluation_sets import EvaluationSets
+from likeness.index.builds import Builds
+from likeness.models.backbones import registry
+from likeness.models.category_classifier import recogniser
+from likeness.models.imagenet_classifier import Classifier
+from likeness.models.model_registry import Models, space_of
 from likeness.serving.root import Wish
 from likeness.serving.service import Service
 from likeness.spark import jobs
-from likeness.tables import FEATURES, IMAGES, RUNS
-from likeness.training.ask import Ask
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, IMAGES, RUNS
 from likeness.training.job import plan
-from likeness.training.session import learn
-from likeness.warehouse import Warehouse
+from likeness.training.request import Ask
+from likeness.training.training_run import learn
 
 from .conftest import SAMPLE, run
 
@@ -42,7 +42,7 @@ QUICK = ("train.epochs=12", "train.folds=2", "train.batch_size=32")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, model_cache):
     """The sample, indexed; and a category model of it."""
-    from likeness import settings
+    from likeness.core import settings
 
     root = tmp_path_factory.mktemp("trained")
     flags = {"root": str(root), "source.uri": str(SAMPLE), "date": "2026-01-02"}

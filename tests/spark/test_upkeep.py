@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tests.runs import PROJECT, Job, assert_equal, state, traces
 
-from likeness.builds import Builds
-from likeness.errors import UsageError
+from likeness.core.errors import UsageError
+from likeness.index.builds import Builds
 from likeness.spark import jobs
-from likeness.tables import FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
-from likeness.warehouse import Warehouse
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
 
 from .conftest import run, take
 

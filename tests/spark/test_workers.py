@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 
-from likeness.settings import Settings
-from likeness.spark.extract_task import take_long_turns
+from likeness.core.settings import Settings
+from likeness.spark.arrow_map import in_workers
 from likeness.spark.session import open_session
-from likeness.spark.workers import in_workers
+from likeness.spark.stages.extract_task import take_long_turns
 
 TOLD = pa.schema([("worker", pa.int64()), ("permanent", pa.int64())])
 

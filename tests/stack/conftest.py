@@ -10,8 +10,8 @@ import pytest
 from tests.bench.photos import variants
 from tests.runs import PROJECT, state
 
-from likeness import stores
-from likeness.stores.hbase_layout import FAMILIES
+from likeness import storage
+from likeness.storage.hbase_layout import FAMILIES
 
 from .places import Place, place
 
@@ -59,7 +59,7 @@ def on_cluster(stack: Any, folder: Path, request: pytest.FixtureRequest) -> Plac
     """The same source on HDFS, with a root and tables of the test's own."""
     name = request.node.name.removeprefix("test_")
     source = f"{stack.hdfs}/faults/photos.tar"
-    stores.files(source).upload(str(folder / "photos.tar"), source)
+    storage.files(source).upload(str(folder / "photos.tar"), source)
     connection = thrift(stack)
     for table, family in FAMILIES.items():  # not split, which takes a JVM each
         connection.create_table(f"{name}_{table}", {family: {}})

@@ -9,8 +9,8 @@ import psutil
 from tests.conftest import QUICK_JVM
 from tests.runs import Job, submitted
 
-from likeness import settings
-from likeness.settings import Settings
+from likeness.core import settings
+from likeness.core.settings import Settings
 
 LOCAL = ("--master", "local[2,4]")
 QUICK = [word for role in ("driver", "executor") for word in ("--conf", f"spark.{role}.extraJavaOptions={QUICK_JVM}")]

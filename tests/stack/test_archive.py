@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.runs import PROJECT, assert_equal, eventually, extracting, state
 
-from likeness import stores
+from likeness import storage
 
 from .places import YARN, Place, workers
 
@@ -23,7 +23,7 @@ def test_executors_run_in_a_packed_environment(
     command = [sys.executable, str(PROJECT / "deploy" / "pack.py"), str(small), "--without", *TORCH]
     assert "LIKENESS_ARCHIVE=" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
     archive = f"{stack.hdfs}/envs/small.tar.gz"
-    stores.files(archive).upload(str(small), archive)
+    storage.files(archive).upload(str(small), archive)
     monkeypatch.setenv("LIKENESS_ARCHIVE", archive)
     with on_cluster.start("nightly", YARN) as job:
         worker = eventually(lambda: extracting(workers(stack)), job)

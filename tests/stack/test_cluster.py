@@ -12,13 +12,14 @@ import pytest
 from tests.bench.photos import variants
 from tests.runs import PROJECT, submitted
 
-from likeness import settings, stores, uris
-from likeness.builds import Builds
+from likeness import storage
+from likeness.core import settings, uris
+from likeness.core.settings import Settings
+from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, Wish
-from likeness.settings import Settings
-from likeness.tables import FEATURES, IMAGES, LISTINGS
-from likeness.warehouse import Warehouse
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
 from .places import QUICK
 
@@ -53,7 +54,7 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
     with tarfile.open(folder / "photos.tar", "w") as tar:
         tar.add(photos, ".")
     for name in ("photos.tar", "alexnet.pth"):
-        stores.files(stack.hdfs).upload(str(folder / name), f"{stack.hdfs}/{name}")
+        storage.files(stack.hdfs).upload(str(folder / name), f"{stack.hdfs}/{name}")
     found = {}
     for site, base, keyed, options in (
         ("embedded", str(folder), "", []),
@@ -120,7 +121,7 @@ def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
 
 def test_every_row_is_in_hbase(sites: dict[str, Site]) -> None:
     site = sites["cluster"]
-    store = stores.keyed(site.given.keyed.uri)
+    store = storage.keyed(site.given.keyed.uri)
     found = dict(store.scan_vectors(Builds(site.given.root).find().space))
     store.close()
     here = vectors(site)
@@ -135,7 +136,7 @@ def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str
     command += ["--set", f"extract.cache={site.given.extract.cache}"]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     stale, missing, surplus = *sorted(vectors(site))[:2], "f" * 64
-    store = stores.keyed(site.given.keyed.uri)
+    store = storage.keyed(site.given.keyed.uri)
     store.put_vectors(space, [(stale, np.zeros(4096)), (surplus, np.ones(4096))])
     store.delete_vectors([missing])
     store.close()
@@ -151,7 +152,7 @@ def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str
 def test_a_gate_in_cluster_mode_is_exit_code_3(sites: dict[str, Site], stack: Any) -> None:
     site, photo = sites["cluster"], min((PROJECT / "deploy" / "sample" / "hat").iterdir())
     few = uris.join(stack.hdfs, "few")
-    stores.files(few).upload(str(photo), uris.join(few, "hat", photo.name))
+    storage.files(few).upload(str(photo), uris.join(few, "hat", photo.name))
     done = site.run("nightly", "--source", few, "--source-mode", "full", options=["--deploy-mode", "cluster"])
     assert done.returncode == 3, done.stdout[-2000:] + done.stderr[-2000:]
     assert "gates.max_withdraw_rate" in done.stderr

@@ -8,7 +8,7 @@ import pytest
 from tests.runs import PROJECT
 from tests.spark.test_commits import OTHER, expected, found
 
-from likeness import settings
+from likeness.core import settings
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 

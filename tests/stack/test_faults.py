@@ -13,9 +13,9 @@ import pytest
 from pyspark.sql import SparkSession
 from tests.runs import assert_equal, eventually, extracting, seed_features, state
 
-from likeness import stores
-from likeness.tables import FEATURES, RUNS
-from likeness.warehouse import Warehouse
+from likeness import storage
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, RUNS
 
 from .places import LOCAL, YARN, Place, place, workers
 
@@ -54,7 +54,7 @@ def test_a_datanode_is_killed(stack: Any, on_cluster: Place, undisturbed: tuple[
 def test_writes_outlive_a_datanode(stack: Any) -> None:
     """The NameNode names a dead DataNode until it misses its heartbeats: writes go on with the others."""
     uri = f"{stack.hdfs}/faults/written"
-    files = stores.files(uri)
+    files = storage.files(uri)
     files.write(uri, b"before")
     stack.stop("datanode1", kill=True)
     until, writes = time.monotonic() + 15, 0
@@ -127,7 +127,7 @@ def while_loading(stack: Any, folder: Path, wide: dict[str, np.ndarray], request
         name = request.node.name.removeprefix("test_")
         keyed = f"hbase://{','.join(map(stack.address, servers))}/{name}?timeout_s=10"
         loaded = place("", str(folder / "wide"), folder / "cache", keyed)
-        with closing(stores.keyed(f"{stack.hbase}/{name}", create=True)) as store, loaded.start("load") as job:
+        with closing(storage.keyed(f"{stack.hbase}/{name}", create=True)) as store, loaded.start("load") as job:
             space = Warehouse(loaded.given).read(FEATURES, ("space",))["space"][0].as_py()
             eventually(lambda: next(store.scan_vectors(space), None), job)
             assert store.get_mark(f"vectors {space}") is None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.runs import assert_equal, state
 
-from likeness import stores
+from likeness import storage
 
 from .places import place
 
@@ -40,9 +40,9 @@ def test_a_nightly_run_on_a_nameservice(
     nameservice: str, folder: Path, undisturbed: tuple[Any, ...], stack: Any
 ) -> None:
     source = f"{nameservice}/ha/photos.tar"
-    stores.files(source).upload(str(folder / "photos.tar"), source)
+    storage.files(source).upload(str(folder / "photos.tar"), source)
     store = f"{stack.hbase}/nameservice"
-    stores.keyed(store, create=True).close()
+    storage.keyed(store, create=True).close()
     here = place(source, f"{nameservice}/ha/root", folder / "cache", store)
     with here.start("nightly") as job:
         assert job.code() == 0, job.told

@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import load_file
 from tests.runs import Job, submitted
 
-from likeness import stores
-from likeness.models import Models
+from likeness import storage
+from likeness.models.model_registry import Models
 
 from .places import LOCAL, YARN, Place
 
@@ -30,7 +30,7 @@ def test_two_tasks_on_yarn_learn_what_one_process_learns(stack: Any, on_cluster:
         card = models.card(name)
         assert (card.photos, card.evaluation) == (models.card("by1").photos, "default@0001")
         uri = models.weights(card)
-        tensors = load_file(stores.local_copy(uri, given.extract.cache))
+        tensors = load_file(storage.local_copy(uri, given.extract.cache))
         tops.append({key: value for key, value in tensors.items() if ".top." in key})
     assert tops[0]
     for key, value in tops[0].items():

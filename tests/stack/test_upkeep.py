@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tests.runs import assert_equal, state, submitted, traces
 
-from likeness import stores
-from likeness.tables import LISTINGS
-from likeness.warehouse import Warehouse
+from likeness import storage
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import LISTINGS
 
 from .places import Place, place
 
@@ -42,7 +42,7 @@ def test_a_root_moves_to_the_stack_and_is_kept_there(
     assert traces(on_cluster.given.root, product, image)
     likeness("forget", product, given=on_cluster)
     assert traces(on_cluster.given.root, product, image) == []
-    store = stores.keyed(on_cluster.given.keyed.uri)
+    store = storage.keyed(on_cluster.given.keyed.uri)
     assert store.get_products([product]) == {}
     assert len(list(store.scan_products())) == len(undisturbed[2]) - 1
     store.close()

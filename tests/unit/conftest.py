@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.backbones import Space, resolve
-from likeness.images import decode, fit
-from likeness.runtimes.torch_any import TorchRuntime
-from likeness.settings import Limits
+from likeness.core.settings import Limits
+from likeness.images.image import decode, fit
+from likeness.models.backbones import Space, resolve
+from likeness.models.runtimes.torch_any import TorchRuntime
 
 SPACES = ("alexnet.fc6_linear", "alexnet.fc6", "efficientnet_lite0.pool")
 """Spaces of which everything is tested; `test_registry.py` walks all the others."""

@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from likeness import agreement, stores
-from likeness.errors import UsageError
-from likeness.products import fold
-from likeness.stores import KeyedStore, Product
-from likeness.stores.hbase_layout import parse, product_key
-from likeness.warehouse import Warehouse
+from likeness import storage
+from likeness.catalog.products import fold
+from likeness.core.errors import UsageError
+from likeness.ops import consistency
+from likeness.storage import KeyedStore, Product
+from likeness.storage.hbase_layout import parse, product_key
+from likeness.storage.table_reader import Warehouse
 
 IDS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(39)]
 
@@ -42,7 +43,7 @@ def listing(product: str, image: str, category: str = "hat", active: bool = True
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[KeyedStore]:
-    opened = stores.keyed(f"sqlite://{tmp_path}/k.sqlite", create=True)
+    opened = storage.keyed(f"sqlite://{tmp_path}/k.sqlite", create=True)
     yield opened
     opened.close()
 
@@ -53,12 +54,12 @@ def test_each_row_that_differs_is_named(store: KeyedStore, rng: np.random.Genera
     tables = cast(Warehouse, Tables(vectors, rows))
     store.put_vectors("s", vectors.items())
     store.put_products(fold(rows))
-    assert [*agreement.vectors(tables, store, "s"), *agreement.products(tables, store)] == []
+    assert [*consistency.vectors(tables, store, "s"), *consistency.products(tables, store)] == []
     by_hand = vectors[IDS[3]].copy()
     by_hand[0] = np.nextafter(by_hand[0], np.float32(9))
     store.put_vectors("s", [(IDS[3], by_hand), ("f" * 64, by_hand)])
     store.delete_vectors([IDS[5]])
-    found = {(item.kind, item.table, item.key) for item in agreement.vectors(tables, store, "s")}
+    found = {(item.kind, item.table, item.key) for item in consistency.vectors(tables, store, "s")}
     assert found == {
         ("stale", "features", IDS[3]),
         ("surplus", "features", "f" * 64),
@@ -66,14 +67,14 @@ def test_each_row_that_differs_is_named(store: KeyedStore, rng: np.random.Genera
     }
     store.put_products([Product("p1", "shoe", {}, (IDS[1],)), Product("new", "hat", {}, ())])
     store.delete_products(["p2"])
-    found = {(item.kind, item.table, item.key) for item in agreement.products(tables, store)}
+    found = {(item.kind, item.table, item.key) for item in consistency.products(tables, store)}
     assert found == {("stale", "listings", "p1"), ("surplus", "listings", "new"), ("missing", "listings", "p2")}
 
 
 def test_empty_tables_leave_everything_surplus(store: KeyedStore) -> None:
     store.put_vectors("s", [(IDS[0], np.ones(2))])
     tables = cast(Warehouse, Tables({}, []))
-    assert [(item.kind, item.key) for item in agreement.vectors(tables, store, "s")] == [("surplus", IDS[0])]
+    assert [(item.kind, item.key) for item in consistency.vectors(tables, store, "s")] == [("surplus", IDS[0])]
 
 
 def test_facts_are_those_of_the_first_active_listing() -> None:

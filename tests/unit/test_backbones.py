@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likeness.backbones import Space, alexnet, registry, resolve, weights
-from likeness.backbones.weights import load_into, torchvision_file
-from likeness.errors import ServiceError, SpaceMismatch, UsageError
+from likeness.core.errors import ServiceError, SpaceMismatch, UsageError
+from likeness.models.backbones import Space, alexnet, registry, resolve, weights
+from likeness.models.backbones.weights import load_into, torchvision_file
 
 # -- the registry
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from likeness.backbones import resolve
-from likeness.backbones.caffe import convert
 from likeness.cli.app import app
-from likeness.errors import UsageError
-from likeness.runtimes.torch_any import Normalised
+from likeness.core.errors import UsageError
+from likeness.models.backbones import resolve
+from likeness.models.backbones.caffe import convert
+from likeness.models.runtimes.torch_any import Normalised
 
 SHAPES = {
     "conv1": (11, 11, 3, 96),

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.errors import UsageError
-from likeness.settings import Source
-from likeness.sources import Listing, catalogues, read_listing
+from likeness.catalog.sources import Listing, catalogues, read_listing
+from likeness.core.errors import UsageError
+from likeness.core.settings import Source
 
 Rows = Sequence[dict[str, Any]]
 

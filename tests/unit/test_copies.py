@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from likeness.copies import Copies
-from likeness.errors import DataError, ServiceError
-from likeness.manifest import File
+from likeness.core.errors import DataError, ServiceError
+from likeness.index.local_cache import Copies
+from likeness.index.manifest import File
 
 SPACE = "alexnet.fc6@1f3a9c02"
 

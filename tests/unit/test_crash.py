@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tests.hits import hits_of
 
-from likeness.builds import Builds
-from likeness.indexes import metrics, tombstones
-from likeness.indexes.search import LoadedShard
-from likeness.manifest import Manifest
+from likeness.index import distance, tombstones
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
+from likeness.index.shard import LoadedShard
 
 SPACE, DIM = "alexnet.fc6@1f3a9c02", 8
 CHILD = """
@@ -77,9 +77,9 @@ def _published(root: Path, name: str, shards: list, dead=None) -> Manifest:  # t
 def _shard(root: Path, build: str, number: int, rows: int, delta: bool = False):  # type: ignore[no-untyped-def]
     import pyarrow as pa
 
-    from likeness.indexes.build import Order, build_shard
-    from likeness.indexes.plan import PlannedShard
-    from likeness.settings import Index
+    from likeness.core.settings import Index
+    from likeness.index.build import Order, build_shard
+    from likeness.index.shard_plan import PlannedShard
 
     keys = _keys(build, number, rows)
     shown = [[{"category": "hat", "uri": key, "products": [key]}] for key in keys]
@@ -106,7 +106,7 @@ def seen(root: Path) -> str:
     dead = tombstones.load(folder, manifest)
     for record in manifest.shards:
         shard = LoadedShard(record, folder, "cosine", dead.get(record.number))
-        (hits,) = hits_of(shard, metrics.prepared(_vectors(99, 1), "cosine"), 50)
+        (hits,) = hits_of(shard, distance.prepared(_vectors(99, 1), "cosine"), 50)
         assert len(hits) == record.living
     return manifest.build
 

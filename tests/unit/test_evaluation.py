@@ -6,11 +6,11 @@ import faiss
 import numpy as np
 import pytest
 
-from likeness import evaluation
-from likeness.evaluation import Asked, Labels
-from likeness.indexes.axes import main_axes
-from likeness.indexes.codes import bits, hamming
-from likeness.indexes.kinds import KINDS
+from likeness.evaluation import retrieval_metrics
+from likeness.evaluation.retrieval_metrics import Asked, Labels
+from likeness.index.hamming_codes import bits, hamming
+from likeness.index.kinds import KINDS
+from likeness.index.pca import main_axes
 
 ROWS, DIM = 700, 48
 
@@ -54,20 +54,20 @@ def distances_by_hand(vectors: np.ndarray, metric: str) -> np.ndarray:
     return np.array([np.sqrt(((rows - row) ** 2).sum(1)) for row in rows])
 
 
-@pytest.mark.parametrize("metric", evaluation.METRICS)
+@pytest.mark.parametrize("metric", retrieval_metrics.METRICS)
 def test_neighbours_and_precision_are_those_of_a_plain_loop(vectors: np.ndarray, made: Labels, metric: str) -> None:
-    asked = evaluation.ask(made, 150, seed=3)
-    measured, found = evaluation.measure(vectors, made, asked, metric)
+    asked = retrieval_metrics.ask(made, 150, seed=3)
+    measured, found = retrieval_metrics.measure(vectors, made, asked, metric)
     apart = distances_by_hand(vectors, metric)
-    shares = {k: [] for k in evaluation.KS}
+    shares = {k: [] for k in retrieval_metrics.KS}
     assert len(asked.rows) == len(set(asked.rows.tolist())) == 150
     for query, near in zip(asked.rows, found, strict=True):
         others = [row for row in range(ROWS) if not made.products[query] & made.products[row]]
         truth = sorted(others, key=lambda row: (apart[query, row], row))[:10]
         assert near.tolist() == truth
-        for k in evaluation.KS:
+        for k in retrieval_metrics.KS:
             shares[k].append(sum(bool(made.categories[row] & made.categories[query]) for row in truth[:k]) / k)
-    for k in evaluation.KS:
+    for k in retrieval_metrics.KS:
         assert measured.precision[k].value == pytest.approx(np.mean(shares[k]), abs=1e-12)
     assert measured.metric == metric
     assert measured.ms > 0
@@ -76,11 +76,13 @@ def test_neighbours_and_precision_are_those_of_a_plain_loop(vectors: np.ndarray,
 def test_queries_in_pieces_are_queries_at_once(
     vectors: np.ndarray, made: Labels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = evaluation.ask(made, 100)
-    ranked = evaluation.scores(vectors, "l2")
-    whole = evaluation.neighbours(ranked, asked, 7)
-    monkeypatch.setattr(evaluation, "_VALUES", 3 * ROWS)
-    assert [near.tolist() for near in evaluation.neighbours(ranked, asked, 7)] == [near.tolist() for near in whole]
+    asked = retrieval_metrics.ask(made, 100)
+    ranked = retrieval_metrics.scores(vectors, "l2")
+    whole = retrieval_metrics.neighbours(ranked, asked, 7)
+    monkeypatch.setattr(retrieval_metrics, "_VALUES", 3 * ROWS)
+    assert [near.tolist() for near in retrieval_metrics.neighbours(ranked, asked, 7)] == [
+        near.tolist() for near in whole
+    ]
 
 
 def test_bits_are_those_of_the_index_kind(vectors: np.ndarray) -> None:
@@ -103,65 +105,68 @@ def test_precision_by_hand() -> None:
     rows = labels(("h", "a"), ("h", "b"), ("hs", "c"), ("s", "d"), ("s", "e"), ("h", "a"))
     places = np.array([[0, 1], [1, 1], [3, 1], [7, 1], [8, 1], [8.5, 1]], np.float32)
     asked = Asked(np.array([0, 3]), [np.array([0, 5]), np.array([3])], 6)
-    near = evaluation.neighbours(evaluation.scores(places, "l2"), asked, 4)
+    near = retrieval_metrics.neighbours(retrieval_metrics.scores(places, "l2"), asked, 4)
     assert [row.tolist() for row in near] == [[1, 2, 3, 4], [4, 5, 2, 1]]
-    assert evaluation.agreement(rows, asked, near, (1, 2, 3, 4)).tolist() == [
+    assert retrieval_metrics.agreement(rows, asked, near, (1, 2, 3, 4)).tolist() == [
         [1, 1, 2 / 3, 2 / 4],
         [1, 0.5, 2 / 3, 0.5],
     ]
-    assert [row.tolist() for row in evaluation.neighbours(evaluation.scores(places, "l2"), asked, 9)] == [
+    assert [row.tolist() for row in retrieval_metrics.neighbours(retrieval_metrics.scores(places, "l2"), asked, 9)] == [
         [1, 2, 3, 4],
         [4, 5, 2, 1, 0],
     ]
-    assert evaluation.agreement(rows, asked, near, (9,)).tolist() == [[2 / 4], [2 / 4]]  # of all, if there are fewer
+    assert retrieval_metrics.agreement(rows, asked, near, (9,)).tolist() == [
+        [2 / 4],
+        [2 / 4],
+    ]  # of all, if there are fewer
 
 
 def test_lengths_mislead_l2_alone() -> None:
     """Two directions, each at length 1 and 10: by L2 the short ones are nearest to each other."""
     rows = labels(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"))
     vectors = np.array([[1, 0], [10, 0], [0.8, 0.6], [8, 6]], np.float32)
-    asked = evaluation.ask(rows)
-    precision = {m: evaluation.measure(vectors, rows, asked, m)[0].precision[1].value for m in ("cosine", "l2")}
+    asked = retrieval_metrics.ask(rows)
+    precision = {m: retrieval_metrics.measure(vectors, rows, asked, m)[0].precision[1].value for m in ("cosine", "l2")}
     assert precision == {"cosine": 1, "l2": 0}
 
 
 def test_a_query_without_anybody_to_answer_does_not_ask() -> None:
     rows = labels(("h", "a"), ("h", "ab"), ("s", "b"))
-    assert sorted(evaluation.ask(rows).rows.tolist()) == [0, 2]
-    assert {len(out) for out in evaluation.ask(rows).without} == {2}
-    assert not len(evaluation.ask(labels(("h", "a"), ("s", "a"))).rows)
+    assert sorted(retrieval_metrics.ask(rows).rows.tolist()) == [0, 2]
+    assert {len(out) for out in retrieval_metrics.ask(rows).without} == {2}
+    assert not len(retrieval_metrics.ask(labels(("h", "a"), ("s", "a"))).rows)
 
 
 def test_who_asks_is_drawn_by_the_seed(made: Labels) -> None:
-    one, same, other = (evaluation.ask(made, 50, seed).rows.tolist() for seed in (1, 1, 2))
+    one, same, other = (retrieval_metrics.ask(made, 50, seed).rows.tolist() for seed in (1, 1, 2))
     assert one == same
     assert set(one) != set(other)
-    assert sorted(evaluation.ask(made, 10_000).rows.tolist()) == list(range(ROWS))
+    assert sorted(retrieval_metrics.ask(made, 10_000).rows.tolist()) == list(range(ROWS))
 
 
 def test_overlap_by_hand() -> None:
     one = [np.array([1, 2, 3, 4]), np.array([5, 6])]
     other = [np.array([2, 1, 9, 8]), np.array([5, 7])]
-    found = evaluation.overlap(one, other, (1, 2, 4))
+    found = retrieval_metrics.overlap(one, other, (1, 2, 4))
     assert [found[k].value for k in (1, 2, 4)] == [0.5, 0.75, 0.5]
 
 
 def test_intervals_are_those_of_theory(rng: np.random.Generator) -> None:
     coins = np.column_stack([rng.random(400) < 0.3, np.ones(400)]).astype(np.float64)
-    figure, sure = evaluation.figures(coins)
+    figure, sure = retrieval_metrics.figures(coins)
     mean = coins[:, 0].mean()
     assert figure.value == pytest.approx(mean)
     wide = 1.96 * math.sqrt(mean * (1 - mean) / 400)
     assert (figure.low, figure.high) == pytest.approx((mean - wide, mean + wide), abs=0.2 * wide)
     assert (sure.value, sure.low, sure.high) == (1, 1, 1)
-    assert evaluation.figures(coins) == [figure, sure]
+    assert retrieval_metrics.figures(coins) == [figure, sure]
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say(rng: np.random.Generator) -> None:
     held = [
         one.low <= 0.4 <= one.high
         for _ in range(20)
-        for one in evaluation.figures((rng.random((200, 10)) < 0.4).astype(np.float64))
+        for one in retrieval_metrics.figures((rng.random((200, 10)) < 0.4).astype(np.float64))
     ]
     assert 0.9 <= np.mean(held) <= 0.99
 
@@ -169,9 +174,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(rng: np.random.Generator)
 def test_zero_vectors_are_nobodys_neighbour_by_cosine(vectors: np.ndarray, made: Labels) -> None:
     zero = {3, 400}
     vectors[sorted(zero)] = 0
-    asked = evaluation.ask(made, ROWS)
-    for metric in evaluation.METRICS:
-        found = evaluation.measure(vectors, made, asked, metric)[1]
+    asked = retrieval_metrics.ask(made, ROWS)
+    for metric in retrieval_metrics.METRICS:
+        found = retrieval_metrics.measure(vectors, made, asked, metric)[1]
         assert all(len(near) == 10 for near in found)
         if metric == "cosine":
             answers = zip(asked.rows, found, strict=True)

@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from likeness.backbones import Space, resolve
-from likeness.errors import ServiceError
-from likeness.features import Extracted, Extractor
-from likeness.images import BadImage
-from likeness.looks import Look
-from likeness.runtimes import Runtime
-from likeness.runtimes.openvino_cpu import OpenVinoRuntime
-from likeness.settings import Extract, Limits
+from likeness.core.errors import ServiceError
+from likeness.core.settings import Extract, Limits
+from likeness.images.image import BadImage
+from likeness.images.query_views import Look
+from likeness.models.backbones import Space, resolve
+from likeness.models.extractor import Extracted, Extractor
+from likeness.models.runtimes import Runtime
+from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
 
 PIXELS = 224 * 224 * 3
 
@@ -373,7 +373,9 @@ def test_a_stuck_decoder_ends_with_the_process_that_asks(tricks: None, lasts: in
     assert asking.stdout.readline() == b"asked\n"
     decoders: list[psutil.Process] = []
     while not decoders:  # between fork and exec it has another name
-        decoders = [one for one in psutil.Process(asking.pid).children() if "likeness.decoding" in one.cmdline()]
+        decoders = [
+            one for one in psutil.Process(asking.pid).children() if "likeness.images.decoder_process" in one.cmdline()
+        ]
     if lasts > 30:
         asking.kill()
     asking.wait(30)

@@ -9,9 +9,9 @@ import faiss
 import numpy as np
 import pytest
 
-from likeness.indexes import fill, metrics
-from likeness.indexes.fill import filled, memory
-from likeness.indexes.kinds import KINDS
+from likeness.index import distance, populate
+from likeness.index.kinds import KINDS
+from likeness.index.populate import filled, memory
 
 METRICS = ("cosine", "l2", "ip")
 ROWS, DIM = 1500, 48
@@ -37,11 +37,11 @@ def vectors() -> np.ndarray:
 def test_an_index_filled_is_byte_for_byte_what_adding_gives(
     tmp_path: Path, vectors: np.ndarray, name: str, metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fill, "_ROWS", 400)
-    given, keys = metrics.prepared(vectors, metric), np.arange(ROWS) * 2**40 + 3
+    monkeypatch.setattr(populate, "_ROWS", 400)
+    given, keys = distance.prepared(vectors, metric), np.arange(ROWS) * 2**40 + 3
 
     def empty() -> faiss.Index:
-        return KINDS[name].make(given, ROWS, metrics.faiss_metric(metric))
+        return KINDS[name].make(given, ROWS, distance.faiss_metric(metric))
 
     added = faiss.IndexIDMap2(empty())
     for start in range(0, ROWS, 400):

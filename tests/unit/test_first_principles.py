@@ -6,8 +6,8 @@ import torch
 from tests.three_layers import ACTIVATIONS as DERIVED
 from tests.three_layers import ThreeLayers, two_moons
 
-from likeness.backbones.network import Perceptron
-from likeness.backbones.tops import ACTIVATIONS, Top
+from likeness.models.backbones.heads import ACTIVATIONS, Top
+from likeness.models.backbones.network import Perceptron
 from likeness.training import losses
 
 SHARED = [name for name in ACTIVATIONS if name in DERIVED]

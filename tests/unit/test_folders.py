@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from likeness.errors import UsageError
-from likeness.images import BadImage
-from likeness.settings import Limits, Source
-from likeness.sources import ITEM, Listing, Reader, read_listing
+from likeness.catalog.sources import ITEM, Listing, Reader, read_listing
+from likeness.core.errors import UsageError
+from likeness.core.settings import Limits, Source
+from likeness.images.image import BadImage
 
 
 def put(folder: Path, *names: str, data: bytes = b"photo") -> None:
@@ -257,7 +257,7 @@ def test_listing_a_tree_from_which_files_vanish(tmp_path: Path, monkeypatch: pyt
     put(tmp_path, *(f"{folder}/{number}.jpg" for folder in "abc" for number in range(3)))
     gone = iter([tmp_path / "a" / "1.jpg", *sorted((tmp_path / "b").iterdir()), tmp_path / "b"])
 
-    from likeness.stores import files_local
+    from likeness.storage import files_local
 
     linked = files_local._regular
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from likeness.errors import DataError, UsageError
-from likeness.held_out import EvaluationSet, _share, _where, apart, drawn, groups
-from likeness.listed import Shown
+from likeness.catalog.annotations import Shown
+from likeness.core.errors import DataError, UsageError
+from likeness.evaluation.evaluation_sets import EvaluationSet, _share, _where, apart, drawn, groups
 
 
 def shown(products: str, category: str = "hat", **attributes: str) -> Shown:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.records import shard_record
 
-from likeness import hidden as room
-from likeness.hidden import Hidden
-from likeness.indexes.search import Hit
-from likeness.manifest import Manifest
+from likeness.catalog import hidden_products as room
+from likeness.catalog.hidden_products import Hidden
+from likeness.index.manifest import Manifest
+from likeness.index.shard import Hit
 from likeness.serving.leaf import LeafAnswer
 from likeness.serving.root import Root, Wish
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from likeness.images import SUFFIXES, BadImage, Preprocessing, decode, fit, read_header
-from likeness.settings import Limits
+from likeness.core.settings import Limits
+from likeness.images.image import SUFFIXES, BadImage, Preprocessing, decode, fit, read_header
 
 LIMITS = Limits()
 HOW = Preprocessing(256, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from likeness import judgements
-from likeness.errors import UsageError
-from likeness.judgements import Judged
-from likeness.queries import Query
+from likeness.core.errors import UsageError
+from likeness.evaluation import judgements
+from likeness.evaluation.judged_queries import Query
+from likeness.evaluation.judgements import Judged
 
 
 def written(folder: Path, text: str) -> Path:

@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from likeness.errors import UsageError
-from likeness.indexes import metrics
-from likeness.indexes.axes import main_axes
-from likeness.indexes.build import Order, build_shard
-from likeness.indexes.kinds import KINDS, candidates, kind
-from likeness.indexes.plan import PlannedShard
-from likeness.indexes.search import LoadedShard
-from likeness.indexes.searcher import Searcher
-from likeness.manifest import Shard
-from likeness.settings import Index
+from likeness.core.errors import UsageError
+from likeness.core.settings import Index
+from likeness.index import distance
+from likeness.index.build import Order, build_shard
+from likeness.index.kinds import KINDS, candidates, kind
+from likeness.index.manifest import Shard
+from likeness.index.pca import main_axes
+from likeness.index.searcher import Searcher
+from likeness.index.shard import LoadedShard
+from likeness.index.shard_plan import PlannedShard
 
 APPROXIMATE = [name for name in KINDS if not name.startswith("flat")]
 METRICS = ("cosine", "l2", "ip")
@@ -52,7 +52,7 @@ def built(folder: Path, vectors: np.ndarray, budget: float = float("inf"), **set
 
 def best(queries: np.ndarray, vectors: np.ndarray, metric: str, k: int) -> list[set[int]]:
     """The rows of the k nearest, by double precision."""
-    q, v = (metrics.prepared(part, metric).astype(np.float64) for part in (queries, vectors))
+    q, v = (distance.prepared(part, metric).astype(np.float64) for part in (queries, vectors))
     scores = q @ v.T
     if metric == "l2":
         scores = 2 * scores - (v**2).sum(1)
@@ -84,11 +84,11 @@ def test_an_approximate_kind_finds_the_nearest_with_their_own_scores(
     assert (record.kind, record.recall.value >= 0.96) == (name, True)
     assert {point.kind for point in record.curve} == {name}
     shard = LoadedShard(record, tmp_path, metric)
-    prepared = metrics.prepared(queries, metric)
+    prepared = distance.prepared(queries, metric)
     scores, rows = shard.searcher.nearest(prepared, 10)
     assert recall(rows, best(queries, vectors, metric, 10)) >= 0.95
     for query, row, score in zip(prepared, rows, scores, strict=True):
-        own = metrics.exact_scores(query[None], metrics.prepared(vectors[row], metric), metric)[0]
+        own = distance.exact_scores(query[None], distance.prepared(vectors[row], metric), metric)[0]
         assert score == pytest.approx(own, rel=2e-3, abs=2e-3)
         assert (np.diff(score) <= 1e-6).all()
 
@@ -98,10 +98,10 @@ def test_an_approximate_kind_finds_the_nearest_with_their_own_scores(
 def test_a_filter_is_searched_within(
     tmp_path: Path, vectors: np.ndarray, queries: np.ndarray, name: str, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("likeness.indexes.searcher._SCANNED", 1000)  # so that the index is asked, where it may be
+    monkeypatch.setattr("likeness.index.searcher._SCANNED", 1000)  # so that the index is asked, where it may be
     shard = LoadedShard(built(tmp_path, vectors, kind=name), tmp_path, "cosine")
     allowed = np.random.default_rng(5).random(ROWS) < share
-    _, rows = shard.searcher.nearest(metrics.prepared(queries, "cosine"), 10, allowed)
+    _, rows = shard.searcher.nearest(distance.prepared(queries, "cosine"), 10, allowed)
     assert allowed[rows[rows >= 0]].all()
     names = np.flatnonzero(allowed)
     truth = [{int(names[row]) for row in rows_} for rows_ in best(queries, vectors[allowed], "cosine", 10)]
@@ -111,7 +111,7 @@ def test_a_filter_is_searched_within(
 def test_nothing_allowed_is_nothing_found(tmp_path: Path, vectors: np.ndarray, queries: np.ndarray) -> None:
     shard = LoadedShard(built(tmp_path, vectors, kind="hnsw"), tmp_path, "cosine")
     for allowed, count in ((np.zeros(ROWS, bool), 0), (np.arange(ROWS) == 17, 1)):
-        scores, rows = shard.searcher.nearest(metrics.prepared(queries, "cosine"), 10, allowed)
+        scores, rows = shard.searcher.nearest(distance.prepared(queries, "cosine"), 10, allowed)
         assert scores.shape == rows.shape == (100, count)
         assert (rows == 17).all()
 
@@ -185,7 +185,7 @@ def test_vectors_stay_on_disk(tmp_path: Path) -> None:
 
     before = own()
     shard = LoadedShard(record, tmp_path, "cosine")
-    shard.searcher.nearest(metrics.prepared(many[:50], "cosine"), 10)
+    shard.searcher.nearest(distance.prepared(many[:50], "cosine"), 10)
     assert own() - before < 0.25 * record.index.bytes
 
 
@@ -194,7 +194,7 @@ def test_the_file_is_plain_faiss(tmp_path: Path, vectors: np.ndarray, name: str)
     record = built(tmp_path, vectors, kind=name)
     index = faiss.read_index(str(tmp_path / record.index.name))
     assert index.ntotal == ROWS
-    _, ids = index.search(metrics.prepared(vectors[:20], "cosine"), 1)
+    _, ids = index.search(distance.prepared(vectors[:20], "cosine"), 1)
     assert np.mean(ids[:, 0] == [int(key[:16], 16) >> 1 for key in table(vectors)["image_id"].to_pylist()[:20]]) >= 0.5
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from likeness.cli.app import app
-from likeness.errors import UsageError
-from likeness.labelling import Classifier, best
-from likeness.settings import Settings
+from likeness.core.errors import UsageError
+from likeness.core.settings import Settings
+from likeness.models.imagenet_classifier import Classifier, best
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from likeness import leases
-from likeness.errors import ServiceError, UsageError
-from likeness.leases import EXPIRY_S, Lease, held, release
+from likeness.core.errors import ServiceError, UsageError
+from likeness.storage import leases
+from likeness.storage.leases import EXPIRY_S, Lease, held, release
 
 WHO = {"run_id": "run-1", "job": "nightly", "started": "2026-01-02T00:00:00+00:00"}
 

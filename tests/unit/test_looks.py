@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness.changes import CHANGES, changed
-from likeness.images import decode
-from likeness.looks import Look, pictures
-from likeness.settings import Limits
+from likeness.core.settings import Limits
+from likeness.images.image import decode
+from likeness.images.perturbations import CHANGES, changed
+from likeness.images.query_views import Look, pictures
 
 QUARTERS = np.zeros((8, 8, 3), np.uint8)
 QUARTERS[:4, :4], QUARTERS[:4, 4:], QUARTERS[4:, 4:] = (200, 0, 0), (0, 200, 0), (0, 0, 200)

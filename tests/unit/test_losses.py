@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from likeness.training import losses
-from likeness.training.ranks import Ranks
+from likeness.training.distributed import Ranks
 
 ALONE = Ranks()
 

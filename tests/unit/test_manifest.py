@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tests.records import shard_record
 
-from likeness.builds import Builds, checksum_of
-from likeness.errors import DataError, UsageError
-from likeness.manifest import File, Manifest, Shard, build_name
+from likeness.core.errors import DataError, UsageError
+from likeness.index.builds import Builds, checksum_of
+from likeness.index.manifest import File, Manifest, Shard, build_name
 
 SPACE = "alexnet.fc6@1f3a9c02"
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.hits import hits_of
 
-from likeness.indexes import metrics
-from likeness.indexes.build import Order, build_shard
-from likeness.indexes.plan import part_of, plan
-from likeness.indexes.search import Hit, LoadedShard, merge
-from likeness.settings import Index
+from likeness.core.settings import Index
+from likeness.index import distance
+from likeness.index.build import Order, build_shard
+from likeness.index.shard import Hit, LoadedShard, merge
+from likeness.index.shard_plan import part_of, plan
 
 
 def hit(score: float, image: str, category: str = "c", products: tuple[str, ...] = ("p",)) -> Hit:
@@ -101,7 +101,7 @@ def test_sharded_search_equals_unsharded_search(tmp_path: Path, rng: np.random.G
     )
     assert len(many) > 9
     assert len(one) == 1
-    queries = metrics.prepared(np.concatenate([rng.standard_normal((10, dim), np.float32), vectors[100:101]]), metric)
+    queries = distance.prepared(np.concatenate([rng.standard_normal((10, dim), np.float32), vectors[100:101]]), metric)
     for number in range(len(queries)):
         query = queries[number : number + 1]
         sharded = merge((hits_of(shard, query, k)[0] for shard in many), k)

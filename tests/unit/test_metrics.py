@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from likeness.indexes import metrics
+from likeness.index import distance
 
 VECTORS = hnp.arrays(
     np.float32, st.tuples(st.integers(1, 8), st.integers(1, 16)), elements=st.floats(-100, 100, width=32)
@@ -15,7 +15,7 @@ VECTORS = hnp.arrays(
 
 @given(VECTORS)
 def test_cosine_is_prepared_to_length_one_and_zero_stays_zero(vectors: np.ndarray) -> None:
-    ready = metrics.prepared(vectors, "cosine")
+    ready = distance.prepared(vectors, "cosine")
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     for before, after, norm in zip(vectors, ready, norms, strict=True):
         if norm == 0:
@@ -29,7 +29,7 @@ def test_cosine_is_prepared_to_length_one_and_zero_stays_zero(vectors: np.ndarra
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 def test_the_others_are_left_as_they_are(metric: str, rng: np.random.Generator) -> None:
     vectors = rng.normal(size=(5, 6))[:, ::2]
-    ready = metrics.prepared(vectors, metric)
+    ready = distance.prepared(vectors, metric)
     assert np.array_equal(ready, vectors.astype(np.float32))
     assert (ready.dtype, ready.flags.c_contiguous) == (np.float32, True)
 
@@ -43,20 +43,20 @@ def test_exact_scores(rng: np.random.Generator) -> None:
         "l2": -np.linalg.norm(q[:, None] - v[None], axis=2),
     }
     for metric, expected in truth.items():
-        ready = metrics.prepared(queries, metric), metrics.prepared(vectors, metric)
-        found = metrics.exact_scores(*ready, metric)
+        ready = distance.prepared(queries, metric), distance.prepared(vectors, metric)
+        found = distance.exact_scores(*ready, metric)
         assert np.allclose(found, expected, rtol=1e-5, atol=1e-5)
         assert found.dtype == np.float32
 
 
 def test_the_distance_to_itself_is_zero(rng: np.random.Generator) -> None:
-    vectors = metrics.prepared(rng.standard_normal((5, 8), np.float32), "l2")
-    scores = metrics.exact_scores(vectors, vectors, "l2")
+    vectors = distance.prepared(rng.standard_normal((5, 8), np.float32), "l2")
+    scores = distance.exact_scores(vectors, vectors, "l2")
     assert np.isfinite(scores).all()
     assert np.abs(np.diag(scores)).max() < 2e-3  # rounding, under a root
 
 
 def test_distance() -> None:
-    assert metrics.distance(0.75, "cosine") == 0.25
-    assert metrics.distance(-3.0, "l2") == 3.0
-    assert metrics.distance(5.0, "ip") == -5.0
+    assert distance.distance(0.75, "cosine") == 0.25
+    assert distance.distance(-3.0, "l2") == 3.0
+    assert distance.distance(5.0, "ip") == -5.0

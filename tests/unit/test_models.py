@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from likeness.backbones import resolve
-from likeness.backbones.tops import Top
-from likeness.cards import Card, Evaluation, Metric
-from likeness.errors import DataError, GateError, SpaceMismatch, UsageError
-from likeness.manifest import File
-from likeness.models import Models, space_of
-from likeness.settings import Extract, Settings
-from likeness.training.learner import Learner
+from likeness.core.errors import DataError, GateError, SpaceMismatch, UsageError
+from likeness.core.settings import Extract, Settings
+from likeness.index.manifest import File
+from likeness.models.backbones import resolve
+from likeness.models.backbones.heads import Top
+from likeness.models.model_card import Card, Evaluation, Metric
+from likeness.models.model_registry import Models, space_of
+from likeness.training.network import Learner
 
 Make = Callable[..., Card]
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.errors import UsageError
-from likeness.images import BadImage
-from likeness.settings import Limits, Source
-from likeness.sources import Listing, Reader, read_listing
-from likeness.sources.packed import Aside, members
-from likeness.stores import FileEntry
-from likeness.stores.files_local import LocalFiles
+from likeness.catalog.sources import Listing, Reader, read_listing
+from likeness.catalog.sources.packed import Aside, members
+from likeness.core.errors import UsageError
+from likeness.core.settings import Limits, Source
+from likeness.images.image import BadImage
+from likeness.storage import FileEntry
+from likeness.storage.files_local import LocalFiles
 
 
 def listed(source: Path, **more: str) -> Listing:

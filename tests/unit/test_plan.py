@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.indexes.plan import PlannedShard, delta_plan, part_of, plan, step, tasks
-from likeness.settings import Index
+from likeness.core.settings import Index
+from likeness.index.shard_plan import PlannedShard, delta_plan, part_of, plan, step, tasks
 
 SIZES = st.dictionaries(st.text(max_size=6), st.integers(1, 5000), max_size=30)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.spark.wanted import portions
+from likeness.spark.stages.pending import portions
 
 
 @given(st.integers(0, 100_000), st.integers(1, 500))

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likeness import profiling
-from likeness import settings as settings_module
 from likeness.cli.app import app
-from likeness.errors import UsageError
-from likeness.images import BadImage
-from likeness.runtimes import Otherwise, Pictures
-from likeness.settings import Limits, Settings
+from likeness.core import settings as settings_module
+from likeness.core.errors import UsageError
+from likeness.core.settings import Limits, Settings
+from likeness.images.image import BadImage
+from likeness.models.runtimes import Otherwise, Pictures
+from likeness.ops import hardware_profile
 
 
 class Clock:
@@ -35,9 +35,9 @@ clock = Clock()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiling, "_SECONDS", 0.2)
-    monkeypatch.setattr(profiling, "_PHOTOS", 12)
-    monkeypatch.setattr(profiling, "time", clock)
+    monkeypatch.setattr(hardware_profile, "_SECONDS", 0.2)
+    monkeypatch.setattr(hardware_profile, "_PHOTOS", 12)
+    monkeypatch.setattr(hardware_profile, "time", clock)
 
 
 def given(source: Path, cache: str, *more: str) -> Settings:
@@ -66,8 +66,8 @@ class Gpu(Network):
 
 
 def test_a_cpu_shares_its_cores(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiling, "open_runtime", lambda *_: Network())
-    found = profiling.profile(given(sample, cache))
+    monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_: Network())
+    found = hardware_profile.profile(given(sample, cache))
     assert found.photos == 12
     assert found.model == max(found.batches.values())
     assert found.batches[1] < found.batches[8] < 1000
@@ -92,16 +92,16 @@ def test_bfloat16_is_chosen_where_it_is_as_good_and_faster(
             rows = images.reshape(len(images), -1)[:, :4].astype(np.float32) + 1
             return rows + self.half * noise * np.array([1, -1, 1, -1]) * rows
 
-    monkeypatch.setattr(profiling, "open_runtime", lambda space, wanted, on: Vectors(on.precision == "bfloat16"))
-    found = profiling.profile(given(sample, cache))
+    monkeypatch.setattr(hardware_profile, "open_runtime", lambda space, wanted, on: Vectors(on.precision == "bfloat16"))
+    found = hardware_profile.profile(given(sample, cache))
     assert found.settings.get("extract.precision") == ("bfloat16" if chosen else None)
     assert (found.parity >= 0.999) == (noise < 0.1)
 
 
 def test_a_gpu_waits_for_decoders(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiling, "open_runtime", lambda *_: Gpu())
-    monkeypatch.setattr(profiling, "choose", lambda wanted: "torch")
-    found = profiling.profile(given(sample, cache))
+    monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_: Gpu())
+    monkeypatch.setattr(hardware_profile, "choose", lambda wanted: "torch")
+    found = hardware_profile.profile(given(sample, cache))
     assert found.ceiling == min(found.decode, found.model, found.read)
     assert found.bottleneck == "decode"
     assert found.settings["extract.decode_threads"] == found.cores
@@ -123,10 +123,10 @@ def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
     class Slow(Fast):
         seconds = 0.02
 
-    monkeypatch.setattr(profiling, "choose", lambda wanted: "torch")
+    monkeypatch.setattr(hardware_profile, "choose", lambda wanted: "torch")
     for network, decoder in ((Fast, "network"), (Slow, "processes")):
-        monkeypatch.setattr(profiling, "open_runtime", lambda *_, one=network: one())
-        found = profiling.profile(given(sample, cache))
+        monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_, one=network: one())
+        found = hardware_profile.profile(given(sample, cache))
         assert found.decoder == found.settings.get("extract.decode", "processes") == decoder
         assert (found.settings["extract.decode_threads"] == 1) == (decoder == "network")
         assert found.ceiling == min(found.decode, found.model, found.read)
@@ -135,10 +135,10 @@ def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
 def test_a_source_without_photos(tmp_path: Path, cache: str) -> None:
     (tmp_path / "x").mkdir()
     with pytest.raises(UsageError, match="no photo there can be read"):
-        profiling.profile(given(tmp_path, cache))
+        hardware_profile.profile(given(tmp_path, cache))
     (tmp_path / "x" / "bad.jpg").write_bytes(b"no photo")
     with pytest.raises(UsageError, match="no photo there can be decoded"):
-        profiling.profile(given(tmp_path, cache))
+        hardware_profile.profile(given(tmp_path, cache))
 
 
 def test_the_command(sample: Path, cache: str, capsys: pytest.CaptureFixture[str]) -> None:

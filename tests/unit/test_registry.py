@@ -15,13 +15,13 @@ import torchvision
 from PIL import Image
 from torch.nn import functional as F
 
-from likeness.backbones import Backbone, Space, lenet, registry, resolve
-from likeness.backbones.anatomy import anatomy
-from likeness.backbones.network import chain
-from likeness.images import decode, fit
-from likeness.runtimes.openvino_cpu import OpenVinoRuntime
-from likeness.runtimes.torch_any import Normalised, TorchRuntime
-from likeness.settings import Limits
+from likeness.core.settings import Limits
+from likeness.images.image import decode, fit
+from likeness.models.backbones import Backbone, Space, lenet, registry, resolve
+from likeness.models.backbones.network import chain
+from likeness.models.backbones.summary import anatomy
+from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
+from likeness.models.runtimes.torch_any import Normalised, TorchRuntime
 
 LARGE = (
     "vgg11",

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.hits import hits_of
 
-from likeness.errors import DataError
-from likeness.indexes import metrics, tombstones
-from likeness.indexes.build import Order, build_shard
-from likeness.indexes.ids import faiss_id
-from likeness.indexes.kinds import KINDS, Knob
-from likeness.indexes.plan import PlannedShard
-from likeness.indexes.search import LoadedShard
-from likeness.settings import Index
+from likeness.core.errors import DataError
+from likeness.core.settings import Index
+from likeness.index import distance, tombstones
+from likeness.index.build import Order, build_shard
+from likeness.index.ids import faiss_id
+from likeness.index.kinds import KINDS, Knob
+from likeness.index.shard import LoadedShard
+from likeness.index.shard_plan import PlannedShard
 
 NAMES = ("hat", "shoe", "裤子/2.0")
 ROWS, DIM = 1500, 48
@@ -61,7 +61,7 @@ class Made:
 
     def best(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[str]:
         """The nearest of some rows."""
-        scores = metrics.exact_scores(query[None], metrics.prepared(self.vectors[rows], self.metric), self.metric)[0]
+        scores = distance.exact_scores(query[None], distance.prepared(self.vectors[rows], self.metric), self.metric)[0]
         return [self.ids[row] for row in rows[np.argsort(-scores)[:k]]]
 
 
@@ -72,7 +72,7 @@ def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_what_is_removed_is_never_found_and_nothing_else_is_lost(made: Made, rng: np.random.Generator) -> None:
     """Rows at random, and all that are near to the queries."""
-    queries = metrics.prepared(made.vectors[rng.integers(0, ROWS, 40)] + 0.1, made.metric)
+    queries = distance.prepared(made.vectors[rng.integers(0, ROWS, 40)] + 0.1, made.metric)
     near = [made.ids.index(key) for query in queries[:5] for key in made.best(query, np.arange(ROWS), 20)]
     for dead in (rng.choice(ROWS, 75, replace=False), np.unique(near), np.arange(ROWS - 30)):
         shard, living = made.loaded(dead), np.setdiff1d(np.arange(ROWS), dead)
@@ -89,7 +89,7 @@ def test_a_category_is_searched_alone(made: Made, rng: np.random.Generator, aske
     dead = rng.choice(ROWS, 75, replace=False)
     shard = made.loaded(dead)
     rows = np.array([row for row in np.setdiff1d(np.arange(ROWS), dead) if set(asked) & set(made.names[row])])
-    queries = metrics.prepared(made.vectors[rng.integers(0, ROWS, 30)] + 0.1, made.metric)
+    queries = distance.prepared(made.vectors[rng.integers(0, ROWS, 30)] + 0.1, made.metric)
     among = [*asked, "no such category"]
     assert shard.find(queries, 10, among).searched == len(rows)
     good = 0
@@ -106,7 +106,7 @@ def test_a_sample_is_of_living_rows_of_its_category(made: Made, rng: np.random.G
     dead = rng.choice(ROWS, 500, replace=False)
     found = made.loaded(dead).sample(dict.fromkeys(NAMES, 0.1))
     places = {
-        row.astype(np.float16).tobytes(): number for number, row in enumerate(metrics.prepared(made.vectors, "cosine"))
+        row.astype(np.float16).tobytes(): number for number, row in enumerate(distance.prepared(made.vectors, "cosine"))
     }
     for name, vectors in found.items():
         rows = [places[row.astype(np.float16).tobytes()] for row in vectors]
@@ -126,8 +126,8 @@ def test_an_index_that_filters_badly_is_told_so(tmp_path: Path, monkeypatch: pyt
     good = Made(tmp_path / "good", "hnsw").record
     assert set(good.filtered) == {"0.5", "0.05", "0.005"}
     assert good.lowest >= 0.95
-    monkeypatch.setattr("likeness.indexes.searcher._SCANNED", 0)  # never scans
-    monkeypatch.setattr("likeness.indexes.searcher._RARE", 0)
+    monkeypatch.setattr("likeness.index.searcher._SCANNED", 0)  # never scans
+    monkeypatch.setattr("likeness.index.searcher._RARE", 0)
     lists = KINDS["ivf_rabitq"]
 
     def turned(knob: Knob, k: int, selector: Any) -> Any:

@@ -18,18 +18,19 @@ import pytest
 from PIL import Image
 from tests.records import shard_record
 
-from likeness import reports, words
-from likeness.builds import Builds
-from likeness.comparison import Comparison, SpaceFigures
-from likeness.evaluation import Figure, Measured
-from likeness.indexes import metrics
-from likeness.indexes.build import Order, build_shard
-from likeness.indexes.plan import plan
-from likeness.manifest import Manifest, Point, Recall, Shard
-from likeness.reports import figures, samples, terminal
-from likeness.settings import Settings
-from likeness.tables import FAILURES, FEATURES, Table
-from likeness.warehouse import Warehouse
+from likeness.core import formatting
+from likeness.core.settings import Settings
+from likeness.evaluation.compare_spaces import Comparison, SpaceFigures
+from likeness.evaluation.retrieval_metrics import Figure, Measured
+from likeness.index import distance
+from likeness.index.build import Order, build_shard
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest, Point, Recall, Shard
+from likeness.index.shard_plan import plan
+from likeness.ops import reports
+from likeness.ops.reports import figures, samples, terminal
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, FEATURES, Table
 
 DIM, SPACE = 8, "made.up@00000000"
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.test/a.png>"
@@ -282,7 +283,7 @@ def test_reuse_rate_without_photos_is_no_division() -> None:
     [(0, "0.00 s"), (0.018, "0.02 s"), (15.448, "15.4 s"), (59.97, "1 min 00 s"), (7790, "2 h 09 min")],
 )
 def test_durations(seconds: float, told: str) -> None:
-    assert words.duration(seconds) == told
+    assert formatting.duration(seconds) == told
 
 
 def test_forty_categories_are_shown_and_the_rest_summed_up() -> None:
@@ -378,7 +379,7 @@ def test_samples_are_exact_neighbours_of_six_categories(made: Made) -> None:
     assert found["searched"] == 7
     assert len({row[0].category for row in found["rows"]}) == len(found["rows"]) == 6
     keys = list(made.vectors)
-    everything = metrics.prepared(np.stack(list(made.vectors.values())), "cosine")
+    everything = distance.prepared(np.stack(list(made.vectors.values())), "cosine")
     for query, *others in found["rows"]:
         scores = everything @ everything[keys.index(query.image_id)]
         best = [keys[row] for row in np.argsort(-scores) if keys[row] != query.image_id][:6]

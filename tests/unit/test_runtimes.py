@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import runtimes
-from likeness.backbones import Backbone, Layer, Space, alexnet, registry, resolve
-from likeness.errors import ServiceError
-from likeness.images import Preprocessing, fit
-from likeness.runtimes import Machine, choose, open_runtime, openvino_cpu, prepare
-from likeness.runtimes.openvino_cpu import OpenVinoRuntime, convert
-from likeness.runtimes.torch_any import Busy, TorchRuntime
+from likeness.core.errors import ServiceError
+from likeness.images.image import Preprocessing, fit
+from likeness.models import runtimes
+from likeness.models.backbones import Backbone, Layer, Space, alexnet, registry, resolve
+from likeness.models.runtimes import Machine, choose, open_runtime, openvino_cpu, prepare
+from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime, convert
+from likeness.models.runtimes.torch_any import Busy, TorchRuntime
 
 DEFAULT = "efficientnet_lite0.pool"
 

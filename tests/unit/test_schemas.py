@@ -5,21 +5,21 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from likeness import schemas
-from likeness.tables import TABLES, Table
+from likeness.ops import contracts
+from likeness.storage.tables import TABLES, Table
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 
 
 def test_the_folder_holds_what_is_rendered() -> None:
-    rendered = schemas.render()
+    rendered = contracts.render()
     there = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()}
     assert {name: there.get(name) for name in rendered} == rendered, "run `make schemas`"
 
 
 def test_main_writes_every_file(tmp_path: Path) -> None:
-    schemas.main(str(tmp_path))
-    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == schemas.render()
+    contracts.main(str(tmp_path))
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == contracts.render()
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

@@ -5,7 +5,7 @@ import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.matrix import Cell, Scope
+from likeness.ops.backfill_coverage import Cell, Scope
 
 DAY = st.dates(datetime.date(999, 12, 1), datetime.date(2101, 1, 1))
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from likeness import settings
-from likeness.errors import UsageError
+from likeness.core import settings
+from likeness.core.errors import UsageError
 
 
 @pytest.fixture(autouse=True)

@@ -11,17 +11,17 @@ import pyarrow as pa
 import pytest
 from tests.hits import hits_of
 
-from likeness.builds import checksum_of
-from likeness.errors import DataError, UsageError
-from likeness.indexes import audit, build, fill, kinds, metrics
-from likeness.indexes.audit import Audit
-from likeness.indexes.build import Order, build_shard
-from likeness.indexes.ids import IDS, faiss_id
-from likeness.indexes.kinds import KINDS, Kind, kind
-from likeness.indexes.plan import PlannedShard
-from likeness.indexes.search import LoadedShard
-from likeness.manifest import Shard
-from likeness.settings import Index
+from likeness.core.errors import DataError, UsageError
+from likeness.core.settings import Index
+from likeness.index import build, distance, kinds, populate, recall_audit
+from likeness.index.build import Order, build_shard
+from likeness.index.builds import checksum_of
+from likeness.index.ids import IDS, faiss_id
+from likeness.index.kinds import KINDS, Kind, kind
+from likeness.index.manifest import Shard
+from likeness.index.recall_audit import Audit
+from likeness.index.shard import LoadedShard
+from likeness.index.shard_plan import PlannedShard
 
 METRICS = ("cosine", "l2", "ip")
 PLACE = PlannedShard(3, ("裤子/2.0",), 1, 2)
@@ -100,7 +100,7 @@ def test_a_flat_shard_is_exact(tmp_path: Path, rng: np.random.Generator, metric:
     record, shard = built(tmp_path, data, dim, metric=metric)
     queries = np.maximum(rng.normal(0.3, 1, (7, dim)), 0).astype(np.float32)
     truth = exact(queries, matrix(data), metric)
-    for query, found in zip(truth, hits_of(shard, metrics.prepared(queries, metric), k), strict=True):
+    for query, found in zip(truth, hits_of(shard, distance.prepared(queries, metric), k), strict=True):
         best = np.argsort(-query, kind="stable")[:k]
         assert [hit.image_id for hit in found] == [data["image_id"][int(row)].as_py() for row in best]
         assert [hit.score for hit in found] == pytest.approx(query[best].tolist(), rel=1e-5, abs=1e-6)
@@ -115,7 +115,7 @@ def test_half_precision_is_close(tmp_path: Path, rng: np.random.Generator, metri
     queries = np.maximum(rng.normal(0.3, 1, (9, 64)), 0).astype(np.float32)
     truth = exact(queries, matrix(data), metric)
     ids = data["image_id"].to_pylist()
-    for query, found in zip(truth, hits_of(shard, metrics.prepared(queries, metric), 10), strict=True):
+    for query, found in zip(truth, hits_of(shard, distance.prepared(queries, metric), 10), strict=True):
         scores = {ids[row]: query[row] for row in range(400)}
         assert [hit.score for hit in found] == pytest.approx([scores[hit.image_id] for hit in found], rel=2e-3)
         assert min(scores[hit.image_id] for hit in found) >= np.sort(query)[-10] - 2e-3 * abs(query.min())
@@ -132,7 +132,7 @@ def test_zero_vectors_are_found_last_or_not_at_all(
     data = table(sorted(rng.bytes(32).hex() for _ in range(20)), vectors)
     _, shard = built(tmp_path, data, 8, metric=metric, kind=kind_)
     zero = {data["image_id"][3].as_py(), data["image_id"][7].as_py()}
-    (found,) = hits_of(shard, metrics.prepared(vectors[:1], metric), 20)
+    (found,) = hits_of(shard, distance.prepared(vectors[:1], metric), 20)
     scores = {hit.image_id: hit.score for hit in found}
     assert len(scores) == 20
     assert np.isfinite(list(scores.values())).all()
@@ -149,7 +149,7 @@ def test_vectors_that_are_all_the_same(tmp_path: Path, rng: np.random.Generator,
     data = table(sorted(rng.bytes(32).hex() for _ in range(500)), vectors)
     record, shard = built(tmp_path, data, 24)
     assert record.recall.value == 1.0  # ties are not held against the index
-    (found,) = hits_of(shard, metrics.prepared(np.ones((1, 24)), "cosine"), 5)
+    (found,) = hits_of(shard, distance.prepared(np.ones((1, 24)), "cosine"), 5)
     assert [hit.score for hit in found] == pytest.approx([1] * 5)
 
 
@@ -157,7 +157,7 @@ def test_a_hit_says_all_that_is_known(tmp_path: Path, rng: np.random.Generator) 
     data = made_up(rng, 30, 8)
     _, shard = built(tmp_path, data, 8)
     for number in (0, 29):
-        (found,) = hits_of(shard, metrics.prepared(matrix(data)[number : number + 1], "cosine"), 1)
+        (found,) = hits_of(shard, distance.prepared(matrix(data)[number : number + 1], "cosine"), 1)
         row = data.slice(number, 1).to_pylist()[0]
         assert found[0].score == pytest.approx(1, abs=1e-5)
         shown = {"category": found[0].category, "uri": found[0].uri, "products": list(found[0].products)}
@@ -170,8 +170,8 @@ def test_batches_and_large_shards_change_nothing(
     data = made_up(rng, 300, 16)
     records = []
     for number, (rows, batch) in enumerate([(8192, 300), (64, 7), (1, 64), (300, 299)]):
-        monkeypatch.setattr(fill, "_ROWS", rows)
-        monkeypatch.setattr(audit, "ROWS", rows)
+        monkeypatch.setattr(populate, "_ROWS", rows)
+        monkeypatch.setattr(recall_audit, "ROWS", rows)
         records.append(built(tmp_path / str(number), data, 16, batch)[0])
     assert len({(record.index.sha256, record.ids.sha256, record.recall) for record in records}) == 1
 
@@ -363,7 +363,7 @@ def test_a_poor_index_gets_the_recall_it_has(
     make: Callable[[np.ndarray, int, int], faiss.Index],
 ) -> None:
     monkeypatch.setitem(kinds.KINDS, "poor", Kind("poor", "", make, lambda dim: 1, parameters=lambda *_: None))
-    monkeypatch.setattr(audit, "ROWS", 150)  # the audit goes by parts
+    monkeypatch.setattr(recall_audit, "ROWS", 150)  # the audit goes by parts
     data = made_up(rng, 600, 16)
     record = build_shard(
         PLACE, data.to_batches(), Order(f"file://{tmp_path}", "b", "s@1", 16, Index(kind="poor", metric=metric))

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from likeness.backbones import Space, resolve
-from likeness.backbones.network import Dense
-from likeness.errors import UsageError
-from likeness.images import Preprocessing, decode, fit
-from likeness.runtimes.torch_any import Normalised
-from likeness.settings import Limits
+from likeness.core.errors import UsageError
+from likeness.core.settings import Limits
+from likeness.images.image import Preprocessing, decode, fit
+from likeness.models.backbones import Space, resolve
+from likeness.models.backbones.network import Dense
+from likeness.models.runtimes.torch_any import Normalised
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from likeness import settings
-from likeness.errors import UsageError
-from likeness.settings import Extract
-from likeness.spark import yarn
-from likeness.spark.doors import read_flags
-from likeness.spark.options import Options, read_options
-from likeness.spark.submit import local_options
+from likeness.core import settings
+from likeness.core.errors import UsageError
+from likeness.core.settings import Extract
+from likeness.spark.submit import yarn
+from likeness.spark.submit.job_cli import read_flags
+from likeness.spark.submit.options import Options, read_options
+from likeness.spark.submit.submit import local_options
 
 
 def confs(words: list[str]) -> dict[str, str]:

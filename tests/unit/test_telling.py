@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from likeness import progress
-from likeness.errors import UsageError
-from likeness.progress import Reporter
-from likeness.settings import Train
-from likeness.training.course import Epoch
-from likeness.training.telling import Telling
+from likeness.core import progress
+from likeness.core.errors import UsageError
+from likeness.core.progress import Reporter
+from likeness.core.settings import Train
+from likeness.training.history import Epoch
+from likeness.training.progress_log import Telling
 
 
 def test_loss_figure_and_rate_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

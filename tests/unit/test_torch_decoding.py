@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from likeness.backbones import Space, resolve
-from likeness.errors import ServiceError
-from likeness.features import Extracted, Extractor
-from likeness.images import WHOLE, BadImage, Preprocessing, orientation, prepared
-from likeness.runtimes import Machine, open_runtime
-from likeness.runtimes.torch_any import TorchRuntime
-from likeness.runtimes.torch_decoding import DeviceDecoder
-from likeness.settings import Extract, Limits
+from likeness.core.errors import ServiceError
+from likeness.core.settings import Extract, Limits
+from likeness.images.image import WHOLE, BadImage, Preprocessing, orientation, prepared
+from likeness.models.backbones import Space, resolve
+from likeness.models.extractor import Extracted, Extractor
+from likeness.models.runtimes import Machine, open_runtime
+from likeness.models.runtimes.torch_any import TorchRuntime
+from likeness.models.runtimes.torch_decoding import DeviceDecoder
 
 LIMITS, MEAN = Limits(), (0.5, 0.25, 0.75)
 

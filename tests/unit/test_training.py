@@ -11,22 +11,22 @@ import pytest
 import torch
 from PIL import Image
 
-from likeness.backbones import Space, resolve, weightless
-from likeness.backbones.tops import Activation, Top
-from likeness.backbones.trained import recipe_of
-from likeness.errors import DataError, UsageError
-from likeness.images import fit
-from likeness.recognition import Head
-from likeness.runtimes.torch_any import TorchRuntime
-from likeness.settings import Train
+from likeness.core.errors import DataError, UsageError
+from likeness.core.settings import Train
+from likeness.images.image import fit
+from likeness.models.backbones import Space, resolve, weightless
+from likeness.models.backbones.heads import Activation, Top
+from likeness.models.category_classifier import Head
+from likeness.models.recipe import recipe_of
+from likeness.models.runtimes.torch_any import TorchRuntime
 from likeness.training import losses
+from likeness.training.augmentation import DRAWS, distorted, middle
 from likeness.training.checkpoints import Checkpoint
-from likeness.training.course import Epoch
-from likeness.training.distortions import DRAWS, distorted, middle
-from likeness.training.feeds import Known
-from likeness.training.fit import Lesson, Trainer, answers
-from likeness.training.learner import Learner, whole
-from likeness.training.ranks import Ranks
+from likeness.training.distributed import Ranks
+from likeness.training.history import Epoch
+from likeness.training.inputs import Known
+from likeness.training.network import Learner, whole
+from likeness.training.trainer import Lesson, Trainer, answers
 
 SEVERAL = "efficientnet_lite0-96-pad.pool+stage5.mean.l2"
 LITE, CACHE = "efficientnet_lite0.pool", "~/.cache/likeness"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness import uris
+from likeness.core import uris
 
 
 @pytest.mark.parametrize(

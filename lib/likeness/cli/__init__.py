@@ -7,7 +7,7 @@ import sys
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 from likeness.cli.app import app
-from likeness.errors import LikenessError
+from likeness.core.errors import LikenessError
 
 
 def main() -> None:

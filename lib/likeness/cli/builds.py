@@ -9,14 +9,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from likeness import agreement, stores
-from likeness.builds import Builds
+from likeness import storage
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json
-from likeness.errors import DataError, ServiceError, UsageError
-from likeness.manifest import Manifest
-from likeness.settings import Settings
-from likeness.tables import FEATURES, LISTINGS
-from likeness.warehouse import Warehouse
+from likeness.core.errors import DataError, ServiceError, UsageError
+from likeness.core.settings import Settings
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
+from likeness.ops import consistency
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, LISTINGS
 
 _NAMED = 20
 
@@ -81,13 +82,13 @@ def _against_store(given: Settings, manifest: Manifest) -> list[str]:
     """Every row that the keyed store and the tables disagree on, the first of each kind named."""
     warehouse = Warehouse(given)
     try:
-        store = stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))
+        store = storage.keyed(storage.keyed_uri(given.keyed.uri, given.root))
     except ServiceError as error:
         return [str(error)]
     found: dict[tuple[str, str], list[str]] = {}
     try:
         for item in itertools.chain(
-            agreement.vectors(warehouse, store, manifest.space), agreement.products(warehouse, store)
+            consistency.vectors(warehouse, store, manifest.space), consistency.products(warehouse, store)
         ):
             found.setdefault((item.table, item.kind), []).append(item.key)
     finally:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from likeness import settings as settings_module
-from likeness.errors import UsageError
-from likeness.settings import Settings
+from likeness.core import settings as settings_module
+from likeness.core.errors import UsageError
+from likeness.core.settings import Settings
 
 Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
 Config = Annotated[str | None, typer.Option(help="TOML file of settings")]

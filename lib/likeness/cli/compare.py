@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from likeness.builds import Builds
 from likeness.cli.common import AsJson, Assignments, Config, Root, interval, load, show_json, show_table
-from likeness.errors import UsageError
+from likeness.core.errors import UsageError
+from likeness.index.builds import Builds
 
 
 def compare(
@@ -20,13 +20,13 @@ def compare(
     assignments: Assignments = None,
 ) -> None:
     """Neighbours, agreement with categories, time and memory of one feature space, or of two on the same photos."""
-    from likeness import comparison
+    from likeness.evaluation import compare_spaces
 
     given = load(root, config, assignments)
     spaces = list(dict.fromkeys(space or [Builds(given.root).find().space]))
     if len(spaces) > 2:
         raise UsageError(f"--space was given {len(spaces)} times; name two to compare")
-    told = comparison.compare(given, spaces).plain()
+    told = compare_spaces.compare(given, spaces).plain()
     if as_json:
         show_json(told)
     else:

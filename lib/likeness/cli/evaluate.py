@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, Root, interval, load, show_json, show_table
-from likeness.errors import UsageError
-from likeness.settings import Settings
+from likeness.core.errors import UsageError
+from likeness.core.settings import Settings
 
 _NAMED = 20
 
@@ -35,7 +35,7 @@ def evaluate(
         raise UsageError("name one of --judgements FILE and --labels FOLDER")
     given = load(root, config, assignments)
     if judgements:
-        from likeness.serving.judged import evaluate as judged
+        from likeness.evaluation.judged_search import evaluate as judged
 
         told = judged(given, build, judgements, k).plain()
         show = _show
@@ -50,7 +50,7 @@ def evaluate(
 
 
 def _classified(given: Settings, backbone: str, folder: Path) -> dict[str, Any]:
-    from likeness.labelling import Classifier
+    from likeness.models.imagenet_classifier import Classifier
 
     classifier = Classifier(given, backbone, os.cpu_count() or 1)
     published = classifier.space.spec.published

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from likeness import settings as settings_module
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
-from likeness.errors import UsageError
-from likeness.settings import Settings
-from likeness.tables import FAILURES, RUNS
-from likeness.warehouse import Warehouse
+from likeness.core import settings as settings_module
+from likeness.core.errors import UsageError
+from likeness.core.settings import Settings
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, RUNS
 
 runs = typer.Typer(help="Runs of this root.", no_args_is_help=True)
 failures = typer.Typer(help="The failure ledger.", no_args_is_help=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from likeness.cli.common import AsJson, Root, interval, load, show_json, show_table
-from likeness.models import Models, overruling
+from likeness.models.model_registry import Models, overruling
 
 models = typer.Typer(help="Networks that were trained here.", no_args_is_help=True)
 
@@ -115,7 +115,7 @@ def freeze(
     root: Root = None,
 ) -> None:
     """Keep photos apart for good, so that models are measured on what none of them has seen."""
-    from likeness.held_out import EvaluationSets
+    from likeness.evaluation.evaluation_sets import EvaluationSets
 
     given = load(root)
     made = EvaluationSets(given.root).freeze(given, name, where, share)

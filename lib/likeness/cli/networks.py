@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from likeness import settings as settings_module
-from likeness.backbones import Backbone, registry
 from likeness.cli.common import AsJson, Assignments, Config, load, read_photo, show_json, show_table
-from likeness.errors import UsageError
-from likeness.images import BadImage
+from likeness.core import settings as settings_module
+from likeness.core.errors import UsageError
+from likeness.images.image import BadImage
+from likeness.models.backbones import Backbone, registry
 
 backbones = typer.Typer(help="The networks that are known, and their layers.", invoke_without_command=True)
 weights = typer.Typer(help="Files of weights.", no_args_is_help=True)
@@ -52,7 +52,7 @@ def show(
     spec = registry().get(name)
     if spec is None:
         raise UsageError(f"{name!r}: no such network; there are: {', '.join(registry())}")
-    from likeness.backbones.anatomy import anatomy
+    from likeness.models.backbones.summary import anatomy
 
     rows = anatomy(spec)
     totals = {"parameters": sum(row.parameters for row in rows), "macs": sum(row.macs for row in rows)}
@@ -91,7 +91,7 @@ def classify(
     assignments: Assignments = None,
 ) -> None:
     """What a photo shows, by the classes that a network was trained on."""
-    from likeness.labelling import Classifier
+    from likeness.models.imagenet_classifier import Classifier
 
     photo = read_photo(image)
     classifier = Classifier(load(None, config, assignments), backbone)
@@ -115,10 +115,10 @@ def profile(
     assignments: Assignments = None,
 ) -> None:
     """What this machine can extract a second: reading, decoding and the network, each alone, and what follows."""
-    from likeness import profiling
+    from likeness.ops import hardware_profile
 
     given = settings_module.load(config, {"source.uri": source, "extract.space": space}, assignments or ())
-    found = profiling.profile(given, lambda told: print(f"profile: {told}", file=sys.stderr))
+    found = hardware_profile.profile(given, lambda told: print(f"profile: {told}", file=sys.stderr))
     if as_json:
         show_json(vars(found))
         return
@@ -143,7 +143,7 @@ def import_(
     to: Annotated[Path | None, typer.Option(help="file to write (default: beside it, .safetensors)")] = None,
 ) -> None:
     """Turn an archive of Caffe's AlexNet into a safetensors file for the backbone alexnet_caffe."""
-    from likeness.backbones.caffe import convert
+    from likeness.models.backbones.caffe import convert
 
     path = to or archive.with_suffix(".safetensors")
     count = convert(archive, path)

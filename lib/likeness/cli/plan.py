@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness import settings as settings_module
 from likeness.cli.common import AsJson, Assignments, Config, Root, show_json, show_table
-from likeness.errors import UsageError
+from likeness.core import settings as settings_module
+from likeness.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from likeness.forecast import Step
+    from likeness.ops.estimate import Step
 
 
 def plan(
@@ -35,9 +35,9 @@ def plan(
     assignments: Assignments = None,
 ) -> None:
     """Photos, time, bytes and memory of a nightly run, a new space or a backfill, by what earlier runs here took."""
-    from likeness.forecast import backfill, forecast
-    from likeness.matrix import Scope
-    from likeness.models import space_of
+    from likeness.models.model_registry import space_of
+    from likeness.ops.backfill_coverage import Scope
+    from likeness.ops.estimate import backfill, forecast
 
     scope = Scope(first and first.date(), last and last.date(), category)
     if scope and source:
@@ -53,8 +53,8 @@ def plan(
 
 
 def _show(steps: "Sequence[Step]", what: str) -> None:
-    from likeness.forecast import duration
-    from likeness.words import size
+    from likeness.core.formatting import size
+    from likeness.ops.estimate import duration
 
     columns = ("stage", "count", "", "time", "written, at most", "memory at search", "rate of run")
     rows = [

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from likeness.builds import Builds
+from likeness.catalog.hidden_products import Hidden
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
-from likeness.errors import UsageError
-from likeness.hidden import Hidden
-from likeness.tables import LISTINGS
-from likeness.warehouse import Warehouse
+from likeness.core.errors import UsageError
+from likeness.index.builds import Builds
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import LISTINGS
 
 Products = Annotated[list[str], typer.Argument(help="product ids, as the catalogue names them")]
 

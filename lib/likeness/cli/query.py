@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from likeness import stores
-from likeness.builds import Builds
+from likeness import storage
+from likeness.catalog.hidden_products import Hidden
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, read_photo, show_json, show_table
-from likeness.errors import UsageError
-from likeness.hidden import Hidden
-from likeness.images import BadImage
-from likeness.looks import Look
-from likeness.warehouse import Warehouse
+from likeness.core.errors import UsageError
+from likeness.images.image import BadImage
+from likeness.images.query_views import Look
+from likeness.index.builds import Builds
+from likeness.storage.table_reader import Warehouse
 
 
 def search(
@@ -37,8 +37,8 @@ def search(
 ) -> None:
     """Find the products that look like a photo."""
     # the models are loaded only where they are needed: other commands start at once
+    from likeness.serving.attribute_filter import Known
     from likeness.serving.encoder import Encoder
-    from likeness.serving.filters import Known
     from likeness.serving.leaf import Leaf
     from likeness.serving.root import Root as Merger
     from likeness.serving.root import Wish
@@ -59,7 +59,7 @@ def search(
     with ExitStack() as stack:
         facts = None
         if where:
-            store = stack.enter_context(closing(stores.keyed(stores.keyed_uri(given.keyed.uri, given.root))))
+            store = stack.enter_context(closing(storage.keyed(storage.keyed_uri(given.keyed.uri, given.root))))
             facts = Known(lambda: store, manifest.space)
         wish = Wish(k, category, where=where or ())
         answer = merger.search(vectors, manifest.space, wish, known=facts)
@@ -90,7 +90,7 @@ def _show(answer: dict[str, Any]) -> None:
 
 
 def _save(path: Path, photo: bytes, answer: dict[str, Any], warehouse: Warehouse) -> None:
-    from likeness.serving.grid import grid
+    from likeness.images.contact_sheet import grid
 
     photos = warehouse.photos([result["image_id"] for result in answer["results"]])
     tiles: list[tuple[bytes | None, str]] = [(photo, f"query\n{answer['category']['predicted']}?")]

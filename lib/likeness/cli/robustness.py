@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, Root, interval, load, show_json, show_table
-from likeness.looks import Look
+from likeness.images.query_views import Look
 
 
 def robustness(
@@ -21,7 +21,7 @@ def robustness(
     assignments: Assignments = None,
 ) -> None:
     """How often a photo that was mirrored, cut, turned, marked or blurred finds itself first, and what helps."""
-    from likeness.serving import robustness as robust
+    from likeness.evaluation import robustness as robust
 
     given = load(root, config, assignments)
     looks = tuple(dict.fromkeys(look or Look))

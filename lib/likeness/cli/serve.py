@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from likeness import memory
 from likeness.cli.common import Assignments, Config, Root, load
-from likeness.errors import UsageError
+from likeness.core import malloc
+from likeness.core.errors import UsageError
 
 _LARGE = 4 << 20
 """Bytes from which on an array goes back to the system: a leaf grew by 30 MB with every other build."""
@@ -34,13 +34,13 @@ def serve(
     """Answer queries over HTTP, and show a page at /. Goes along when another build is published."""
     import uvicorn
 
-    from likeness.serving.app import create_app
+    from likeness.serving.http.app import create_app
     from likeness.serving.service import Service
 
     given = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together; name both, or none")
-    memory.give_back(_LARGE)
+    malloc.give_back(_LARGE)
     listener = _listen(host, port)
     service = Service(given, _say)
     options = uvicorn.Config(
@@ -70,14 +70,14 @@ def leaf(
     assignments: Assignments = None,
 ) -> None:
     """Hold shards for `likeness serve --leaf HOST:PORT`, which says which; loads, searches and swaps as that says."""
-    from likeness.builds import Builds
+    from likeness.index.builds import Builds
     from likeness.serving.leaf_server import LeafServer, read_token
 
     given = load(root, config, assignments)
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {listen!r} is not HOST:PORT")
-    memory.give_back(_LARGE)
+    malloc.give_back(_LARGE)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
@@ -94,7 +94,7 @@ def key(
     file: Annotated[Path, typer.Option(help="file of keys (serve.keys); made if it is missing")] = Path("keys.txt"),
 ) -> None:
     """Make an API key for the query service: it is printed once, and its SHA-256 is added to a file."""
-    from likeness.serving.keys import new_key
+    from likeness.serving.http.auth import new_key
 
     print(new_key(file, name))
 

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from likeness import leases
-from likeness.builds import Builds
+from likeness.catalog.hidden_products import Hidden
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
-from likeness.errors import UsageError
-from likeness.hidden import Hidden
-from likeness.leases import Held
-from likeness.manifest import Manifest
-from likeness.matrix import Cell, matrix
-from likeness.tables import FAILURES, FEATURES, LISTINGS
-from likeness.warehouse import Warehouse
-from likeness.words import counted
+from likeness.core.errors import UsageError
+from likeness.core.formatting import counted
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
+from likeness.ops.backfill_coverage import Cell, matrix
+from likeness.storage import leases
+from likeness.storage.leases import Held
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, FEATURES, LISTINGS
 
 
 def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:

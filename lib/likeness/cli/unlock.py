@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from likeness import leases
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.storage import leases
 
 
 def unlock(

@@ -5,14 +5,14 @@ from collections.abc import Collection
 
 import numpy as np
 
-from likeness.errors import SpaceMismatch
-from likeness.features import Extractor
-from likeness.images import WHOLE, Box
-from likeness.looks import Look
-from likeness.models import space_of
-from likeness.runtimes import machine, open_runtime
-from likeness.serving.batching import BatchedRuntime
-from likeness.settings import Settings
+from likeness.core.errors import SpaceMismatch
+from likeness.core.settings import Settings
+from likeness.images.image import WHOLE, Box
+from likeness.images.query_views import Look
+from likeness.models.extractor import Extractor
+from likeness.models.model_registry import space_of
+from likeness.models.runtimes import machine, open_runtime
+from likeness.serving.micro_batching import BatchedRuntime
 
 
 class Encoder:

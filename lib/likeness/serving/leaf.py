@@ -7,11 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
-from likeness.builds import Builds
-from likeness.errors import SpaceMismatch
-from likeness.indexes import metrics, tombstones
-from likeness.indexes.search import Hit, LoadedShard, Near, merge
-from likeness.manifest import Manifest
+from likeness.core.errors import SpaceMismatch
+from likeness.index import distance, tombstones
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
+from likeness.index.shard import Hit, LoadedShard, Near, merge
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Leaf:
             SpaceMismatch: the queries are of another space than the build.
         """
         refuse_other(space, queries, self._manifest)
-        prepared = metrics.prepared(queries, self._manifest.metric)
+        prepared = distance.prepared(queries, self._manifest.metric)
         wanted = None if categories is None else set(categories)
         asked = [s for s in self._asked(shards) if wanted is None or wanted & s.record.categories.keys()]
         near = [shard.find(prepared, k, wanted) for shard in asked]

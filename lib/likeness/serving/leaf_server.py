@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.flight as fl
 
-from likeness.builds import Builds
-from likeness.errors import LikenessError, ServiceError, UsageError
-from likeness.serving.batching import Batched
+from likeness.core.errors import LikenessError, ServiceError, UsageError
+from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
+from likeness.serving.micro_batching import Batched
 from likeness.serving.wire import from_answer, from_samples, from_ticket
 
 _KEPT = 3

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from likeness.errors import ServiceError, UsageError
-from likeness.hidden import Hidden
-from likeness.indexes import metrics
-from likeness.indexes.search import Hit, merge
-from likeness.manifest import Manifest
-from likeness.recognition import Recogniser
-from likeness.serving.filters import Filter, Known
+from likeness.catalog.hidden_products import Hidden
+from likeness.core.errors import ServiceError, UsageError
+from likeness.index import distance
+from likeness.index.manifest import Manifest
+from likeness.index.shard import Hit, merge
+from likeness.models.category_classifier import Recogniser
+from likeness.serving.attribute_filter import Filter, Known
+from likeness.serving.category_vote import Prediction, Voter
 from likeness.serving.leaf import LeafAnswer, LeafPort, refuse_other
-from likeness.serving.votes import Prediction, Voter
 
 _CATEGORIES = 3
 _WAITED_S = 0.2
@@ -196,7 +196,7 @@ class Root:
             "category": hit.category,
             "uri": hit.uri,
             "score": hit.score,
-            "distance": metrics.distance(hit.score, self.manifest.metric),
+            "distance": distance.distance(hit.score, self.manifest.metric),
         }
 
 
@@ -205,7 +205,7 @@ def _unlike(hits: Sequence[Hit], vectors: Mapping[str, np.ndarray], most: float)
     known = [hit for hit in hits if hit.image_id in vectors]
     if not known:
         return list(hits)
-    unit = metrics.prepared(np.stack([vectors[hit.image_id] for hit in known]), "cosine")
+    unit = distance.prepared(np.stack([vectors[hit.image_id] for hit in known]), "cosine")
     alike, stay = unit @ unit.T >= most, list[int]()
     for row in range(len(known)):
         if not alike[row, stay].any():

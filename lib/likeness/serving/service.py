@@ -12,21 +12,21 @@ from urllib.parse import quote
 
 import numpy as np
 
-from likeness import stores
-from likeness.errors import ServiceError, UsageError
-from likeness.hidden import Hidden
-from likeness.images import WHOLE, Box
-from likeness.indexes import metrics
-from likeness.looks import Look
-from likeness.manifest import Manifest
-from likeness.serving.current import Current, Loaded, UnknownError
-from likeness.serving.filters import Known
+from likeness import storage
+from likeness.catalog.hidden_products import Hidden
+from likeness.core.errors import ServiceError, UsageError
+from likeness.core.settings import Settings
+from likeness.images.image import WHOLE, Box
+from likeness.images.query_views import Look
+from likeness.index import distance
+from likeness.index.manifest import Manifest
+from likeness.serving.attribute_filter import Known
+from likeness.serving.build_watcher import Current, Loaded, UnknownError
+from likeness.serving.category_vote import Prediction
 from likeness.serving.root import Wish
 from likeness.serving.thumbnails import Thumbnails
-from likeness.serving.votes import Prediction
-from likeness.settings import Settings
-from likeness.stores import KeyedStore, Product
-from likeness.warehouse import Warehouse
+from likeness.storage import KeyedStore, Product
+from likeness.storage.table_reader import Warehouse
 
 Combine = Literal["best", "mean"]
 """Several photos of one thing: an image is as near as to the nearest of them, or as to their mean."""
@@ -160,7 +160,7 @@ class Service:
     def _combined(self, vectors: np.ndarray, combine: Combine, manifest: Manifest) -> np.ndarray:
         if combine == "best":
             return vectors
-        mean: np.ndarray = metrics.prepared(vectors, manifest.metric).mean(axis=0, keepdims=True)
+        mean: np.ndarray = distance.prepared(vectors, manifest.metric).mean(axis=0, keepdims=True)
         return mean
 
     def _answered(
@@ -204,7 +204,7 @@ class Service:
         if self._store is None:
             with self._opening:
                 if self._store is None:
-                    self._store = stores.keyed(stores.keyed_uri(self.settings.keyed.uri, self.settings.root))
+                    self._store = storage.keyed(storage.keyed_uri(self.settings.keyed.uri, self.settings.root))
         return self._store
 
 

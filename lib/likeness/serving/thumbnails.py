@@ -5,11 +5,11 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 
-from likeness import stores
-from likeness.errors import LikenessError
-from likeness.serving.grid import encoded, thumbnail
-from likeness.settings import Limits
-from likeness.warehouse import Warehouse
+from likeness import storage
+from likeness.core.errors import LikenessError
+from likeness.core.settings import Limits
+from likeness.images.contact_sheet import encoded, thumbnail
+from likeness.storage.table_reader import Warehouse
 
 _KEPT_BYTES = 64_000_000
 
@@ -43,8 +43,8 @@ class Thumbnails:
 
     def _photo(self, image_id: str, uri: str) -> bytes | None:
         with suppress(OSError, LikenessError):  # packed, moved or deleted since: the table has it
-            if stores.files(uri).stat(uri).length <= self._limits.max_bytes:
-                photo = stores.files(uri).read(uri)
+            if storage.files(uri).stat(uri).length <= self._limits.max_bytes:
+                photo = storage.files(uri).read(uri)
                 if hashlib.sha256(photo).hexdigest() == image_id:
                     return photo
         return self._warehouse.photos([image_id]).get(image_id)

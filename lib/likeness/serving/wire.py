@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from likeness.indexes.search import Hit
+from likeness.index.shard import Hit
 from likeness.serving.leaf import LeafAnswer
 
 # a hit's members in their order, and the number of the query before them

@@ -17,8 +17,8 @@ from typing import TypeVar
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from likeness import uris
-from likeness.errors import ServiceError
+from likeness.core import uris
+from likeness.core.errors import ServiceError
 
 T = TypeVar("T")
 _PATIENCE_S = 600.0

@@ -2,36 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 
-from likeness import forecast, reports
-from likeness.backbones import weightless
-from likeness.builds import Builds
-from likeness.cards import Card, Evaluation, Metric
-from likeness.errors import GateError, ServiceError, UsageError
-from likeness.held_out import EvaluationSets
-from likeness.labelling import class_scores
-from likeness.manifest import Manifest
-from likeness.matrix import Cell, Scope
-from likeness.models import Models, space_of, spaces_of
-from likeness.progress import Reporter
-from likeness.settings import Settings
-from likeness.sources import check_source
-from likeness.spark.compact import compact, gc
-from likeness.spark.copy import copy
-from likeness.spark.doors import backfill_door as backfill_door
-from likeness.spark.doors import door as door
-from likeness.spark.doors import evaluate_door as evaluate_door
-from likeness.spark.doors import promote_door as promote_door
-from likeness.spark.doors import train_door as train_door
-from likeness.spark.doubts import doubts
-from likeness.spark.extract import extract
-from likeness.spark.forget import forget
-from likeness.spark.index import index, publish
-from likeness.spark.ingest import ingest
-from likeness.spark.label import label
-from likeness.spark.load import expect_store, load
+from likeness.catalog.sources import check_source
+from likeness.core.errors import GateError, ServiceError, UsageError
+from likeness.core.formatting import size
+from likeness.core.progress import Reporter
+from likeness.core.settings import Settings
+from likeness.evaluation.evaluation_sets import EvaluationSets
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
+from likeness.models.backbones import weightless
+from likeness.models.imagenet_classifier import class_scores
+from likeness.models.model_card import Card, Evaluation, Metric
+from likeness.models.model_registry import Models, space_of, spaces_of
+from likeness.ops import estimate, reports
+from likeness.ops.backfill_coverage import Cell, Scope
 from likeness.spark.run import Run
-from likeness.training.ask import Ask
-from likeness.words import size
+from likeness.spark.stages.compact import compact, gc
+from likeness.spark.stages.copy import copy
+from likeness.spark.stages.erase import forget
+from likeness.spark.stages.extract import extract
+from likeness.spark.stages.index import index, publish
+from likeness.spark.stages.ingest import ingest
+from likeness.spark.stages.label import label
+from likeness.spark.stages.load import expect_store, load
+from likeness.spark.stages.suspect_labels import doubts
+from likeness.spark.submit.job_cli import backfill_door as backfill_door
+from likeness.spark.submit.job_cli import door as door
+from likeness.spark.submit.job_cli import evaluate_door as evaluate_door
+from likeness.spark.submit.job_cli import promote_door as promote_door
+from likeness.spark.submit.job_cli import train_door as train_door
+from likeness.training.request import Ask
 
 _ALL = ("ingest", "extract", "load", "index")
 
@@ -93,7 +93,7 @@ def extract_job(given: Settings) -> None:
 
 def backfill(given: Settings, scope: Scope, dry_run: bool = False) -> None:
     """Fill what is missing for a space, over epochs and of a category if so told."""
-    spaces = {space.id: forecast.backfill(given, space, scope) for space in spaces_of(given)}
+    spaces = {space.id: estimate.backfill(given, space, scope) for space in spaces_of(given)}
     if dry_run:
         for name, (step, cells) in spaces.items():
             print(_would_do(step, cells, f"{name}, {scope}"))
@@ -109,7 +109,7 @@ def backfill(given: Settings, scope: Scope, dry_run: bool = False) -> None:
         print(f"{told['standing_failures']:,} stand failed; why: `likeness failures list --root {given.root}`")
 
 
-def _would_do(step: forecast.Step, cells: Sequence[Cell], what: str) -> str:
+def _would_do(step: estimate.Step, cells: Sequence[Cell], what: str) -> str:
     """The dry run's words on a space: a line an epoch, then all of it."""
     lines = [f"{'epoch':<12}{'photos':>12}{'present':>12}{'failed':>12}{'to extract':>12}"]
     lines += [f"{c.epoch:<12}{c.photos:>12,}{c.present:>12,}{c.failed:>12,}{c.missing:>12,}" for c in cells]
@@ -117,7 +117,7 @@ def _would_do(step: forecast.Step, cells: Sequence[Cell], what: str) -> str:
     return "\n".join(
         [
             *lines,
-            f"{what}: {step.count:,} photos to extract; time: {forecast.duration(step.seconds)}{basis}; "
+            f"{what}: {step.count:,} photos to extract; time: {estimate.duration(step.seconds)}{basis}; "
             f"written, at most: {size(step.stored) if step.stored else 'nothing'}",
         ]
     )
@@ -138,7 +138,7 @@ def label_job(given: Settings) -> None:
 
 def train_job(given: Settings, ask: Ask) -> Card:
     """Train a model on the catalogue, and measure it on photos that it never saw."""
-    from likeness.spark.train import train  # torch takes seconds to load, and no other job wants it here
+    from likeness.spark.stages.train import train  # torch takes seconds to load, and no other job wants it here
     from likeness.training.job import plan
 
     space = weightless(given.extract.space) if ask.scratch or ask.teacher else space_of(given)
@@ -159,7 +159,7 @@ def _show(metrics: Mapping[str, Metric]) -> None:
 
 def evaluate_job(given: Settings, model: str, version: str, on: str) -> Evaluation:
     """Measure a model on an evaluation set that it has never seen."""
-    from likeness.spark.evaluate import evaluate
+    from likeness.spark.stages.evaluate import evaluate
 
     held = EvaluationSets(given.root).find(on)
     if not held:

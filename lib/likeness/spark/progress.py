@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from likeness.progress import Bar
+from likeness.core.progress import Bar
 from likeness.spark.run import Run
 
 

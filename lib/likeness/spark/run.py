@@ -9,16 +9,16 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
-from likeness.backbones import Space
-from likeness.errors import DataError, GateError, LikenessError, ServiceError
-from likeness.leases import HeldLease, Lease, held, run_name
-from likeness.models import spaces_of
-from likeness.progress import Reporter
-from likeness.settings import Settings
-from likeness.spark.lake import Lake
+from likeness.core.errors import DataError, GateError, LikenessError, ServiceError
+from likeness.core.progress import Reporter
+from likeness.core.settings import Settings
+from likeness.models.backbones import Space
+from likeness.models.model_registry import spaces_of
 from likeness.spark.session import open_session
-from likeness.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
-from likeness.warehouse import Warehouse
+from likeness.spark.tables import Lake
+from likeness.storage.leases import HeldLease, Lease, held, run_name
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
 
 _PATIENCE_S = 1800.0
 _UPKEEP = "upkeep"

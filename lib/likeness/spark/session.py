@@ -8,9 +8,9 @@ from pathlib import Path
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from likeness.errors import ServiceError
-from likeness.settings import Settings
-from likeness.spark.options import LOCAL_JVM
+from likeness.core.errors import ServiceError
+from likeness.core.settings import Settings
+from likeness.spark.submit.options import LOCAL_JVM
 
 _EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 

@@ -10,13 +10,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from likeness import stores
-from likeness.errors import DataError
-from likeness.training.course import Course, Epoch
-from likeness.training.ranks import Ranks
+from likeness import storage
+from likeness.core.errors import DataError
+from likeness.training.distributed import Ranks
+from likeness.training.history import Course, Epoch
 
 if TYPE_CHECKING:
-    from likeness.training.learner import Learner
+    from likeness.training.network import Learner
 
 _IDLE_S = 7 * 86_400.0
 
@@ -28,7 +28,7 @@ class Checkpoint:
 
     def __init__(self, uri: str, every_s: float, identity: str) -> None:
         self._uri, self._every, self._identity = uri, every_s, identity
-        self._files, self._last = stores.files(uri), time.monotonic()
+        self._files, self._last = storage.files(uri), time.monotonic()
 
     def due(self, ranks: Ranks) -> bool:
         """Whether this process should write now; only the first of them does."""

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from likeness import labelled
-from likeness.errors import DataError, UsageError
-from likeness.held_out import drawn, groups
-from likeness.listed import Shown
-from likeness.settings import Train
-from likeness.tables import FEATURES, IMAGES
-from likeness.warehouse import Warehouse
-from likeness.warehouse import names as keys_of
+from likeness.catalog import samples
+from likeness.catalog.annotations import Shown
+from likeness.core.errors import DataError, UsageError
+from likeness.core.settings import Train
+from likeness.evaluation.evaluation_sets import drawn, groups
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import names as keys_of
+from likeness.storage.tables import FEATURES, IMAGES
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def gathered(
         told = f"--space {space.partition('@')[0]}" if space else ""
         raise UsageError(f"no listed photo has what is learned from; run ./spark-submit.sh backfill {told} first")
     shown = {**free, **asked}
-    vectors = labelled.matrix(files, space, keys) if space else np.empty((0, 0), np.float32)
+    vectors = samples.matrix(files, space, keys) if space else np.empty((0, 0), np.float32)
     if not np.isfinite(vectors).all():
         bad = keys[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
         raise DataError(f"the vector of {bad} in {space} is not finite; `likeness forget` it, or extract it anew")

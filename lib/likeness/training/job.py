@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from likeness import uris
-from likeness.errors import UsageError
-from likeness.held_out import EvaluationSets
-from likeness.settings import Settings
-from likeness.tables import FEATURES, IMAGES, LISTINGS
-from likeness.training.ask import Ask
+from likeness.core import uris
+from likeness.core.errors import UsageError
+from likeness.core.settings import Settings
+from likeness.evaluation.evaluation_sets import EvaluationSets
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
+from likeness.training.request import Ask
 from likeness.training.tasks import DISTIL, TASKS
-from likeness.warehouse import Warehouse
 
 ASIDE = 0.1
 """The share of the products that is held aside where nothing else says which."""

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from likeness.training.ranks import Ranks
+from likeness.training.distributed import Ranks
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """float32 (n, outputs) and the targets of the same rows to a number."""

@@ -4,14 +4,15 @@ from collections import Counter
 
 import torch
 
-from likeness.backbones.tops import Top
-from likeness.errors import UsageError
-from likeness.evaluation import Figure
-from likeness.settings import Train
-from likeness.training import losses, measures
+from likeness.core.errors import UsageError
+from likeness.core.settings import Train
+from likeness.evaluation import model_metrics
+from likeness.evaluation.retrieval_metrics import Figure
+from likeness.models.backbones.heads import Top
+from likeness.training import losses
 from likeness.training.data import Data
+from likeness.training.distributed import Ranks
 from likeness.training.losses import Loss
-from likeness.training.ranks import Ranks
 from likeness.training.tasks.task import Found, Task, enough
 
 _COMMON = 20
@@ -54,8 +55,8 @@ class Attributes(Task):
 
     def figures(self, found: Found) -> dict[str, Figure]:
         """Mean average precision, and the share of attributes that are told right."""
-        return measures.attributes(found.asked, found.truth.astype(bool))
+        return model_metrics.attributes(found.asked, found.truth.astype(bool))
 
     def value(self, found: Found) -> float:
         """Mean average precision."""
-        return float(measures.average_precisions(found.asked, found.truth.astype(bool)).mean())
+        return float(model_metrics.average_precisions(found.asked, found.truth.astype(bool)).mean())

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 import torch
 
-from likeness.backbones.tops import Top
-from likeness.errors import DataError
-from likeness.evaluation import Figure
-from likeness.listed import Shown
-from likeness.settings import Train
-from likeness.training import losses, measures
+from likeness.catalog.annotations import Shown
+from likeness.core.errors import DataError
+from likeness.core.settings import Train
+from likeness.evaluation import model_metrics
+from likeness.evaluation.retrieval_metrics import Figure
+from likeness.models.backbones.heads import Top
+from likeness.training import losses
 from likeness.training.data import Data
+from likeness.training.distributed import Ranks
 from likeness.training.losses import Loss
-from likeness.training.ranks import Ranks
 from likeness.training.tasks.task import Found, Task
 
 
@@ -57,11 +58,11 @@ class Boxes(Task):
 
     def figures(self, found: Found) -> dict[str, Figure]:
         """Intersection over union of the boxes, and the share over one half."""
-        return measures.boxes(found.asked, found.truth)
+        return model_metrics.boxes(found.asked, found.truth)
 
     def value(self, found: Found) -> float:
         """Intersection over union."""
-        return float(measures.iou(found.asked[:, :4], found.truth[:, :4]).mean())
+        return float(model_metrics.iou(found.asked[:, :4], found.truth[:, :4]).mean())
 
 
 def _boxed(one: Shown) -> bool:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from likeness.backbones.tops import Top
-from likeness.evaluation import Figure, softmax
-from likeness.listed import Shown
-from likeness.settings import Train
-from likeness.training import losses, measures
+from likeness.catalog.annotations import Shown
+from likeness.core.settings import Train
+from likeness.evaluation import model_metrics
+from likeness.evaluation.retrieval_metrics import Figure, softmax
+from likeness.models.backbones.heads import Top
+from likeness.training import losses
 from likeness.training.data import Data
+from likeness.training.distributed import Ranks
 from likeness.training.losses import Loss
-from likeness.training.ranks import Ranks
 from likeness.training.tasks.task import Found, Task, enough
 
 _MISTAKES = 24
@@ -63,7 +64,7 @@ class Category(Task):
 
     def figures(self, found: Found) -> dict[str, Figure]:
         """Accuracy, and the share whose category is among the first three."""
-        return measures.accuracy(found.asked, found.truth)
+        return model_metrics.accuracy(found.asked, found.truth)
 
     def value(self, found: Found) -> float:
         """Accuracy."""
@@ -71,16 +72,16 @@ class Category(Task):
 
     def temperature(self, outputs: np.ndarray, truth: np.ndarray) -> float:
         """Where the likelihood is the largest."""
-        return measures.temperature(outputs, truth)
+        return model_metrics.temperature(outputs, truth)
 
     def closer(self, found: Found, temperature: float, image_ids: Sequence[str]) -> dict[str, Any]:
         """Confusions, calibration and the worst mistakes."""
         truth, probabilities = found.truth, softmax(found.asked, temperature)
-        bins, error = measures.calibration(probabilities, truth)
+        bins, error = model_metrics.calibration(probabilities, truth)
         said = probabilities.argmax(axis=1)
         wrong = sorted(np.flatnonzero(said != truth).tolist(), key=lambda row: -probabilities[row].max())
         return {
-            "confusion": measures.confusion(found.asked, truth).tolist(),
+            "confusion": model_metrics.confusion(found.asked, truth).tolist(),
             "calibration": {"bins": [vars(one) for one in bins], "error": error},
             "mistakes": [
                 {

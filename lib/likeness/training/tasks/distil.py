@@ -2,12 +2,12 @@
 
 import torch
 
-from likeness.backbones.tops import Top
-from likeness.settings import Train
+from likeness.core.settings import Train
+from likeness.models.backbones.heads import Top
 from likeness.training import losses
 from likeness.training.data import Data
+from likeness.training.distributed import Ranks
 from likeness.training.losses import Loss
-from likeness.training.ranks import Ranks
 from likeness.training.tasks.task import Neighbourly
 
 

@@ -2,13 +2,13 @@
 
 import torch
 
-from likeness.backbones.tops import Top
-from likeness.listed import Shown
-from likeness.settings import Train
+from likeness.catalog.annotations import Shown
+from likeness.core.settings import Train
+from likeness.models.backbones.heads import Top
 from likeness.training import losses
 from likeness.training.data import Data
+from likeness.training.distributed import Ranks
 from likeness.training.losses import Loss
-from likeness.training.ranks import Ranks
 from likeness.training.tasks.category import Category
 from likeness.training.tasks.task import Neighbourly
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from likeness.backbones.tops import Top
-from likeness.errors import DataError
-from likeness.evaluation import Figure, Labels
-from likeness.listed import Shown
-from likeness.settings import Train
-from likeness.training import measures
+from likeness.catalog.annotations import Shown
+from likeness.core.errors import DataError
+from likeness.core.settings import Train
+from likeness.evaluation import model_metrics
+from likeness.evaluation.retrieval_metrics import Figure, Labels
+from likeness.models.backbones.heads import Top
 from likeness.training.data import Data
+from likeness.training.distributed import Ranks
 from likeness.training.losses import Loss
-from likeness.training.ranks import Ranks
 
 _TOLD = 5
 
@@ -91,11 +91,11 @@ class Neighbourly(Task):
 
     def figures(self, found: Found) -> dict[str, Figure]:
         """P@10, P@1."""
-        return measures.neighbours(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
+        return model_metrics.neighbours(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
 
     def value(self, found: Found) -> float:
         """P@10."""
-        told = measures.agreeing(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
+        told = model_metrics.agreeing(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
         return float(told[:, 0].mean())
 
 

@@ -1,0 +1,184 @@
+"""A source to its listing: which product shows which photo, where, and what is wrong with the rest."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from likeness import storage
+from likeness.catalog.sources import catalogues, packed
+from likeness.catalog.sources.packed import Aside, Found
+from likeness.core import uris
+from likeness.core.errors import UsageError
+from likeness.core.settings import Source
+from likeness.images.image import SUFFIXES
+from likeness.storage import Files
+
+ITEM = pa.schema(
+    [
+        ("product_id", pa.string()),
+        ("uri", pa.string()),
+        ("category", pa.string()),
+        ("attributes", pa.string()),
+        ("active", pa.bool_()),
+        ("length", pa.int64()),
+        ("mtime", pa.int64()),
+        ("container", pa.string()),
+        ("position", pa.int64()),
+    ]
+)
+"""One listed (product, photo): `container` and `position` say where in a packed file the bytes are."""
+
+UNCATEGORISED = "uncategorised"
+_CALTECH = re.compile(r"^\d{3}\.(?=.)")
+_CATALOGUE_NAMES = tuple(f"catalogue{suffix}" for suffix in catalogues.SUFFIXES)
+_COMPRESSED = "a compressed tar cannot be read by place; unpack it to a plain .tar"
+
+
+@dataclass
+class Listing(Aside):
+    """What a source holds, and what was put aside; `unlisted` counts photos that the catalogue does not name."""
+
+    items: pa.Table = field(default_factory=ITEM.empty_table)
+    unlisted: int = 0
+
+
+def check_source(source: Source) -> None:
+    """Says at once, before anything is started, that a source cannot be meant.
+
+    Raises:
+        UsageError: no source is named, it is not there, or it is a compressed tar.
+    """
+    if not source.uri:
+        raise UsageError("no source is named; name a folder, .tar or .parquet of photos with --source")
+    root = uris.canonical(source.uri)
+    if packed.is_compressed(root):
+        raise UsageError(f"--source {source.uri}: {_COMPRESSED}")
+    if not storage.files(root).exists(root):
+        raise UsageError(f"--source {source.uri}: no such file or folder; name a folder, .tar or .parquet")
+
+
+def read_listing(source: Source) -> Listing:
+    """Lists a source.
+
+    Raises:
+        UsageError: the source or its catalogue is not there or not readable, or it is a compressed tar.
+    """
+    check_source(source)
+    root = uris.canonical(source.uri)
+    files = storage.files(root)
+    listing = Listing()
+    try:
+        catalogue = _catalogue_uri(files, root, source.catalogue)
+        found = _find(files, root, catalogue, listing)
+    except OSError as error:  # a part that cannot be listed must not look as if it were empty
+        raise UsageError(f"--source {source.uri} cannot be listed: {error}; make it readable") from None
+    rows = _from_catalogue(catalogue, root, found, listing) if catalogue else _from_folders(found)
+    listing.items = pa.Table.from_pylist(list(rows), schema=ITEM)
+    return listing
+
+
+def _find(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str, Found]:
+    """Every photo of the source by its path relative to the root (`x.tar!/member` inside a tar)."""
+    found: dict[str, Found] = {}
+    if packed.is_packed(root) and not files.names(root):  # Spark writes folders called x.parquet
+        for member in packed.members(files, files.stat(root), listing):
+            _add(found, member.uri.removeprefix(f"{root}!/"), member, listing)
+        return found
+    for entry in files.walk(root):
+        path = entry.uri.removeprefix(f"{root}/")
+        archive = packed.is_packed(path) and path not in _CATALOGUE_NAMES
+        if entry.uri == catalogue:
+            continue
+        if not (archive or packed.is_compressed(path) or path.lower().endswith(tuple(SUFFIXES))):
+            listing.ignored += 1
+        elif not catalogues.encodable(path):
+            shown = path.encode("utf-8", "backslashreplace").decode()
+            listing.reject(f"{root}/{shown}", "name_not_utf8", "rename the file")
+        elif entry.leaves:
+            listing.reject(entry.uri, "outside_source", "a link that leaves the source")
+        elif packed.is_compressed(path):
+            listing.reject(entry.uri, "compressed", _COMPRESSED)
+        elif archive:
+            for member in packed.members(files, entry, listing):
+                _add(found, member.uri.removeprefix(f"{root}/"), member, listing)
+        else:
+            found[path] = Found(entry.uri, entry.length, entry.mtime)
+    return found
+
+
+def _add(found: dict[str, Found], path: str, member: Found, listing: Listing) -> None:
+    """A name that is twice in a tar stands for the later one, as when it is unpacked."""
+    listing.ignored += path in found
+    found[path] = member
+
+
+def _from_folders(found: dict[str, Found]) -> Iterator[dict[str, object]]:
+    for path, photo in found.items():
+        inner = photo.uri.removeprefix(f"{photo.container}!/") if photo.container else path
+        folder = _parent(inner) or _parent(path.removesuffix(f"!/{inner}"))
+        category = photo.category or _CALTECH.sub("", folder) or UNCATEGORISED
+        yield _row(photo, photo.product_id or path, category, photo.attributes, photo.active)
+
+
+def _parent(path: str) -> str:
+    """The name of the folder that a file lies in; empty at the top."""
+    return uris.plain(path).rpartition("/")[0].rpartition("/")[2]
+
+
+def _from_catalogue(
+    catalogue: str, root: str, found: dict[str, Found], listing: Listing
+) -> Iterator[dict[str, object]]:
+    seen: dict[tuple[str, str], tuple[object, ...]] = {}
+    used = set()
+    for row in catalogues.read(catalogue):
+        what = f"{catalogue}#{row.number}"
+        if row.error:
+            listing.reject(what, "bad_row", row.error)
+            continue
+        if not uris.inside(row.image):
+            detail = f"image {row.image!r} leaves the source; only relative paths inside it are opened"
+            listing.reject(what, "outside_source", detail)
+            continue
+        path = uris.plain(row.image)
+        photo = found.get(path)
+        if photo is None:
+            detail = f"image {row.image!r} of product {row.product_id!r} is not in {root}"
+            listing.reject(what, "missing_file", detail)
+            continue
+        used.add(path)
+        facts = (row.category, row.attributes, row.active)
+        before = seen.setdefault((row.product_id, path), facts)
+        if before is not facts:
+            if before != facts:
+                detail = f"product {row.product_id!r} shows {row.image!r} twice with other facts; the first row stands"
+                listing.reject(what, "conflicting_row", detail)
+            continue
+        yield _row(photo, row.product_id, row.category, row.attributes, row.active)
+    listing.unlisted = len(found) - len(used)
+
+
+def _row(photo: Found, product_id: str, category: str, attributes: dict[str, str], active: bool) -> dict[str, object]:
+    return {
+        "product_id": product_id,
+        "uri": photo.uri,
+        "category": category,
+        "attributes": json.dumps(attributes, ensure_ascii=False, sort_keys=True),
+        "active": active,
+        "length": photo.length,
+        "mtime": photo.mtime,
+        "container": photo.container,
+        "position": photo.position,
+    }
+
+
+def _catalogue_uri(files: Files, root: str, named: str) -> str:
+    if named:
+        uri = uris.canonical(named)
+        if not storage.files(uri).exists(uri):
+            raise UsageError(f"--catalogue {named}: no such file; name a CSV, JSON lines or Parquet file")
+        return uri
+    here = files.names(root)
+    return next((uris.join(root, name) for name in _CATALOGUE_NAMES if name in here), "")

@@ -1,0 +1,1 @@
+"""What every package may use: errors, settings, URIs, formatting, progress, statistics. Imports no other package."""

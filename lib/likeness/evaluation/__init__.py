@@ -1,0 +1,1 @@
+"""Evaluation: retrieval metrics, evaluation sets, judgements, comparison of spaces, robustness."""

@@ -1,0 +1,134 @@
+"""A build judged: a file of judgements in; recall@k and nDCG@k at product level out, by the search that serves."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.samples import matrix
+from likeness.core.settings import Settings
+from likeness.evaluation import judgements
+from likeness.evaluation.judged_queries import KINDS, Catalogue, Query
+from likeness.evaluation.judgements import Problem
+from likeness.evaluation.retrieval_metrics import Figure, figures
+from likeness.images.image import BadImage
+from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
+from likeness.serving.encoder import Encoder
+from likeness.serving.leaf import Leaf
+from likeness.serving.root import Root, Wish
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import FEATURES
+
+CATEGORIES = ("all", "auto")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a build is worth to its judges.
+
+    `queries` counts them by kind, `judged` the pairs of query and product; `absent` are judged products that no answer
+    can hold, with the reason: they count as not found. `figures` are by searched category, then `recall` and `ndcg`.
+    """
+
+    build: str
+    k: int
+    queries: Mapping[str, int]
+    judged: int
+    absent: Mapping[str, str]
+    figures: Mapping[str, Mapping[str, Figure]]
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+class Asker:
+    """A build as it is searched, asked for products."""
+
+    def __init__(self, builds: Builds, manifest: Manifest, hidden: Hidden) -> None:
+        self._space = manifest.space
+        self._root = Root(manifest, Leaf(builds, manifest), hidden)
+
+    def ranking(self, query: Query, vector: np.ndarray, category: str, k: int) -> list[str]:
+        """The k nearest products, fewer if there are fewer: those that show the nearest photos, each once."""
+        wanted = k if query.photo else k + 1
+        while True:
+            results = self._root.search(vector, self._space, Wish(wanted, category))["results"]
+            products = query.ranking(results)
+            if len(products) >= k or len(results) < wanted:
+                return products[:k]
+            wanted *= 2  # several photos of one product
+
+
+def evaluate(settings: Settings, build: str, path: Path, k: int) -> Evaluation:
+    """Asks a build every judged query, in the categories of CATEGORIES.
+
+    Args:
+        settings: of the root.
+        build: its name; the one in service if empty.
+        path: the judgements.
+        k: products that count of each answer.
+
+    Raises:
+        UsageError: no such build, or the judgements have bad rows, each of which is told.
+    """
+    builds = Builds(settings.root, settings.extract.cache)
+    manifest = builds.find(build)
+    judged, problems = judgements.read(path)
+    catalogue, hidden = Catalogue(Warehouse(settings), manifest, judged), Hidden(settings.root)
+    queries: list[Query] = []
+    for one in judged:
+        query, wrong = catalogue.meant(one, path.parent)
+        queries += [query] if query else []
+        problems += wrong
+    vectors, unusable = _vectors(settings, manifest, queries)
+    judgements.refuse(path, [*problems, *unusable])
+    asker = Asker(builds, manifest, hidden)
+    told = {category: _figures(asker, queries, vectors, category, k) for category in CATEGORIES}
+    counts = {kind: sum(query.kind == kind for query in queries) for kind in KINDS}
+    pairs = sum(len(one.relevances) for one in judged)
+    return Evaluation(manifest.path, k, counts, pairs, catalogue.absent(judged, hidden), told)
+
+
+def _figures(
+    asker: Asker, queries: Sequence[Query], vectors: Mapping[str, np.ndarray], category: str, k: int
+) -> dict[str, Figure]:
+    rows = []
+    for query in queries:
+        ranking, relevances = asker.ranking(query, vectors[query.text], category, k), query.judged.relevances
+        rows.append([judgements.recall(ranking, relevances, k), judgements.ndcg(ranking, relevances, k)])
+    return dict(zip(("recall", "ndcg"), figures(np.array(rows)), strict=True))
+
+
+def _vectors(
+    settings: Settings, manifest: Manifest, queries: Sequence[Query]
+) -> tuple[dict[str, np.ndarray], list[Problem]]:
+    """The vector of each query by its text, float32 (dim,), and the photos that have none."""
+    found = dict(_stored(settings, manifest, [query for query in queries if not query.photo]))
+    problems = []
+    photos = [(query, query.photo) for query in queries if query.photo]
+    if photos:
+        encoder = Encoder(settings, manifest.space)
+        for query, photo in photos:
+            try:
+                found[query.text] = encoder.encode(photo.read_bytes())[0]
+            except (BadImage, OSError) as bad:
+                told = f"photo {query.text!r} cannot be searched with: {bad}; name another"
+                problems.append(Problem(query.judged.line, told))
+    return found, problems
+
+
+def _stored(settings: Settings, manifest: Manifest, queries: Sequence[Query]) -> Iterator[tuple[str, np.ndarray]]:
+    """The vectors of images of the catalogue, of the build's own snapshot."""
+    if not queries:
+        return
+    keys = sorted({query.image_id for query in queries})
+    where, snapshot = f"space = '{manifest.space}'", manifest.snapshots[FEATURES.name]
+    files = [uri for uri, _ in Warehouse(settings).parts(FEATURES, where, snapshot)]
+    rows = dict(zip(keys, matrix(files, manifest.space, keys), strict=True))
+    yield from ((query.text, rows[query.image_id]) for query in queries)

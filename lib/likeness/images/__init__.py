@@ -1,0 +1,1 @@
+"""Bytes to pixels: decoding, decoder processes, preprocessing, query views, perturbations.   [Pillow]"""

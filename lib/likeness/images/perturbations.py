@@ -1,0 +1,93 @@
+"""What people do to photos on their way to a search: cut, turned, marked, blurred. Bytes in, bytes out.   [Pillow]"""
+
+import io
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from likeness.core.settings import Limits
+from likeness.images.image import decode
+
+_GOOD, _POOR = 90, 20
+"""Qualities of JPEGs."""
+_WORD = "SAMPLE"
+
+Change = Callable[[Image.Image], Image.Image]
+
+
+def _cropped(share: float, corner: bool = False) -> Change:
+    def change(photo: Image.Image) -> Image.Image:
+        wide, high = round(photo.width * share), round(photo.height * share)
+        left, top = (0, 0) if corner else ((photo.width - wide) // 2, (photo.height - high) // 2)
+        return photo.crop((left, top, left + wide, top + high))
+
+    return change
+
+
+def _rotated(degrees: int) -> Change:
+    """By so much, anticlockwise; what comes in from outside has the colour of the nearest edge."""
+
+    def change(photo: Image.Image) -> Image.Image:
+        if degrees % 90 == 0:
+            return photo.rotate(degrees, expand=True)
+        far = max(photo.size) // 2
+        wide = Image.fromarray(np.pad(np.asarray(photo), ((far, far), (far, far), (0, 0)), mode="edge"))
+        turned = wide.rotate(degrees, Image.Resampling.BICUBIC)
+        return turned.crop((far, far, far + photo.width, far + photo.height))
+
+    return change
+
+
+def _text(photo: Image.Image) -> Image.Image:
+    """A word across the photo, half translucent white, a sixth of its height."""
+    over = Image.new("RGBA", photo.size)
+    font = ImageFont.load_default(max(8, photo.height // 6))
+    middle = (photo.width / 2, photo.height / 2)
+    ImageDraw.Draw(over).text(middle, _WORD, fill=(255, 255, 255, 128), font=font, anchor="mm")
+    return Image.alpha_composite(photo.convert("RGBA"), over).convert("RGB")
+
+
+def _bar(photo: Image.Image) -> Image.Image:
+    """A black bar over the middle fifth of the photo's height."""
+    barred = photo.copy()
+    ImageDraw.Draw(barred).rectangle((0, photo.height * 2 // 5, photo.width, photo.height * 3 // 5), fill="black")
+    return barred
+
+
+def _blurred(photo: Image.Image) -> Image.Image:
+    """By a Gaussian whose deviation is a hundredth of the shorter side."""
+    return photo.filter(ImageFilter.GaussianBlur(min(photo.size) / 100))
+
+
+CHANGES: Mapping[str, Change] = {
+    "as it is": lambda photo: photo,
+    "mirrored": lambda photo: photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "cropped to 80 %": _cropped(0.8),
+    "cropped to 60 %": _cropped(0.6),
+    "cropped to a corner of 70 %": _cropped(0.7, corner=True),
+    "rotated by 15 degrees": _rotated(15),
+    "rotated by 90 degrees": _rotated(90),
+    "rotated by 180 degrees": _rotated(180),
+    "translucent text": _text,
+    "opaque bar": _bar,
+    "grey": lambda photo: photo.convert("L").convert("RGB"),
+    "blurred": _blurred,
+    "compressed again": lambda photo: Image.open(io.BytesIO(_jpeg(photo, _POOR))),
+}
+"""What people do to photos, by name."""
+
+
+def changed(photo: bytes, change: str, limits: Limits) -> bytes:
+    """A photo after one of CHANGES, as a JPEG.
+
+    Raises:
+        BadImage: it cannot be decoded.
+    """
+    return _jpeg(CHANGES[change](decode(photo, limits)), _GOOD)
+
+
+def _jpeg(photo: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    photo.save(file, "JPEG", quality=quality)
+    return file.getvalue()

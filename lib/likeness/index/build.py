@@ -1,0 +1,206 @@
+"""One shard: a stream of Arrow batches in, index and id map uploaded, their record out.   [faiss]
+
+Vectors are spooled to a local file, so memory is bounded by the index itself.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from likeness import storage
+from likeness.core import uris
+from likeness.core.errors import DataError, UsageError
+from likeness.core.settings import Index
+from likeness.index import distance
+from likeness.index.builds import checksum_of
+from likeness.index.ids import IDS, faiss_id
+from likeness.index.kinds import Kind, candidates, kind
+from likeness.index.manifest import File, Point, Shard
+from likeness.index.populate import filled, memory
+from likeness.index.recall_audit import FILTERS, Audit
+from likeness.index.searcher import Searcher
+from likeness.index.shard_plan import PlannedShard
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to build, and where: files of `build` in the space's `folder`.
+
+    `bytes_per_vector` is the memory that a vector may cost at search; a `delta` holds what is new of all categories.
+    """
+
+    folder: str
+    build: str
+    space: str
+    dim: int
+    settings: Index
+    bytes_per_vector: float = float("inf")
+    delta: bool = False
+
+
+def refuse_memory(sizes: Sequence[int], order: Order) -> None:
+    """Says before the start what would not fit, and not after an hour of building.
+
+    Args:
+        sizes: vectors of each shard.
+        order: what is to be built.
+
+    Raises:
+        UsageError: a shard takes more than `index.build_gb` to build, or all more than `index.memory_gb` to search.
+    """
+    settings, dim, searched = order.settings, order.dim, 0
+    for rows in sorted(sizes, reverse=True):
+        options = candidates(settings.kind, rows, dim, order.bytes_per_vector * rows)
+        searched += rows * min(option.bytes_per_vector(dim) for option in options)
+        needed = max(memory(option, rows, dim) for option in options)
+        if needed > settings.build_gb * 1e9:
+            fits = rows
+            while fits > 1 and max(memory(option, fits, dim) for option in options) > settings.build_gb * 1e9:
+                fits = fits * 4 // 5
+            raise UsageError(
+                f"index: a shard of {rows:,} vectors takes {needed / 1e9:.1f} GB to build, index.build_gb is "
+                f"{settings.build_gb}; set index.max_shard_vectors={fits}, or give tasks more memory and say so there"
+            )
+    if searched > settings.memory_gb * 1e9:
+        raise UsageError(
+            f"index: {sum(sizes):,} vectors take {searched / 1e9:.1f} GB to search as {settings.kind}, index.memory_gb "
+            f'is {settings.memory_gb}; raise it to what all leaves have, or set index.kind to auto or "ivf_rabitq"'
+        )
+
+
+def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: Order) -> Shard:
+    """Builds, audits and uploads one shard.
+
+    Args:
+        shard: its place in the plan.
+        batches: columns image_id, shown, vector (its float32 as bytes), sorted by image_id.
+        order: what to build, and where.
+
+    Raises:
+        DataError: two images share an id, or a vector has another dimension.
+    """
+    with tempfile.TemporaryDirectory(prefix="likeness-shard-") as folder:
+        ids, vectors = _spool(batches, order, Path(folder))
+        _refuse_collisions(ids)
+        keys, settings = ids["id"].to_numpy(), order.settings
+        index, best, curve = _chosen(keys, vectors, order, shard.number, Path(folder))
+        shares = FILTERS if kind(best.kind).knobs != ({},) else ()
+        audit = Audit(vectors, settings, 2 * shard.number, shares)
+        searcher = Searcher(index, kind(best.kind), best.knob, settings.metric)
+        recall, filtered = audit.recall(searcher.nearest), audit.filtered(searcher.nearest)
+        stem = f"shard-{shard.number:05d}"
+        faiss.write_index(index, f"{folder}/{stem}.faiss")
+        with pa.OSFile(f"{folder}/{stem}.arrow", "wb") as sink, pa.ipc.new_file(sink, IDS) as writer:
+            writer.write_table(ids)
+        files = [_upload(Path(folder, f"{stem}.{end}"), order) for end in ("faiss", "arrow")]
+    return Shard(
+        number=shard.number,
+        part=shard.part,
+        parts=shard.parts,
+        delta=order.delta,
+        categories=_counts(ids),
+        vectors=len(keys),
+        removed=0,
+        recall=recall,
+        filtered=filtered,
+        index=files[0],
+        ids=files[1],
+        kind=best.kind,
+        knob=best.knob,
+        curve=curve,
+    )
+
+
+def _counts(ids: pa.Table) -> dict[str, int]:
+    """Images by category."""
+    counts = pc.value_counts(pc.struct_field(ids["shown"].combine_chunks().flatten(), "category"))
+    return {str(one["values"]): one["counts"] for one in sorted(counts.to_pylist(), key=lambda one: one["values"])}
+
+
+def _chosen(
+    keys: np.ndarray, vectors: np.ndarray, order: Order, seed: int, folder: Path
+) -> tuple[faiss.IndexIDMap, Point, Sequence[Point]]:
+    """The first candidate that reaches `index.recall`, with its fastest knob that does; else the most faithful.
+
+    What is measured on the way is the curve. Its queries are not those of the audit.
+    """
+    settings = order.settings
+    options = candidates(settings.kind, len(keys), order.dim, order.bytes_per_vector * len(keys))
+    if len(options) == 1 and len(options[0].knobs) == 1:
+        only = options[0]
+        return _filled(only, keys, vectors, settings, seed, folder), Point(kind=only.name, knob={}, recall=1, ms=0), []
+    trial = Audit(vectors, settings, 2 * seed + 1)
+    curve: list[Point] = []
+    best: tuple[faiss.IndexIDMap, Point] | None = None
+    for option in options:
+        index = _filled(option, keys, vectors, settings, seed, folder)
+        points = list(_turned(index, option, trial, settings))
+        curve += points
+        most = max(points, key=lambda point: min(point.recall, settings.recall))
+        if best is None or most.recall > best[1].recall:
+            best = index, most
+        if most.recall >= settings.recall:
+            break
+    assert best
+    return *best, curve
+
+
+def _turned(index: faiss.IndexIDMap, option: Kind, trial: Audit, settings: Index) -> Iterator[Point]:
+    """The knobs' recalls, from the fastest on, until one is enough."""
+    for knob in option.knobs:
+        recall, ms = trial.timed(Searcher(index, option, knob, settings.metric).nearest)
+        yield Point(kind=option.name, knob=knob, recall=recall.value, ms=round(ms, 4))
+        if recall.value >= settings.recall:
+            return
+
+
+def _filled(option: Kind, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int, folder: Path) -> Any:
+    """An index of a kind that holds the vectors under their ids."""
+    rows = np.sort(np.random.default_rng(seed).choice(len(keys), min(len(keys), max(option.sample, 1)), replace=False))
+    return filled(option.make(vectors[rows], len(keys), distance.faiss_metric(settings.metric)), vectors, keys, folder)
+
+
+def _spool(batches: Iterable[pa.RecordBatch], order: Order, folder: Path) -> tuple[pa.Table, np.ndarray]:
+    maps, rows = [], 0
+    with (folder / "vectors.f32").open("wb") as file:
+        for batch in batches:
+            column = batch.column("vector")
+            flat = np.frombuffer(b"".join(column.to_pylist()), "<f4")
+            if not pc.all(pc.equal(pc.binary_length(column), 4 * order.dim)).as_py() or not np.isfinite(flat).all():
+                raise DataError(
+                    f"a vector of {order.space} has not {order.dim} finite values; the features table is damaged"
+                )
+            file.write(distance.prepared(flat.reshape(-1, order.dim), order.settings.metric).tobytes())
+            image_ids = batch.column("image_id")
+            ids = pa.array([faiss_id(key) for key in image_ids.to_pylist()], pa.int64())
+            columns = [ids, image_ids, batch.column("shown")]
+            maps.append(
+                pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(columns, IDS, strict=True)], schema=IDS)
+            )
+            rows += len(column)
+    vectors = np.memmap(folder / "vectors.f32", np.float32, "r", shape=(rows, order.dim))
+    return pa.Table.from_batches(maps, IDS).combine_chunks(), vectors
+
+
+def _refuse_collisions(ids: pa.Table) -> None:
+    keys = ids["id"].to_numpy()
+    same = np.flatnonzero(keys[1:] <= keys[:-1])
+    if len(same):
+        first, second = (ids["image_id"][int(same[0]) + step].as_py() for step in (0, 1))
+        raise DataError(f"images {first} and {second} share the id {keys[same[0]]} or are out of order; remove one")
+
+
+def _upload(path: Path, order: Order) -> File:
+    with path.open("rb") as file:
+        checksum = checksum_of(file)
+    name = f"{order.build}/{path.name}"
+    uri = uris.join(order.folder, name)
+    storage.files(uri).upload(str(path), uri)
+    return File(name=name, bytes=path.stat().st_size, sha256=checksum)

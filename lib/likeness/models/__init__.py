@@ -1,0 +1,1 @@
+"""Networks: backbones, feature spaces, runtimes, the extractor, the model registry, classifiers."""

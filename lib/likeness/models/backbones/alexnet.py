@@ -1,0 +1,132 @@
+"""AlexNet: as torchvision has it (Krizhevsky 2014, "One weird trick"), and the original of 2012 as Caffe had it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from likeness.models.backbones.class_names import imagenet
+from likeness.models.backbones.providers import caffe, of_torchvision
+from likeness.models.backbones.spec import Backbone, Layer, Published
+from likeness.models.backbones.weights import only_a_file
+
+if TYPE_CHECKING:
+    import torch
+
+    from likeness.models.backbones.spec import Built
+
+FC = {
+    "fc6_linear": Layer((4096,), "first fully connected layer before its ReLU", dense=True),
+    "fc6": Layer((4096,), "first fully connected layer after its ReLU (Caffe's blob fc6)", dense=True),
+    "fc7_linear": Layer((4096,), "second fully connected layer before its ReLU", dense=True),
+    "fc7": Layer((4096,), "second fully connected layer after its ReLU", dense=True),
+    "logits": Layer((1000,), "class scores (fc8)", dense=True),
+}
+"""The fully connected layers of AlexNet and VGG."""
+
+
+def fully_connected(linears: Sequence[Any], side: int) -> "list[tuple[str, torch.nn.Module]]":
+    """Three fully connected layers over maps of `side` x `side`, as the stages that `FC` names."""
+    from torch.nn import ReLU
+
+    from likeness.models.backbones.network import Dense
+
+    fc6, fc7, fc8 = linears
+    first, second = ("fc6_linear", Dense(fc6, side)), ("fc7_linear", Dense(fc7))
+    return [first, ("fc6", ReLU()), second, ("fc7", ReLU()), ("logits", Dense(fc8))]
+
+
+def _torchvision(name: str) -> "Built":
+    import torchvision
+
+    net: Any = getattr(torchvision.models, name)(weights=None)
+    ends = {"conv1": 2, "pool1": 3, "conv2": 5, "pool2": 6, "conv3": 8, "conv4": 10, "conv5": 12, "pool5": 13}
+    starts = [0, *ends.values()]
+    maps = [(name, net.features[start:end]) for start, (name, end) in zip(starts, ends.items(), strict=False)]
+    return net, [*maps, *fully_connected([net.classifier[number] for number in (1, 4, 6)], 6)]
+
+
+def _caffe() -> "Built":
+    from torch.nn import Conv2d, Linear, MaxPool2d, ModuleDict, ReLU, Sequential
+
+    from likeness.models.backbones.network import ResponseNorm, Reversed
+
+    convolutions = {
+        "conv1": Conv2d(3, 96, 11, 4),
+        "conv2": Conv2d(96, 256, 5, 1, 2, groups=2),
+        "conv3": Conv2d(256, 384, 3, 1, 1),
+        "conv4": Conv2d(384, 384, 3, 1, 1, groups=2),
+        "conv5": Conv2d(384, 256, 3, 1, 1, groups=2),
+    }
+    linears = {"fc6": Linear(9216, 4096), "fc7": Linear(4096, 4096), "fc8": Linear(4096, 1000)}
+    maps: list[tuple[str, torch.nn.Module]] = [("bgr", Reversed())]
+    for name, convolution in convolutions.items():
+        maps.append((name, Sequential(convolution, ReLU())))
+        if name in ("conv1", "conv2"):
+            maps.append((f"norm{name[-1]}", ResponseNorm(5, 1e-4, 0.75)))
+        if name in ("conv1", "conv2", "conv5"):
+            maps.append((f"pool{name[-1]}", MaxPool2d(3, 2)))
+    return ModuleDict({**convolutions, **linears}), [*maps, *fully_connected(list(linears.values()), 6)]
+
+
+def _layers(*shapes: tuple[int, int, int], normalised: bool) -> dict[str, Layer]:
+    """Layers of five convolutions, the first two and the last pooled, by what these eight give."""
+    docs = {
+        "conv1": "first convolution after its ReLU",
+        "pool1": "first maximum pooling",
+        "conv2": "second convolution after its ReLU",
+        "pool2": "second maximum pooling",
+        "conv3": "third convolution after its ReLU",
+        "conv4": "fourth convolution after its ReLU",
+        "conv5": "fifth convolution after its ReLU",
+        "pool5": "last maximum pooling",
+    }
+    layers = {}
+    for (name, doc), shape in zip(docs.items(), shapes, strict=True):
+        layers[name] = Layer(shape, doc)
+        if normalised and name in ("conv1", "conv2"):
+            layers[f"norm{name[-1]}"] = Layer(shape, "the same, normalised over neighbouring channels")
+    return layers | FC
+
+
+_TORCHVISION = (
+    (64, 55, 55),
+    (64, 27, 27),
+    (192, 27, 27),
+    (192, 13, 13),
+    (384, 13, 13),
+    (256, 13, 13),
+    (256, 13, 13),
+    (256, 6, 6),
+)
+_CAFFE = (
+    (96, 55, 55),
+    (96, 27, 27),
+    (256, 27, 27),
+    (256, 13, 13),
+    (384, 13, 13),
+    (384, 13, 13),
+    (256, 13, 13),
+    (256, 6, 6),
+)
+
+BACKBONES = (
+    of_torchvision(
+        "alexnet",
+        "AlexNet",
+        "alexnet-owt-7be5be79.pth",
+        _layers(*_TORCHVISION, normalised=False),
+        _torchvision,
+        (56.52, 79.07),
+    ),
+    Backbone(
+        name="alexnet_caffe",
+        doc="AlexNet of 2012 as Caffe's bvlc_alexnet: two groups, response normalisation, 227 px, BGR",
+        licence="unrestricted use (BAIR)",
+        source="a file",
+        preprocessing=caffe(227),
+        layers=_layers(*_CAFFE, normalised=True),
+        weights=lambda: only_a_file("alexnet_caffe", "`likeness weights import bvlc_alexnet.npy` makes one"),
+        network=_caffe,
+        classes=imagenet,
+        published=Published(57.1, 80.2, "Caffe's model zoo, bvlc_alexnet"),
+    ),
+)

@@ -1,0 +1,93 @@
+"""GoogLeNet (Szegedy et al. 2014) and Inception v3 (Szegedy et al. 2015), as torchvision has them."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from likeness.models.backbones.providers import IMAGENET, of_torchvision
+from likeness.models.backbones.spec import Layer
+
+if TYPE_CHECKING:
+    from likeness.models.backbones.spec import Built
+
+_GOOGLENET = {
+    "conv1": Layer((64, 112, 112), "first convolution"),
+    "maxpool1": Layer((64, 56, 56), "first maximum pooling"),
+    "conv2": Layer((64, 56, 56), "second convolution, 1 x 1"),
+    "conv3": Layer((192, 56, 56), "third convolution"),
+    "maxpool2": Layer((192, 28, 28), "second maximum pooling"),
+    "inception3a": Layer((256, 28, 28), "module 3a"),
+    "inception3b": Layer((480, 28, 28), "module 3b"),
+    "maxpool3": Layer((480, 14, 14), "third maximum pooling"),
+    "inception4a": Layer((512, 14, 14), "module 4a"),
+    "inception4b": Layer((512, 14, 14), "module 4b"),
+    "inception4c": Layer((512, 14, 14), "module 4c"),
+    "inception4d": Layer((528, 14, 14), "module 4d"),
+    "inception4e": Layer((832, 14, 14), "module 4e"),
+    "maxpool4": Layer((832, 7, 7), "fourth maximum pooling"),
+    "inception5a": Layer((832, 7, 7), "module 5a"),
+    "inception5b": Layer((1024, 7, 7), "module 5b"),
+    "avgpool": Layer((1024,), "the last map, mean over its positions"),
+    "logits": Layer((1000,), "class scores"),
+}
+_V3 = {
+    "Conv2d_1a_3x3": Layer((32, 149, 149), "first convolution"),
+    "Conv2d_2a_3x3": Layer((32, 147, 147), "second convolution"),
+    "Conv2d_2b_3x3": Layer((64, 147, 147), "third convolution"),
+    "maxpool1": Layer((64, 73, 73), "first maximum pooling"),
+    "Conv2d_3b_1x1": Layer((80, 73, 73), "fourth convolution, 1 x 1"),
+    "Conv2d_4a_3x3": Layer((192, 71, 71), "fifth convolution"),
+    "maxpool2": Layer((192, 35, 35), "second maximum pooling"),
+    "Mixed_5b": Layer((256, 35, 35), "module 5b"),
+    "Mixed_5c": Layer((288, 35, 35), "module 5c"),
+    "Mixed_5d": Layer((288, 35, 35), "module 5d"),
+    "Mixed_6a": Layer((768, 17, 17), "module 6a, halves the map"),
+    "Mixed_6b": Layer((768, 17, 17), "module 6b"),
+    "Mixed_6c": Layer((768, 17, 17), "module 6c"),
+    "Mixed_6d": Layer((768, 17, 17), "module 6d"),
+    "Mixed_6e": Layer((768, 17, 17), "module 6e"),
+    "Mixed_7a": Layer((1280, 8, 8), "module 7a, halves the map"),
+    "Mixed_7b": Layer((2048, 8, 8), "module 7b"),
+    "Mixed_7c": Layer((2048, 8, 8), "module 7c"),
+    "avgpool": Layer((2048,), "the last map, mean over its positions"),
+    "logits": Layer((1000,), "class scores"),
+}
+
+
+_MODULES = {"googlenet": _GOOGLENET, "inception_v3": _V3}
+
+
+def _network(name: str) -> "Built":
+    import torchvision
+
+    from likeness.models.backbones.network import Call, Dense
+
+    net: Any = getattr(torchvision.models, name)(weights=None, init_weights=False, transform_input=True)
+    stages = [(module.lower(), getattr(net, module)) for module in _MODULES[name] if module != "logits"]
+    # the weights come from TensorFlow, whose photos had values between -1 and 1
+    return net, [("transform", Call(net._transform_input)), *stages, ("logits", Dense(net.fc))]
+
+
+def _layers(name: str) -> dict[str, Layer]:
+    """A layer is named as torchvision's module, in small letters: `Conv2d_1a_3x3` is `conv2d_1a_3x3`."""
+    return {module.lower(): layer for module, layer in _MODULES[name].items()}
+
+
+BACKBONES = (
+    of_torchvision(
+        "googlenet",
+        "GoogLeNet with batch normalisation",
+        "googlenet-1378be20.pth",
+        _layers("googlenet"),
+        _network,
+        (69.78, 89.53),
+    ),
+    of_torchvision(
+        "inception_v3",
+        "Inception v3, 299 px",
+        "inception_v3_google-0cc3c7bd.pth",
+        _layers("inception_v3"),
+        _network,
+        (77.29, 93.45),
+        dataclasses.replace(IMAGENET, resize=342, crop=299),
+    ),
+)

@@ -1,0 +1,76 @@
+"""Network in Network (Lin et al. 2013), the ImageNet model of Caffe's zoo: no fully connected layer at all."""
+
+from typing import TYPE_CHECKING
+
+from likeness.models.backbones.class_names import imagenet
+from likeness.models.backbones.providers import caffe
+from likeness.models.backbones.spec import Backbone, Layer, Published
+from likeness.models.backbones.weights import only_a_file
+
+if TYPE_CHECKING:
+    import torch
+
+    from likeness.models.backbones.spec import Built
+
+
+def _network() -> "Built":
+    from torch.nn import AdaptiveAvgPool2d, Conv2d, MaxPool2d, ModuleDict, ReLU, Sequential
+
+    from likeness.models.backbones.network import Reversed
+
+    net = ModuleDict(
+        {
+            "conv1": Conv2d(3, 96, 11, 4),
+            "cccp1": Conv2d(96, 96, 1),
+            "cccp2": Conv2d(96, 96, 1),
+            "conv2": Conv2d(96, 256, 5, 1, 2),
+            "cccp3": Conv2d(256, 256, 1),
+            "cccp4": Conv2d(256, 256, 1),
+            "conv3": Conv2d(256, 384, 3, 1, 1),
+            "cccp5": Conv2d(384, 384, 1),
+            "cccp6": Conv2d(384, 384, 1),
+            "conv4": Conv2d(384, 1024, 3, 1, 1),
+            "cccp7": Conv2d(1024, 1024, 1),
+            "cccp8": Conv2d(1024, 1000, 1),
+        }
+    )
+    stages: list[tuple[str, torch.nn.Module]] = [("bgr", Reversed())]
+    for name, convolution in net.items():
+        stages.append((name, Sequential(convolution, ReLU())))
+        if name in ("cccp2", "cccp4", "cccp6"):
+            # Caffe rounds the size of a pooled map up
+            stages.append((f"pool{int(name[-1]) // 2}", MaxPool2d(3, 2, ceil_mode=True)))
+    return net, [*stages, ("logits", AdaptiveAvgPool2d(1))]
+
+
+BACKBONES = (
+    Backbone(
+        name="nin",
+        doc="Network in Network, Caffe's nin_imagenet",
+        licence="unrestricted use (Caffe's model zoo)",
+        source="a file",
+        preprocessing=caffe(224),
+        layers={
+            "conv1": Layer((96, 54, 54), "first convolution"),
+            "cccp1": Layer((96, 54, 54), "its first 1 x 1 convolution"),
+            "cccp2": Layer((96, 54, 54), "its second 1 x 1 convolution"),
+            "pool1": Layer((96, 27, 27), "first maximum pooling"),
+            "conv2": Layer((256, 27, 27), "second convolution"),
+            "cccp3": Layer((256, 27, 27), "its first 1 x 1 convolution"),
+            "cccp4": Layer((256, 27, 27), "its second 1 x 1 convolution"),
+            "pool2": Layer((256, 13, 13), "second maximum pooling"),
+            "conv3": Layer((384, 13, 13), "third convolution"),
+            "cccp5": Layer((384, 13, 13), "its first 1 x 1 convolution"),
+            "cccp6": Layer((384, 13, 13), "its second 1 x 1 convolution"),
+            "pool3": Layer((384, 6, 6), "third maximum pooling"),
+            "conv4": Layer((1024, 6, 6), "fourth convolution"),
+            "cccp7": Layer((1024, 6, 6), "its first 1 x 1 convolution"),
+            "cccp8": Layer((1000, 6, 6), "its second 1 x 1 convolution: a map a class"),
+            "logits": Layer((1000,), "class scores: the maps, mean over their positions"),
+        },
+        weights=lambda: only_a_file("nin", "Caffe's model zoo has them as nin_imagenet.caffemodel"),
+        network=_network,
+        classes=imagenet,
+        published=Published(59.36, None, "Caffe's model zoo, nin_imagenet"),
+    ),
+)

@@ -1,0 +1,50 @@
+"""ResNet (He et al. 2015) with bottlenecks, as torchvision has it."""
+
+from typing import TYPE_CHECKING, Any
+
+from likeness.models.backbones.providers import of_torchvision
+from likeness.models.backbones.spec import Layer
+
+if TYPE_CHECKING:
+    import torch
+
+    from likeness.models.backbones.spec import Built
+
+
+def _network(name: str) -> "Built":
+    import torchvision
+
+    from likeness.models.backbones.network import Dense
+
+    net: Any = getattr(torchvision.models, name)(weights=None)
+    blocks = [(f"layer{number}", getattr(net, f"layer{number}")) for number in range(1, 5)]
+    first = ("conv1", _sequential(net.conv1, net.bn1, net.relu))
+    return net, [first, ("pool1", net.maxpool), *blocks, ("avgpool", net.avgpool), ("logits", Dense(net.fc))]
+
+
+def _sequential(*modules: Any) -> "torch.nn.Module":
+    from torch.nn import Sequential
+
+    return Sequential(*modules)
+
+
+_LAYERS = {
+    "conv1": Layer((64, 112, 112), "first convolution after its ReLU"),
+    "pool1": Layer((64, 56, 56), "maximum pooling"),
+    "layer1": Layer((256, 56, 56), "first stage of blocks (conv2_x)"),
+    "layer2": Layer((512, 28, 28), "second stage of blocks (conv3_x)"),
+    "layer3": Layer((1024, 14, 14), "third stage of blocks (conv4_x)"),
+    "layer4": Layer((2048, 7, 7), "fourth stage of blocks (conv5_x)"),
+    "avgpool": Layer((2048,), "the last map, mean over its positions"),
+    "logits": Layer((1000,), "class scores"),
+}
+_FILES = {
+    "resnet50": ("resnet50-0676ba61.pth", (76.13, 92.86)),
+    "resnet101": ("resnet101-63fe2227.pth", (77.37, 93.55)),
+    "resnet152": ("resnet152-394f9c45.pth", (78.31, 94.05)),
+}
+
+BACKBONES = tuple(
+    of_torchvision(name, f"ResNet-{name.removeprefix('resnet')}", file, _LAYERS, _network, published)
+    for name, (file, published) in _FILES.items()
+)

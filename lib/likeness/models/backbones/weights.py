@@ -1,0 +1,86 @@
+"""Weights files: path in, checked state dict out. Never unpickles code.   [torch, safetensors]"""
+
+import os
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from likeness.core.errors import ServiceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+_TORCHVISION = "https://download.pytorch.org/models"
+_REACHED_S = 10.0
+
+
+def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
+    """Fills a network from a file and puts it in evaluation mode.
+
+    Raises:
+        UsageError: the file is no state dict, or of another network.
+    """
+    try:
+        state = {name: value.float() if value.is_floating_point() else value for name, value in read(path).items()}
+        model.load_state_dict(state, assign=True)
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"weights file {path} does not fit {type(model).__name__}: {first}; "
+            "name a safetensors file or a torch state dict of this network"
+        ) from None
+    return model.eval()
+
+
+def read(path: Path) -> dict[str, "torch.Tensor"]:
+    """A file's tensors by name; never runs what it holds."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def only_a_file(name: str, where: str) -> Path:
+    """For a network whose weights cannot be fetched.
+
+    Raises:
+        ServiceError: always; names what can be done.
+    """
+    raise ServiceError(
+        f"{name} comes without weights ({where}); name a file of them with --set extract.weights=FILE, "
+        "a safetensors file or a torch state dict"
+    )
+
+
+def torchvision_file(filename: str) -> Path:
+    """A weights file of torchvision's, from its cache, or downloaded there.
+
+    Raises:
+        ServiceError: not cached and out of reach; names both ways to get it.
+    """
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
+    path = Path(home).expanduser() / "hub" / "checkpoints" / filename
+    if path.is_file():
+        return path
+    import torch
+
+    address = f"{_TORCHVISION}/{filename}"
+    try:
+        with urllib.request.urlopen(address, timeout=_REACHED_S):  # torch's own download would wait for ever
+            path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(address, str(path), hash_prefix=_hash_prefix(filename), progress=False)
+    except Exception as error:
+        raise ServiceError(
+            f"torchvision's weights {filename} are not in {path.parent} and cannot be downloaded ({error}); "
+            f"copy the file there, or name a weights file with --set extract.weights=FILE"
+        ) from None
+    return path
+
+
+def _hash_prefix(filename: str) -> str:
+    """Torchvision's names end with the first digits of the file's SHA-256."""
+    return filename.rpartition("-")[2].partition(".")[0]

@@ -1,0 +1,1 @@
+"""Operations: backfill coverage, estimates of a run, consistency of stores, hardware profile, contracts, reports."""

@@ -1,0 +1,67 @@
+"""Renders the published contracts into schemas/, and the settings into docs/. `make schemas` runs it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from likeness.core import settings
+from likeness.core.settings import Settings
+from likeness.index.manifest import Manifest
+from likeness.storage.tables import TABLES, Table
+
+
+def render() -> dict[str, str]:
+    """File name to content."""
+    files = {f"{table.name}.sql": table.ddl(f"likeness.{table.name}") + ";\n" for table in TABLES}
+    files["tables.md"] = "# Tables\n\nRendered from `likeness.storage.tables`.\n\n" + "\n".join(map(_page, TABLES))
+    files["hbase.md"] = _hbase()
+    files["openapi.json"] = json.dumps(_openapi(), indent=2, ensure_ascii=False) + "\n"
+    files["manifest.schema.json"] = json.dumps(Manifest.model_json_schema(), indent=2) + "\n"
+    return files
+
+
+def _page(table: Table) -> str:
+    columns = "\n".join(f"| {c.name} | {c.type} | {'yes' if c.nullable else 'no'} | {c.doc} |" for c in table.columns)
+    parts = f", partitioned by {', '.join(table.partition)}" if table.partition else ""
+    return (
+        f"## {table.name}\n\n{table.doc}. Key: ({', '.join(table.key)}){parts}.\n\n"
+        f"| column | type | nullable | meaning |\n| --- | --- | --- | --- |\n{columns}\n"
+    )
+
+
+def _hbase() -> str:
+    from likeness.storage import hbase_layout
+
+    rows = "".join(
+        f"| `NAME_{layout.name}` | `{layout.family}` | {layout.key} | {layout.cells} |\n"
+        for layout in hbase_layout.LAYOUT
+    )
+    place = hbase_layout.parse("hbase://host:9090/NAME")
+    commands = "\n".join(" ".join(command) for command in hbase_layout.create_commands(place))
+    return (
+        "# HBase\n\nRendered from `likeness.storage.hbase_layout`. NAME is the end of `keyed.uri`.\n\n"
+        f"| table | family | row key | cells |\n| --- | --- | --- | --- |\n{rows}\n"
+        f"`likeness hbase-init` makes them; an administrator may run the same:\n\n```\n{commands}\n```\n\n"
+        "`NAME_marks` is small and needs no split: `create 'NAME_marks', 'm'` in the HBase shell.\n"
+    )
+
+
+def _openapi() -> dict[str, Any]:
+    from likeness.serving.http.app import create_app
+    from likeness.serving.service import Service
+
+    return create_app(Service(Settings())).openapi()
+
+
+def main(folder: str = "schemas", page: str = "docs/operating.md") -> None:
+    """Writes every file, and the settings into their place in the documentation."""
+    for name, content in render().items():
+        Path(folder, name).write_text(content, encoding="utf-8")
+    before, begin, rest = Path(page).read_text(encoding="utf-8").partition("<!-- settings -->\n")
+    _, end, after = rest.partition("<!-- /settings -->")
+    Path(page).write_text(before + begin + settings.document() + end + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,62 @@
+"""What may be asked over HTTP, as types.   [fastapi]"""
+
+from typing import Annotated
+
+from fastapi import UploadFile
+from pydantic import BaseModel, ConfigDict, Field
+
+from likeness.images.query_views import Look
+from likeness.serving.root import Wish
+from likeness.serving.service import Combine
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+_COMBINE = "of several of one thing: the best of each, or their mean"
+
+
+class Wanted(BaseModel):
+    """What may be wanted of any answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: int = Field(10, ge=1, description="results wanted")
+    category: str = Field("auto", description="auto (the best predicted), all, or a name")
+    where: list[str] = Field(
+        [], description="name=value: only products with such an attribute; one name several times: any of the values"
+    )
+    offset: int = Field(0, ge=0, description="results to pass over: those of pages before")
+    min_score: Finite | None = Field(None, description="results below it are left out")
+    distinct: bool = Field(False, description="one result a product")
+    min_coverage: float = Field(0, ge=0, le=1, description="share of the shards asked that has to answer")
+    near_duplicate: float | None = Field(
+        None, ge=0, le=1, description="results whose cosine to a better one is so much or more are left out"
+    )
+    build: str = Field("", description="a build by name; the one in service if empty")
+
+    def wish(self) -> Wish:
+        """The same; what is not asked for is at the end of its range."""
+        least = float("-inf") if self.min_score is None else self.min_score
+        most = float("inf") if self.near_duplicate is None else self.near_duplicate
+        where = tuple(self.where)
+        return Wish(self.k, self.category, self.offset, least, self.distinct, self.min_coverage, most, where)
+
+
+class PhotoQuery(Wanted):
+    """A photo, or several of one thing."""
+
+    image: list[UploadFile] = Field(description="one photo or several")
+    box: str = Field("", description="left,top,right,bottom of the part that is meant, between 0 and 1")
+    combine: Combine = Field("best", description=_COMBINE)
+    looks: list[Look] = Field([], description="further looks of a photo, the nearest of which counts; each takes time")
+
+
+class BatchQuery(Wanted):
+    """Vectors as the layer gives them, of a feature space: a question each."""
+
+    space: str
+    vectors: list[list[Finite]] = Field(min_length=1, max_length=64)
+
+
+class VectorQuery(BatchQuery):
+    """Vectors as the layer gives them, of a feature space: one question."""
+
+    combine: Combine = Field("best", description=_COMBINE)

@@ -1,0 +1,78 @@
+"""The failure ledger: what failed and what succeeded in, rows of `failures` out.   [pyspark]"""
+
+import datetime
+from collections.abc import Collection, Mapping
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from likeness.images.image import BadImage
+from likeness.spark.run import Run
+from likeness.storage.tables import FAILURES, FEATURES
+
+
+def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()) -> None:
+    """Adds or counts up failures, and clears those of what has succeeded since. Writes nothing if nothing changed."""
+    if not failed and not succeeded:
+        return
+    lake = run.lake
+    known = {what: attempts for what, (attempts, _) in standing(run, stage, space).items()}
+    now = datetime.datetime.now(datetime.UTC)
+    told = [
+        {
+            "what": what,
+            "stage": stage,
+            "space": space,
+            "reason": bad.reason,
+            "detail": bad.detail,
+            "attempts": known.get(what, 0) + 1,
+            "last": now,
+            "run_id": run.run_id,
+        }
+        for what, bad in failed.items()
+    ]
+    if told:
+        run.guard()
+        frame = lake.rows(FAILURES, told)
+        if known.keys() & failed.keys():
+            lake.upsert(FAILURES, frame)
+        else:
+            lake.append(FAILURES, frame)
+    _clear(run, stage, space, known.keys() & set(succeeded))
+
+
+def heal(run: Run, space: str) -> None:
+    """Clears those of stage `extract` whose vectors are there by now, from whichever run."""
+    if run.lake.snapshot(FAILURES) is not None:
+        failed = rows(run, "extract", space)
+        here = run.lake.read(FEATURES).where(F.col("space") == space).select(F.col("image_id").alias("what"))
+        _clear(run, "extract", space, [row.what for row in failed.join(here, "what", "left_semi").collect()])
+
+
+def _clear(run: Run, stage: str, space: str, healed: Collection[str]) -> None:
+    if healed:
+        run.guard()
+        keys = [{"what": what, "stage": stage, "space": space} for what in healed]
+        run.lake.delete(FAILURES, run.lake.rows(FAILURES, keys))
+
+
+def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str, ...]) -> None:
+    """Brings the rows of stage `list` for one source up to date; a row that stays is not counted up each night."""
+    known = {what: reason for what, (_, reason) in standing(run, "list", "").items() if what.startswith(prefixes)}
+    changed = {what: bad for what, bad in failed.items() if known.get(what) != bad.reason}
+    healed = known.keys() - failed.keys()
+    if changed or healed:
+        record(run, "list", "", changed, healed)
+
+
+def standing(run: Run, stage: str, space: str) -> dict[str, tuple[int, str]]:
+    """What stands failed, with its attempts and reason; a ledger that was never written is not asked."""
+    if run.lake.snapshot(FAILURES) is None:
+        return {}
+    found = rows(run, stage, space).select("what", "attempts", "reason").collect()
+    return {row.what: (row.attempts, row.reason) for row in found}
+
+
+def rows(run: Run, stage: str, space: str) -> DataFrame:
+    """The rows of `failures` of a stage and a space."""
+    return run.lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))

@@ -1,0 +1,107 @@
+"""Copy: a root in, the same root at another place out, on the same store or another.   [pyspark]
+
+Iceberg writes absolute paths into its metadata, so tables cannot be copied file by file: its own procedure writes
+the metadata anew, and says which files belong to it. Snapshots keep their numbers, so builds and loads go on.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+
+from likeness import storage
+from likeness.core import uris
+from likeness.core.errors import ServiceError, UsageError
+from likeness.index.builds import CURRENT, MANIFEST, Builds
+from likeness.spark.arrow_map import in_workers
+from likeness.spark.run import Run
+from likeness.spark.stages.load import opened
+from likeness.storage.tables import TABLES
+
+_PAIRS = pa.schema([("source", pa.string()), ("target", pa.string())])
+
+
+def copy(run: Run, to: str) -> None:
+    """Copies tables, builds, reports and a SQLite keyed store; the old root stays as it is.
+
+    Raises:
+        UsageError: the place is taken, or the tables' locations are kept by a catalogue service.
+        ServiceError: a file cannot be copied.
+    """
+    if run.settings.warehouse.type != "hadoop":
+        raise UsageError(
+            f"warehouse.type = {run.settings.warehouse.type!r}: the catalogue service knows where the tables are; "
+            "copy them with its own means"
+        )
+    old, new = uris.canonical(run.settings.root), uris.canonical(to)
+    tables = uris.join(new, "tables")
+    if storage.files(new).names(uris.join(tables, run.settings.warehouse.namespace)):
+        raise UsageError(f"{to} holds tables already; name an empty place, or delete what an earlier copy left there")
+    with run.stage("copy") as facts:
+        facts["files"] = 0
+        staging = uris.join(new, "staging")
+        for table in TABLES:
+            if run.lake.snapshot(table) is not None:
+                place = uris.join(tables, run.settings.warehouse.namespace, table.name)
+                pairs = run.lake.relocated(table, place, uris.join(staging, table.name))
+                facts["files"] += _copy(run, pairs)
+                run.say(f"copy: {table.name}: {len(pairs)} files")
+        storage.files(staging).delete(staging)
+        facts["files"] += _copy(run, list(_beside(run, old, new)))
+        _copy_keyed_store(run, new)
+        run.say(f"copy: {facts['files']} files are in {to}")
+        if run.settings.warehouse.uri:
+            run.say(f"copy: the tables are in {tables}; leave warehouse.uri out of the settings of the new root")
+
+
+def _beside(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
+    """(source, target) of what is not a table: builds, reports, hidden products."""
+    builds = Builds(run.settings.root)
+    names = set()
+    for path in builds.all():  # which share files
+        manifest = builds.read(path)
+        names |= {f"{path}/{MANIFEST}", *(f"{manifest.space}/{file.name}" for file in manifest.files)}
+    yield from ((uris.join(old, "builds", name), uris.join(new, "builds", name)) for name in sorted(names))
+    if builds.chain():
+        yield uris.join(old, "builds", CURRENT), uris.join(new, "builds", CURRENT)
+    for folder in ("reports", "hidden"):
+        for name in storage.files(old).names(uris.join(old, folder)):
+            yield uris.join(old, folder, name), uris.join(new, folder, name)
+
+
+def _copy_keyed_store(run: Run, new: str) -> None:
+    """A SQLite file of the root goes along; any other store is named in the settings, and stays."""
+    if run.settings.keyed.uri or uris.scheme(new) != "file":
+        if not run.settings.keyed.uri:
+            run.say("copy: SQLite does not go along; set keyed.uri for the new root, and run load")
+        return
+    with opened(run.settings) as store:
+        store.purge()  # everything is in the one file then
+    uri = storage.keyed_uri("", run.settings.root)
+    storage.files(new).upload(uri.removeprefix("sqlite://"), uris.join(new, "keyed.sqlite"))
+
+
+def _copy(run: Run, pairs: Sequence[tuple[str, str]]) -> int:
+    """Copies files on all cores; returns how many."""
+    table = pa.table([[source for source, _ in pairs], [target for _, target in pairs]], schema=_PAIRS)
+    copier: Any = _copier
+    failed = in_workers(run.lake.spread(table), copier, "told string").collect()
+    if failed:
+        raise ServiceError(f"copy: {failed[0].told}; {len(failed)} of {len(pairs)} files were not copied")
+    return len(pairs)
+
+
+def _copier(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Copies through a file of this machine, since a store takes whole files only; yields what went wrong."""
+    with TemporaryDirectory(prefix="likeness-copy-") as scratch:
+        path = Path(scratch, "file")
+        for batch in batches:
+            for pair in batch.to_pylist():
+                source, target = uris.canonical(pair["source"]), uris.canonical(pair["target"])
+                try:
+                    storage.fetch(source, path)
+                    storage.files(target).upload(str(path), target)
+                except OSError as error:
+                    yield pa.RecordBatch.from_pydict({"told": [str(error)]})

@@ -1,0 +1,32 @@
+"""Evaluate: a version of a model and an evaluation set in, its figures kept beside the version out.   [pyspark]"""
+
+import datetime
+
+from likeness.evaluation.evaluation_sets import EvaluationSet
+from likeness.models.model_card import Card, Evaluation
+from likeness.models.model_registry import Models
+from likeness.spark.run import Run
+from likeness.spark.stages.extract import extract
+from likeness.training.evaluate_model import by_neighbours, examined
+
+
+def evaluate(run: Run, card: Card, held: EvaluationSet) -> Evaluation:
+    """Measures a version of the run's space.
+
+    Raises:
+        DataError: it has learned from photos of the set.
+    """
+    if by_neighbours(card):
+        extract(run)
+    with run.stage("evaluate") as facts:
+        metrics = examined(run.settings, card, held, run.space)
+        now = datetime.datetime.now(datetime.UTC)
+        found = Evaluation(evaluation=held.id, metrics=metrics, made=now, run_id=run.run_id)
+        Models(run.settings.root).add(card, found)
+        facts |= {
+            "model": card.name,
+            "version": card.version,
+            "evaluation": held.id,
+            "metrics": {name: metric.value for name, metric in metrics.items()},
+        }
+    return found

@@ -1,0 +1,133 @@
+"""Extract: photos that a space lacks in, rows of `features` out.   [pyspark]
+
+Workers read photos from the table's Parquet files and write others beside the table, both with pyarrow; the driver
+commits a chunk's files at once, while the workers are at the next chunk. No photo and no vector passes through the
+JVM, and a killed chunk leaves files that nobody refers to.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from pyspark.sql import Row
+
+from likeness.core import uris
+from likeness.core.formatting import duration
+from likeness.core.settings import Settings
+from likeness.images.image import BadImage
+from likeness.models.backbones import joined
+from likeness.models.runtimes import Machine, machine, prepare
+from likeness.ops.backfill_coverage import Scope
+from likeness.spark import failures
+from likeness.spark.arrow_map import in_workers
+from likeness.spark.progress import watched
+from likeness.spark.run import Run
+from likeness.spark.stages.extract_task import RESULT, SPENT, Task, work
+from likeness.spark.stages.pending import Chunk, Wanted
+from likeness.spark.tables import DataFile
+from likeness.storage.tables import FAILURES, FEATURES
+
+_ALL = Scope()
+
+
+def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
+    """Extracts every photo that the run's spaces lack.
+
+    Args:
+        run: the run; its facts get wanted = extracted + failed.
+        retry: tries again what failed before.
+        scope: leaves all other photos alone.
+    """
+    with run.stage("extract") as facts:
+        wanted = Wanted(run, scope, retry)
+        facts |= {"wanted": 0, "extracted": 0, "failed": 0}
+        chunks = [] if _complete(run, wanted) else list(wanted.chunks())
+        told, begun = list[Row](), time.monotonic()
+        facts["wanted"] = sum(chunk.photos for chunk in chunks)
+        for spaces in {chunk.spaces for chunk in chunks}:
+            prepare(joined(spaces), run.settings.extract.runtime, _machine(run.settings))
+        with run.reporter.bar("extract", facts["wanted"], "photos") as bar, ThreadPoolExecutor(1, "commit") as thread:
+            done, commits = 0, list[Future[None]]()
+            for chunk in chunks:
+                with watched(run, bar, done, chunk.photos):
+                    results = _extract_chunk(run, chunk)
+                done += chunk.photos
+                told += [row for row in results if row.worker]
+                if commits:
+                    commits.pop().result()
+                commits.append(thread.submit(_commit, run, chunk, results, facts))  # the cores go on meanwhile
+            for commit in commits:
+                commit.result()
+        if retry:
+            for space in run.spaces:
+                failures.heal(run, space.id)
+        if told:
+            facts |= _effort(told, time.monotonic() - begun)
+            run.say(f"extract: {_shares(facts['worker_seconds'])}")
+        run.must_add_up("extract", "wanted", "extracted", "failed")
+        facts["standing_failures"] = wanted.standing()
+        if scope:
+            facts["scope"] = str(scope)
+        else:
+            facts["complete"] = wanted.name
+        if facts["standing_failures"]:
+            run.gate_failures("extract", facts["standing_failures"], wanted.photos().count())
+
+
+def _effort(told: Sequence[Row], seconds: float) -> dict[str, Any]:
+    """What the tasks say: seconds by what they went into, worker processes, networks that these loaded.
+
+    With GPUs, also the share of the stage's seconds in which they were at work.
+    """
+    found: dict[str, Any] = {
+        "worker_seconds": {name: round(sum(row[name] for row in told), 1) for name in SPENT},
+        "workers": len({row.worker for row in told}),
+        "networks": sum(row.networks for row in told),
+    }
+    busy, gpus = sum(row.busy for row in told), len({row.gpu for row in told})
+    return found | ({"gpu_busy": round(min(1.0, busy / (seconds * gpus)), 3)} if busy else {})
+
+
+def _shares(seconds: Mapping[str, float]) -> str:
+    """In words: a network that waits wants more decoders, or a faster disk."""
+    whole = sum(seconds.values())
+    each = ", ".join(f"{seconds[name] / (whole or 1):.0%} {doing}" for name, doing in SPENT.items())
+    return f"workers spent {duration(whole)}: {each}"
+
+
+def _complete(run: Run, wanted: Wanted) -> bool:
+    """Whether an earlier run extracted all there was, and no table changed since."""
+    return not wanted.retry and run.last_facts("extract", FEATURES, FAILURES).get("complete") == wanted.name
+
+
+def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
+    """Extracts a chunk, and records what failed; what its tasks say of their files, failures and work."""
+    spark, epoch, settings = run.lake.spark, chunk.epoch, run.settings
+    pieces = chunk.pieces(spark.sparkContext.defaultParallelism)
+    folders = {one.id: uris.join(run.lake.location(FEATURES), "data", one.id, str(epoch)) for one in chunk.spaces}
+    task = Task(chunk.spaces, settings.extract, settings.limits, _machine(settings), epoch, folders)
+    tasks = pieces["task"][-1].as_py() + 1
+    placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
+    results = in_workers(placed, work(task), RESULT).collect()
+    failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
+    for space in chunk.spaces:
+        failures.record(run, "extract", space.id, failed)
+    return results
+
+
+def _commit(run: Run, chunk: Chunk, results: Sequence[Row], facts: dict[str, Any]) -> None:
+    """Commits the vectors that the tasks of a chunk wrote, and counts them. No Spark job: it would wait for a core."""
+    added = []
+    for space in chunk.spaces:  # after each of them all is well: what then lacks in one, lacks in that alone
+        files = [DataFile(row.file, row.rows) for row in results if row.space == space.id]
+        run.guard()
+        added.append(run.lake.append_files(FEATURES, files, (space.id, str(chunk.epoch))))
+    facts["extracted"] += min(added)
+    facts["failed"] += sum(bool(row.what) for row in results)
+    run.say(f"extract: committed {facts['extracted'] + facts['failed']} of {facts['wanted']}")
+
+
+def _machine(settings: Settings) -> Machine:
+    """A machine of the cluster: one thread a network, for each core has a worker of its own."""
+    return machine(settings, 1)

@@ -1,0 +1,200 @@
+"""One task of an extraction: places of photos in, a Parquet file of their vectors and what failed out.   [pyspark]
+
+It runs in a Spark worker, which keeps its network and its decoders from task to task.
+"""
+
+import ctypes
+import dataclasses
+import datetime
+import functools
+import itertools
+import os
+import platform
+import struct
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark import TaskContext
+
+from likeness import storage
+from likeness.core import malloc, uris
+from likeness.core.settings import Extract, Limits
+from likeness.models.backbones import Space, joined
+from likeness.models.extractor import Extracted, Extractor
+from likeness.models.runtimes import Machine, open_runtime
+from likeness.spark.arrow_map import Work
+from likeness.storage.table_reader import photos
+from likeness.storage.tables import FEATURES
+
+SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
+"""What a task's seconds go into, and in words."""
+_ROW_GROUP = 16_000_000
+"""Bytes of a row group, that are held until it is written."""
+_LARGE = 1 << 16
+"""Bytes of a photo, which goes back to the system at once: a worker would grow with each larger one."""
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+_SCHED_ATTR = struct.Struct("IIQiIQQQ")
+"""Linux's struct sched_attr: size, policy, flags, nice value, priority; runtime, deadline and period in ns."""
+_TURN_NS = 20_000_000
+
+RESULT = pa.schema(
+    [
+        ("space", pa.string()),
+        ("file", pa.string()),
+        ("rows", pa.int64()),
+        ("what", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("read", pa.float64()),
+        ("decode", pa.float64()),
+        ("model", pa.float64()),
+        ("worker", pa.string()),
+        ("networks", pa.int64()),
+        ("gpu", pa.string()),
+        ("busy", pa.float64()),
+    ]
+)
+"""A row each: of a photo that failed, of a file of vectors, and in the end of all that the task has done."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to know: one pass gives the vectors of all `spaces`; each has a folder, by its id."""
+
+    spaces: tuple[Space, ...]
+    settings: Extract
+    limits: Limits
+    machine: Machine
+    epoch: datetime.date
+    folders: Mapping[str, str]
+
+
+def work(task: Task) -> Work:
+    """What a worker does for each of its tasks: batches of `PIECES` in, `RESULT` out."""
+
+    def worker(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        pieces = [piece for batch in batches for piece in batch.to_pylist()]
+        if not pieces:
+            return
+        opened, gpu = _extractor.cache_info().misses, _gpu()
+        extractor = _extractor(joined(task.spaces), task.settings, task.limits, task.machine, gpu)
+        networks, busy = _extractor.cache_info().misses - opened, extractor.busy_s
+        found = (photos(one["uri"], one["group"], one["rows"]) for one in pieces)
+        rows = list(_write(task, extractor.run(itertools.chain.from_iterable(found))))
+        rows[-1] |= {
+            "worker": f"{platform.node()} {os.getpid()}",
+            "networks": networks,
+            "gpu": f"{platform.node()} {gpu}",
+            "busy": extractor.busy_s - busy,
+        }
+        yield pa.RecordBatch.from_pylist(rows, schema=RESULT)
+
+    return worker
+
+
+def _gpu() -> str:
+    """The CUDA device that Spark assigned to this task; empty where GPUs are not scheduled."""
+    context = TaskContext.get()
+    gpus = context.resources().get("gpu") if context else None
+    return f"cuda:{gpus.addresses[0]}" if gpus and gpus.addresses else ""
+
+
+@functools.cache
+def _extractor(space: Space, settings: Extract, limits: Limits, machine: Machine, device: str) -> Extractor:
+    """One network a worker process and device, however many tasks it runs."""
+    malloc.give_back(_LARGE)
+    take_long_turns()
+    runtime = open_runtime(space, settings.runtime, dataclasses.replace(machine, device=device))
+    return Extractor(space, runtime, settings, limits)
+
+
+def take_long_turns() -> None:
+    """Has Linux let this process, and the decoders that it starts, run for 20 ms before others of the core have a turn.
+
+    With the 3 ms of all others, network and decoder would push each other out of the core's cache all the time. Before
+    Linux 6.12 nothing changes.
+    """
+    number = _SCHED_SETATTR.get(platform.machine())
+    if sys.platform == "linux" and number:
+        wanted = _SCHED_ATTR.pack(
+            _SCHED_ATTR.size, os.SCHED_OTHER, 0, os.getpriority(os.PRIO_PROCESS, 0), 0, _TURN_NS, 0, 0
+        )
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).syscall(number, 0, wanted, 0)
+
+
+def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]:
+    """Writes a Parquet file for each space; yields a row for each failure and each file, and in the end one of all."""
+    spent = dict.fromkeys(SPENT, 0.0)
+    with ExitStack() as stack:
+        written = {space: stack.enter_context(_File(space.id, task.epoch)) for space in task.spaces}
+        for batch in batches:
+            spent = {name: seconds + batch.seconds[name] for name, seconds in spent.items()}
+            for what, bad in batch.failures:
+                yield {"what": what, "reason": bad.reason, "detail": bad.detail}
+            begin = 0
+            for space, file in written.items():
+                if batch.keys:
+                    file.add(batch.keys, batch.vectors[:, begin : begin + space.dim])
+                begin += space.dim
+        for space, file in written.items():
+            if file.rows:
+                uri = uris.join(task.folders[space.id], f"{uuid.uuid4().hex}-{os.getpid()}.parquet")
+                file.upload(uri)
+                yield {"space": space.id, "file": uri, "rows": file.rows}
+        yield spent
+
+
+class _File:
+    """A Parquet file of vectors of one space, on this machine until it is uploaded."""
+
+    def __init__(self, space: str, epoch: datetime.date) -> None:
+        self.rows, self._space, self._epoch = 0, space, epoch
+        self._group = list[pa.RecordBatch]()
+
+    def __enter__(self) -> "_File":
+        self._scratch = tempfile.TemporaryDirectory(prefix="likeness-features-")
+        self._path = Path(self._scratch.name, "part.parquet")
+        self._writer = pq.ParquetWriter(self._path, FEATURES.arrow(), compression="zstd", use_dictionary=["space"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+        self._scratch.cleanup()
+
+    def add(self, keys: Sequence[str], vectors: np.ndarray) -> None:
+        """Adds the vectors, float32 (n, dim), of the photos `keys`."""
+        self._group.append(record_batch(self._space, self._epoch, keys, vectors))
+        self.rows += len(keys)
+        if sum(part.nbytes for part in self._group) >= _ROW_GROUP:
+            self._flush()
+
+    def upload(self, uri: str) -> None:
+        """Ends the file and puts it where it belongs."""
+        self._flush()
+        self._writer.close()
+        storage.files(uri).upload(str(self._path), uri)
+
+    def _flush(self) -> None:
+        if self._group:
+            self._writer.write_table(pa.Table.from_batches(self._group))
+        self._group.clear()
+
+
+def record_batch(space: str, epoch: datetime.date, keys: Sequence[str], vectors: np.ndarray) -> pa.RecordBatch:
+    """Rows of `features`: the vectors, float32 (n, dim), of the photos `keys` in a space."""
+    rows, dim = vectors.shape
+    kind = FEATURES.arrow().field("vector").type
+    lists = pa.ListArray.from_arrays(np.arange(0, (rows + 1) * dim, dim, dtype=np.int32), vectors.ravel(), type=kind)
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    columns = [pa.array(keys), pa.array([space] * rows), pa.array([epoch] * rows), lists, pa.array(norms)]
+    return pa.RecordBatch.from_arrays(columns, schema=FEATURES.arrow())

@@ -1,0 +1,230 @@
+"""Ingest: a source's listing in, rows of `sources`, `images` and `listings` out.   [pyspark]
+
+A chunk commits its photos first and its places last, so a killed chunk is read again and finds its photos known.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from likeness.catalog.sources import Listing, Reader, read_listing
+from likeness.core import uris
+from likeness.core.settings import Limits
+from likeness.images.image import BadImage, read_header
+from likeness.spark import failures
+from likeness.spark.arrow_map import in_workers
+from likeness.spark.run import Run
+from likeness.spark.stages import listings
+from likeness.storage.tables import FAILURES, IMAGES, LISTINGS, SOURCES
+
+_READ = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("length", pa.int64()),
+        ("mtime", pa.int64()),
+        ("image_id", pa.string()),
+        ("bytes", pa.binary()),
+        ("format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("size", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+_READ_DDL = (
+    "uri string, length long, mtime long, image_id string, bytes binary, format string, "
+    "width int, height int, size long, reason string, detail string"
+)
+_BATCH_BYTES = 16_000_000
+
+
+def ingest(run: Run, retry: bool = False) -> None:
+    """Brings the tables up to date with the source.
+
+    Args:
+        run: the run; its facts get listed = new + known + rejected.
+        retry: reads again what was rejected before.
+    """
+    with run.stage("ingest") as facts:
+        listing = read_listing(run.settings.source)
+        run.say(f"ingest: listed {listing.items.num_rows} in {run.settings.source.uri}")
+        fingerprint = _fingerprint(run, listing)
+        before = run.last_facts("ingest", SOURCES, LISTINGS, FAILURES)
+        if before.get("fingerprint") == fingerprint and not retry:
+            facts |= _nothing_new(before)
+        else:
+            _take_in(run, listing, retry, facts)
+        facts["fingerprint"] = fingerprint  # only now: a listing that was refused was not taken in
+        run.must_add_up("ingest", "listed", "new", "known", "rejected")
+        told = ("listed", "new", "known", "reused", "rejected", "changed", "withdrawn")
+        run.say("ingest: " + ", ".join(f"{facts[name]} {name}" for name in told))
+        run.gate_failures("ingest", facts["rejected"], facts["listed"])
+
+
+def _take_in(run: Run, listing: Listing, retry: bool, facts: dict[str, Any]) -> None:
+    _record_listing(run, listing)
+    pending, standing = _split(run, listing, retry)
+    facts |= {"new": 0, "reused": 0, "read": pending.num_rows, "rejected_now": 0, "bytes": 0}
+    for chunk in _chunks(pending, run.settings.ingest.chunk_images, run.settings.ingest.chunk_bytes):
+        _ingest_chunk(run, chunk, facts)
+    facts |= {
+        "listed": sum(standing.values()) + pending.num_rows + len(listing.rejected),
+        "known": standing.get("image", 0) + facts["reused"],
+        "rejected": facts["rejected_now"] + standing.get("rejected", 0) + len(listing.rejected),
+        "ignored": listing.ignored,
+        "unlisted": listing.unlisted,
+    }
+    listings.update(run, listing.items, facts)
+
+
+def _fingerprint(run: Run, listing: Listing) -> str:
+    """Tells one listing, read in one mode, from any other."""
+    digest = hashlib.sha256(run.settings.source.mode.encode())
+    for batch in listing.items.to_batches(max_chunksize=65_536):
+        digest.update(batch.serialize())
+    digest.update(repr([(what, bad.reason) for what, bad in listing.rejected]).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _nothing_new(before: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a listing that was taken in already, without asking the tables."""
+    nothing = dict.fromkeys(("new", "reused", "read", "rejected_now", "bytes", "changed", "withdrawn"), 0)
+    standing = {name: before[name] for name in ("listed", "rejected", "ignored", "unlisted")}
+    return nothing | standing | {"known": before["new"] + before["known"]}
+
+
+def _record_listing(run: Run, listing: Listing) -> None:
+    source = run.settings.source
+    prefixes = tuple(uris.canonical(uri) for uri in (source.uri, source.catalogue) if uri)
+    failures.record_listing(run, dict(listing.rejected), prefixes)
+
+
+def _split(run: Run, listing: Listing, retry: bool) -> tuple[pa.Table, dict[str, int]]:
+    """The places that must be read, in the order of their bytes, and how many stand, by outcome.
+
+    A place stands when its uri, length and mtime are those of the last time.
+    """
+    columns = ["uri", "length", "mtime", "container", "position"]
+    items = run.lake.spark.createDataFrame(listing.items.select(columns)) if listing.items.num_rows else None
+    if items is None:
+        return listing.items.select(columns), {}
+    seen = run.lake.read(SOURCES).select(
+        "uri", F.col("length").alias("l"), F.col("mtime").alias("m"), F.col("outcome").alias("outcome")
+    )
+    same = (F.col("length") == F.col("l")) & (F.col("mtime") == F.col("m"))
+    stands = same & (F.col("outcome") == "image") if retry else same
+    places = (
+        items.dropDuplicates(["uri"]).join(seen, "uri", "left").withColumn("stands", F.coalesce(stands, F.lit(False)))
+    )
+    table = places.toArrow()
+    standing = table.filter(table["stands"])
+    pending = table.filter(pc.invert(table["stands"]))
+    pending = pending.append_column("seen", pc.is_valid(pending["l"])).drop_columns(["l", "m", "outcome", "stands"])
+    counts = standing["outcome"].value_counts().to_pylist()
+    return pending.sort_by([(name, "ascending") for name in ("container", "position", "uri")]), {
+        row["values"]: row["counts"] for row in counts
+    }
+
+
+def _chunks(pending: pa.Table, images: int, size: int) -> Iterator[pa.Table]:
+    start, held = 0, 0
+    for row, length in enumerate(pending["length"].to_pylist()):
+        if row > start and (row - start >= images or held + length > size):
+            yield pending.slice(start, row - start)
+            start, held = row, 0
+        held += length
+    if start < pending.num_rows:
+        yield pending.slice(start)
+
+
+def _ingest_chunk(run: Run, chunk: pa.Table, facts: dict[str, Any]) -> None:
+    lake = run.lake
+    places = lake.spark.createDataFrame(chunk)
+    read = in_workers(places, _reader(run.settings.limits), _READ_DDL).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        outcomes = read.drop("bytes").toArrow()
+        good = outcomes.filter(pc.is_valid(outcomes["image_id"]))
+        fresh = _fresh(run, good)
+        if fresh.num_rows:
+            run.guard()
+            facts["new"] += lake.append(IMAGES, _images(run, read, fresh))
+            run.say(f"ingest: committed {fresh.num_rows} images")
+        bad = outcomes.filter(pc.is_null(outcomes["image_id"])).to_pylist()
+        failed = {row["uri"]: BadImage(row["reason"], row["detail"]) for row in bad}
+        failures.record(run, "ingest", "", failed, good["uri"].to_pylist())
+        _record_places(run, outcomes, any(chunk["seen"].to_pylist()))
+        run.say(f"ingest: recorded {outcomes.num_rows} places")
+    finally:
+        read.unpersist()
+    facts["reused"] += good.num_rows - fresh.num_rows
+    facts["rejected_now"] += len(bad)
+    facts["bytes"] += pc.sum(good["size"]).as_py() or 0
+
+
+def _fresh(run: Run, good: pa.Table) -> pa.Table:
+    """One place (uri, image_id) for each photo that the table lacks."""
+    first = good.group_by("image_id").aggregate([("uri", "min")]).rename_columns(["image_id", "uri"])
+    if not first.num_rows:
+        return first
+    ids = run.lake.spark.createDataFrame(first)
+    return ids.join(run.lake.read(IMAGES).select("image_id"), "image_id", "left_anti").toArrow()
+
+
+def _images(run: Run, read: DataFrame, fresh: pa.Table) -> DataFrame:
+    keys = F.broadcast(run.lake.spark.createDataFrame(fresh.select(["uri"])))
+    rows = read.join(keys, "uri", "left_semi").withColumn("epoch", F.lit(run.settings.date))
+    # sorted files let a range of ids be read without the rest
+    return rows.sortWithinPartitions("image_id")
+
+
+def _record_places(run: Run, outcomes: pa.Table, replaces: bool) -> None:
+    good = pc.is_valid(outcomes["image_id"])
+    table = outcomes.select(["uri", "length", "mtime", "image_id", "reason"])
+    table = table.append_column("outcome", pc.if_else(good, "image", "rejected"))
+    table = table.append_column("run_id", pa.array([run.run_id] * table.num_rows))
+    rows = run.lake.spark.createDataFrame(table)
+    run.guard()
+    if replaces:
+        run.lake.upsert(SOURCES, rows)
+    else:
+        run.lake.append(SOURCES, rows)
+
+
+def _reader(limits: Limits) -> Any:
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        reader, rows, held = Reader(limits), [], 0
+        for batch in batches:
+            for place in batch.to_pylist():
+                rows.append(_read_one(reader, place, limits))
+                held += rows[-1]["size"] or 0
+                if held > _BATCH_BYTES:
+                    yield pa.RecordBatch.from_pylist(rows, schema=_READ)
+                    rows, held = [], 0
+        reader.close()
+        yield pa.RecordBatch.from_pylist(rows, schema=_READ)
+
+    return read
+
+
+def _read_one(reader: Reader, place: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    row = {name: place[name] for name in ("uri", "length", "mtime")} | {"size": 0}
+    try:
+        data = reader.read(place["uri"], place["length"], place["container"], place["position"])
+        header = read_header(data, limits)
+    except BadImage as bad:
+        return row | {"reason": bad.reason, "detail": bad.detail}
+    return row | {
+        "image_id": hashlib.sha256(data).hexdigest(),
+        "bytes": data,
+        "format": header.format,
+        "width": header.width,
+        "height": header.height,
+        "size": len(data),
+    }

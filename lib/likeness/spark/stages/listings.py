@@ -1,0 +1,92 @@
+"""Listings: which product shows which image, brought up to date with a catalogue.   [pyspark]"""
+
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from likeness.core.errors import GateError
+from likeness.spark.run import Run
+from likeness.storage.tables import LISTINGS, SOURCES
+
+_FACTS = ("uri", "category", "attributes", "active")
+
+
+def update(run: Run, items: pa.Table, facts: dict[str, Any]) -> None:
+    """Applies a listing to the `listings` table in one commit; writes nothing if nothing changed.
+
+    A row is withdrawn when its catalogue row says `active = false`, when the bytes at its place changed
+    (its new image takes over), and in `full` mode when the source no longer lists it.
+
+    Raises:
+        GateError: over `gates.max_withdraw_rate`; nothing was written.
+    """
+    changes = _changes(run, items).persist()
+    try:
+        counts = {row.op: row["count"] for row in changes.groupBy("op").count().collect()}
+        facts["changed"] = sum(counts.get(op, 0) for op in ("new", "changed", "superseded"))
+        facts["withdrawn"] = counts.get("withdrawn", 0)
+        _gate(run, facts["withdrawn"])
+        if not counts:
+            return
+        rows = changes.withColumn("since", F.lit(run.started))
+        run.guard()
+        if set(counts) == {"new"}:
+            run.lake.append(LISTINGS, rows)
+        else:
+            run.lake.upsert(LISTINGS, rows)
+        run.say(f"ingest: committed {sum(counts.values())} listings")
+    finally:
+        changes.unpersist()
+
+
+def _gate(run: Run, withdrawn: int) -> None:
+    limit = run.settings.gates.max_withdraw_rate
+    if not withdrawn:
+        return
+    active = run.lake.read(LISTINGS).where("active").count()
+    if withdrawn / active > limit:
+        raise GateError(
+            f"ingest: this run would withdraw {withdrawn} of {active} active listings ({withdrawn / active:.0%}), "
+            f"gates.max_withdraw_rate is {limit:.0%}; nothing is changed. Is the source complete? "
+            "If so, run again with --set gates.max_withdraw_rate=1"
+        )
+
+
+def _changes(run: Run, items: pa.Table) -> DataFrame:
+    """Rows of `listings` as they must become, with `op`: new, changed, withdrawn or superseded."""
+    lake = run.lake
+    listed = lake.spark.createDataFrame(
+        items.select(["product_id", "uri", "category", "attributes", "active", "length", "mtime"])
+    )
+    places = lake.read(SOURCES).where("outcome = 'image'").select("uri", "length", "mtime", "image_id")
+    wanted = (
+        listed.join(places, ["uri", "length", "mtime"])
+        .groupBy("product_id", "image_id")
+        .agg(F.min_by(F.struct(*_FACTS), F.struct(~F.col("active"), "uri")).alias("facts"))
+        .select("product_id", "image_id", "facts.*")
+    )
+    now = lake.read(LISTINGS).drop("since")
+    before = now.select("product_id", "image_id", F.struct(*_FACTS).alias("before"))
+    joined = wanted.join(before, ["product_id", "image_id"], "left")
+    differs = F.struct(*_FACTS) != F.col("before")
+    op = (
+        F.when(F.col("before").isNull(), F.when(F.col("active"), "new"))
+        .when(~F.col("active") & F.col("before.active"), "withdrawn")
+        .when(differs & (F.col("active") | F.col("before.active")), "changed")
+    )
+    updates = joined.withColumn("op", op).where("op IS NOT NULL").drop("before")
+    return updates.unionByName(_gone(run, listed, wanted, now))
+
+
+def _gone(run: Run, listed: DataFrame, wanted: DataFrame, now: DataFrame) -> DataFrame:
+    """Active rows that this listing takes away without naming them."""
+    active = now.where("active")
+    kept = active.join(wanted.select("product_id", "image_id"), ["product_id", "image_id"], "left_anti")
+    taken_over = kept.join(wanted.select("product_id", "uri").distinct(), ["product_id", "uri"], "left_semi")
+    gone = taken_over.withColumn("op", F.lit("superseded"))
+    if run.settings.source.mode == "full":
+        absent = kept.join(listed.select("product_id", "uri").distinct(), ["product_id", "uri"], "left_anti")
+        gone = gone.unionByName(absent.withColumn("op", F.lit("withdrawn")))
+    return gone.withColumn("active", F.lit(False))

@@ -1,0 +1,1 @@
+"""Submission of jobs: command lines in, a running Spark application out.   [pyspark]"""

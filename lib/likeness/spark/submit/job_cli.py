@@ -1,0 +1,230 @@
+"""The doors of the jobs: flags in, one call, an exit code out.   [typer]"""
+
+import datetime
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from likeness.core import settings
+from likeness.core.errors import LikenessError, UsageError
+from likeness.core.settings import Settings
+from likeness.models.backbones import registry
+from likeness.models.model_registry import overruling
+from likeness.ops.backfill_coverage import Scope
+from likeness.training.request import Ask
+
+Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
+Space = Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")]
+Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")]
+Model = Annotated[str, typer.Option(help="as `likeness models list` names it")]
+_DAY = ["%Y-%m-%d"]
+
+
+def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
+    """Runs a job from the command line and exits with its code.
+
+    Args:
+        job: one of this module's.
+        sample: the source that is indexed when none is named; None where a source is not needed.
+    """
+
+    def use(given: Settings) -> None:
+        if sample and not given.source.uri:
+            given = given.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})})
+        job(given)
+
+    main = _command(use)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def backfill_door(job: Callable[[Settings, Scope, bool], None]) -> None:
+    """Runs the backfill from the command line and exits with its code."""
+    main = _backfill(job)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def train_door(job: Callable[[Settings, Ask], object]) -> None:
+    """Runs the training from the command line and exits with its code."""
+    main = _train(job)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def evaluate_door(job: Callable[[Settings, str, str, str], object]) -> None:
+    """Runs the evaluation of a model from the command line and exits with its code."""
+    main = _evaluate(job)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def promote_door(job: Callable[[Settings, str, str, str], object]) -> None:
+    """Runs the promotion of a model from the command line and exits with its code."""
+    main = _promote(job)
+    main.__doc__ = job.__doc__
+    run_door(main)
+
+
+def read_flags(job: str, flags: Sequence[str]) -> Settings:
+    """The settings that a job's flags give it; a flag that it does not know ends the program with exit code 2.
+
+    Raises:
+        UsageError: as `settings.load`.
+    """
+    found: list[Settings] = []
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    doors: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
+        "backfill": _backfill,
+        "train": _train,
+        "evaluate": _evaluate,
+        "promote": _promote,
+    }
+    app.command()(doors[job](lambda given, *_: found.append(given)) if job in doors else _command(found.append))
+    try:
+        app(list(flags))
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    return found[0]
+
+
+def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
+    """The flags that every job has, as a Typer command."""
+
+    def main(
+        source: Annotated[str | None, typer.Option(help="folder, .tar or .parquet of photos")] = None,
+        root: Root = None,
+        catalogue: Annotated[str | None, typer.Option(help="CSV, JSON lines or Parquet of products")] = None,
+        source_mode: Annotated[
+            str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")
+        ] = None,
+        date: Annotated[datetime.datetime | None, typer.Option(help="epoch of new photos", formats=_DAY)] = None,
+        space: Space = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        flags = {
+            "source.uri": source,
+            "root": root,
+            "source.catalogue": catalogue,
+            "source.mode": source_mode,
+            "date": date.date() if date else None,
+            "extract.space": space,
+        }
+        use(settings.load(config, flags, assignments or ()))
+
+    return main
+
+
+def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., None]:
+    """The flags of the backfill, as a Typer command."""
+
+    def main(
+        space: Space = None,
+        first: Annotated[
+            datetime.datetime | None, typer.Option("--from", help="first epoch (default: all)", formats=_DAY)
+        ] = None,
+        last: Annotated[
+            datetime.datetime | None, typer.Option("--to", help="last epoch (default: all)", formats=_DAY)
+        ] = None,
+        category: Annotated[
+            str | None, typer.Option(help="only photos that an active listing of this category shows")
+        ] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")] = False,
+        root: Root = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        given = settings.load(config, {"root": root, "extract.space": space}, assignments or ())
+        use(given, Scope(first.date() if first else None, last.date() if last else None, category), dry_run)
+
+    return main
+
+
+def _train(use: Callable[[Settings, Ask], object]) -> Callable[..., None]:
+    """The flags of the training, as a Typer command."""
+
+    def main(
+        task: Annotated[str, typer.Option(help="category, attributes, metric, boxes or distil")] = "category",
+        space: Annotated[str | None, typer.Option(help="feature space that is learned from")] = None,
+        name: Annotated[str | None, typer.Option(help="of the model (default: the task)")] = None,
+        teacher: Annotated[str, typer.Option(help="distil: the space whose vectors are learned")] = "",
+        student: Annotated[str | None, typer.Option(help="distil: the backbone, or its layer, that learns")] = None,
+        scratch: Annotated[bool, typer.Option("--scratch", help="forget the backbone's weights")] = False,
+        processes: Annotated[int | None, typer.Option(help="that train together")] = None,
+        learning_curve: Annotated[str, typer.Option(help="photos to learn from as well, as 50,100,300,all")] = "",
+        compare: Annotated[str, typer.Option(help="scratch: the curve without what the backbone knows, too")] = "",
+        root: Root = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        if student and "." not in student and student in registry():
+            student = f"{student}.{registry()[student].main}"
+        flags = {"root": root, "extract.space": student or space, "train.name": name, "train.processes": processes}
+        if compare not in ("", "scratch"):
+            raise UsageError(f"--compare {compare!r}: there is only scratch")
+        ask = Ask(task, teacher, scratch, _counts(learning_curve), bool(compare))
+        use(settings.load(config, flags, assignments or ()), ask)
+
+    return main
+
+
+def _evaluate(use: Callable[[Settings, str, str, str], object]) -> Callable[..., None]:
+    """The flags of the evaluation of a model, as a Typer command."""
+
+    def main(
+        model: Model,
+        version: Annotated[str, typer.Option(help="default: that in service, else the newest")] = "",
+        on: Annotated[str, typer.Option(help="evaluation set, as NAME or NAME@VERSION (default: the newest)")] = "",
+        root: Root = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        use(settings.load(config, {"root": root}, assignments or ()), model, version, on)
+
+    return main
+
+
+def _promote(use: Callable[[Settings, str, str, str], object]) -> Callable[..., None]:
+    """The flags of the promotion of a model, as a Typer command."""
+
+    def main(
+        model: Model,
+        version: Annotated[str, typer.Option(help="default: the newest")] = "",
+        force: Annotated[bool, typer.Option("--force", help="although a gate refuses")] = False,
+        reason: Annotated[str, typer.Option(help="why, with --force; it is kept")] = "",
+        root: Root = None,
+        config: Config = None,
+        assignments: Assignments = None,
+    ) -> None:
+        use(settings.load(config, {"root": root}, assignments or ()), model, version, overruling(force, reason))
+
+    return main
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """`50,100,all` as numbers; 0 for all.
+
+    Raises:
+        UsageError: it is not such a list.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if any(word != "all" and (not word.isdecimal() or int(word) < 2) for word in words):
+        raise UsageError(f"--learning-curve {text!r}: write numbers of photos from 2 on, as 50,100,300,all")
+    return tuple(0 if word == "all" else int(word) for word in words)
+
+
+def run_door(main: Callable[..., None]) -> None:
+    """Runs a Typer command; a LikenessError becomes one message and its exit code."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except LikenessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,178 @@
+"""Jobs on YARN: the executors' Python, Spark's jars uploaded once, and the exit code of a driver elsewhere.   [pyspark]
+
+In cluster mode YARN tells success or failure, nothing more: the exit code is read from the run's row.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from subprocess import run
+
+from likeness import storage
+from likeness.core import uris
+from likeness.core.errors import ServiceError, UsageError
+from likeness.core.settings import Extract, Settings
+from likeness.index.builds import Builds
+from likeness.ops.reports import summary
+from likeness.spark.submit.job_cli import read_flags
+from likeness.spark.submit.options import Options, confs
+from likeness.storage.leases import run_name
+from likeness.storage.table_reader import Warehouse
+from likeness.storage.tables import RUNS
+
+_ARCHIVED_PYTHON = "./environment/bin/python"
+_GPU_SCRIPT = Path(__file__).with_name("gpu_addresses.sh")
+
+
+def submit(spark_submit: str, jars: str, program: str, flags: Sequence[str], options: Options) -> int:
+    """Runs spark-submit, waits for it and returns the job's exit code.
+
+    Raises:
+        UsageError: settings that a cluster cannot be given.
+        ServiceError: HDFS cannot be reached, or the run left no row.
+    """
+    job = Path(program).stem.replace("_", "-")
+    given, run_id = read_flags(job, flags), run_name(job)
+    _check(given, options)
+    _announce(given.root, run_id)
+    words = yarn_options(options, jars, given, run_id, os.environ)
+    if not {"spark.yarn.archive", "spark.yarn.jars"} & options.confs.keys():
+        words += ["--conf", f"spark.yarn.archive={_spark_archive(Path(spark_submit).parents[1], jars, given.root)}"]
+    environment = os.environ | {"LIKENESS_RUN_ID": run_id}
+    if os.environ.get("LIKENESS_ARCHIVE"):
+        environment["PYSPARK_PYTHON"] = _ARCHIVED_PYTHON
+    if not options.cluster:
+        return run([spark_submit, *words, program, *flags], env=environment, check=False).returncode
+    flags, files = shipped(flags)
+    code = run([spark_submit, *words, *files, program, *flags], env=environment, check=False).returncode
+    return _outcome(given, run_id) or code
+
+
+def yarn_options(
+    options: Options, jars: str, given: Settings, run_id: str, environment: Mapping[str, str]
+) -> list[str]:
+    """spark-submit's options for YARN, but for the archive of Spark's jars and the configuration file."""
+    archive = environment.get("LIKENESS_ARCHIVE", "")
+    python = _ARCHIVED_PYTHON if archive else sys.executable
+    shared = _settings(environment) | {"PYSPARK_PYTHON": python}
+    defaults = {
+        # Python and its networks live beside the JVM's heap
+        "spark.executor.memory": "2g",
+        "spark.executor.memoryOverhead": "3g",
+        "spark.yarn.maxAppAttempts": "1",  # a second driver would find the lease of the first
+        "spark.yarn.submit.waitAppCompletion": "true",
+        "spark.yarn.tags": f"likeness,{run_id}",
+        # otherwise each file closed costs 400 ms
+        "spark.hadoop.dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "10",
+        **{f"spark.executorEnv.{name}": value for name, value in shared.items()},
+        **gpu_confs(given.extract),
+    }
+    if options.cluster:
+        master = shared | {"PYSPARK_DRIVER_PYTHON": python, "LIKENESS_RUN_ID": run_id}
+        defaults |= {f"spark.yarn.appMasterEnv.{name}": value for name, value in master.items()}
+        defaults["spark.driver.memoryOverhead"] = "3g"
+    else:
+        defaults["spark.driver.extraClassPath"] = jars.replace(",", ":")
+    words = ["--master", "yarn", "--deploy-mode", options.deploy_mode]
+    words += ["--driver-memory", environment.get("LIKENESS_DRIVER_MEMORY", "2g")]
+    words += ["--jars", ",".join(options.jars)] if options.jars else []
+    words += ["--archives", f"{archive}#environment"] if archive else []
+    return words + confs(defaults | options.confs) + options.rest
+
+
+def _announce(root: str, run_id: str) -> None:
+    """Names the run in the root: what keeps a job from writing is said here, not by a stack trace of Spark's."""
+    uri = uris.join(uris.canonical(root), "lib", "submitted")
+    try:
+        storage.files(uri).write(uri, f"{run_id}\n".encode())
+    except OSError as error:
+        raise ServiceError(f"root {root} cannot be written: {error}") from None
+
+
+def _spark_archive(spark_home: Path, jars: str, root: str) -> str:
+    """The URI of a zip with Spark's jars and ours in the root, uploaded if it is not there yet."""
+    paths = sorted([*spark_home.glob("jars/*.jar"), *(Path(jar) for jar in jars.split(",") if jar)])
+    told = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in paths).encode()).hexdigest()
+    uri = uris.join(uris.canonical(root), "lib", f"spark-{told[:12]}.zip")
+    files = storage.files(uri)
+    if not files.exists(uri):
+        print(f"likeness: uploading Spark's jars to {uri}, this once", file=sys.stderr, flush=True)
+        with tempfile.NamedTemporaryFile(suffix=".zip") as draft:
+            with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
+                for path in paths:
+                    archive.write(path, path.name)
+            draft.flush()
+            files.upload(draft.name, uri)
+    return uri
+
+
+def shipped(flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags for a driver elsewhere, and the options that send the configuration file along."""
+    flags, options = list(flags), []
+    for place, flag in enumerate(flags):
+        name, equals, value = flag.partition("=")
+        if name != "--config":
+            continue
+        path = Path(value if equals else flags[place + 1]).absolute()
+        options = ["--files", f"{path}#likeness.toml"]
+        flags[place : place + (1 if equals else 2)] = ["--config", "likeness.toml"]
+        break
+    return flags, options
+
+
+def _outcome(given: Settings, run_id: str) -> int:
+    """The exit code of a run that ended elsewhere, from its row; what it said is printed."""
+    rows = Warehouse(given).read(RUNS, where=f"run_id = '{run_id}'").to_pylist()
+    if not rows:
+        raise ServiceError(
+            f"run {run_id} left no row: its driver never began or was killed. `yarn application -list -appStates ALL "
+            f"-appTags {run_id}` names the application, `yarn logs -applicationId` shows what it said; start the job "
+            "again to complete the run"
+        )
+    row = rows[0]
+    facts = json.loads(row["facts"])
+    if row["error"]:
+        print(f"error: {row['error']}", file=sys.stderr)
+    elif row["build"]:
+        print(summary(facts, given, Builds(given.root, given.extract.cache).find(row["build"])))
+    return int(facts.get("end", {}).get("exit_code", 1))
+
+
+def gpu_confs(extract: Extract) -> dict[str, str]:
+    """What asks YARN for GPUs and shares each among tasks; empty without any."""
+    if not extract.gpus:
+        return {}
+    return {
+        "spark.executor.resource.gpu.amount": str(extract.gpus),
+        "spark.executor.resource.gpu.discoveryScript": f"./{_GPU_SCRIPT.name}",
+        "spark.task.resource.gpu.amount": str(round(1 / extract.tasks_per_gpu, 4)),
+        "spark.executor.cores": str(extract.gpus * extract.tasks_per_gpu),
+        "spark.files": str(_GPU_SCRIPT),
+    }
+
+
+def _check(given: Settings, options: Options) -> None:
+    if not os.environ.get("HADOOP_CONF_DIR") and not os.environ.get("YARN_CONF_DIR"):
+        raise UsageError("--master yarn wants the cluster's configuration; set HADOOP_CONF_DIR to its folder")
+    if uris.scheme(given.root) == "file":
+        raise UsageError(f"root = {given.root!r} is not shared by the machines of the cluster; name it as hdfs://")
+    if options.cluster and given.source.uri and uris.scheme(given.source.uri) == "file":
+        raise UsageError(
+            f"source.uri = {given.source.uri!r} is a path of this machine, and the driver will run on another; "
+            "name it as hdfs://"
+        )
+
+
+def _settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are settings; others speak of this machine only."""
+    prefix = "LIKENESS_"
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(prefix) and name.removeprefix(prefix).partition("__")[0].lower() in Settings.model_fields
+    }

@@ -1,0 +1,132 @@
+"""The files port on local disks."""
+
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from likeness.core import uris
+from likeness.storage.ports import FileEntry
+
+
+class LocalFiles:
+    """Files of this machine."""
+
+    def walk(self, folder: str) -> Iterator[FileEntry]:
+        """Every file below a folder; hidden ones left out, links to folders not followed."""
+        path = uris.local_path(folder)
+        with os.scandir(path) as entries:
+            yield from self._walk(entries, str(path.resolve()))
+
+    def _walk(self, entries: Iterable["os.DirEntry[str]"], top: str) -> Iterator[FileEntry]:
+        for entry in sorted(entries, key=lambda item: item.name):
+            if entry.name.startswith(".") or entry.name == "_temporary":
+                continue
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    with os.scandir(entry.path) as inner:
+                        yield from self._walk(inner, top)
+                    continue
+                found = _linked(entry, top) if entry.is_symlink() else _regular(entry.path, entry.stat())
+            except FileNotFoundError:
+                continue  # deleted since its folder was read
+            if found:
+                yield found
+
+    def stat(self, uri: str) -> FileEntry:
+        """One file's entry."""
+        path = uris.local_path(uri)
+        return _entry(str(path), path.stat())
+
+    def exists(self, uri: str) -> bool:
+        """Whether a file or folder is there."""
+        return uris.local_path(uri).exists()
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly in a folder, sorted."""
+        try:
+            return sorted(child.name for child in uris.local_path(folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def open(self, uri: str) -> BinaryIO:
+        """A file for reading."""
+        return uris.local_path(uri).open("rb")
+
+    def read(self, uri: str) -> bytes:
+        """A whole file."""
+        return uris.local_path(uri).read_bytes()
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Replaces a file in one step."""
+        with _Draft(uris.local_path(uri)) as draft:
+            draft.path.write_bytes(data)
+            draft.rename()
+
+    def create(self, uri: str, data: bytes) -> None:
+        """Makes a file that must not be there yet."""
+        path = uris.local_path(uri)
+        with _Draft(path) as draft:
+            draft.path.write_bytes(data)
+            draft.sync()
+            os.link(draft.path, path)  # unlike a rename, a link refuses an existing name
+
+    def upload(self, local: str, uri: str) -> None:
+        """Copies a local file to a URI, which appears whole."""
+        with _Draft(uris.local_path(uri)) as draft:
+            shutil.copyfile(local, draft.path)
+            draft.rename()
+
+    def delete(self, uri: str) -> None:
+        """Deletes a file, or a folder with all it holds."""
+        path = uris.local_path(uri)
+        while path.is_dir() and not path.is_symlink():
+            with suppress(FileNotFoundError):  # another deletes it too
+                shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+
+
+class _Draft:
+    """A hidden name beside the target; synced and renamed onto it, or removed."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self.path = target.with_name(f".{target.name[-40:]}.{uuid.uuid4().hex}")
+
+    def __enter__(self) -> "_Draft":
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def sync(self) -> None:
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def rename(self) -> None:
+        self.sync()
+        self.path.replace(self._target)
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _linked(entry: "os.DirEntry[str]", top: str) -> FileEntry | None:
+    """A link as the file it leads to; one that leads nowhere is listed too, and missing when it is read."""
+    leaves = not os.path.realpath(entry.path).startswith(f"{top.rstrip('/')}/")
+    try:
+        status = entry.stat()
+    except OSError:  # broken, or a loop
+        return _entry(entry.path, entry.stat(follow_symlinks=False), leaves)
+    return _regular(entry.path, status, leaves)
+
+
+def _regular(path: str, status: os.stat_result, leaves: bool = False) -> FileEntry | None:
+    """None for a folder, a pipe or a device: opening one of these may never end."""
+    return _entry(path, status, leaves) if stat.S_ISREG(status.st_mode) else None
+
+
+def _entry(path: str, status: os.stat_result, leaves: bool = False) -> FileEntry:
+    return FileEntry(f"file://{path}", status.st_size, status.st_mtime_ns // 1000, leaves)

@@ -1,0 +1,221 @@
+"""The keyed store in HBase, over its Thrift servers.   [happybase]"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from happybase import Connection
+
+from likeness.core.errors import ServiceError
+from likeness.storage.hbase_layout import (
+    FAMILIES,
+    IMAGES,
+    MARKS,
+    PRODUCTS,
+    Place,
+    create_commands,
+    parse,
+    product_cells,
+    product_key,
+    product_of,
+)
+from likeness.storage.hbase_pool import Servers
+from likeness.storage.ports import Product
+
+_BATCH_BYTES, _BATCH_ROWS = 4_000_000, 500
+_SCAN_BYTES = 4_000_000
+_OPEN_S = 12.0
+
+
+class HbaseStore:
+    """Vectors as little-endian float32, facts as text and JSON.
+
+    Every call may be repeated without harm, so a call that fails in passing (a dead server, a region that
+    moves, a busy one) is tried again, on another Thrift server if there is one, until `retry_s` have gone by.
+    """
+
+    def __init__(self, uri: str, create: bool = False) -> None:
+        self._place = parse(uri)
+        self.writers = self._place.writers
+        self._servers = Servers(self._place)
+        try:
+            missing = self._missing()
+            if missing and create:
+                _create(self._place, self._servers, missing)
+        except ServiceError:
+            self.close()
+            raise
+        if missing and not create:
+            self.close()
+            raise ServiceError(
+                f"keyed.uri = {uri}: HBase has no table {', '.join(self._table(name) for name in missing)}; "
+                "make them with `likeness hbase-init`"
+            )
+
+    def put_vectors(self, space: str, rows: Iterable[tuple[str, np.ndarray]]) -> int:
+        """Stores float32 vectors by image_id."""
+        column = f"v:{space}".encode()
+        return self._put(IMAGES, ((key.encode(), {column: np.asarray(v, "<f4").tobytes()}) for key, v in rows))
+
+    def get_vectors(self, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """The stored vectors."""
+        column = f"v:{space}".encode()
+        keys = list(dict.fromkeys(image_ids))
+        found = self._get(IMAGES, {key.encode(): key for key in keys}, [column])
+        return {key: np.frombuffer(cells[column], "<f4") for key, cells in found}
+
+    def scan_vectors(self, space: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Every vector of a space, in the order of image_id."""
+        column = f"v:{space}".encode()
+        for key, cells in self._scan(IMAGES, [column]):
+            yield key.decode(), np.frombuffer(cells[column], "<f4")
+
+    def delete_vectors(self, image_ids: Sequence[str], space: str = "") -> None:
+        """Deletes the vectors of images, in every space if none is named."""
+        self._delete(IMAGES, [key.encode() for key in image_ids], [f"v:{space}".encode()] if space else None)
+
+    def put_products(self, rows: Iterable[Product]) -> int:
+        """Stores facts by product_id."""
+        return self._put(PRODUCTS, ((product_key(row.product_id), product_cells(row)) for row in rows))
+
+    def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
+        """The stored facts."""
+        keys = {product_key(key): key for key in dict.fromkeys(product_ids)}
+        return {key: product_of(key, cells) for key, cells in self._get(PRODUCTS, keys, [b"p"])}
+
+    def scan_products(self) -> Iterator[Product]:
+        """Every product once, in the order of the hashes of product_id."""
+        for key, cells in self._scan(PRODUCTS, [b"p"]):
+            yield product_of(key[2:].decode(), cells)
+
+    def delete_products(self, product_ids: Sequence[str]) -> None:
+        """Deletes products."""
+        self._delete(PRODUCTS, [product_key(key) for key in product_ids])
+
+    def purge(self) -> None:
+        """Asks for major compactions; they run on their own, and leave nothing of what was flushed before."""
+
+        def ask(connection: Connection) -> None:
+            for name in FAMILIES:
+                connection.compact_table(self._table(name), major=True)
+
+        self._servers.call(ask)
+
+    def get_mark(self, name: str) -> Any:
+        """A JSON value kept with the data."""
+        cells = dict(self._get(MARKS, {name.encode(): name}, [b"m"]))
+        return json.loads(cells[name][b"m:value"]) if name in cells else None
+
+    def set_mark(self, name: str, value: Any) -> None:
+        """Keeps a JSON value with the data."""
+        self._put(MARKS, [(name.encode(), {b"m:value": json.dumps(value).encode()})])
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._servers.close()
+
+    def _table(self, name: str) -> str:
+        return f"{self._place.name}_{name}"
+
+    def _missing(self) -> list[str]:
+        there = self._servers.call(lambda connection: connection.tables(), _OPEN_S)
+        return [name for name in FAMILIES if self._table(name).encode() not in there]
+
+    def _put(self, table: str, rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> int:
+        done = 0
+        for batch in _batches(rows):
+            # of one key put twice the later stands: in one call to HBase both would get the same time
+            latest = dict(batch)
+
+            def send(connection: Connection, latest: Mapping[bytes, dict[bytes, bytes]] = latest) -> None:
+                mutations = connection.table(self._table(table)).batch()
+                for key, cells in latest.items():
+                    mutations.put(key, cells)
+                mutations.send()
+
+            self._servers.call(send)
+            done += len(batch)
+        return done
+
+    def _delete(self, table: str, keys: Sequence[bytes], columns: Sequence[bytes] | None = None) -> None:
+        for batch in _chunks(keys):
+
+            def send(connection: Connection, batch: Sequence[bytes] = batch) -> None:
+                mutations = connection.table(self._table(table)).batch()
+                for key in batch:
+                    mutations.delete(key, columns)
+                mutations.send()
+
+            self._servers.call(send)
+
+    def _get(
+        self, table: str, keys: Mapping[bytes, str], columns: Sequence[bytes]
+    ) -> Iterator[tuple[str, dict[bytes, bytes]]]:
+        for batch in _chunks(list(keys)):
+
+            def ask(connection: Connection, batch: Sequence[bytes] = batch) -> Any:
+                return connection.table(self._table(table)).rows(list(batch), columns=list(columns))
+
+            for key, cells in self._servers.call(ask):
+                yield keys[key], cells
+
+    def _scan(self, table: str, columns: Sequence[bytes]) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        """Pages of rows: a page that fails is asked for again from the row after the last."""
+        start, rows = b"", 16
+        while True:
+
+            def ask(connection: Connection, start: bytes = start, rows: int = rows) -> list[Any]:
+                scan = connection.table(self._table(table)).scan(
+                    row_start=start, columns=list(columns), limit=rows, batch_size=rows
+                )
+                return list(scan)
+
+            page = self._servers.call(ask)
+            yield from page
+            if len(page) < rows:
+                return
+            start = page[-1][0] + b"\0"
+            size = sum(len(cell) for _, cells in page for cell in cells.values()) // rows
+            rows = max(16, min(10_000, _SCAN_BYTES // (size + 1)))
+
+
+def _create(place: Place, servers: Servers, missing: Sequence[str]) -> None:
+    """Makes missing tables. Thrift cannot split a table at its creation, so HBase's own command does it."""
+    for name, command in zip((IMAGES, PRODUCTS), create_commands(place), strict=True):
+        if name not in missing:
+            continue
+        if not shutil.which("hbase"):
+            raise ServiceError(
+                f"keyed.uri = {place.uri}: the table {place.name}_{name} is missing, and the command `hbase` that "
+                f"makes it is not on PATH; run this where HBase is installed: {' '.join(command)}"
+            )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        there = servers.call(lambda connection: connection.tables(), _OPEN_S)
+        if f"{place.name}_{name}".encode() not in there:
+            told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
+            raise ServiceError(f"keyed.uri = {place.uri}: `{' '.join(command)}` failed: {' '.join(told)}")
+    if MARKS in missing:
+        with suppress(ServiceError):  # another may make it at the same time
+            servers.call(lambda connection: connection.create_table(f"{place.name}_{MARKS}", {FAMILIES[MARKS]: {}}))
+
+
+def _batches(rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[list[tuple[bytes, dict[bytes, bytes]]]]:
+    batch: list[tuple[bytes, dict[bytes, bytes]]] = []
+    held = 0
+    for key, cells in rows:
+        batch.append((key, cells))
+        held += len(key) + sum(map(len, cells.values()))
+        if held >= _BATCH_BYTES or len(batch) >= _BATCH_ROWS:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(keys), _BATCH_ROWS):
+        yield keys[start : start + _BATCH_ROWS]
