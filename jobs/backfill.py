@@ -1,6 +1,6 @@
 """Fill what is missing for a space over epochs."""
 
-from likeness.spark.jobs import backfill, backfill_door
+from likeness.spark.jobs import backfill, backfill_command
 
 if __name__ == "__main__":
-    backfill_door(backfill)
+    backfill_command(backfill)

@@ -1,6 +1,6 @@
 """Put the tables' small files together, and let go of snapshots that nothing needs."""
 
-from likeness.spark.jobs import compact_job, door
+from likeness.spark.jobs import compact_job, job_command
 
 if __name__ == "__main__":
-    door(compact_job)
+    job_command(compact_job)

@@ -1,6 +1,6 @@
 """Measure a model on an evaluation set that it has never seen."""
 
-from likeness.spark.jobs import evaluate_door, evaluate_job
+from likeness.spark.jobs import evaluate_command, evaluate_job
 
 if __name__ == "__main__":
-    evaluate_door(evaluate_job)
+    evaluate_command(evaluate_job)

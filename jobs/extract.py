@@ -1,6 +1,6 @@
 """Extract every photo that the space lacks."""
 
-from likeness.spark.jobs import door, extract_job
+from likeness.spark.jobs import extract_job, job_command
 
 if __name__ == "__main__":
-    door(extract_job)
+    job_command(extract_job)

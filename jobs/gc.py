@@ -1,6 +1,6 @@
 """Delete builds, files and snapshots that nothing refers to."""
 
-from likeness.spark.jobs import door, gc_job
+from likeness.spark.jobs import gc_job, job_command
 
 if __name__ == "__main__":
-    door(gc_job)
+    job_command(gc_job)

@@ -1,6 +1,6 @@
 """Build and audit shards, without publishing them."""
 
-from likeness.spark.jobs import door, index_job
+from likeness.spark.jobs import index_job, job_command
 
 if __name__ == "__main__":
-    door(index_job)
+    job_command(index_job)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from likeness.spark.jobs import door, ingest_job
+from likeness.spark.jobs import ingest_job, job_command
 
 if __name__ == "__main__":
-    door(ingest_job, sample=Path(__file__).parents[1] / "deploy" / "sample")
+    job_command(ingest_job, sample=Path(__file__).parents[1] / "deploy" / "sample")

@@ -1,6 +1,6 @@
 """Tag every photo with what the space's network takes it for."""
 
-from likeness.spark.jobs import door, label_job
+from likeness.spark.jobs import job_command, label_job
 
 if __name__ == "__main__":
-    door(label_job)
+    job_command(label_job)

@@ -1,6 +1,6 @@
 """Bring the keyed store up to date with the tables."""
 
-from likeness.spark.jobs import door, load_job
+from likeness.spark.jobs import job_command, load_job
 
 if __name__ == "__main__":
-    door(load_job)
+    job_command(load_job)

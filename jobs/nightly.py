@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from likeness.spark.jobs import door, nightly
+from likeness.spark.jobs import job_command, nightly
 
 if __name__ == "__main__":
-    door(nightly, sample=Path(__file__).parents[1] / "deploy" / "sample")
+    job_command(nightly, sample=Path(__file__).parents[1] / "deploy" / "sample")

@@ -1,6 +1,6 @@
 """Put a version of a model in service, unless it is worse than the one that is."""
 
-from likeness.spark.jobs import promote_door, promote_job
+from likeness.spark.jobs import promote_command, promote_job
 
 if __name__ == "__main__":
-    promote_door(promote_job)
+    promote_command(promote_job)

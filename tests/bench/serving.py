@@ -28,7 +28,7 @@ from tests.serving import test_abuse
 from likeness import storage
 from likeness.core.settings import Index, Settings
 from likeness.index import distance
-from likeness.index.build import Order, build_shard
+from likeness.index.build import BuildSpec, build_shard
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.index.shard import LoadedShard
@@ -354,7 +354,7 @@ def _published(given: Settings, root: Path, kind: str, real: np.ndarray, rows: i
 
     index = Index(kind=kind)
     folder = f"{builds.folder}/{space.id}"
-    record = build_shard(PlannedShard(0, ("all",)), batches(), Order(folder, build, space.id, space.dim, index))
+    record = build_shard(PlannedShard(0, ("all",)), batches(), BuildSpec(folder, build, space.id, space.dim, index))
     counts = dict.fromkeys(("images", "products", "vectors"), rows)
     names = {"build": build, "run_id": build, "created": "", "space": space.id, "kind": kind, "metric": "cosine"}
     manifest = Manifest(**names, **counts, dim=space.dim, snapshots={}, index_settings={}, shards=[record])

@@ -14,25 +14,25 @@ import pyarrow.parquet as pq
 import torch
 
 from likeness.catalog import samples
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core import settings as settings_module
 from likeness.core.malloc import kept
 from likeness.core.settings import Settings
 from likeness.evaluation.evaluation_sets import EvaluationSets
 from likeness.index.builds import Builds
 from likeness.models.backbones import resolve
-from likeness.models.backbones.heads import Top
-from likeness.models.category_classifier import recogniser
-from likeness.models.model_card import Card
-from likeness.models.model_registry import Models, space_of
+from likeness.models.backbones.heads import Head
+from likeness.models.category_classifier import load_category_classifier
+from likeness.models.model_card import ModelCard
+from likeness.models.model_registry import ModelRegistry, space_of
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
+from likeness.serving.root import Root, SearchParams
 from likeness.spark import jobs
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
 from likeness.training.job import plan
-from likeness.training.network import Learner
-from likeness.training.request import Ask
+from likeness.training.network import Network
+from likeness.training.request import TrainingRequest
 from likeness.training.training_run import learn
 
 from .rows import row
@@ -69,7 +69,7 @@ def measure(clothing: Path, scratch: Path) -> None:
     given = _settings(clothing, root, "efficientnet_lite0.pool")
     jobs.nightly(given)
     EvaluationSets(str(root)).freeze(given, "validation", "split=validation", 0.1)
-    plain = learn(plan(given, Ask("category"), "plain"))
+    plain = learn(plan(given, TrainingRequest("category"), "plain"))
     assert plain
     row("head on efficientnet_lite0.pool, accuracy", _told([plain], "accuracy"), "0.865 by hand")
     large = _settings(clothing, root, _SPACE)
@@ -99,17 +99,17 @@ def _settings(clothing: Path, root: Path, space: str, *more: str) -> Settings:
     return settings_module.load(None, flags, more)
 
 
-def _seeds(given: Settings, task: str, *more: str) -> list[Card]:
+def _seeds(given: Settings, task: str, *more: str) -> list[ModelCard]:
     """Models of five seeds with what cross-validation chose for the first."""
     base = _settings(Path(given.source.uri), Path(given.root), given.extract.space, *more)
     name = f"{task}-{given.extract.space.partition('.')[0]}"
-    first = learn(plan(base, Ask(task), f"{name}-0"))
+    first = learn(plan(base, TrainingRequest(task), f"{name}-0"))
     assert first
     best = max(first.chosen, key=lambda one: one["value"])
     cards = [first]
     for seed in range(1, _SEEDS):
         how = base.train.model_copy(update={"candidates": [best["settings"]], "seed": seed})
-        card = learn(plan(base.model_copy(update={"train": how}), Ask(task), f"{name}-{seed}"))
+        card = learn(plan(base.model_copy(update={"train": how}), TrainingRequest(task), f"{name}-{seed}"))
         assert card
         cards.append(card)
     return cards
@@ -117,12 +117,12 @@ def _seeds(given: Settings, task: str, *more: str) -> list[Card]:
 
 def _timed(given: Settings, name: str) -> str:
     begun = time.monotonic()
-    card = learn(plan(given, Ask("category"), name))
+    card = learn(plan(given, TrainingRequest("category"), name))
     assert card
     return f"{_told([card], 'accuracy')}, in {(time.monotonic() - begun) / 60:.0f} minutes"
 
 
-def _told(cards: Sequence[Card], name: str) -> str:
+def _told(cards: Sequence[ModelCard], name: str) -> str:
     values = [card.metrics[name].value for card in cards]
     if len(values) == 1:
         metric = cards[0].metrics[name]
@@ -137,7 +137,7 @@ def _told(cards: Sequence[Card], name: str) -> str:
 
 def _fast(given: Settings) -> None:
     """Vectors read, and an epoch on them, against the bare read, and an epoch with the network in the loop."""
-    warehouse, space = Warehouse(given), space_of(given)
+    warehouse, space = TableReader(given), space_of(given)
     files = [uri for uri, _ in warehouse.parts(FEATURES, f"space = '{space.id}'")]
     paths = [uri.removeprefix("file:") for uri in files]
     keys = [key for path in paths for key in pq.read_table(path, columns=["image_id"])[0].to_pylist()]
@@ -150,23 +150,23 @@ def _fast(given: Settings) -> None:
             table["image_id"].to_pylist()
         bare = time.perf_counter() - begun
         begun = time.perf_counter()
-        samples.matrix(files, space.id, keys)
+        samples.vector_matrix(files, space.id, keys)
         shares.append(bare / (time.perf_counter() - begun))
     row("vectors read for training / bare pyarrow", f"{statistics.median(shares):.2f}", ">= 0.8")
     seconds = {}
     for name, sets in (("vectors", ()), ("network", ("train.unfreeze=all", "train.batch_size=32", "train.photos=512"))):
         how = ("train.folds=0", "train.epochs=2", *sets)
         small = _settings(Path(given.source.uri), Path(given.root), "efficientnet_lite0.pool", *how)
-        card = learn(plan(small, Ask("category"), f"speed-{name}"))
+        card = learn(plan(small, TrainingRequest("category"), f"speed-{name}"))
         assert card
-        told = Models(given.root).more(card, "report.json")
+        told = ModelRegistry(given.root).more(card, "report.json")
         seconds[name] = json.loads(told)["course"][-1]["seconds"] / card.photos
     row("an epoch with the network in the loop / on vectors", f"{seconds['network'] / seconds['vectors']:.0f}", ">= 20")
 
 
 def _steps(cache: str) -> None:
     """Steps of stage 4 and all after it, forward and backward, with what the one before freed and on fresh pages."""
-    learner = Learner(resolve(_TUNED_SPACE), Top("logits", 1280, (), 10), cache, "stage4")
+    learner = Network(resolve(_TUNED_SPACE), Head("logits", 1280, (), 10), cache, "stage4")
     learner.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     side = learner.how.crop
     photos = torch.randint(256, (64, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -183,31 +183,31 @@ def _steps(cache: str) -> None:
     row(f"{_TUNED_SPACE} from stage 4 on: steps with memory kept / given back", told, "")
 
 
-def _category_first(clothing: Path, given: Settings, card: Card) -> None:
+def _category_first(clothing: Path, given: Settings, card: ModelCard) -> None:
     """The best three categories by the model, against all: ids of the first ten that stay, and vectors searched."""
-    Models(given.root).promote(card.name, card.version)
+    ModelRegistry(given.root).promote(card.name, card.version)
     builds = Builds(given.root)
     manifest = builds.find()
-    told = recogniser(given, manifest.space)
+    told = load_category_classifier(given, manifest.space)
     assert told
-    leaf, hidden = Leaf(builds, manifest), Hidden(given.root)
+    leaf, hidden = Leaf(builds, manifest), HiddenProducts(given.root)
     root = Root(manifest, leaf, hidden, told)
     with (clothing / "catalogue.csv").open(encoding="utf-8", newline="") as file:
         asked = [one["product_id"] for one in csv.DictReader(file) if one["split"] == "validation"]
-    warehouse = Warehouse(given)
+    warehouse = TableReader(given)
     held = EvaluationSets(given.root).find("validation")
     assert held
     keys = sorted(held.photos)
     files = [uri for uri, _ in warehouse.parts(FEATURES, f"space = '{manifest.space}'")]
-    vectors = samples.matrix(files, manifest.space, keys)
+    vectors = samples.vector_matrix(files, manifest.space, keys)
     ways = {"neighbours": None, "the model": told}
     for name, model in ways.items():
         kept, searched = [], []
         for key, vector in zip(keys, vectors, strict=True):
             products = list(held.photos[key].products)
-            everything = root.search(vector, manifest.space, Wish(10, "all"), without=products)
+            everything = root.search(vector, manifest.space, SearchParams(10, "all"), without=products)
             voted = dataclasses.replace(root.predict(vector), known=True) if model else None
-            best = root.search(vector, manifest.space, Wish(10), voted, without=products)
+            best = root.search(vector, manifest.space, SearchParams(10), voted, without=products)
             ids = [{one["image_id"] for one in answer["results"]} for answer in (everything, best)]
             kept.append(len(ids[0] & ids[1]) / len(ids[0]))
             searched.append(best["coverage"]["searched"] / everything["coverage"]["searched"])

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from tests.serving.conftest import COLOURS
 
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.serving import root
@@ -23,9 +23,9 @@ from likeness.serving.http import body_limit
 from likeness.serving.http.app import create_app
 from likeness.serving.http.error_responses import CODES
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
+from likeness.serving.root import Root, SearchParams
 from likeness.serving.service import Service
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
 
 K = 7
@@ -59,7 +59,7 @@ def batch(published: Settings) -> Root:
 @pytest.fixture(scope="session")
 def vectors(published: Settings) -> dict[str, np.ndarray]:
     """By image_id, as the batch extraction made them."""
-    rows = Warehouse(published).read(FEATURES, ("image_id", "vector"))
+    rows = TableReader(published).read(FEATURES, ("image_id", "vector"))
     pairs = zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)
     return {key: np.asarray(vector.values, np.float32) for key, vector in pairs}
 
@@ -75,7 +75,7 @@ def test_photos_are_answered_as_the_batch_search_answers(
     for photo in photos:
         key = hashlib.sha256(photo).hexdigest()
         served = search(client, photo, category="all")
-        expected = batch.search(vectors[key], batch.manifest.space, Wish(K, "all"))
+        expected = batch.search(vectors[key], batch.manifest.space, SearchParams(K, "all"))
         assert ids(served) == ids(expected)
         assert ids(served)[0] == key
         scores = [result["score"] for result in served["results"]]
@@ -119,7 +119,7 @@ def test_several_photos_of_one_thing(
     mean = search(client, *photos, category="all", combine="mean")
     unit = [vectors[key] / np.linalg.norm(vectors[key]) for key in keys]
     middle = np.mean(unit, axis=0).astype(np.float32)
-    assert ids(mean) == ids(batch.search(middle, batch.manifest.space, Wish(K, "all")))
+    assert ids(mean) == ids(batch.search(middle, batch.manifest.space, SearchParams(K, "all")))
     assert mean["results"][0]["score"] < best["results"][0]["score"]
 
 
@@ -128,7 +128,7 @@ def test_a_product_is_answered_without_itself(client: TestClient, batch: Root, v
     assert len(found) >= 90
     for one in found[:20]:
         answer = client.get(f"/v1/products/{one['product_id']}/similar", params={"k": K, "category": "all"}).json()
-        expected = batch.search(vectors[one["image_id"]], batch.manifest.space, Wish(K + 1, "all"))
+        expected = batch.search(vectors[one["image_id"]], batch.manifest.space, SearchParams(K + 1, "all"))
         assert ids(answer) == ids(expected)[1:]
         assert one["product_id"] not in {result["product_id"] for result in answer["results"]}
         assert "encode" not in answer["took_ms"]
@@ -273,13 +273,13 @@ def test_no_other_image_is_shown(client: TestClient, name: str) -> None:
 
 def test_a_hidden_product_is_nowhere(client: TestClient, published: Settings, photo: bytes) -> None:
     first = search(client, photo, category="all")["results"][0]
-    Hidden(published.root).hide([first["product_id"]])
+    HiddenProducts(published.root).hide([first["product_id"]])
     try:
         _until(lambda: first["image_id"] not in ids(search(client, photo, category="all")))
         assert problem(client.get(f"/v1/products/{first['product_id']}/similar"))["code"] == "unknown"
         assert problem(client.get(first["url"]))["code"] == "unknown"
     finally:
-        Hidden(published.root).show([first["product_id"]])
+        HiddenProducts(published.root).show([first["product_id"]])
     _until(lambda: first["image_id"] in ids(search(client, photo, category="all")))
 
 
@@ -409,7 +409,7 @@ def test_a_body_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     async def send(message: Any) -> None:
         sent.append(message)
 
-    refused = body_limit.Bodies(application, 1000, lambda code, detail: PlainTextResponse(code, 408))
+    refused = body_limit.BodyLimitMiddleware(application, 1000, lambda code, detail: PlainTextResponse(code, 408))
     asyncio.run(refused({"type": "http", "headers": [], "method": "POST"}, never, send))
     assert [message.get("status", message.get("body")) for message in sent] == [408, b"slow"]
 

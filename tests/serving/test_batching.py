@@ -11,7 +11,7 @@ import pytest
 from likeness.core.errors import DataError
 from likeness.index.shard import Hit
 from likeness.serving.leaf import LeafAnswer
-from likeness.serving.micro_batching import Batched, BatchedRuntime
+from likeness.serving.micro_batching import BatchedLeaf, BatchedRuntime
 
 
 class Slow:
@@ -43,7 +43,7 @@ class Slow:
 
 def test_each_gets_its_own_answer_and_few_batches_are_asked() -> None:
     leaf = Slow()
-    batched = Batched(leaf)
+    batched = BatchedLeaf(leaf)
 
     def ask(number: int) -> None:
         size, k, categories = 1 + number % 3, 1 + number % 2, [None, ("hat",), ("hat", "shoe")][number % 3]
@@ -65,14 +65,14 @@ def test_each_gets_its_own_answer_and_few_batches_are_asked() -> None:
 def test_a_query_alone_is_asked_at_once() -> None:
     leaf = Slow()
     begun = time.perf_counter()
-    Batched(leaf).search(np.zeros((1, 2), np.float32), 1, "s@1", None)
+    BatchedLeaf(leaf).search(np.zeros((1, 2), np.float32), 1, "s@1", None)
     assert time.perf_counter() - begun < 0.1
     assert leaf.batches == [1]
 
 
 def test_an_error_is_of_the_one_whose_query_it_was() -> None:
     leaf, together = Slow(), threading.Barrier(9)
-    batched = Batched(leaf)
+    batched = BatchedLeaf(leaf)
 
     def ask(number: int) -> str:
         together.wait()

@@ -13,10 +13,10 @@ import pytest
 
 from likeness import Client
 from likeness.core.errors import ServiceError, UsageError
-from likeness.images.query_views import Look
+from likeness.images.query_views import QueryView
 from likeness.serving.client import ProblemError
 from likeness.serving.http.error_responses import CODES
-from likeness.serving.root import Wish
+from likeness.serving.root import SearchParams
 from likeness.serving.service import Service
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -35,26 +35,28 @@ def test_the_client_gets_the_answers_of_the_service(address: str, service: Servi
         assert (held.images, len(held.some)) == (163, 5)
         for path in photos:
             for answer in (shop.search(path, k=3), shop.search(str(path), k=3), shop.search(path.read_bytes(), k=3)):
-                assert told(answer).items() >= told_by(service.photos([path.read_bytes()], Wish(3))).items()
+                assert told(answer).items() >= told_by(service.photos([path.read_bytes()], SearchParams(3))).items()
         wide = shop.search(photos[0], looks=["turned", "sharp"], category="all")
         assert told(wide) == told_by(
-            service.photos([photos[0].read_bytes()], Wish(category="all"), looks=[Look.TURNED, Look.SHARP])
+            service.photos(
+                [photos[0].read_bytes()], SearchParams(category="all"), looks=[QueryView.TURNED, QueryView.SHARP]
+            )
         )
         both = shop.search(*photos, category="all", combine="mean", distinct=True, offset=1)
-        wish = Wish(10, "all", offset=1, distinct=True)
+        wish = SearchParams(10, "all", offset=1, distinct=True)
         assert told(both) == told_by(service.photos([path.read_bytes() for path in photos], wish, combine="mean"))
         part = shop.search(photos[0], box=(0, 0, 0.5, 1))
-        assert told(part) == told_by(service.photos([photos[0].read_bytes()], Wish(), box=(0, 0, 0.5, 1)))
+        assert told(part) == told_by(service.photos([photos[0].read_bytes()], SearchParams(), box=(0, 0, 0.5, 1)))
         some = held.some[0]
         assert told(shop.similar(some.product_id, min_score=0.5)) == told_by(
-            service.product(some.product_id, Wish(min_score=0.5))
+            service.product(some.product_id, SearchParams(min_score=0.5))
         )
         assert shop.similar("裤子/2.0 0", category="all").category.predicted == "裤子/2.0"
         vector = np.arange(service.current.loaded().manifest.dim, dtype=np.float32)
         near = shop.vectors(space, [vector.tolist()], k=4)
-        assert told(near) == told_by(service.vectors(vector[None], space, Wish(4)))
+        assert told(near) == told_by(service.vectors(vector[None], space, SearchParams(4)))
         many = shop.batch(space, [vector.tolist(), (-vector).tolist()], k=4)
-        alone = [service.vectors(row[None], space, Wish(4)) for row in (vector, -vector)]
+        alone = [service.vectors(row[None], space, SearchParams(4)) for row in (vector, -vector)]
         assert list(map(told, many)) == list(map(told_by, alone))
         red = shop.search(photos[0], where=["colour=red"], category="all")
         assert {result.attributes["colour"] for result in red.results} == {"red"}

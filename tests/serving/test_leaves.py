@@ -22,7 +22,7 @@ from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.serving.leaf_client import RemoteLeaf
 from likeness.serving.leaf_server import read_token
-from likeness.serving.root import CoverageError, Wish
+from likeness.serving.root import CoverageError, SearchParams
 from likeness.serving.service import Service
 from likeness.serving.shard_placement import place
 
@@ -144,10 +144,10 @@ def test_leaves_answer_as_one_process_does(published: Settings, service: Service
     with leaves(published, count) as processes, asking(published, processes, replicas=min(2, count)) as remote:
         assert sorted(products(remote)) == sorted(products(service))
         for product_id in products(service):
-            for wish in (Wish(K), Wish(K, "all", distinct=True, where=["colour=red"])):
+            for wish in (SearchParams(K), SearchParams(K, "all", distinct=True, where=["colour=red"])):
                 assert told(remote.product(product_id, wish)) == told(service.product(product_id, wish))
         for photo in photos:
-            assert told(remote.photos([photo], Wish(K))) == told(service.photos([photo], Wish(K)))
+            assert told(remote.photos([photo], SearchParams(K))) == told(service.photos([photo], SearchParams(K)))
         image = service.catalogue(1)["some"][0]["image_id"]
         assert remote.thumbnail(image, 64) == service.thumbnail(image, 64)
         assert remote.thumbnail("0" * 64, 64) is None
@@ -155,7 +155,7 @@ def test_leaves_answer_as_one_process_does(published: Settings, service: Service
 
 
 def test_a_replica_answers_for_a_leaf_that_is_killed(published: Settings, service: Service) -> None:
-    wish = Wish(K, "all", min_coverage=1)
+    wish = SearchParams(K, "all", min_coverage=1)
     with leaves(published, 3) as processes, asking(published, processes, replicas=2) as remote:
         names = products(service)
         for number, name in enumerate(names[:60]):
@@ -167,22 +167,22 @@ def test_a_replica_answers_for_a_leaf_that_is_killed(published: Settings, servic
 def test_without_a_replica_an_answer_says_what_it_lacks(published: Settings, service: Service) -> None:
     with leaves(published, 2) as processes, asking(published, processes) as remote:
         name = products(service)[0]
-        whole = remote.product(name, Wish(1000, "all"))
+        whole = remote.product(name, SearchParams(1000, "all"))
         processes[0].end(signal.SIGKILL)
         for _ in range(5):
-            answer = remote.product(name, Wish(1000, "all"))
+            answer = remote.product(name, SearchParams(1000, "all"))
             coverage = answer["coverage"]
             assert 0 < coverage["answered"] < coverage["shards"] == whole["coverage"]["shards"]
             assert 0 < coverage["searched"] < whole["coverage"]["searched"]
             assert len(answer["results"]) < len(whole["results"])
             assert processes[0].address in " ".join(coverage["degraded"])
         with pytest.raises(CoverageError, match="min_coverage is 1: leaf"):
-            remote.product(name, Wish(K, "all", min_coverage=1))
+            remote.product(name, SearchParams(K, "all", min_coverage=1))
         processes[0] = Process(published, processes[0].port)
-        until(lambda: remote.product(name, Wish(1000, "all"))["coverage"] == whole["coverage"])
+        until(lambda: remote.product(name, SearchParams(1000, "all"))["coverage"] == whole["coverage"])
         for process in processes:
             process.end(signal.SIGKILL)
-        nothing = remote.product(name, Wish(K, "all"))
+        nothing = remote.product(name, SearchParams(K, "all"))
         assert (nothing["coverage"]["answered"], nothing["results"]) == (0, [])
 
 
@@ -195,16 +195,21 @@ def test_a_leaf_that_hangs_keeps_nobody_waiting(published: Settings, service: Se
         took = []
         for name in names[:10]:
             begun = time.monotonic()
-            answer = remote.product(name, Wish(K, "all"))
+            answer = remote.product(name, SearchParams(K, "all"))
             took.append(time.monotonic() - begun)
             if replicas == 2:
-                assert told(answer) == told(service.product(name, Wish(K, "all")))
+                assert told(answer) == told(service.product(name, SearchParams(K, "all")))
             else:
                 assert 0 < answer["coverage"]["answered"] < answer["coverage"]["shards"]
         assert max(took) < (3 if replicas == 2 else 5)
         processes[1].handle.resume()
         name = names[0]
-        until(lambda: told(remote.product(name, Wish(K, "all"))) == told(service.product(name, Wish(K, "all"))))
+        until(
+            lambda: (
+                told(remote.product(name, SearchParams(K, "all")))
+                == told(service.product(name, SearchParams(K, "all")))
+            )
+        )
 
 
 def test_a_leaf_ends_when_told_right_after_a_pause(published: Settings) -> None:
@@ -218,7 +223,7 @@ def test_a_leaf_ends_when_told_right_after_a_pause(published: Settings) -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_link_that_is_cut_or_slow(published: Settings, service: Service, replicas: int) -> None:
     limits = {"replicas": replicas, "deadline_ms": 3000, "hedge_ms": 100}
-    wish, name = Wish(K, "all"), products(service)[0]
+    wish, name = SearchParams(K, "all"), products(service)[0]
     expected = told(service.product(name, wish))
     with leaves(published, 2) as processes, closing(Link(processes[0])) as link, ExitStack() as stack:
         ends: Any = [link, processes[1]]  # the root knows the first leaf by the link's address
@@ -243,7 +248,7 @@ def test_a_link_that_is_cut_or_slow(published: Settings, service: Service, repli
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces want root and iproute2")
 def test_hosts_of_their_own(published: Settings, service: Service) -> None:
     """A leaf in a network namespace, reached over a pair of links of which one is taken down."""
-    space, wish, name = f"likeness-{os.getpid()}", Wish(K, "all"), products(service)[0]
+    space, wish, name = f"likeness-{os.getpid()}", SearchParams(K, "all"), products(service)[0]
     near, far = f"lk{os.getpid() % 10**6}a", f"lk{os.getpid() % 10**6}b"
 
     def ip(*words: str) -> None:
@@ -287,7 +292,7 @@ def test_no_query_fails_when_another_build_takes_over(published: Settings) -> No
 
         def ask() -> None:
             while not stopped.is_set():
-                answer = remote.product(product, Wish(500, "all", min_coverage=1))
+                answer = remote.product(product, SearchParams(500, "all", min_coverage=1))
                 seen.append((answer["build"], answer["coverage"]["searched"]))
 
         threads = [threading.Thread(target=ask) for _ in range(3)]
@@ -323,7 +328,7 @@ def test_a_build_that_leaves_cannot_load_takes_nothing_over(published: Settings,
         builds.publish(builds.read(new), 5)
         until(lambda: any("of what is served" in line for line in told))
         assert f"leaf {other.address}: " in " ".join(told)
-        answer = remote.product(products(remote)[0], Wish(500, "all", min_coverage=1))
+        answer = remote.product(products(remote)[0], SearchParams(500, "all", min_coverage=1))
         assert answer["build"] == builds.read(old).build
 
 

@@ -9,21 +9,21 @@ import pytest
 from likeness.core.errors import UsageError
 from likeness.core.settings import Limits, Settings
 from likeness.evaluation.robustness import robustness
-from likeness.images.perturbations import CHANGES, changed
-from likeness.images.query_views import Look
-from likeness.serving.root import Wish
+from likeness.images.perturbations import CHANGES, perturbed
+from likeness.images.query_views import QueryView
+from likeness.serving.root import SearchParams
 from likeness.serving.service import Service
 
 
 def test_looks_raise_what_is_found_again(published: Settings) -> None:
     told: list[str] = []
-    found = robustness(published, "", 12, [Look.TURNED, Look.SHARP], told.append)
+    found = robustness(published, "", 12, [QueryView.TURNED, QueryView.SHARP], told.append)
     assert found.photos == 12
     assert told[:-1] == list(CHANGES)
     by = {one.looks: one for one in found.asked}
-    assert list(by) == [(), (Look.TURNED,), (Look.SHARP,), (Look.TURNED, Look.SHARP)]
+    assert list(by) == [(), (QueryView.TURNED,), (QueryView.SHARP,), (QueryView.TURNED, QueryView.SHARP)]
     assert [one.pictures for one in by.values()] == [1, 4, 2, 5]
-    itself, turned = by[()].recall, by[Look.TURNED,].recall
+    itself, turned = by[()].recall, by[QueryView.TURNED,].recall
     assert itself["as it is"].value == itself["mirrored"].value == 1
     assert turned["rotated by 180 degrees"].value == 1
     assert itself["rotated by 90 degrees"].value < turned["rotated by 90 degrees"].value == 1
@@ -32,10 +32,10 @@ def test_looks_raise_what_is_found_again(published: Settings) -> None:
 
 def test_a_turned_photo_is_found_by_the_service(service: Service, sample: Path) -> None:
     photo = sorted(sample.glob("pants/*.jpg"))[0].read_bytes()
-    turned = changed(photo, "rotated by 90 degrees", Limits())
-    straight = service.photos([photo], Wish(1, "all"))["results"][0]
-    found = service.photos([turned], Wish(1, "all"), looks=[Look.TURNED])["results"][0]
-    without = service.photos([turned], Wish(1, "all"))["results"][0]
+    turned = perturbed(photo, "rotated by 90 degrees", Limits())
+    straight = service.photos([photo], SearchParams(1, "all"))["results"][0]
+    found = service.photos([turned], SearchParams(1, "all"), looks=[QueryView.TURNED])["results"][0]
+    without = service.photos([turned], SearchParams(1, "all"))["results"][0]
     assert found["image_id"] == straight["image_id"]
     assert found["score"] > without["score"] + 0.1
 

@@ -13,7 +13,7 @@ from likeness.core import settings
 from likeness.core.settings import Settings
 from likeness.spark import jobs
 from likeness.spark.session import open_session
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 
 PROJECT = Path(__file__).parents[2]
 SAMPLE = PROJECT / "deploy" / "sample"
@@ -73,5 +73,5 @@ def last_run(given: Settings) -> dict[str, Any]:
 
     from likeness.storage.tables import RUNS
 
-    row = Warehouse(given).read(RUNS).sort_by("started").to_pylist()[-1]
+    row = TableReader(given).read(RUNS).sort_by("started").to_pylist()[-1]
     return row | {"facts": json.loads(row["facts"])}

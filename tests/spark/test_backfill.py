@@ -19,14 +19,14 @@ from likeness.core.errors import UsageError
 from likeness.images.image import BadImage
 from likeness.index.builds import Builds
 from likeness.models.backbones import resolve
-from likeness.ops.backfill_coverage import Scope, column
+from likeness.ops.backfill_coverage import Scope, space_coverage
 from likeness.ops.estimate import backfill as forecast
 from likeness.spark import failures, jobs
 from likeness.spark.run import Run
 from likeness.spark.stages.extract import extract
-from likeness.spark.stages.pending import Chunk, Wanted, portions
+from likeness.spark.stages.pending import Chunk, PendingImages, portions
 from likeness.storage.leases import Lease, held, release
-from likeness.storage.table_reader import Warehouse, row_groups
+from likeness.storage.table_reader import TableReader, row_groups
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
 
 from .conftest import SAMPLE, last_run, run, take
@@ -47,7 +47,7 @@ def spoil(folder: Path, number: int) -> None:
 def extracted(given, space: str = "") -> dict[str, datetime.date]:
     """image_id to epoch of every vector of a space; each is there once."""
     space = space or resolve(given.extract.space).id
-    rows = Warehouse(given).read(FEATURES, ("image_id", "epoch"), f"space = '{space}'").to_pylist()
+    rows = TableReader(given).read(FEATURES, ("image_id", "epoch"), f"space = '{space}'").to_pylist()
     found = {row["image_id"]: row["epoch"] for row in rows}
     assert len(found) == len(rows)
     return found
@@ -55,15 +55,15 @@ def extracted(given, space: str = "") -> dict[str, datetime.date]:
 
 def vectors(given, name: str) -> dict[str, np.ndarray]:
     """image_id to vector."""
-    rows = Warehouse(given).read(FEATURES, ("image_id", "vector"), f"space = '{resolve(name).id}'").to_pylist()
+    rows = TableReader(given).read(FEATURES, ("image_id", "vector"), f"space = '{resolve(name).id}'").to_pylist()
     return {row["image_id"]: np.asarray(row["vector"], np.float32) for row in rows}
 
 
 def photos(given, *days: datetime.date, category: str = "") -> set[str]:
     """image_ids of epochs, and of a category, as the tables list them."""
-    listings = Warehouse(given).read(LISTINGS, ("image_id", "category")).to_pylist()
+    listings = TableReader(given).read(LISTINGS, ("image_id", "category")).to_pylist()
     shown = {row["image_id"] for row in listings if category in ("", row["category"])}
-    images = Warehouse(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
+    images = TableReader(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
     return shown & {row["image_id"] for row in images if row["epoch"] in (days or DAYS)}
 
 
@@ -90,7 +90,7 @@ def test_a_chunk_is_what_lies_beside_each_other(configure, tmp_path):
     given = configure(take(tmp_path / "photos", count=9), "ingest.chunk_images=4", "extract.chunk_images=5")
     jobs.ingest_job(given)
     with Run("extract", given, ("extract",)) as stage:
-        wanted = Wanted(stage, Scope())
+        wanted = PendingImages(stage, Scope())
         chunks = list(wanted.chunks())
         held = {(row.file, row.pos) for row in wanted.photos().collect()}
     taken = [list(places(chunk.pieces(2))) for chunk in chunks]
@@ -133,7 +133,7 @@ def test_a_retry_clears_what_has_a_vector_by_now(configure, tmp_path):
     with Run("extract", given, ("extract",)) as stage:
         failures.record(stage, "extract", space, {there: bad, "elsewhere": bad})
         extract(stage, retry=True)
-    assert Warehouse(given).read(FAILURES, ("what",))["what"].to_pylist() == ["elsewhere"]
+    assert TableReader(given).read(FAILURES, ("what",))["what"].to_pylist() == ["elsewhere"]
 
 
 SCOPES = [
@@ -155,22 +155,22 @@ SCOPES = [
 
 @pytest.mark.parametrize(("scope", "told"), SCOPES, ids=[str(scope) for scope, _ in SCOPES])
 def test_a_scope_that_cannot_be_meant_is_refused(three_days, scope, told):
-    before = Warehouse(three_days).snapshot(RUNS)
+    before = TableReader(three_days).snapshot(RUNS)
     with pytest.raises(UsageError, match=told):
         jobs.backfill(three_days, scope)
-    assert Warehouse(three_days).snapshot(RUNS) == before
+    assert TableReader(three_days).snapshot(RUNS) == before
 
 
 def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
     given, space = three_days, resolve(three_days.extract.space)
     last = Scope(first=DAYS[2])
-    runs = Warehouse(given).snapshot(RUNS)
+    runs = TableReader(given).snapshot(RUNS)
     jobs.backfill(given, last, dry_run=True)
     told = capsys.readouterr().out
     assert "2026-01-05             4           0           0           4\n" in told
     assert "2026-01-02" not in told
     assert f"{space.id}, epochs 2026-01-05 to the last: 4 photos to extract; time: never measured here" in told
-    assert (extracted(given), Warehouse(given).snapshot(RUNS)) == ({}, runs)
+    assert (extracted(given), TableReader(given).snapshot(RUNS)) == ({}, runs)
 
     for scope, wanted, failed in (
         (last, photos(given, DAYS[2]), 0),
@@ -187,18 +187,18 @@ def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
         added = extracted(given).keys() - before.keys()
         assert added <= wanted
         assert len(added) == facts["extracted"] == len(wanted) - failed
-        assert sum(cell.missing for cell in column(Warehouse(given), space.id, scope)) == 0
-    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+        assert sum(cell.missing for cell in space_coverage(TableReader(given), space.id, scope)) == 0
+    (row,) = TableReader(given).read(FAILURES).to_pylist()
     assert (row["stage"], row["space"], row["reason"], row["attempts"]) == ("extract", space.id, "undecodable", 1)
     assert {**extracted(given), row["what"]: DAYS[1]}.keys() == photos(given)
     features = extracted(given)
-    images = Warehouse(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
+    images = TableReader(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
     assert all(features.get(image["image_id"], image["epoch"]) == image["epoch"] for image in images)
-    snapshot = Warehouse(given).snapshot(FEATURES)
+    snapshot = TableReader(given).snapshot(FEATURES)
     for scope in (Scope(), Scope(), last):  # nothing is left, and what failed is not tried each time
         jobs.backfill(given, scope)
         assert last_run(given)["facts"]["extract"]["wanted"] == 0
-    assert Warehouse(given).snapshot(FEATURES) == snapshot
+    assert TableReader(given).snapshot(FEATURES) == snapshot
     assert "1 stand failed; why: `likeness failures list" in capsys.readouterr().out
     assert run(given, jobs.extract_job)["extract"]["wanted"] == 0
 
@@ -225,11 +225,11 @@ def test_a_killed_backfill_is_completed_by_the_next(configure, tmp_path):
     assert {one.state for one in held(given.root)} == {"dead"}
     jobs.backfill(given, Scope())
     facts = last_run(given)["facts"]["extract"]
-    failed = Warehouse(given).read(FAILURES, ("what",))["what"].to_pylist()
+    failed = TableReader(given).read(FAILURES, ("what",))["what"].to_pylist()
     assert len(failed) == 1
     assert extracted(given).keys() | set(failed) == photos(given, given.date)
     assert facts["extracted"] == 8 - len(before)
-    statuses = [(row["job"], row["status"]) for row in Warehouse(given).read(RUNS).sort_by("started").to_pylist()]
+    statuses = [(row["job"], row["status"]) for row in TableReader(given).read(RUNS).sort_by("started").to_pylist()]
     assert statuses == [("ingest", "done"), ("backfill", "killed"), ("backfill", "done")]
 
 
@@ -246,7 +246,7 @@ def test_a_killed_run_gets_one_row_whoever_takes_over(configure, tmp_path):
     release(given.root, f"load-{space}")
     for job in (jobs.ingest_job, jobs.extract_job, jobs.load_job):
         job(given)
-    rows = Warehouse(given).read(RUNS).sort_by("started").to_pylist()
+    rows = TableReader(given).read(RUNS).sort_by("started").to_pylist()
     assert [(row["job"], row["status"]) for row in rows] == [
         ("nightly", "killed"),
         ("ingest", "done"),
@@ -269,7 +269,7 @@ def weights(tmp_path: Path) -> str:
 
 def order_of_commits(given) -> list[str]:
     """The space of each commit of vectors, the first one first."""
-    entries = Warehouse(given)._load(FEATURES).inspect.entries().to_pylist()
+    entries = TableReader(given)._load(FEATURES).inspect.entries().to_pylist()
     found = {entry["sequence_number"]: entry["data_file"]["partition"]["space"] for entry in entries}
     return [found[number] for number in sorted(found)]
 
@@ -290,7 +290,7 @@ def test_one_pass_gives_the_vectors_of_several_spaces(configure, tmp_path, capsy
     facts = run(given, jobs.extract_job)["extract"]
     assert (facts["wanted"], facts["extracted"], facts["failed"]) == (7, 6, 1)
     assert facts["networks"] <= facts["workers"]
-    failed = Warehouse(given).read(FAILURES, ("what", "space")).to_pylist()
+    failed = TableReader(given).read(FAILURES, ("what", "space")).to_pylist()
     assert len({row["what"] for row in failed}) == 1
     assert {row["space"] for row in failed} == {resolve(name).id for name in LAYERS}
     for name in LAYERS:
@@ -347,7 +347,7 @@ def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, w
     ):
         assert nightly.code(900) == 0, nightly.told
         assert backfill.code(900) == 0, backfill.told
-    rows = {row["job"]: row | {"facts": json.loads(row["facts"])} for row in Warehouse(given).read(RUNS).to_pylist()}
+    rows = {row["job"]: row | {"facts": json.loads(row["facts"])} for row in TableReader(given).read(RUNS).to_pylist()}
     assert {job: row["status"] for job, row in rows.items()} == dict.fromkeys(("ingest", "backfill", "nightly"), "done")
     facts = rows["nightly"]["facts"]
     assert (facts["ingest"]["new"], facts["extract"]["wanted"], facts["extract"]["failed"]) == (4, 45, 2)
@@ -356,7 +356,7 @@ def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, w
     assert (told["wanted"], told["extracted"], told["failed"]) == (41, 40, 1)
     new = photos(given, tomorrow)
     assert len(new) == 4
-    ledger = {(row["what"], row["space"]) for row in Warehouse(given).read(FAILURES).to_pylist()}
+    ledger = {(row["what"], row["space"]) for row in TableReader(given).read(FAILURES).to_pylist()}
     order = order_of_commits(given)
     for one, other in ((alexnet, lite), (lite, alexnet)):
         assert one in order[order.index(other) :], "one ran after the other, which proves nothing"
@@ -395,7 +395,9 @@ def test_a_plan_of_a_backfill_is_what_it_would_extract(three_days, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["scope"] == "epochs 2026-01-05 to the last, category 'hat'"
     (step,) = told["steps"]
-    missing = sum(cell.missing for cell in column(Warehouse(given), told["space"], Scope(day.date(), category="hat")))
+    missing = sum(
+        cell.missing for cell in space_coverage(TableReader(given), told["space"], Scope(day.date(), category="hat"))
+    )
     assert (step["stage"], step["count"], step["stored"]) == ("extract", missing, 4 * 1280 * missing)
     with pytest.raises(UsageError, match="--source photos: a backfill reads the tables alone"):
         plan(given.root, source="photos", first=day)

@@ -13,7 +13,7 @@ from PIL import Image
 from likeness import storage
 from likeness.index.builds import Builds
 from likeness.models.backbones import resolve
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, IMAGES, LISTINGS
 
 from .conftest import SAMPLE, run
@@ -88,7 +88,7 @@ def test_each_bad_photo_is_a_row_and_each_odd_one_is_indexed(configure, shop):
     assert facts["ingest"]["listed"] == len(GOOD) + len(BAD)
     manifest = Builds(given.root).find()
     assert manifest.categories() == {"帽子 & hats": len(GOOD)}
-    ledger = {row["what"]: row for row in Warehouse(given).read(FAILURES).to_pylist()}
+    ledger = {row["what"]: row for row in TableReader(given).read(FAILURES).to_pylist()}
     for name, (_, stage, reason) in BAD.items():
         if stage == "ingest":
             row = ledger.pop(f"file://{shop}/a.b.c/{name}")
@@ -96,7 +96,7 @@ def test_each_bad_photo_is_a_row_and_each_odd_one_is_indexed(configure, shop):
             assert row["detail"]
     (row,) = ledger.values()
     assert (row["stage"], row["reason"]) == ("extract", "undecodable")
-    formats = sorted(Warehouse(given).read(IMAGES)["format"].to_pylist())
+    formats = sorted(TableReader(given).read(IMAGES)["format"].to_pylist())
     assert formats == sorted(["PNG"] * 3 + ["JPEG"] * 6 + ["GIF", "WEBP"])
 
 
@@ -118,10 +118,10 @@ def test_odd_catalogue_rows_and_categories(configure, shop):
     (shop / "catalogue.csv").write_text("\n".join(rows), encoding="utf-8")
     given = configure(shop, "gates.max_failure_rate=1")
     facts = run(given)
-    listed = {(r["product_id"], r["category"]) for r in Warehouse(given).read(LISTINGS).to_pylist()}
+    listed = {(r["product_id"], r["category"]) for r in TableReader(given).read(LISTINGS).to_pylist()}
     assert listed == {("1", "../../etc"), ("2", "鞋/夏."), ("3", 'a, "quoted" one')}
     assert set(Builds(given.root).find().categories()) == {category for _, category in listed}
-    ledger = {row["what"].rpartition("#")[2]: row["reason"] for row in Warehouse(given).read(FAILURES).to_pylist()}
+    ledger = {row["what"].rpartition("#")[2]: row["reason"] for row in TableReader(given).read(FAILURES).to_pylist()}
     assert ledger == {
         "5": "outside_source",
         "6": "outside_source",
@@ -163,5 +163,5 @@ def test_a_tar_that_tries_to_leave_is_read_no_further_than_itself(configure, tmp
     given = configure(archive, "gates.max_failure_rate=1")
     facts = run(given)
     assert (facts["ingest"]["new"], facts["ingest"]["rejected"]) == (1, 3)
-    reasons = sorted(row["reason"] for row in Warehouse(given).read(FAILURES).to_pylist())
+    reasons = sorted(row["reason"] for row in TableReader(given).read(FAILURES).to_pylist())
     assert reasons == ["not_a_file", "outside_source", "outside_source"]

@@ -15,14 +15,14 @@ from likeness.core.errors import GateError, ServiceError, UsageError
 from likeness.index.builds import Builds
 from likeness.models.backbones import resolve
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
+from likeness.serving.root import Root, SearchParams
 from likeness.spark import jobs
 from likeness.spark.run import Run
 from likeness.spark.stages import extract
 from likeness.spark.stages.index import publish
-from likeness.spark.tables import Lake
+from likeness.spark.tables import SparkTables
 from likeness.storage.leases import Lease
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 
 from .conftest import SAMPLE, last_run, run, take
@@ -43,7 +43,7 @@ def _photos(folder: Path, count: int) -> list[str]:
 
 
 def _active(given):
-    rows = Warehouse(given).read(LISTINGS).to_pylist()
+    rows = TableReader(given).read(LISTINGS).to_pylist()
     return sorted((row["product_id"], row["category"]) for row in rows if row["active"])
 
 
@@ -53,7 +53,7 @@ def _everything(given):
     manifest = builds.find()
     vector = Leaf(builds, manifest).samples(1)
     query = next(iter(vector.values()))[0]
-    answer = Root(manifest, Leaf(builds, manifest)).search(query, manifest.space, Wish(1000, "all"))
+    answer = Root(manifest, Leaf(builds, manifest)).search(query, manifest.space, SearchParams(1000, "all"))
     found = [(product, r["category"], r["image_id"]) for r in answer["results"] for product in r["products"]]
     assert len({r["image_id"] for r in answer["results"]}) == len(answer["results"])
     return found
@@ -70,7 +70,7 @@ def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp
         shutil.copy(photo, source / "outwear" / f"again-{photo.name}")
     facts = run(configure(source))
     assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["wanted"]) == (0, 4, 0)
-    assert Warehouse(given).read(IMAGES).num_rows == 14
+    assert TableReader(given).read(IMAGES).num_rows == 14
     found = _everything(given)
     assert len(found) == 18  # 14 images, four of them shown by two products
     assert len({image for *_, image in found}) == 14
@@ -79,12 +79,16 @@ def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp
 def test_workers_are_at_the_next_chunk_while_one_is_committed(configure, tmp_path, monkeypatch):
     given = configure(take(tmp_path / "photos", "hat", "shoes", count=4), "extract.chunk_images=3")
     jobs.ingest_job(given)
-    begun, in_workers, append_files = [threading.Event() for _ in range(3)], extract.in_workers, Lake.append_files
+    begun, arrow_map, append_files = (
+        [threading.Event() for _ in range(3)],
+        extract.arrow_map,
+        SparkTables.append_files,
+    )
     committed = []
 
     def begin(*arguments):
         next(event for event in begun if not event.is_set()).set()
-        return in_workers(*arguments)
+        return arrow_map(*arguments)
 
     def commit(*arguments):
         following = begun[min(len(committed) + 1, 2)]
@@ -92,18 +96,18 @@ def test_workers_are_at_the_next_chunk_while_one_is_committed(configure, tmp_pat
         committed.append(append_files(*arguments))
         return committed[-1]
 
-    monkeypatch.setattr(extract, "in_workers", begin)
-    monkeypatch.setattr(Lake, "append_files", commit)
+    monkeypatch.setattr(extract, "arrow_map", begin)
+    monkeypatch.setattr(SparkTables, "append_files", commit)
     with Run("extract", given, ("extract",)) as alone:
         extract.extract(alone)
     assert committed == [3, 3, 2]
-    assert Warehouse(given).read(FEATURES).num_rows == 8
+    assert TableReader(given).read(FEATURES).num_rows == 8
 
 
 def test_a_commit_that_fails_behind_the_workers_fails_the_run(configure, tmp_path, monkeypatch):
     given = configure(take(tmp_path / "photos", "hat", "shoes", count=4), "extract.chunk_images=3")
     jobs.ingest_job(given)
-    append_files, files = Lake.append_files, []
+    append_files, files = SparkTables.append_files, []
 
     def commit(*arguments):
         files.append(arguments)
@@ -111,7 +115,7 @@ def test_a_commit_that_fails_behind_the_workers_fails_the_run(configure, tmp_pat
             raise ServiceError("the table cannot be written to")
         return append_files(*arguments)
 
-    monkeypatch.setattr(Lake, "append_files", commit)
+    monkeypatch.setattr(SparkTables, "append_files", commit)
     with pytest.raises(ServiceError, match="cannot be written"), Run("extract", given, ("extract",)) as alone:
         extract.extract(alone)
     assert len(files) == 1  # what came after it is not committed
@@ -194,7 +198,7 @@ def test_packed_sources_give_the_same_images(configure, tmp_path, kind):
     given = configure(packed)
     facts = run(given)
     assert facts["ingest"]["new"] == 6
-    assert set(Warehouse(given).read(IMAGES)["bytes"].to_pylist()) == set(photos.values())
+    assert set(TableReader(given).read(IMAGES)["bytes"].to_pylist()) == set(photos.values())
     assert _active(given) == sorted((name, name.split("/")[0]) for name in photos)
     assert run(given)["ingest"]["read"] == 0
 
@@ -222,14 +226,14 @@ def test_a_mended_photo_leaves_the_ledger(configure, tmp_path):
     broken.write_bytes(b"no photo")
     given = configure(source, "gates.max_failure_rate=0.5")
     run(given)
-    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+    (row,) = TableReader(given).read(FAILURES).to_pylist()
     assert (row["what"], row["reason"], row["attempts"]) == (f"file://{broken}", "not_an_image", 1)
     jobs.retry_failed(given)
-    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+    (row,) = TableReader(given).read(FAILURES).to_pylist()
     assert row["attempts"] == 2
     shutil.copy(sorted((SAMPLE / "shoes").iterdir())[0], broken)
     run(given)
-    assert Warehouse(given).read(FAILURES).num_rows == 0
+    assert TableReader(given).read(FAILURES).num_rows == 0
     assert Builds(given.root).find().images == 4
 
 
@@ -241,12 +245,12 @@ def test_a_photo_that_fails_in_extraction_is_tried_again_on_demand(configure, tm
     facts = run(given)
     assert (facts["extract"]["wanted"], facts["extract"]["failed"]) == (4, 1)
     assert facts["index"]["unsearchable"] == 1
-    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+    (row,) = TableReader(given).read(FAILURES).to_pylist()
     assert (row["stage"], row["reason"], row["space"]) == ("extract", "undecodable", resolve(given.extract.space).id)
     assert run(given)["extract"]["wanted"] == 0
     jobs.retry_failed(given)
     assert last_run(given)["facts"]["extract"]["wanted"] == 1
-    assert Warehouse(given).read(FAILURES)["attempts"].to_pylist() == [2]
+    assert TableReader(given).read(FAILURES)["attempts"].to_pylist() == [2]
 
 
 def test_low_recall_is_not_published(configure, tmp_path):
@@ -271,7 +275,7 @@ def test_stages_one_by_one_do_what_nightly_does(configure, tmp_path):
     assert Builds(given.root).current() is None
     jobs.publish_job(given)
     assert Builds(given.root).find().images == 3
-    assert Warehouse(given).read(FEATURES, ("image_id",)).num_rows == 3
+    assert TableReader(given).read(FEATURES, ("image_id",)).num_rows == 3
     assert run(given)["index"]["step"] == "unchanged"
 
 

@@ -16,9 +16,9 @@ from likeness.images.image import BadImage
 from likeness.spark import failures, jobs, tables
 from likeness.spark.commits import Commits
 from likeness.spark.run import Run
-from likeness.spark.tables import DataFile, Lake
+from likeness.spark.tables import DataFile, SparkTables
 from likeness.storage.leases import Lease
-from likeness.storage.table_reader import Warehouse, location
+from likeness.storage.table_reader import TableReader, location
 from likeness.storage.tables import FAILURES, FEATURES, RUNS
 
 ROUNDS = 8
@@ -79,7 +79,7 @@ def expected(*names: str) -> tuple[set[str], dict[str, int], set[str]]:
 
 def found(given: Settings) -> tuple[set[str], dict[str, int], set[str]]:
     """The same, as the tables have it; no row is there twice."""
-    warehouse = Warehouse(given)
+    warehouse = TableReader(given)
     vectors = warehouse.read(FEATURES, ("image_id",))["image_id"].to_pylist()
     ledger = warehouse.read(FAILURES, ("what", "attempts")).to_pylist()
     runs = [name for name in warehouse.read(RUNS, ("run_id",))["run_id"].to_pylist() if name.count("-") == 1]
@@ -129,8 +129,8 @@ def test_where_a_rename_refuses_commits_are_tried_again(configure, tmp_path, spa
     given = configure(tmp_path)
     monkeypatch.setattr(tables, "Commits", lambda location: Commits("hdfs://nowhere"))
     tried: list[str] = []
-    merge = Lake._merge
-    monkeypatch.setattr(Lake, "_merge", lambda *given: tried.append(given[1].name) or merge(*given))
+    merge = SparkTables._merge
+    monkeypatch.setattr(SparkTables, "_merge", lambda *given: tried.append(given[1].name) or merge(*given))
     errors: list[BaseException] = []
 
     def work(who: str) -> None:
@@ -139,7 +139,7 @@ def test_where_a_rename_refuses_commits_are_tried_again(configure, tmp_path, spa
         except BaseException as error:
             errors.append(error)
 
-    Lake(spark, given)
+    SparkTables(spark, given)
     threads = [threading.Thread(target=work, args=(who,)) for who in ("one", "two")]
     for thread in threads:
         thread.start()
@@ -152,7 +152,7 @@ def test_where_a_rename_refuses_commits_are_tried_again(configure, tmp_path, spa
 
 def test_a_commit_that_was_lost_is_noticed(configure, tmp_path, spark):
     given = configure(tmp_path)
-    opened = Lake(spark, given)
+    opened = SparkTables(spark, given)
     with pytest.raises(DataError, match=r"table runs has lost a commit"):
         opened._added(RUNS, "never made")
 

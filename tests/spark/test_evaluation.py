@@ -23,10 +23,10 @@ from likeness.evaluation.judged_search import evaluate
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
+from likeness.serving.root import Root, SearchParams
 from likeness.spark.run import Run
 from likeness.spark.tables import DataFile
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 from .conftest import PROJECT, SAMPLE, run
@@ -87,13 +87,13 @@ def given(tmp_path_factory, model_cache):
 
 
 def _vectors(given, space):
-    rows = Warehouse(given).read(FEATURES, ("image_id", "space", "vector")).to_pylist()
+    rows = TableReader(given).read(FEATURES, ("image_id", "space", "vector")).to_pylist()
     return {row["image_id"]: np.array(row["vector"], np.float64) for row in rows if row["space"] == space}
 
 
 def _listed(given):
     """Active (image_id, product_id, category, uri)."""
-    rows = Warehouse(given).read(LISTINGS).to_pylist()
+    rows = TableReader(given).read(LISTINGS).to_pylist()
     return [(r["image_id"], r["product_id"], r["category"], r["uri"]) for r in rows if r["active"]]
 
 
@@ -178,23 +178,23 @@ def test_a_space_that_is_not_there_is_named_with_those_that_are(given):
 
 
 def test_a_sample_is_of_shown_photos_in_the_order_of_their_hashes(given):
-    space, warehouse = Builds(given.root).find().space, Warehouse(given)
+    space, warehouse = Builds(given.root).find().space, TableReader(given)
     shown = sorted({row[0] for row in _listed(given)})
     kept = _vectors(given, space)
     assert len(shown) == len(kept) - 1 == len(NAMES) * EACH - 1
-    whole = samples.draw(warehouse, [space])
+    whole = samples.draw_sample(warehouse, [space])
     assert (whole.image_ids, whole.of) == (shown, len(shown))
     row = whole.image_ids.index(_photo_of(given, "hat/2.jpg"))
     assert (whole.labels.categories[row], whole.labels.products[row]) == ({"hat", "shoes"}, {"hat-2", "twin"})
-    few = samples.draw(warehouse, [space], most=5)
+    few = samples.draw_sample(warehouse, [space], most=5)
     assert (few.image_ids, few.of) == (shown[:5], len(kept))
     assert few.labels.products == whole.labels.products[:5]
     files = few.files[space]
-    vectors = samples.matrix(files, space, few.image_ids[::-1])
+    vectors = samples.vector_matrix(files, space, few.image_ids[::-1])
     assert np.array_equal(vectors, np.stack([kept[key] for key in shown[4::-1]]).astype(np.float32))
-    assert len(samples.draw(warehouse, [space], files=1).files[space]) == 1 <= len(files)
+    assert len(samples.draw_sample(warehouse, [space], files=1).files[space]) == 1 <= len(files)
     with pytest.raises(DataError, match=r"no vector of .* for fff"):
-        samples.matrix(files, space, [*shown, "f" * 64])
+        samples.vector_matrix(files, space, [*shown, "f" * 64])
 
 
 # -- judgements
@@ -259,7 +259,7 @@ def test_a_build_is_judged_as_it_is_searched(given, tmp_path, k):
         rows = []
         for query, judged in queries.items():
             vector, *own = asked[query]
-            answer = root.search(vector.astype(np.float32), manifest.space, Wish(k, category))
+            answer = root.search(vector.astype(np.float32), manifest.space, SearchParams(k, category))
             ranking = _ranking(given, vector.astype(np.float64), answer["category"]["searched"], *own)[:k]
             rows.append(_worth(ranking, judged, k))
         for name, expected in zip(("recall", "ndcg"), np.mean(rows, axis=0), strict=True):
@@ -355,7 +355,7 @@ def test_embedding_reader_opens_the_vectors(given, tmp_path, exported):
     if exported:
         likeness(given, "export", str(tmp_path / "vectors.parquet"), "--space", space)
     else:
-        for number, (uri, _) in enumerate(Warehouse(given).parts(FEATURES, f"space = '{space}'")):
+        for number, (uri, _) in enumerate(TableReader(given).parts(FEATURES, f"space = '{space}'")):
             shutil.copy(uris.local_path(uri), tmp_path / f"{number}.parquet")
     reader = EmbeddingReader(
         str(tmp_path), file_format="parquet", embedding_column="vector", meta_columns=["image_id", "norm"]

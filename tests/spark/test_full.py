@@ -14,8 +14,8 @@ from likeness.core import settings
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
-from likeness.storage.table_reader import Warehouse
+from likeness.serving.root import Root, SearchParams
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
 
 from .conftest import run
@@ -52,7 +52,7 @@ def test_neighbours_are_of_the_same_category(given, first):
     hits = []
     for row in _validation():
         vector = encoder.encode(Path(CLOTHING, row["image"]).read_bytes())
-        found = root.search(vector, manifest.space, Wish(5, "all"))["results"]
+        found = root.search(vector, manifest.space, SearchParams(5, "all"))["results"]
         hits.append([result["category"] == row["category"] for result in found])
     assert len(hits) == 341
     assert sum(row[0] for row in hits) / len(hits) >= 0.79
@@ -64,13 +64,13 @@ def test_the_service_answers_300_photos_as_the_batch_search_does(given, first):
     builds = Builds(given.root)
     manifest = builds.find()
     root = Root(manifest, Leaf(builds, manifest))
-    rows = Warehouse(given).read(FEATURES, ("image_id", "vector"))
+    rows = TableReader(given).read(FEATURES, ("image_id", "vector"))
     vectors = {k: np.asarray(v.values) for k, v in zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)}
     photos = [path.read_bytes() for path in sorted(Path(given.source.uri).rglob("*.jpg"))[:3068:10]][:300]
     assert len(photos) == 300
     with leaves(given, 2) as processes, asking(given, processes, replicas=2) as service:
         for photo in photos:
-            wish = Wish(10, "all", min_coverage=1)
+            wish = SearchParams(10, "all", min_coverage=1)
             served = service.photos([photo], wish)["results"]
             batch = root.search(vectors[hashlib.sha256(photo).hexdigest()], manifest.space, wish)["results"]
             assert [hit["score"] for hit in served] == pytest.approx([hit["score"] for hit in batch], abs=1e-4)

@@ -11,7 +11,7 @@ import pytest
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
+from likeness.serving.root import Root, SearchParams
 from likeness.spark.run import Run
 from likeness.spark.stages.compact import compact
 from likeness.spark.stages.index import index, publish
@@ -102,7 +102,7 @@ class Shop:
             query = self.rng.standard_normal(1280, np.float32)
             scores = matrix @ (query / np.linalg.norm(query))
             best = np.argsort(-scores)[:k]
-            answer = root.search(query, root_space(root), Wish(k, searched))
+            answer = root.search(query, root_space(root), SearchParams(k, searched))
             assert [result["image_id"] for result in answer["results"]] == [images[row] for row in best]
             assert [result["score"] for result in answer["results"]] == pytest.approx(scores[best], abs=1e-5)
             assert [set(result["products"]) for result in answer["results"]] == [members[images[row]] for row in best]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from likeness.core.errors import UsageError
-from likeness.models.imagenet_classifier import Classifier
+from likeness.models.imagenet_classifier import ImagenetClassifier
 from likeness.spark import jobs
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LABELS, LISTINGS
 
 from .conftest import run, take
@@ -19,11 +19,11 @@ def test_every_photo_is_labelled_once(configure, tmp_path, capsys):
     given = configure(source)
     jobs.ingest_job(given)
     assert run(given, jobs.label_job)["label"]["labelled"] == 6
-    warehouse = Warehouse(given)
+    warehouse = TableReader(given)
     rows = {row["image_id"]: row for row in warehouse.read(LABELS).to_pylist()}
     photos = dict(zip(*(warehouse.read(IMAGES)[name].to_pylist() for name in ("image_id", "bytes")), strict=True))
     assert rows.keys() == photos.keys()
-    classifier = Classifier(given, "efficientnet_lite0")
+    classifier = ImagenetClassifier(given, "efficientnet_lite0")
     for image_id, row in rows.items():
         told = classifier.labels(photos[image_id])
         assert row["space"] == classifier.space.id
@@ -49,17 +49,17 @@ def test_forgotten_products_lose_their_labels(configure, tmp_path):
     given = configure(take(tmp_path / "photos", "shoes", "pants", count=2))
     run(given)
     run(given, jobs.label_job)
-    product = min(Warehouse(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist())
+    product = min(TableReader(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist())
     jobs.forget_products(given, [product])
-    left = set(Warehouse(given).read(LABELS)["image_id"].to_pylist())
-    assert left == set(Warehouse(given).read(IMAGES)["image_id"].to_pylist())
+    left = set(TableReader(given).read(LABELS)["image_id"].to_pylist())
+    assert left == set(TableReader(given).read(IMAGES)["image_id"].to_pylist())
     assert len(left) == 3
 
 
 def test_a_worker_loads_its_network_once(configure, tmp_path):
     given = configure(take(tmp_path / "photos", count=4), "extract.batch_size=5", "extract.chunk_images=8")
     facts = run(given, lambda settings: [jobs.ingest_job(settings), jobs.extract_job(settings)])["extract"]
-    tasks = len(Warehouse(given).files(FEATURES))
+    tasks = len(TableReader(given).files(FEATURES))
     assert facts["extracted"] == 40
     assert tasks > 2 * facts["workers"]
     assert facts["networks"] == facts["workers"] <= (os.cpu_count() or 1)

@@ -17,10 +17,10 @@ from likeness.index.distance import exact_scores, prepared
 from likeness.models.backbones import resolve
 from likeness.models.extractor import Extractor
 from likeness.models.runtimes import Machine, open_runtime
-from likeness.ops.estimate import forecast
+from likeness.ops.estimate import estimate
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
-from likeness.storage.table_reader import Warehouse
+from likeness.serving.root import Root, SearchParams
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
 from .conftest import PROJECT, run, take
@@ -29,7 +29,7 @@ from .conftest import PROJECT, run, take
 def _vectors(given):
     """image_id to vector, read by pyarrow from the snapshot's plain Parquet files."""
     found = {}
-    for path in Warehouse(given).files(FEATURES):
+    for path in TableReader(given).files(FEATURES):
         table = pq.read_table(path.removeprefix("file://"), partitioning=None)
         for key, vector in zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True):
             assert key not in found
@@ -55,7 +55,7 @@ def test_a_first_run_fills_every_table_and_publishes(configure, tmp_path):
     assert all(shard.recall.value == 1 for shard in manifest.shards)
     assert Builds(given.root).problems(manifest) == []
     photos = {photo.read_bytes() for photo in (tmp_path / "photos").rglob("*.jpg")}
-    assert set(Warehouse(given).read(IMAGES)["bytes"].to_pylist()) == photos
+    assert set(TableReader(given).read(IMAGES)["bytes"].to_pylist()) == photos
 
 
 def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
@@ -67,7 +67,7 @@ def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
     assert stored.keys() == vectors.keys()
     assert all(np.array_equal(stored[key], vectors[key]) for key in vectors)
     facts = {product.product_id: product for product in store.scan_products()}
-    listed = Warehouse(given).read(LISTINGS).to_pylist()
+    listed = TableReader(given).read(LISTINGS).to_pylist()
     assert {(p.product_id, p.category, i) for p in facts.values() for i in p.image_ids} == {
         (row["product_id"], row["category"], row["image_id"]) for row in listed
     }
@@ -81,7 +81,7 @@ def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
     runtime = open_runtime(space, "auto", Machine(given.extract.cache, 2))
     encoder = Extractor(space, runtime, given.extract, given.limits)
     batch = _vectors(given)
-    photos = Warehouse(given).photos(list(batch))
+    photos = TableReader(given).photos(list(batch))
     assert len(photos) == 6
     for key, photo in photos.items():
         one = encoder.one(photo)[0]
@@ -96,7 +96,7 @@ def test_torch_on_the_cpu_gives_the_same_answers_as_openvino(configure, tmp_path
         run(given)
         found.append(_vectors(given))
         manifest, root = _root(given)
-        wish = Wish(6, "all")
+        wish = SearchParams(6, "all")
         answers.append(
             [root.search(found[0][key], manifest.space, wish)["results"] for key in sorted(found[0])],
         )
@@ -128,7 +128,7 @@ def test_sharded_search_is_exact(configure, tmp_path, metric):
         else:
             scores = vectors @ query
         best = sorted(range(len(keys)), key=lambda row: (-scores[row], keys[row]))[:10]
-        answer = root.search(query, manifest.space, Wish(10, "all"))
+        answer = root.search(query, manifest.space, SearchParams(10, "all"))
         assert [result["image_id"] for result in answer["results"]] == [keys[row] for row in best]
         found = np.array([result["score"] for result in answer["results"]])
         assert np.all(np.abs(found - scores[best]) <= 1e-5 * np.maximum(1, np.abs(scores[best])))
@@ -207,9 +207,9 @@ def test_a_plan_comes_true(configure, tmp_path):
     space = resolve(given.extract.space)
 
     def counts() -> dict[str, int]:
-        return {step.stage: step.count for step in forecast(given, space)}
+        return {step.stage: step.count for step in estimate(given, space)}
 
-    assert {step.seconds for step in forecast(given, space)} == {None}
+    assert {step.seconds for step in estimate(given, space)} == {None}
     for more, wanted in (("hat", 3), ("shoes", 2)):
         take(source, more, count=wanted)
         planned = counts()
@@ -221,16 +221,16 @@ def test_a_plan_comes_true(configure, tmp_path):
             "index": facts["index"]["vectors"],
         }
         assert planned["extract"] == wanted
-    steps = {step.stage: step for step in forecast(given, space)}
+    steps = {step.stage: step for step in estimate(given, space)}
     assert {name: step.count for name, step in steps.items()} == {"ingest": 0, "extract": 0, "load": 0, "index": 5}
     assert steps["index"].stored == steps["index"].memory == 5 * (4 * 1280 + 8)
     assert steps["index"].seconds > 0
     other = configure(source, "index.kind=hnsw").model_copy(
         update={"source": given.source.model_copy(update={"uri": ""})}
     )
-    assert {step.stage: step.count for step in forecast(other, space)} == {name: s.count for name, s in steps.items()}
+    assert {step.stage: step.count for step in estimate(other, space)} == {name: s.count for name, s in steps.items()}
     with pytest.raises(UsageError, match="no such file or folder"):
-        forecast(configure(tmp_path / "nowhere"), space)
+        estimate(configure(tmp_path / "nowhere"), space)
 
 
 def test_rollback_brings_the_build_before_back(configure, tmp_path):
@@ -252,7 +252,7 @@ def test_a_query_of_another_space_is_refused(configure, tmp_path):
     run(given)
     manifest, root = _root(given)
     with pytest.raises(SpaceMismatch, match=r"alexnet\.fc6@00000000"):
-        root.search(np.zeros(manifest.dim, np.float32), "alexnet.fc6@00000000", Wish(3))
+        root.search(np.zeros(manifest.dim, np.float32), "alexnet.fc6@00000000", SearchParams(3))
 
 
 def test_scores_are_cosines():

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.cli import status as command
 from likeness.index.builds import Builds
 from likeness.spark import jobs
 from likeness.spark.run import Run
 from likeness.storage.leases import Lease
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
 
 from .conftest import SAMPLE, last_run, run
@@ -53,9 +53,9 @@ class Shop:
 def epochs(given) -> dict[str, datetime.date]:
     """product_id to the epoch of its photo."""
     of_image = {
-        row["image_id"]: row["epoch"] for row in Warehouse(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
+        row["image_id"]: row["epoch"] for row in TableReader(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
     }
-    rows = Warehouse(given).read(LISTINGS, ("product_id", "image_id", "active")).to_pylist()
+    rows = TableReader(given).read(LISTINGS, ("product_id", "image_id", "active")).to_pylist()
     return {row["product_id"]: of_image[row["image_id"]] for row in rows if row["active"]}
 
 
@@ -75,7 +75,7 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     shop.lists("a", "b", "awaited")
     shop.gets("a", "b")
     jobs.ingest_job(night(2))
-    (row,) = Warehouse(given).read(FAILURES).to_pylist()
+    (row,) = TableReader(given).read(FAILURES).to_pylist()
     assert (row["stage"], row["reason"]) == ("list", "missing_file")
     assert "awaited" in row["detail"]
     told, shown = status(given, capsys)
@@ -93,7 +93,7 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert (facts["extract"]["wanted"], facts["load"]["vectors"]) == (6, 6)  # of the first night nothing was extracted
     first, late = FIRST, FIRST.replace(day=6)
     assert epochs(given) == {"a": first, "b": first} | dict.fromkeys(("awaited", "c", "d", "e"), late)
-    assert Warehouse(given).read(FAILURES).num_rows == 0
+    assert TableReader(given).read(FAILURES).num_rows == 0
     assert Builds(given.root).find().products == 6
 
     # a date that is given is the epoch, whatever ran before; what is there already stays what it is
@@ -104,7 +104,7 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert epochs(given) == {"a": first, "b": first, "f": FIRST.replace(day=4), "unlisted": FIRST.replace(day=4)} | (
         dict.fromkeys(("awaited", "c", "d", "e"), late)
     )
-    Hidden(given.root).hide(["a", "b"])
+    HiddenProducts(given.root).hide(["a", "b"])
     with Lease(given.root, "load-x", {"run_id": "now", "job": "load", "started": "2026-01-04T00:00:00+00:00"}):
         told, shown = status(given, capsys)
     assert told["in_service"]["since"] == {"vectors": 0, "listings": 2}
@@ -119,7 +119,7 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert (facts["ingest"]["read"], facts["extract"]["wanted"], facts["index"]["vectors"]) == (0, 0, 8)
     assert status(given, capsys)[0]["in_service"]["since"] == {"vectors": 0, "listings": 0}
     assert sorted(set(epochs(given).values())) == [first, FIRST.replace(day=4), late]
-    features = Warehouse(given).read(FEATURES, ("image_id", "epoch")).to_pylist()
+    features = TableReader(given).read(FEATURES, ("image_id", "epoch")).to_pylist()
     assert sorted(row["epoch"] for row in features) == sorted(epochs(given).values())
 
 
@@ -139,7 +139,7 @@ def test_a_run_that_is_completed_on_another_day_divides_its_photos(configure, tm
         patched.setattr(Run, "guard", stop)
         with pytest.raises(InterruptedError):
             jobs.ingest_job(given)
-    known = Warehouse(given).read(SOURCES).num_rows
+    known = TableReader(given).read(SOURCES).num_rows
     jobs.ingest_job(given.model_copy(update={"date": FIRST.replace(day=3)}))
     assert last_run(given)["facts"]["ingest"]["known"] == known + (last_run(given)["facts"]["ingest"]["reused"])
     days = sorted(epochs(given).values())

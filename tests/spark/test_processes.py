@@ -11,7 +11,7 @@ import pytest
 from tests.runs import Job, assert_equal, eventually, extracting, state
 
 from likeness.index.builds import Builds
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS
 
 from .conftest import run, take
@@ -74,7 +74,7 @@ def test_a_killed_run_is_completed_by_the_next(point, configure, source, undistu
     run(given)
     assert_equal(state(given), undisturbed)
     if point != "nightly: ":
-        statuses = [row["status"] for row in Warehouse(given).read(RUNS).sort_by("started").to_pylist()]
+        statuses = [row["status"] for row in TableReader(given).read(RUNS).sort_by("started").to_pylist()]
         assert statuses == ["killed", "done"]
 
 
@@ -102,7 +102,7 @@ def test_photos_that_crash_or_hang_the_decoder_are_rows(configure, source, tmp_p
     given = configure(mine, *SMALL, "limits.decode_timeout_s=2")
     with nightly(given, *SMALL, "limits.decode_timeout_s=2") as job:
         assert job.code() == 0, job.told
-    rows = [row for row in Warehouse(given).read(FAILURES).to_pylist() if row["stage"] == "extract"]
+    rows = [row for row in TableReader(given).read(FAILURES).to_pylist() if row["stage"] == "extract"]
     assert sorted((row["reason"], row["detail"], row["attempts"]) for row in rows) == [
         ("decode_timeout", "over 2.0 s", 1),
         ("decoder_died", "exit code 3", 1),

@@ -18,16 +18,16 @@ from likeness.core.errors import DataError, GateError, ServiceError, UsageError
 from likeness.evaluation.evaluation_sets import EvaluationSets
 from likeness.index.builds import Builds
 from likeness.models.backbones import registry
-from likeness.models.category_classifier import recogniser
-from likeness.models.imagenet_classifier import Classifier
-from likeness.models.model_registry import Models, space_of
-from likeness.serving.root import Wish
+from likeness.models.category_classifier import load_category_classifier
+from likeness.models.imagenet_classifier import ImagenetClassifier
+from likeness.models.model_registry import ModelRegistry, space_of
+from likeness.serving.root import SearchParams
 from likeness.serving.service import Service
 from likeness.spark import jobs
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, RUNS
 from likeness.training.job import plan
-from likeness.training.request import Ask
+from likeness.training.request import TrainingRequest
 from likeness.training.training_run import learn
 
 from .conftest import SAMPLE, run
@@ -49,7 +49,7 @@ def trained(tmp_path_factory, model_cache):
     given = settings.load(None, flags, (f"extract.cache={model_cache}", *QUICK))
     run(given)
     EvaluationSets(given.root).freeze(given, "mine", "", 0.25)
-    card = jobs.train_job(given, Ask("category"))
+    card = jobs.train_job(given, TrainingRequest("category"))
     return given, card
 
 
@@ -70,16 +70,16 @@ def test_a_head_knows_the_categories(trained):
 
 def test_the_head_in_service_is_the_network_on_photos(trained):
     given, card = trained
-    Models(given.root).promote("category", card.version, "for this test")
-    classifier, photo = Classifier(given, "category"), min((SAMPLE / "hat").iterdir()).read_bytes()
+    ModelRegistry(given.root).promote("category", card.version, "for this test")
+    classifier, photo = ImagenetClassifier(given, "category"), min((SAMPLE / "hat").iterdir()).read_bytes()
     service = Service(given)
     service.start()
     try:
-        answer = service.photos([photo], Wish())
+        answer = service.photos([photo], SearchParams())
         label = classifier.labels(photo)[0]
         assert answer["category"]["predicted"] == label.name
         assert answer["category"]["score"] == pytest.approx(label.probability, abs=2e-3)
-        told = recogniser(given, service.current.loaded().manifest.space)
+        told = load_category_classifier(given, service.current.loaded().manifest.space)
         assert told
         assert told.head
     finally:
@@ -111,7 +111,7 @@ def test_the_commands(trained, capsys):
 
 def test_listings_in_doubt_are_in_the_report(trained, tmp_path):
     given, card = trained
-    Models(given.root).promote("category", card.version, "for this test")
+    ModelRegistry(given.root).promote("category", card.version, "for this test")
     wrong = sorted((SAMPLE / "shoes").iterdir())[3]
     (tmp_path / "hat").mkdir()
     (tmp_path / "hat" / "wrong.jpg").write_bytes(wrong.read_bytes() + b" ")
@@ -129,15 +129,15 @@ def test_listings_in_doubt_are_in_the_report(trained, tmp_path):
 def test_a_space_of_ones_own_is_filled_searched_and_taken_back(trained, capsys):
     given, _ = trained
     before = Builds(given.root).find()
-    card = jobs.train_job(given, Ask("metric"))
-    models = Models(given.root)
+    card = jobs.train_job(given, TrainingRequest("metric"))
+    models = ModelRegistry(given.root)
     models.promote("metric")
     mine = given.model_copy(update={"extract": given.extract.model_copy(update={"space": "metric.embedding"})})
     space = space_of(mine)
     assert space.dim == 256
     jobs.backfill(mine, jobs.Scope())
-    vectors = Warehouse(given).read(FEATURES, ("vector",), f"space = '{space.id}'")
-    assert vectors.num_rows == len(Warehouse(given).read(IMAGES, ("image_id",)))
+    vectors = TableReader(given).read(FEATURES, ("vector",), f"space = '{space.id}'")
+    assert vectors.num_rows == len(TableReader(given).read(IMAGES, ("image_id",)))
     lengths = np.linalg.norm(np.array(vectors["vector"].to_pylist()), axis=1)
     assert np.allclose(lengths, 1, atol=1e-4)
     jobs.index_job(mine)
@@ -146,7 +146,7 @@ def test_a_space_of_ones_own_is_filled_searched_and_taken_back(trained, capsys):
     service = Service(given)
     service.start()
     try:
-        answer = service.photos([min((SAMPLE / "shoes").iterdir()).read_bytes()], Wish())
+        answer = service.photos([min((SAMPLE / "shoes").iterdir()).read_bytes()], SearchParams())
         assert answer["space"] == space.id
         assert answer["results"][0]["category"] == "shoes"
     finally:
@@ -167,41 +167,41 @@ def test_shuffled_labels_are_chance(configure, tmp_path):
     jobs.ingest_job(given)
     jobs.extract_job(given)
     EvaluationSets(given.root).freeze(given, "mine", "", 0.4)
-    card = learn(plan(given, Ask("category"), "shuffled"))
+    card = learn(plan(given, TrainingRequest("category"), "shuffled"))
     assert card
     assert card.metrics["accuracy"].low < 0.25 < card.metrics["accuracy"].high
 
 
 def test_what_cannot_be_learned_is_told(trained, tmp_path, configure):
     given, _ = trained
-    models = Models(given.root).versions("category")
+    models = ModelRegistry(given.root).versions("category")
     with pytest.raises(DataError, match=r"a class needs train.least = 2 photos to learn from: 'gloves' has 0"):
-        jobs.train_job(changed(given, classes=["gloves", "hat"]), Ask("category"))
+        jobs.train_job(changed(given, classes=["gloves", "hat"]), TrainingRequest("category"))
     with pytest.raises(DataError, match=r"train.least = 500 photos to learn from: 'dress' has \d+, "):
-        jobs.train_job(changed(given, least=500), Ask("category"))
+        jobs.train_job(changed(given, least=500), TrainingRequest("category"))
     with pytest.raises(
         UsageError, match=r"--task 'colours' is none; there are: category, attributes, metric, boxes, distil"
     ):
-        jobs.train_job(given, Ask("colours"))
+        jobs.train_job(given, TrainingRequest("colours"))
     with pytest.raises(UsageError, match=r"--task distil wants --teacher"):
-        jobs.train_job(given, Ask("distil"))
+        jobs.train_job(given, TrainingRequest("distil"))
     with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
-        jobs.train_job(changed(given, rate=1e30, folds=0, clip=1e30), Ask("category"))
+        jobs.train_job(changed(given, rate=1e30, folds=0, clip=1e30), TrainingRequest("category"))
     other = given.model_copy(update={"extract": given.extract.model_copy(update={"space": "hog.blocks"})})
     with pytest.raises(
         UsageError, match=r"no listed photo has what is learned from; run .*backfill --space hog.blocks"
     ):
-        jobs.train_job(other, Ask("category"))
-    assert Models(given.root).versions("category") == models, "nothing was written"
+        jobs.train_job(other, TrainingRequest("category"))
+    assert ModelRegistry(given.root).versions("category") == models, "nothing was written"
     with pytest.raises(UsageError, match=r"has no listings to learn from"):
-        jobs.train_job(configure(tmp_path), Ask("category"))
+        jobs.train_job(configure(tmp_path), TrainingRequest("category"))
 
 
 def test_a_worse_model_is_not_promoted(trained):
     given, card = trained
-    models = Models(given.root)
+    models = ModelRegistry(given.root)
     models.promote("category", card.version, "for this test")
-    worse = jobs.train_job(changed(given, epochs=1, folds=0, rate=1e-9), Ask("category"))
+    worse = jobs.train_job(changed(given, epochs=1, folds=0, rate=1e-9), TrainingRequest("category"))
     with pytest.raises(GateError, match=rf"category {worse.version} is not promoted: its accuracy on mine@0001"):
         models.promote("category")
     assert models.in_service("category") == card
@@ -213,7 +213,7 @@ def test_features_for_researchers(trained):
     assert found.space == space_of(given).id
     assert found.vectors.shape == (len(found.image_ids), 1280)
     assert len(found.image_ids) >= 160
-    rows = Warehouse(given).read(FEATURES, ("image_id", "vector"), f"space = '{found.space}'").to_pylist()
+    rows = TableReader(given).read(FEATURES, ("image_id", "vector"), f"space = '{found.space}'").to_pylist()
     stored = {row["image_id"]: row["vector"] for row in rows}
     assert found.arrow().to_pylist()[7]["vector"] == stored[found.image_ids[7]]
     vector, number = found.torch()[7]
@@ -227,8 +227,8 @@ def test_features_for_researchers(trained):
 def test_how_many_photos_it_takes(trained):
     given, _ = trained
     how = changed(given, name="curve", epochs=3, folds=0, hidden=[], dropout=0.0, rate=3e-3, batch_size=16)
-    card = jobs.train_job(how, Ask("category", curve=(20, 60, 0), against_scratch=True))
-    curve = json.loads(Models(given.root).more(card, "report.json"))["curve"]
+    card = jobs.train_job(how, TrainingRequest("category", curve=(20, 60, 0), against_scratch=True))
+    curve = json.loads(ModelRegistry(given.root).more(card, "report.json"))["curve"]
     assert [row["photos"] for row in curve] == [20, 60, card.photos]
     few, _, every = ({way["name"]: way for way in row["ways"]} for row in curve)
     assert every["with transfer"]["value"] > few["with transfer"]["value"]
@@ -243,9 +243,9 @@ def test_a_student_learns_what_a_teacher_knows(trained):
     given, _ = trained
     small = changed(given, epochs=4, folds=0, distort=1, name="pupil", batch_size=40, rate=1e-4)
     small = small.model_copy(update={"extract": small.extract.model_copy(update={"space": "alexnet.fc6"})})
-    card = jobs.train_job(small, Ask("distil", "efficientnet_lite0.pool"))
+    card = jobs.train_job(small, TrainingRequest("distil", "efficientnet_lite0.pool"))
     assert (card.layer, card.parent.partition("@")[0], card.space) == ("fc6", "efficientnet_lite0.pool", "alexnet.fc6")
-    report = json.loads(Models(given.root).more(card, "report.json"))
+    report = json.loads(ModelRegistry(given.root).more(card, "report.json"))
     assert report["course"][-1]["loss"] < report["course"][0]["loss"]
     assert report["before"]["p10"]["value"] > 0
     space = space_of(given, "pupil.fc6")
@@ -256,11 +256,11 @@ def test_a_student_learns_what_a_teacher_knows(trained):
 def test_the_last_blocks_are_trained_as_well(trained):
     given, _ = trained
     how = changed(given, unfreeze="stage7", distort=1, epochs=3, folds=1, name="tuned")
-    card = jobs.train_job(how, Ask("category"))
+    card = jobs.train_job(how, TrainingRequest("category"))
     assert not card.frozen
     assert card.metrics["accuracy"].value > 0.3, "chance is a tenth"
     photo = min((SAMPLE / "shoes").iterdir()).read_bytes()
-    assert Classifier(given, "tuned").labels(photo)[0].name in card.classes
+    assert ImagenetClassifier(given, "tuned").labels(photo)[0].name in card.classes
     assert space_of(given, "tuned.pool").id != space_of(given, "efficientnet_lite0.pool").id
 
 
@@ -290,7 +290,7 @@ def test_boxes_are_learned(configure, tmp_path):
     )
     jobs.ingest_job(given)
     jobs.extract_job(given)
-    card = jobs.train_job(given, Ask("boxes"))
+    card = jobs.train_job(given, TrainingRequest("boxes"))
     always_the_middle = 0.3
     assert card.metrics["iou"].value > always_the_middle + 0.1
     assert card.metrics["landmarks_away"].value < 0.2
@@ -302,11 +302,15 @@ def test_boxes_are_learned(configure, tmp_path):
 def test_two_processes_under_spark_learn_what_one_learns(trained):
     given, _ = trained
     how = {"folds": 0, "epochs": 8, "dropout": 0.0, "hidden": [64], "distort": 0}
-    cards = [jobs.train_job(changed(given, processes=n, name=f"by{n}", **how), Ask("category")) for n in (1, 2)]
+    cards = [
+        jobs.train_job(changed(given, processes=n, name=f"by{n}", **how), TrainingRequest("category")) for n in (1, 2)
+    ]
     one, two = (card.metrics["accuracy"].value for card in cards)
     assert abs(one - two) <= 0.005
     with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
-        jobs.train_job(changed(given, rate=1e30, clip=1e30, processes=2, name="by2", **how), Ask("category"))
+        jobs.train_job(
+            changed(given, rate=1e30, clip=1e30, processes=2, name="by2", **how), TrainingRequest("category")
+        )
 
 
 @pytest.mark.kill
@@ -335,19 +339,19 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(ServiceError, match=r"a process of the 2 that train has died .*Run the same command again"):
-        jobs.train_job(slow, Ask("category"))
+        jobs.train_job(slow, TrainingRequest("category"))
     killer.join()
     assert state()
-    assert Models(given.root).versions("killed") == []
-    card = jobs.train_job(slow, Ask("category"))
-    assert len(json.loads(Models(given.root).more(card, "report.json"))["course"]) == 400
+    assert ModelRegistry(given.root).versions("killed") == []
+    card = jobs.train_job(slow, TrainingRequest("category"))
+    assert len(json.loads(ModelRegistry(given.root).more(card, "report.json"))["course"]) == 400
     assert not state()
 
 
 def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys):
     given, card = trained
-    models = Models(given.root)
-    near = jobs.train_job(changed(given, folds=0, name="near"), Ask("metric"))
+    models = ModelRegistry(given.root)
+    near = jobs.train_job(changed(given, folds=0, name="near"), TrainingRequest("metric"))
     photos = sorted(SAMPLE.glob("*/*.jpg"))[::3]
     for number, photo in enumerate(photos):
         (tmp_path / f"{number}.jpg").write_bytes(photo.read_bytes() + b"  ")
@@ -371,12 +375,14 @@ def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys
     assert vectors.metrics["p1"].value > 0.8
 
     models.promote("category", card.version, "for this test")
-    other = jobs.train_job(changed(given, evaluation="later", epochs=1, folds=0, rate=1e-9), Ask("category"))
+    other = jobs.train_job(
+        changed(given, evaluation="later", epochs=1, folds=0, rate=1e-9), TrainingRequest("category")
+    )
     with pytest.raises(GateError, match=r"its accuracy on later@0001 is 0\.\d+, that in service"):
         jobs.promote_job(given, "category", other.version, "")
     jobs.promote_job(given, "category", other.version, "it is newer")
     assert models.in_service("category") == other
-    rows = Warehouse(given).read(RUNS, ("started", "facts"), "job = 'promote'").sort_by("started").to_pylist()
+    rows = TableReader(given).read(RUNS, ("started", "facts"), "job = 'promote'").sort_by("started").to_pylist()
     assert json.loads(rows[-1]["facts"])["promote"]["before"] == card.version
     models.promote("category", card.version, "for other tests")
 
@@ -391,9 +397,9 @@ def test_attributes_are_learned_from_distorted_photos(configure, tmp_path):
     given = configure(SAMPLE, f"source.catalogue={tmp_path}/catalogue.csv", *QUICK, "train.distort=1", "train.folds=1")
     jobs.ingest_job(given)
     classes = ["kind=dress", "kind=shoes", "worn=body", "worn=feet", "worn=head"]
-    card = jobs.train_job(changed(given, classes=classes, hidden=[64]), Ask("attributes"))
+    card = jobs.train_job(changed(given, classes=classes, hidden=[64]), TrainingRequest("attributes"))
     assert list(card.classes) == classes
     assert card.metrics["map"].value > 0.6
     assert space_of(given, "attributes.logits").dim == 5
     with pytest.raises(DataError, match=r"train.least = 2 photos to learn from: 'worn=hands' has 0"):
-        jobs.train_job(changed(given, classes=["worn=hands", "worn=feet"]), Ask("attributes"))
+        jobs.train_job(changed(given, classes=["worn=hands", "worn=feet"]), TrainingRequest("attributes"))

@@ -12,7 +12,7 @@ from tests.runs import PROJECT, Job, assert_equal, state, traces
 from likeness.core.errors import UsageError
 from likeness.index.builds import Builds
 from likeness.spark import jobs
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
 
 from .conftest import run, take
@@ -33,7 +33,7 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     for night in range(NIGHTS):
         take(source, "hat", start=night + 1, count=1)
         run(given.model_copy(update={"date": given.date.replace(day=night + 1)}))
-    before, warehouse = state(given), Warehouse(given)
+    before, warehouse = state(given), TableReader(given)
     kept = list(Builds(given.root).all())
     stray = Path(given.root, "tables", "likeness", "features", "data", "left-by-a-kill.parquet")
     shutil.copy(warehouse.files(FEATURES)[0].removeprefix("file:"), stray)
@@ -85,7 +85,7 @@ def shop(configure, tmp_path):
 
 
 def photo_of(given, product: str) -> set[str]:
-    rows = Warehouse(given).read(LISTINGS, ("product_id", "image_id")).to_pylist()
+    rows = TableReader(given).read(LISTINGS, ("product_id", "image_id")).to_pylist()
     return {row["image_id"] for row in rows if row["product_id"] == product}
 
 
@@ -94,7 +94,7 @@ def test_a_forgotten_product_leaves_no_trace(shop):
     given, rows, write = shop
     shared = photo_of(given, "other-hat")
     gone = photo_of(given, "secret-hat") - shared
-    places = [row["uri"] for row in Warehouse(given).read(SOURCES).to_pylist() if row["image_id"] in gone]
+    places = [row["uri"] for row in TableReader(given).read(SOURCES).to_pylist() if row["image_id"] in gone]
     assert len(gone) == len(places) == len(shared) == 1
     assert traces(given.root, "secret-hat", *gone, *places)
     before = state(given)
@@ -124,7 +124,7 @@ def test_a_killed_erasure_is_completed_by_the_same_command(point, shop):
     jobs.forget_products(given, ["secret-hat"])
     assert traces(given.root, "secret-hat", *gone) == []
     assert likeness("verify", given).returncode == 0
-    statuses = [row["status"] for row in Warehouse(given).read(RUNS).sort_by("started").to_pylist()]
+    statuses = [row["status"] for row in TableReader(given).read(RUNS).sort_by("started").to_pylist()]
     assert statuses == ["done", "done", "killed", "done"]
 
 
@@ -132,7 +132,7 @@ def test_a_killed_erasure_is_completed_by_the_same_command(point, shop):
 def test_the_last_product_takes_the_index_with_it(configure, tmp_path):
     given = configure(take(tmp_path / "photos", "hat", count=1))
     run(given)
-    product = next(iter(Warehouse(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist()))
+    product = next(iter(TableReader(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist()))
     jobs.forget_products(given, [product])
     assert traces(given.root, product) == []
     assert Builds(given.root).current() is None
@@ -172,7 +172,7 @@ def test_the_commands_say_what_comes_next(configure, tmp_path):
     told = likeness("copy", given, str(tmp_path / "copy"))
     assert told.returncode == 0, told.stderr
     assert f"likeness verify --root {tmp_path}/copy" in told.stdout
-    product = Warehouse(given).read(LISTINGS, ("product_id",))["product_id"][0].as_py()
+    product = TableReader(given).read(LISTINGS, ("product_id",))["product_id"][0].as_py()
     told = likeness("forget", given, product)
     assert told.returncode == 0, told.stderr
     assert "take them out of the source as well" in told.stdout

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from likeness.core.settings import Settings
-from likeness.spark.arrow_map import in_workers
+from likeness.spark.arrow_map import arrow_map
 from likeness.spark.session import open_session
 from likeness.spark.stages.extract_task import take_long_turns
 
@@ -27,7 +27,7 @@ def test_what_is_left_of_a_first_task_is_not_walked_through_again():
         yield pa.RecordBatch.from_pylist([{"worker": os.getpid(), "permanent": gc.get_freeze_count()}], TOLD)
 
     def ask() -> dict[int, int]:
-        rows = in_workers(spark.range(8).repartition(8), work, TOLD).collect()
+        rows = arrow_map(spark.range(8).repartition(8), work, TOLD).collect()
         return {row.worker: row.permanent for row in rows}
 
     before, after = ask(), ask()

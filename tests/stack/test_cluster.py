@@ -17,8 +17,8 @@ from likeness.core import settings, uris
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
-from likeness.storage.table_reader import Warehouse
+from likeness.serving.root import Root, SearchParams
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
 from .places import QUICK
@@ -77,7 +77,7 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
 
 
 def vectors(site: Site) -> dict[str, np.ndarray]:
-    rows = Warehouse(site.given).read(FEATURES, ("image_id", "vector"))
+    rows = TableReader(site.given).read(FEATURES, ("image_id", "vector"))
     return {k: np.asarray(v.values) for k, v in zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)}
 
 
@@ -86,7 +86,7 @@ def test_the_tables_are_equal(sites: dict[str, Site]) -> None:
         (IMAGES, ("image_id", "bytes", "format", "width", "height", "epoch")),
         (LISTINGS, ("product_id", "image_id", "category", "attributes", "active")),
     ):
-        rows = [Warehouse(site.given).read(table, columns) for site in sites.values()]
+        rows = [TableReader(site.given).read(table, columns) for site in sites.values()]
         one, other = (part.sort_by([(name, "ascending") for name in columns if name != "bytes"]) for part in rows)
         assert one.num_rows == PHOTOS
         assert one.equals(other)
@@ -110,7 +110,7 @@ def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
         builds = Builds(site.given.root, site.given.extract.cache)
         manifest = builds.find()
         root = Root(manifest, Leaf(builds, manifest))
-        answers.append([root.search(query, manifest.space, Wish(10, "all"))["results"] for query in queries])
+        answers.append([root.search(query, manifest.space, SearchParams(10, "all"))["results"] for query in queries])
     for one, other in zip(*answers, strict=True):
         for left, right in zip(one, other, strict=True):
             assert left["score"] == pytest.approx(right["score"], abs=1e-5)

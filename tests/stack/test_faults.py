@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from tests.runs import assert_equal, eventually, extracting, seed_features, state
 
 from likeness import storage
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, RUNS
 
 from .places import LOCAL, YARN, Place, place, workers
@@ -74,7 +74,7 @@ def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, und
     with on_cluster.start("nightly") as job:
         assert job.code() == 0, job.told
     assert_equal(state(on_cluster.given), undisturbed)
-    rows = Warehouse(on_cluster.given).read(RUNS).sort_by("started").to_pylist()
+    rows = TableReader(on_cluster.given).read(RUNS).sort_by("started").to_pylist()
     assert [row["status"] for row in rows] == ["killed", "done"]
 
 
@@ -128,7 +128,7 @@ def while_loading(stack: Any, folder: Path, wide: dict[str, np.ndarray], request
         keyed = f"hbase://{','.join(map(stack.address, servers))}/{name}?timeout_s=10"
         loaded = place("", str(folder / "wide"), folder / "cache", keyed)
         with closing(storage.keyed(f"{stack.hbase}/{name}", create=True)) as store, loaded.start("load") as job:
-            space = Warehouse(loaded.given).read(FEATURES, ("space",))["space"][0].as_py()
+            space = TableReader(loaded.given).read(FEATURES, ("space",))["space"][0].as_py()
             eventually(lambda: next(store.scan_vectors(space), None), job)
             assert store.get_mark(f"vectors {space}") is None
             fault()

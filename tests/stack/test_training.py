@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 from tests.runs import Job, submitted
 
 from likeness import storage
-from likeness.models.model_registry import Models
+from likeness.models.model_registry import ModelRegistry
 
 from .places import LOCAL, YARN, Place
 
@@ -20,7 +20,7 @@ def test_two_tasks_on_yarn_learn_what_one_process_learns(stack: Any, on_cluster:
     with on_cluster.start("nightly") as job:
         assert job.code() == 0, job.told
     given = on_cluster.given
-    models, tops = Models(given.root, given.extract.cache), []
+    models, tops = ModelRegistry(given.root, given.extract.cache), []
     for processes, options in ((1, LOCAL), (2, (*YARN, "--num-executors", "2", "--executor-cores", "1"))):
         name = f"by{processes}"
         sets = [word for text in (*HOW, f"extract.cache={given.extract.cache}") for word in ("--set", text)]

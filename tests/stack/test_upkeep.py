@@ -10,7 +10,7 @@ import pytest
 from tests.runs import assert_equal, state, submitted, traces
 
 from likeness import storage
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
 
 from .places import Place, place
@@ -38,7 +38,7 @@ def test_a_root_moves_to_the_stack_and_is_kept_there(
     before = place(str(folder / "photos.tar"), on_cluster.given.root, folder / "cache", on_cluster.given.keyed.uri)
     assert_equal(state(before.given), undisturbed)
     likeness("verify", given=on_cluster)
-    product, image = Warehouse(on_cluster.given).read(LISTINGS, ("product_id", "image_id")).to_pylist()[0].values()
+    product, image = TableReader(on_cluster.given).read(LISTINGS, ("product_id", "image_id")).to_pylist()[0].values()
     assert traces(on_cluster.given.root, product, image)
     likeness("forget", product, given=on_cluster)
     assert traces(on_cluster.given.root, product, image) == []

@@ -78,14 +78,14 @@ def _shard(root: Path, build: str, number: int, rows: int, delta: bool = False):
     import pyarrow as pa
 
     from likeness.core.settings import Index
-    from likeness.index.build import Order, build_shard
+    from likeness.index.build import BuildSpec, build_shard
     from likeness.index.shard_plan import PlannedShard
 
     keys = _keys(build, number, rows)
     shown = [[{"category": "hat", "uri": key, "products": [key]}] for key in keys]
     vectors = [row.tobytes() for row in _vectors(number, rows)]
     table = pa.table({"image_id": keys, "shown": shown, "vector": vectors})
-    order = Order(f"file://{root}/builds/{SPACE}", build, SPACE, DIM, Index(kind="flat"), delta=delta)
+    order = BuildSpec(f"file://{root}/builds/{SPACE}", build, SPACE, DIM, Index(kind="flat"), delta=delta)
     return build_shard(PlannedShard(number), table.to_batches(), order)
 
 

@@ -9,7 +9,7 @@ import pytest
 from likeness.core.errors import UsageError
 from likeness.evaluation import judgements
 from likeness.evaluation.judged_queries import Query
-from likeness.evaluation.judgements import Judged
+from likeness.evaluation.judgements import Judgement
 
 
 def written(folder: Path, text: str) -> Path:
@@ -120,7 +120,7 @@ def result(image_id: str, *products: str) -> dict[str, Any]:
 
 def test_a_ranking_is_of_products_each_once_without_the_query() -> None:
     results = [result("i1", "p1"), result("i2", "p2", "p1"), result("i3", "p1", "p3"), result("i4", "p4")]
-    judged = Judged("p1", 2)
+    judged = Judgement("p1", 2)
     assert Query(judged, "photo", Path("x.jpg")).ranking(results) == ["p1", "p2", "p3", "p4"]
     assert Query(judged, "image", image_id="i1").ranking(results) == ["p2", "p1", "p3", "p4"]
     assert Query(judged, "product", image_id="i1").ranking(results) == ["p2", "p3", "p4"]

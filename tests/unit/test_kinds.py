@@ -11,10 +11,10 @@ import pytest
 from likeness.core.errors import UsageError
 from likeness.core.settings import Index
 from likeness.index import distance
-from likeness.index.build import Order, build_shard
+from likeness.index.build import BuildSpec, build_shard
 from likeness.index.kinds import KINDS, candidates, kind
 from likeness.index.manifest import Shard
-from likeness.index.pca import main_axes
+from likeness.index.pca import principal_axes
 from likeness.index.searcher import Searcher
 from likeness.index.shard import LoadedShard
 from likeness.index.shard_plan import PlannedShard
@@ -46,7 +46,7 @@ def table(vectors: np.ndarray) -> pa.Table:
 
 
 def built(folder: Path, vectors: np.ndarray, budget: float = float("inf"), **settings: Any) -> Shard:
-    order = Order(f"file://{folder}", "b", "s@1", vectors.shape[1], Index(**settings), budget)
+    order = BuildSpec(f"file://{folder}", "b", "s@1", vectors.shape[1], Index(**settings), budget)
     return build_shard(PlannedShard(0, ("hat",)), table(vectors).to_batches(1000), order)
 
 
@@ -155,13 +155,13 @@ def test_an_unknown_kind_is_named_with_the_nearest() -> None:
 @pytest.mark.parametrize("rows", [3, 100, 4000])
 def test_main_axes_keep_what_is_long(rows: int) -> None:
     sample = clustered(rows, DIM, 7)
-    axes = main_axes(sample, 48)
+    axes = principal_axes(sample, 48)
     made = faiss.vector_to_array(axes.A).reshape(48, DIM)
     assert made @ made.T == pytest.approx(np.eye(48), abs=1e-4)
     kept = np.linalg.norm(axes.apply(sample)) ** 2
     values = np.linalg.svd(sample, compute_uv=False)
     assert kept >= 0.98 * (values[:48] ** 2).sum()
-    assert (faiss.vector_to_array(main_axes(sample, 48).A) == made.ravel()).all()
+    assert (faiss.vector_to_array(principal_axes(sample, 48).A) == made.ravel()).all()
 
 
 def test_as_many_axes_are_taken_as_hold_enough() -> None:
@@ -170,8 +170,8 @@ def test_as_many_axes_are_taken_as_hold_enough() -> None:
     values = np.linalg.svd(sample, compute_uv=False) ** 2
     for share in (0.5, 0.9, 0.999):
         wanted = int((np.cumsum(values) >= share * values.sum()).argmax()) + 1
-        assert main_axes(sample, 200, share).d_out == 32 * -(-wanted // 32)
-    assert main_axes(sample, 20, 0.999).d_out == 20
+        assert principal_axes(sample, 200, share).d_out == 32 * -(-wanted // 32)
+    assert principal_axes(sample, 20, 0.999).d_out == 20
 
 
 def test_vectors_stay_on_disk(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from likeness.training import losses
-from likeness.training.distributed import Ranks
+from likeness.training.distributed import Workers
 
-ALONE = Ranks()
+ALONE = Workers()
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from tests.records import shard_record
 
 from likeness.core.errors import DataError, UsageError
 from likeness.index.builds import Builds, checksum_of
-from likeness.index.manifest import File, Manifest, Shard, build_name
+from likeness.index.manifest import Manifest, Shard, build_name
+from likeness.storage.artifact import File
 
 SPACE = "alexnet.fc6@1f3a9c02"
 

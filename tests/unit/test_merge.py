@@ -11,7 +11,7 @@ from tests.hits import hits_of
 
 from likeness.core.settings import Index
 from likeness.index import distance
-from likeness.index.build import Order, build_shard
+from likeness.index.build import BuildSpec, build_shard
 from likeness.index.shard import Hit, LoadedShard, merge
 from likeness.index.shard_plan import part_of, plan
 
@@ -90,7 +90,7 @@ def test_sharded_search_equals_unsharded_search(tmp_path: Path, rng: np.random.G
                     "vector": [vectors[row].tobytes() for row in mine],
                 }
             )
-            order = Order(f"file://{folder}", "b", "s@1", dim, Index(metric=metric))
+            order = BuildSpec(f"file://{folder}", "b", "s@1", dim, Index(metric=metric))
             loaded.append(LoadedShard(build_shard(shard, table.to_batches(), order), folder, metric))
         return loaded
 

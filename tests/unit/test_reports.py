@@ -20,16 +20,17 @@ from tests.records import shard_record
 
 from likeness.core import formatting
 from likeness.core.settings import Settings
+from likeness.core.statistics import Figure
 from likeness.evaluation.compare_spaces import Comparison, SpaceFigures
-from likeness.evaluation.retrieval_metrics import Figure, Measured
+from likeness.evaluation.retrieval_metrics import MetricResult
 from likeness.index import distance
-from likeness.index.build import Order, build_shard
+from likeness.index.build import BuildSpec, build_shard
 from likeness.index.builds import Builds
-from likeness.index.manifest import Manifest, Point, Recall, Shard
+from likeness.index.manifest import Manifest, OperatingPoint, Recall, Shard
 from likeness.index.shard_plan import plan
 from likeness.ops import reports
 from likeness.ops.reports import figures, samples, terminal
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, Table
 
 DIM, SPACE = 8, "made.up@00000000"
@@ -55,8 +56,8 @@ COMPARED = Comparison(
             SPACE,
             DIM,
             [
-                Measured("cosine", {1: Figure(0.8154, 0.79, 0.84), 10: Figure(0.75, 0.729, 0.767)}, 1.5),
-                Measured("hamming", {1: Figure(0.5, 0.4, 0.6), 10: Figure(0.25, 0.2, 0.3)}, 0.1),
+                MetricResult("cosine", {1: Figure(0.8154, 0.79, 0.84), 10: Figure(0.75, 0.729, 0.767)}, 1.5),
+                MetricResult("hamming", {1: Figure(0.5, 0.4, 0.6), 10: Figure(0.25, 0.2, 0.3)}, 0.1),
             ],
             None,
             "",
@@ -70,7 +71,7 @@ COMPARED = Comparison(
 )
 
 
-class Tables(Warehouse):
+class Tables(TableReader):
     """The two tables of a build, in memory; filters are left to the caller."""
 
     def __init__(self, settings: Settings, vectors: Mapping[str, np.ndarray], photos: Mapping[str, bytes]) -> None:
@@ -122,7 +123,7 @@ class Made:
                     "vector": [np.asarray(vector, "<f4").tobytes() for vector in vectors],
                 }
             )
-            order = Order(f"{self.builds.folder}/{SPACE}", "one", SPACE, DIM, self.settings.index)
+            order = BuildSpec(f"{self.builds.folder}/{SPACE}", "one", SPACE, DIM, self.settings.index)
             records.append(build_shard(shard, [batch], order))
         self.manifest = manifest(records)
         self.builds.write(self.manifest)
@@ -305,7 +306,7 @@ def test_of_many_shards_the_worst_are_shown(made: Made) -> None:
 
 def test_the_choice_of_the_largest_shard_is_drawn(made: Made) -> None:
     tried = [
-        Point(kind="hnsw", knob={"ef_search": ef, "refine": 3}, recall=recall, ms=ms)
+        OperatingPoint(kind="hnsw", knob={"ef_search": ef, "refine": 3}, recall=recall, ms=ms)
         for ef, recall, ms in ((16, 0.9, 0.1), (32, 0.97, 0.2), (64, 0.995, 0.4))
     ]
     choice = {"kind": "hnsw", "knob": tried[-1].knob}

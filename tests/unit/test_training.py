@@ -15,23 +15,23 @@ from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Train
 from likeness.images.image import fit
 from likeness.models.backbones import Space, resolve, weightless
-from likeness.models.backbones.heads import Activation, Top
-from likeness.models.category_classifier import Head
+from likeness.models.backbones.heads import Activation, Head
+from likeness.models.category_classifier import NumpyHead
 from likeness.models.recipe import recipe_of
 from likeness.models.runtimes.torch_any import TorchRuntime
 from likeness.training import losses
 from likeness.training.augmentation import DRAWS, distorted, middle
 from likeness.training.checkpoints import Checkpoint
-from likeness.training.distributed import Ranks
+from likeness.training.distributed import Workers
 from likeness.training.history import Epoch
-from likeness.training.inputs import Known
-from likeness.training.network import Learner, whole
-from likeness.training.trainer import Lesson, Trainer, answers
+from likeness.training.inputs import FeatureCache
+from likeness.training.network import Network, whole
+from likeness.training.trainer import Dataset, Trainer, answers
 
 SEVERAL = "efficientnet_lite0-96-pad.pool+stage5.mean.l2"
 LITE, CACHE = "efficientnet_lite0.pool", "~/.cache/likeness"
 SMALL = "efficientnet_lite0-96-pad.pool"
-TOP = Top("logits", 1280, (8,), 3)
+TOP = Head("logits", 1280, (8,), 3)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def blobs() -> tuple[np.ndarray, torch.Tensor]:
     return (middles[classes] + rng.standard_normal((120, 1280)) * 0.2).astype(np.float32), torch.from_numpy(classes)
 
 
-def lesson(blobs: tuple[np.ndarray, torch.Tensor], rows: int = 120) -> Lesson:
-    return Lesson(Known(blobs[0][:, None]), np.arange(rows), blobs[1], losses.cross_entropy())
+def lesson(blobs: tuple[np.ndarray, torch.Tensor], rows: int = 120) -> Dataset:
+    return Dataset(FeatureCache(blobs[0][:, None]), np.arange(rows), blobs[1], losses.cross_entropy())
 
 
-def learner(space: Space, **more: object) -> Learner:
+def learner(space: Space, **more: object) -> Network:
     torch.manual_seed(0)
-    return Learner(space, TOP, CACHE, **more)  # type: ignore[arg-type]
+    return Network(space, TOP, CACHE, **more)  # type: ignore[arg-type]
 
 
 # -- the network
@@ -107,7 +107,7 @@ def test_norms_for_learning_from_scratch_are_gone_when_it_is_written(
 ) -> None:
     space = weightless("alexnet.fc6")
     torch.manual_seed(1)
-    student = Learner(space, Top("embedding", 4096, (), 16), CACHE, "all", scratch=True).train()
+    student = Network(space, Head("embedding", 4096, (), 16), CACHE, "all", scratch=True).train()
     photos = torch.from_numpy(np.stack([fit(picture, space.preprocessing) for picture in pictures]))
     assert any(isinstance(one, torch.nn.BatchNorm2d) for one in student.modules())
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_norms_for_learning_from_scratch_are_gone_when_it_is_written(
 def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[Image.Image], name: str) -> None:
     space = resolve(name)
     torch.manual_seed(2)
-    found = Learner(space, Top("logits", space.dim, (7,), 3, "maxout"), CACHE)
+    found = Network(space, Head("logits", space.dim, (7,), 3, "maxout"), CACHE)
     path = tmp_path / "model.safetensors"
     found.write(path, classes=("hat", "dress", "shoes"), temperature=2.0)
     written = resolve("mine.logits", str(path))
@@ -147,14 +147,14 @@ def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[Im
 
 @pytest.mark.parametrize("activation", ["relu", "elu", "leaky", "maxout"])
 def test_a_head_without_torch_is_the_head_with_it(tmp_path: Path, lite: Space, activation: Activation) -> None:
-    top = Top("logits", 1280, (8, 6), 3, activation)
+    top = Head("logits", 1280, (8, 6), 3, activation)
     torch.manual_seed(2)
-    found = Learner(lite, top, CACHE).eval()
+    found = Network(lite, top, CACHE).eval()
     found.write(tmp_path / "model.safetensors")
     vectors = np.random.default_rng(3).standard_normal((20, 1280)).astype(np.float32)
     with torch.no_grad():
         expected = found(torch.from_numpy(vectors)).numpy()
-    np.testing.assert_allclose(Head(tmp_path / "model.safetensors", top)(vectors), expected, atol=1e-5)
+    np.testing.assert_allclose(NumpyHead(tmp_path / "model.safetensors", top)(vectors), expected, atol=1e-5)
 
 
 def test_a_damaged_model_is_told(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_heaps_are_told_apart(lite: Space, blobs: tuple[np.ndarray, torch.Tensor
     found = learner(lite)
     course = Trainer(how).fit(found, lesson(blobs, 90), 20, 0)
     assert course.epochs[-1].loss < 0.3 < course.epochs[0].loss
-    said = answers(found, Known(blobs[0][:, None]), np.arange(90, 120)).argmax(axis=1)
+    said = answers(found, FeatureCache(blobs[0][:, None]), np.arange(90, 120)).argmax(axis=1)
     assert (said == blobs[1][90:].numpy()).mean() > 0.9
 
 
@@ -223,7 +223,7 @@ def test_shuffled_labels_teach_nothing(lite: Space, blobs: tuple[np.ndarray, tor
     shuffled = classes[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
     found = learner(lite)
     Trainer(Train(batch_size=16)).fit(found, lesson((vectors, shuffled), 60), 20, 0)
-    said = answers(found, Known(vectors[:, None]), np.arange(60, 120)).argmax(axis=1)
+    said = answers(found, FeatureCache(vectors[:, None]), np.arange(60, 120)).argmax(axis=1)
     assert (said == classes[60:].numpy()).mean() < 0.6
 
 
@@ -233,7 +233,7 @@ def test_it_ends_when_nothing_gets_better_and_keeps_the_best(
     judged = iter([0.5, 0.7, 0.6, 0.7, 0.65, 0.9])
     states: list[torch.Tensor] = []
 
-    def judge(found: Learner) -> float:
+    def judge(found: Network) -> float:
         states.append(found.top.linears[0].weight.detach().clone())
         return next(judged)
 
@@ -349,4 +349,4 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path, loss: str, pieces: 
 
 def test_more_processes_than_photos(lite: Space, blobs: tuple[np.ndarray, torch.Tensor]) -> None:
     with pytest.raises(UsageError, match=r"train.processes = 2: there are 1 photos"):
-        Trainer(Train(), Ranks(0, 2)).fit(learner(lite), lesson(blobs, 1), 1, 0)
+        Trainer(Train(), Workers(0, 2)).fit(learner(lite), lesson(blobs, 1), 1, 0)

@@ -4,13 +4,13 @@ import json
 
 from pydantic import BaseModel, ConfigDict
 
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
 
 _COLUMNS = ("product_id", "image_id", "category", "attributes", "active")
 
 
-class Shown(BaseModel):
+class Annotation(BaseModel):
     """What the active listings say of a photo."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -20,7 +20,7 @@ class Shown(BaseModel):
     attributes: frozenset[tuple[str, str]]
 
 
-def listed(warehouse: Warehouse, snapshot: int | None = None, below: str = "") -> dict[str, Shown]:
+def annotations(warehouse: TableReader, snapshot: int | None = None, below: str = "") -> dict[str, Annotation]:
     """What the active listings say of each photo, by image_id; of photos `below` one only, if it is named."""
     found: dict[str, tuple[set[str], set[str], set[tuple[str, str]]]] = {}
     where = f"image_id < '{below}'" if below else ""
@@ -33,6 +33,6 @@ def listed(warehouse: Warehouse, snapshot: int | None = None, below: str = "") -
             categories.add(category)
             told.update(json.loads(attributes or "{}").items())
     return {
-        image_id: Shown(products=frozenset(products), categories=frozenset(categories), attributes=frozenset(told))
+        image_id: Annotation(products=frozenset(products), categories=frozenset(categories), attributes=frozenset(told))
         for image_id, (products, categories, told) in found.items()
     }

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from likeness.catalog.samples import draw, matrix
+from likeness.catalog.samples import draw_sample, vector_matrix
 from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
 from likeness.models.model_registry import space_of
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def features(root: str, space: str = "", snapshot: int | None = None, photos: in
         UsageError: there is no such space, snapshot or vector.
     """
     given = settings_module.load(None, {"root": root})
-    name, warehouse = space_of(given, space).id, Warehouse(given)
+    name, warehouse = space_of(given, space).id, TableReader(given)
     at = {FEATURES.name: snapshot if snapshot is not None else warehouse.snapshot(FEATURES)}
     at |= {LISTINGS.name: warehouse.snapshot(LISTINGS)}
     known = {table: number for table, number in at.items() if number is not None}
     if len(known) < len(at) or not warehouse.parts(FEATURES, f"space = '{name}'", known[FEATURES.name]):
         raise UsageError(f"root {root} has no vector of {name}; run ./spark-submit.sh backfill first")
-    drawn = draw(warehouse, [name], photos, snapshots=known)
+    drawn = draw_sample(warehouse, [name], photos, snapshots=known)
     categories = [min(one) for one in drawn.labels.categories]
-    return Features(name, known, drawn.image_ids, matrix(drawn.files[name], name, drawn.image_ids), categories)
+    return Features(name, known, drawn.image_ids, vector_matrix(drawn.files[name], name, drawn.image_ids), categories)

@@ -15,7 +15,7 @@ from likeness.core import uris
 _FRESH_S = 1.0
 
 
-class Hidden:
+class HiddenProducts:
     """The hidden products of one root."""
 
     def __init__(self, root: str) -> None:

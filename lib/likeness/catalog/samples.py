@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likeness.catalog.annotations import listed
+from likeness.catalog.annotations import annotations
 from likeness.core.errors import DataError
-from likeness.evaluation.retrieval_metrics import Labels
-from likeness.storage.table_reader import Warehouse, names, vectors
+from likeness.storage.table_reader import TableReader, names, vectors
 from likeness.storage.tables import FEATURES, LISTINGS
 
 MOST = 20_000
@@ -22,7 +21,15 @@ _ALL = "g"
 
 
 @dataclass(frozen=True)
-class Photos:
+class Labels:
+    """Rows of a matrix of vectors: the categories and products of each photo."""
+
+    categories: Sequence[frozenset[str]]
+    products: Sequence[frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Sample:
     """Photos that are shown and that some spaces hold; `files` by space.
 
     There are `of` such photos, or no more than that where only a part was looked at.
@@ -34,13 +41,13 @@ class Photos:
     files: Mapping[str, Sequence[str]]
 
 
-def draw(
-    warehouse: Warehouse,
+def draw_sample(
+    warehouse: TableReader,
     spaces: Sequence[str],
     most: int = MOST,
     files: int | None = None,
     snapshots: Mapping[str, int] | None = None,
-) -> Photos:
+) -> Sample:
     """The photos of active listings that each space holds, at most `most`, in the order of image_id.
 
     Args:
@@ -56,12 +63,12 @@ def draw(
     fewest = min(sum(rows for _, rows in found) for found in chosen.values())
     below = _bound(most, fewest)
     held = [{key for uri, _ in found for key in _below(uri, below)} for found in chosen.values()]
-    shown = listed(warehouse, at.get(LISTINGS.name), below)
+    shown = annotations(warehouse, at.get(LISTINGS.name), below)
     both = sorted(set.intersection(*held) & shown.keys())
     rows = min(sum(rows for _, rows in found) for found in parts.values())
     whole = below == _ALL and all(len(chosen[one]) == len(parts[one]) for one in spaces)
     keys = both[:most]
-    return Photos(
+    return Sample(
         keys,
         Labels([shown[key].categories for key in keys], [shown[key].products for key in keys]),
         len(both) if whole else rows,
@@ -69,7 +76,7 @@ def draw(
     )
 
 
-def matrix(files: Iterable[str], space: str, image_ids: Sequence[str]) -> np.ndarray:
+def vector_matrix(files: Iterable[str], space: str, image_ids: Sequence[str]) -> np.ndarray:
     """The vectors of some photos, float32 (n, dim), in their order; all of the files is read, little is kept.
 
     Raises:

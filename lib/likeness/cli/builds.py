@@ -16,7 +16,7 @@ from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.ops import consistency
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 _NAMED = 20
@@ -34,7 +34,7 @@ def verify(
     builds = Builds(given.root, given.extract.cache)
     manifest = builds.find(build)
     problems = builds.problems(manifest) or _load_all(builds, manifest)
-    problems += _against_tables(Warehouse(given), manifest)
+    problems += _against_tables(TableReader(given), manifest)
     apart = _against_store(given, manifest)
     if as_json:
         show_json({"build": manifest.path, "ok": not problems + apart, "problems": problems + apart})
@@ -60,7 +60,7 @@ def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
     return []
 
 
-def _against_tables(warehouse: Warehouse, manifest: Manifest) -> list[str]:
+def _against_tables(warehouse: TableReader, manifest: Manifest) -> list[str]:
     """The build must hold each active listing's image that has a vector, at the snapshots it names."""
     where = f"space = '{manifest.space}'"
     features = warehouse.read(FEATURES, ("image_id",), where, manifest.snapshots["features"])["image_id"]
@@ -80,7 +80,7 @@ def _against_tables(warehouse: Warehouse, manifest: Manifest) -> list[str]:
 
 def _against_store(given: Settings, manifest: Manifest) -> list[str]:
     """Every row that the keyed store and the tables disagree on, the first of each kind named."""
-    warehouse = Warehouse(given)
+    warehouse = TableReader(given)
     try:
         store = storage.keyed(storage.keyed_uri(given.keyed.uri, given.root))
     except ServiceError as error:
@@ -122,7 +122,7 @@ def export(
 ) -> None:
     """Write the vectors of a snapshot as one plain Parquet file: image_id, epoch, vector, norm."""
     given = load(root, config, assignments)
-    warehouse = Warehouse(given)
+    warehouse = TableReader(given)
     known = sorted({part["space"] for part in warehouse.partitions(FEATURES)})
     wanted = space or Builds(given.root).find().space
     if wanted not in known:

@@ -50,9 +50,9 @@ def evaluate(
 
 
 def _classified(given: Settings, backbone: str, folder: Path) -> dict[str, Any]:
-    from likeness.models.imagenet_classifier import Classifier
+    from likeness.models.imagenet_classifier import ImagenetClassifier
 
-    classifier = Classifier(given, backbone, os.cpu_count() or 1)
+    classifier = ImagenetClassifier(given, backbone, os.cpu_count() or 1)
     published = classifier.space.spec.published
     return {
         "space": classifier.space.id,

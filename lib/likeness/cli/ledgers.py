@@ -12,7 +12,7 @@ from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_js
 from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS
 
 runs = typer.Typer(help="Runs of this root.", no_args_is_help=True)
@@ -141,7 +141,7 @@ def _last_source(given: Settings) -> settings_module.Source:
 
 
 def _runs(given: Settings) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = Warehouse(given).read(RUNS).sort_by("started").to_pylist()
+    rows: list[dict[str, Any]] = TableReader(given).read(RUNS).sort_by("started").to_pylist()
     return rows
 
 
@@ -150,7 +150,7 @@ def _failures(given: Settings, stage: str) -> list[dict[str, Any]]:
         raise UsageError(f"--stage {stage!r}: not one of list, ingest, extract")
     where = f"stage = '{stage}'" if stage else ""
     rows: list[dict[str, Any]] = (
-        Warehouse(given)
+        TableReader(given)
         .read(FAILURES, where=where)
         .sort_by([("stage", "ascending"), ("what", "ascending")])
         .to_pylist()

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from likeness.cli.common import AsJson, Root, interval, load, show_json, show_table
-from likeness.models.model_registry import Models, overruling
+from likeness.models.model_registry import ModelRegistry, overruling
 
 models = typer.Typer(help="Networks that were trained here.", no_args_is_help=True)
 
@@ -15,7 +15,7 @@ Name = Annotated[str, typer.Argument(help="of the model")]
 @models.command("list")
 def list_(root: Root = None, as_json: AsJson = False) -> None:
     """Every version of every model, with what it is worth."""
-    known = Models(load(root).root)
+    known = ModelRegistry(load(root).root)
     rows = []
     for name in known.names():
         promoted = known.promotions(name)
@@ -60,7 +60,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What a model was made from, and what it is worth."""
-    known = Models(load(root).root)
+    known = ModelRegistry(load(root).root)
     card = known.card(name, version)
     promotions = known.promotions(name)
     if as_json:
@@ -96,14 +96,14 @@ def promote(
     root: Root = None,
 ) -> None:
     """Put a version in service, unless it is worse than the one that is."""
-    before, now = Models(load(root).root).promote(name, version, overruling(force, reason))
+    before, now = ModelRegistry(load(root).root).promote(name, version, overruling(force, reason))
     print(f"{name}: {now.version} is in service" + (f", before: {before.version}" if before else ""))
 
 
 @models.command()
 def rollback(name: Name, root: Root = None) -> None:
     """Put the version in service that was before."""
-    before, now = Models(load(root).root).rollback(name)
+    before, now = ModelRegistry(load(root).root).rollback(name)
     print(f"{name}: {now} is in service, before: {before}")
 
 

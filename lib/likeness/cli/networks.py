@@ -52,9 +52,9 @@ def show(
     spec = registry().get(name)
     if spec is None:
         raise UsageError(f"{name!r}: no such network; there are: {', '.join(registry())}")
-    from likeness.models.backbones.summary import anatomy
+    from likeness.models.backbones.summary import summary
 
-    rows = anatomy(spec)
+    rows = summary(spec)
     totals = {"parameters": sum(row.parameters for row in rows), "macs": sum(row.macs for row in rows)}
     if as_json:
         show_json(_told(spec) | totals | {"stages": [vars(row) for row in rows]})
@@ -91,10 +91,10 @@ def classify(
     assignments: Assignments = None,
 ) -> None:
     """What a photo shows, by the classes that a network was trained on."""
-    from likeness.models.imagenet_classifier import Classifier
+    from likeness.models.imagenet_classifier import ImagenetClassifier
 
     photo = read_photo(image)
-    classifier = Classifier(load(None, config, assignments), backbone)
+    classifier = ImagenetClassifier(load(None, config, assignments), backbone)
     try:
         labels = classifier.labels(photo, k)
     except BadImage as bad:

@@ -12,7 +12,7 @@ from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from likeness.ops.estimate import Step
+    from likeness.ops.estimate import StageEstimate
 
 
 def plan(
@@ -37,7 +37,7 @@ def plan(
     """Photos, time, bytes and memory of a nightly run, a new space or a backfill, by what earlier runs here took."""
     from likeness.models.model_registry import space_of
     from likeness.ops.backfill_coverage import Scope
-    from likeness.ops.estimate import backfill, forecast
+    from likeness.ops.estimate import backfill, estimate
 
     scope = Scope(first and first.date(), last and last.date(), category)
     if scope and source:
@@ -45,14 +45,14 @@ def plan(
     flags = {"root": root, "source.uri": source, "extract.space": space}
     given = settings_module.load(config, flags, assignments or ())
     chosen = space_of(given)
-    steps = [backfill(given, chosen, scope)[0]] if scope else forecast(given, chosen)
+    steps = [backfill(given, chosen, scope)[0]] if scope else estimate(given, chosen)
     if as_json:
         show_json({"space": chosen.id, "scope": str(scope), "steps": [dataclasses.asdict(step) for step in steps]})
         return
     _show(steps, f"{chosen.id}, {scope}" if scope else chosen.id)
 
 
-def _show(steps: "Sequence[Step]", what: str) -> None:
+def _show(steps: "Sequence[StageEstimate]", what: str) -> None:
     from likeness.core.formatting import size
     from likeness.ops.estimate import duration
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
 from likeness.core.errors import UsageError
 from likeness.index.builds import Builds
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
 
 Products = Annotated[list[str], typer.Argument(help="product ids, as the catalogue names them")]
@@ -23,13 +23,13 @@ def hide(
 ) -> None:
     """Take products out of all answers within seconds, until they are shown again."""
     given = load(root, config, assignments)
-    listed = Warehouse(given).read(LISTINGS, ("product_id",))["product_id"].unique().to_pylist()
+    listed = TableReader(given).read(LISTINGS, ("product_id",))["product_id"].unique().to_pylist()
     if missing := sorted(set(products) - set(listed)):
         raise UsageError(
             f"no listing names product {', '.join(map(repr, missing))}; nothing is changed. "
             "An id is what the catalogue names it, or a photo's path in its folder"
         )
-    Hidden(given.root).hide(products)
+    HiddenProducts(given.root).hide(products)
     print(f"hidden: {', '.join(products)}; `likeness show PRODUCT` puts it back, `likeness show` lists what is hidden")
 
 
@@ -41,7 +41,7 @@ def show(
     assignments: Assignments = None,
 ) -> None:
     """Put hidden products back into the answers; without a name, list what is hidden."""
-    hidden = Hidden(load(root, config, assignments).root)
+    hidden = HiddenProducts(load(root, config, assignments).root)
     there = hidden.all()
     if products:
         if unknown := sorted(set(products) - {product_id for product_id, _ in there}):

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from likeness import storage
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, read_photo, show_json, show_table
 from likeness.core.errors import UsageError
 from likeness.images.image import BadImage
-from likeness.images.query_views import Look
+from likeness.images.query_views import QueryView
 from likeness.index.builds import Builds
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 
 
 def search(
@@ -27,7 +27,7 @@ def search(
         list[str] | None, typer.Option(help="NAME=VALUE: only products with such an attribute; may be repeated")
     ] = None,
     look: Annotated[
-        list[Look] | None,
+        list[QueryView] | None,
         typer.Option(help="look at the photo in other ways too (turned, whole, sharp); may be repeated, takes time"),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="write query and results as a picture (PNG)")] = None,
@@ -37,18 +37,18 @@ def search(
 ) -> None:
     """Find the products that look like a photo."""
     # the models are loaded only where they are needed: other commands start at once
-    from likeness.serving.attribute_filter import Known
+    from likeness.serving.attribute_filter import AttributeLookup
     from likeness.serving.encoder import Encoder
     from likeness.serving.leaf import Leaf
     from likeness.serving.root import Root as Merger
-    from likeness.serving.root import Wish
+    from likeness.serving.root import SearchParams
 
     given = load(root, config, assignments)
     photo = read_photo(image)
     begun = time.perf_counter()
     builds = Builds(given.root, given.extract.cache)
     manifest = builds.find(build)
-    merger = Merger(manifest, Leaf(builds, manifest), Hidden(given.root))
+    merger = Merger(manifest, Leaf(builds, manifest), HiddenProducts(given.root))
     encoder = Encoder(given, manifest.space)
     loaded = time.perf_counter()
     try:
@@ -60,15 +60,15 @@ def search(
         facts = None
         if where:
             store = stack.enter_context(closing(storage.keyed(storage.keyed_uri(given.keyed.uri, given.root))))
-            facts = Known(lambda: store, manifest.space)
-        wish = Wish(k, category, where=where or ())
+            facts = AttributeLookup(lambda: store, manifest.space)
+        wish = SearchParams(k, category, where=where or ())
         answer = merger.search(vectors, manifest.space, wish, known=facts)
     answer["took_ms"] |= {
         "load": round((loaded - begun) * 1000, 3),
         "encode": round((encoded - loaded) * 1000, 3),
     }
     if save:
-        _save(save, photo, answer, Warehouse(given))
+        _save(save, photo, answer, TableReader(given))
     if as_json:
         show_json(answer)
     else:
@@ -89,7 +89,7 @@ def _show(answer: dict[str, Any]) -> None:
     )
 
 
-def _save(path: Path, photo: bytes, answer: dict[str, Any], warehouse: Warehouse) -> None:
+def _save(path: Path, photo: bytes, answer: dict[str, Any], warehouse: TableReader) -> None:
     from likeness.images.contact_sheet import grid
 
     photos = warehouse.photos([result["image_id"] for result in answer["results"]])

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, Root, interval, load, show_json, show_table
-from likeness.images.query_views import Look
+from likeness.images.query_views import QueryView
 
 
 def robustness(
@@ -14,7 +14,7 @@ def robustness(
     build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
     photos: Annotated[int, typer.Option(min=1, help="photos of the build that are drawn")] = 200,
     look: Annotated[
-        list[Look] | None, typer.Option(help="further looks that are tried; may be repeated (default: all)")
+        list[QueryView] | None, typer.Option(help="further looks that are tried; may be repeated (default: all)")
     ] = None,
     as_json: AsJson = False,
     config: Config = None,
@@ -24,7 +24,7 @@ def robustness(
     from likeness.evaluation import robustness as robust
 
     given = load(root, config, assignments)
-    looks = tuple(dict.fromkeys(look or Look))
+    looks = tuple(dict.fromkeys(look or QueryView))
     found = robust.robustness(given, build, photos, looks, lambda told: print(f"robustness: {told}", file=sys.stderr))
     told = found.plain()
     if as_json:

@@ -6,24 +6,24 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
 from likeness.core.errors import UsageError
-from likeness.core.formatting import counted
+from likeness.core.formatting import pluralize
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
-from likeness.ops.backfill_coverage import Cell, matrix
+from likeness.ops.backfill_coverage import CoverageCell, backfill_coverage
 from likeness.storage import leases
-from likeness.storage.leases import Held
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.leases import LeaseState
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, LISTINGS
 
 
 def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
     """Epochs x feature spaces: present, missing, failed; who is at work; the build in service, and what came since."""
     given = load(root, config, assignments)
-    warehouse, builds = Warehouse(given), Builds(given.root)
-    cells, current, held = matrix(warehouse), builds.current(), leases.held(given.root)
+    warehouse, builds = TableReader(given), Builds(given.root)
+    cells, current, held = backfill_coverage(warehouse), builds.current(), leases.held(given.root)
     failures = Counter(warehouse.read(FAILURES, ("stage",))["stage"].to_pylist())
     told: dict[str, Any] = {
         "root": given.root,
@@ -32,7 +32,7 @@ def status(root: Root = None, as_json: AsJson = False, config: Config = None, as
         "builds": list(builds.all()),
         "leases": [dataclasses.asdict(one) for one in held],
         "failures": dict(sorted(failures.items())),
-        "hidden": len(Hidden(given.root).all()),
+        "hidden": len(HiddenProducts(given.root).all()),
     }
     if as_json:
         show_json(told)
@@ -40,7 +40,7 @@ def status(root: Root = None, as_json: AsJson = False, config: Config = None, as
         _show(told, cells, held)
 
 
-def _service(manifest: Manifest, warehouse: Warehouse) -> dict[str, Any]:
+def _service(manifest: Manifest, warehouse: TableReader) -> dict[str, Any]:
     """The build in service, with the vectors and listings that it cannot know: None if that can no more be told."""
     since = {"vectors": _new_vectors(manifest, warehouse), "listings": _changes(manifest, warehouse)}
     return {
@@ -56,7 +56,7 @@ def _service(manifest: Manifest, warehouse: Warehouse) -> dict[str, Any]:
     }
 
 
-def _new_vectors(manifest: Manifest, warehouse: Warehouse) -> int | None:
+def _new_vectors(manifest: Manifest, warehouse: TableReader) -> int | None:
     """Vectors of the space that were added after the build."""
     then, now = manifest.snapshots.get(FEATURES.name), warehouse.snapshot(FEATURES)
     if then == now:
@@ -71,7 +71,7 @@ def _new_vectors(manifest: Manifest, warehouse: Warehouse) -> int | None:
     return here - before
 
 
-def _changes(manifest: Manifest, warehouse: Warehouse) -> int:
+def _changes(manifest: Manifest, warehouse: TableReader) -> int:
     """Listings that were added, changed or withdrawn after the build."""
     if manifest.snapshots.get(LISTINGS.name) == warehouse.snapshot(LISTINGS):
         return 0
@@ -79,7 +79,7 @@ def _changes(manifest: Manifest, warehouse: Warehouse) -> int:
     return int(warehouse.read(LISTINGS, ("since",), f"since >= '{made.isoformat()}'").num_rows)
 
 
-def _show(told: dict[str, Any], cells: Sequence[Cell], held: Sequence[Held]) -> None:
+def _show(told: dict[str, Any], cells: Sequence[CoverageCell], held: Sequence[LeaseState]) -> None:
     """The same for a person."""
     for one in held:
         print(f"{_STATES[one.state]}: {one.name}, {one.holder}")
@@ -98,12 +98,12 @@ def _show(told: dict[str, Any], cells: Sequence[Cell], held: Sequence[Held]) -> 
         print("nothing is published")
         return
     grown = f" ({service['deltas']} of them deltas, {service['removed']:,} rows removed)" * bool(service["deltas"])
-    shards = counted(service["shards"], "shard")
+    shards = pluralize(service["shards"], "shard")
     print(f"in service: {service['space']}/{service['build']}, {service['images']} images in {shards}{grown}")
     print(_due(service["since"], [cell for cell in cells if cell.space == service["space"]]))
 
 
-def _due(since: dict[str, int | None], cells: Sequence[Cell]) -> str:
+def _due(since: dict[str, int | None], cells: Sequence[CoverageCell]) -> str:
     """What the next nightly run would do with the tables as they are."""
     waiting = sum(cell.missing for cell in cells)
     vectors = "an unknown number of" if since["vectors"] is None else f"{since['vectors']:,}"

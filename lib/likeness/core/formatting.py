@@ -3,7 +3,7 @@
 import datetime
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def pluralize(number: int, one: str, many: str = "") -> str:
     """`1 photo`, `2,000 photos`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
@@ -21,6 +21,6 @@ def size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
-def moment(when: datetime.datetime) -> str:
+def timestamp(when: datetime.datetime) -> str:
     """`2026-11-21 09:23:47 UTC`."""
     return f"{when.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from likeness.catalog.samples import Photos, draw, matrix
+from likeness.catalog.samples import Sample, draw_sample, vector_matrix
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Settings
+from likeness.core.statistics import Figure
 from likeness.evaluation import retrieval_metrics
-from likeness.evaluation.retrieval_metrics import METRICS, Asked, Figure, Measured
+from likeness.evaluation.retrieval_metrics import METRICS, MetricResult, QuerySet
 from likeness.index.kinds import KINDS
 from likeness.index.manifest import Manifest
-from likeness.ops.estimate import rates
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.run_history import rates
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
 
 QUERIES = 1000
@@ -31,7 +32,7 @@ class SpaceFigures:
 
     space: str
     dim: int
-    metrics: Sequence[Measured]
+    metrics: Sequence[MetricResult]
     seconds_per_photo: float | None
     run_id: str
     bytes_per_vector: Mapping[str, int]
@@ -59,13 +60,13 @@ def compare(settings: Settings, spaces: Sequence[str]) -> Comparison:
         UsageError: no such space.
         DataError: there is nobody to ask, or nobody to answer.
     """
-    warehouse = Warehouse(settings)
+    warehouse = TableReader(settings)
     spaces = list(dict.fromkeys(known(warehouse, space) for space in spaces))
-    photos = draw(warehouse, spaces)
+    photos = draw_sample(warehouse, spaces)
     asked = _asked(photos, " and ".join(spaces))
     told, near = [], []
     for space in spaces:  # one after the other: their vectors need not be in memory together
-        vectors = matrix(photos.files[space], space, photos.image_ids)
+        vectors = vector_matrix(photos.files[space], space, photos.image_ids)
         measured, found = _measured(vectors, photos, asked)
         near.append(found)
         rate, run_id = rates(warehouse, space).get("extract", (0.0, ""))
@@ -76,20 +77,20 @@ def compare(settings: Settings, spaces: Sequence[str]) -> Comparison:
     return Comparison(told, len(photos.image_ids), photos.of, len(asked.rows), overlap)
 
 
-def of_build(warehouse: Warehouse, manifest: Manifest) -> Comparison:
+def of_build(warehouse: TableReader, manifest: Manifest) -> Comparison:
     """As `compare`, of the space of a build, at its snapshots; of a large one, of a few files of vectors.
 
     Raises:
         LikenessError: as `compare`, or the snapshots are gone.
     """
-    photos = draw(warehouse, [manifest.space], files=_FILES, snapshots=manifest.snapshots)
+    photos = draw_sample(warehouse, [manifest.space], files=_FILES, snapshots=manifest.snapshots)
     asked = _asked(photos, manifest.space)
-    vectors = matrix(photos.files[manifest.space], manifest.space, photos.image_ids)
+    vectors = vector_matrix(photos.files[manifest.space], manifest.space, photos.image_ids)
     figures = SpaceFigures(manifest.space, manifest.dim, _measured(vectors, photos, asked)[0], None, "", {})
     return Comparison([figures], len(photos.image_ids), photos.of, len(asked.rows), {})
 
 
-def known(warehouse: Warehouse, name: str) -> str:
+def known(warehouse: TableReader, name: str) -> str:
     """A space of the tables by its name, or without its hash where that is enough.
 
     Raises:
@@ -103,15 +104,15 @@ def known(warehouse: Warehouse, name: str) -> str:
     raise UsageError(f"--space {name!r}: {wrong}; there are: {', '.join(found or there) or 'none'}")
 
 
-def _asked(photos: Photos, where: str) -> Asked:
-    asked = retrieval_metrics.ask(photos.labels, QUERIES)
+def _asked(photos: Sample, where: str) -> QuerySet:
+    asked = retrieval_metrics.draw_queries(photos.labels, QUERIES)
     if not len(asked.rows):
         count = len(photos.image_ids)
         raise DataError(f"{where}: {count} photos of active listings, of too few products to compare; extract more")
     return asked
 
 
-def _measured(vectors: np.ndarray, photos: Photos, asked: Asked) -> tuple[list[Measured], list[np.ndarray]]:
+def _measured(vectors: np.ndarray, photos: Sample, asked: QuerySet) -> tuple[list[MetricResult], list[np.ndarray]]:
     """Every metric, and the neighbours by cosine."""
     found = [retrieval_metrics.measure(vectors, photos.labels, asked, metric) for metric in METRICS]
     return [measured for measured, _ in found], found[METRICS.index("cosine")][1]

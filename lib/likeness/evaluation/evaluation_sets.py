@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from likeness import storage
-from likeness.catalog.annotations import Shown, listed
+from likeness.catalog.annotations import Annotation, annotations
 from likeness.core import uris
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Settings
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
 
 _TOLD = 3
@@ -30,7 +30,7 @@ class EvaluationSet(BaseModel):
     made: datetime.datetime
     made_of: str
     snapshot: int
-    photos: Mapping[str, Shown]
+    photos: Mapping[str, Annotation]
 
     @property
     def id(self) -> str:
@@ -85,8 +85,8 @@ class EvaluationSets:
             DataError: a photo is shown by listings inside and outside.
             UsageError: nothing is chosen, or all.
         """
-        warehouse = Warehouse(settings)
-        photos = listed(warehouse)
+        warehouse = TableReader(settings)
+        photos = annotations(warehouse)
         chosen = _where(photos, where) if where else _share(photos, share, settings.train.seed)
         if not chosen or len(chosen) == len(photos):
             told = where or f"a share of {share}"
@@ -114,7 +114,7 @@ class EvaluationSets:
             raise DataError(f"{uri} is damaged ({error}); freeze a new version of the set") from None
 
 
-def apart(photos: Mapping[str, Shown], held: EvaluationSet) -> dict[str, Shown]:
+def apart(photos: Mapping[str, Annotation], held: EvaluationSet) -> dict[str, Annotation]:
     """The photos that may be learned from.
 
     Raises:
@@ -131,7 +131,7 @@ def apart(photos: Mapping[str, Shown], held: EvaluationSet) -> dict[str, Shown]:
     return {key: one for key, one in photos.items() if key not in held.photos and not one.products & products}
 
 
-def _where(photos: Mapping[str, Shown], where: str) -> dict[str, Shown]:
+def _where(photos: Mapping[str, Annotation], where: str) -> dict[str, Annotation]:
     key, equals, value = where.partition("=")
     if not equals:
         raise UsageError(f"--where {where!r} is not attribute=value; write for example --where split=validation")
@@ -149,12 +149,12 @@ def _where(photos: Mapping[str, Shown], where: str) -> dict[str, Shown]:
     return chosen
 
 
-def _share(photos: Mapping[str, Shown], share: float, seed: int) -> dict[str, Shown]:
+def _share(photos: Mapping[str, Annotation], share: float, seed: int) -> dict[str, Annotation]:
     names = groups(photos)
     return {key: one for key, one in photos.items() if drawn(names[key], seed) < share}
 
 
-def groups(photos: Mapping[str, Shown]) -> dict[str, str]:
+def groups(photos: Mapping[str, Annotation]) -> dict[str, str]:
     """Photos to names of groups: photos of one product, and products that share a photo, are of one group."""
     parent: dict[str, str] = {}
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likeness.catalog.hidden_products import Hidden
-from likeness.evaluation.judgements import Judged, Problem
+from likeness.catalog.hidden_products import HiddenProducts
+from likeness.evaluation.judgements import Judgement, Problem
 from likeness.index.manifest import Manifest
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 KINDS = ("photo", "image", "product")
@@ -24,7 +24,7 @@ _SHOWN = ("uri", "image_id", "product_id", "active")
 class Query:
     """A judged query: its kind, and the file of a photo or the image of the catalogue whose vector asks."""
 
-    judged: Judged
+    judged: Judgement
     kind: str
     photo: Path | None = None
     image_id: str = ""
@@ -45,7 +45,7 @@ class Query:
 class Catalogue:
     """The products and images that judgements name, as a build holds them: by its snapshots of the tables."""
 
-    def __init__(self, warehouse: Warehouse, manifest: Manifest, judged: Sequence[Judged]) -> None:
+    def __init__(self, warehouse: TableReader, manifest: Manifest, judged: Sequence[Judgement]) -> None:
         self._manifest = manifest
         queries = {one.query for one in judged}
         products = queries.union(*(one.relevances for one in judged))
@@ -60,7 +60,7 @@ class Catalogue:
         for _, image_id, product_id in sorted(row for row in shown if row[1] in self._held):
             self._images.setdefault(product_id, []).append(image_id)
 
-    def meant(self, one: Judged, folder: Path) -> tuple[Query | None, list[Problem]]:
+    def meant(self, one: Judgement, folder: Path) -> tuple[Query | None, list[Problem]]:
         """The query that a text names: an image by image_id, a product by product_id, else a photo by its path.
 
         Args:
@@ -83,13 +83,13 @@ class Catalogue:
         )
         return None, [Problem(one.line, told)]
 
-    def absent(self, judged: Sequence[Judged], hidden: Hidden) -> dict[str, str]:
+    def absent(self, judged: Sequence[Judgement], hidden: HiddenProducts) -> dict[str, str]:
         """Judged products that no answer can hold, with the reason."""
         names = sorted({product_id for one in judged for product_id in one.relevances})
         unseen = {name: "hidden" if name in self._images else "not in the build" for name in names}
         return {name: why for name, why in unseen.items() if name not in self._images or not hidden.without([name])}
 
-    def _image(self, one: Judged) -> tuple[Query | None, list[Problem]]:
+    def _image(self, one: Judgement) -> tuple[Query | None, list[Problem]]:
         if one.query not in self._held:
             told = f"image {one.query} is not in build {self._manifest.build}; `likeness search --json` names some"
             return None, [Problem(one.line, told)]
@@ -100,7 +100,7 @@ class Catalogue:
         ]
 
 
-def _held(warehouse: Warehouse, manifest: Manifest, image_ids: set[str]) -> set[str]:
+def _held(warehouse: TableReader, manifest: Manifest, image_ids: set[str]) -> set[str]:
     """Those of the images that have a vector in the build's snapshot."""
     found: set[str] = set()
     where, snapshot = f"space = '{manifest.space}'", manifest.snapshots[FEATURES.name]

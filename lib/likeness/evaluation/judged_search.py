@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from likeness.catalog.hidden_products import Hidden
-from likeness.catalog.samples import matrix
+from likeness.catalog.hidden_products import HiddenProducts
+from likeness.catalog.samples import vector_matrix
 from likeness.core.settings import Settings
+from likeness.core.statistics import Figure, figures
 from likeness.evaluation import judgements
 from likeness.evaluation.judged_queries import KINDS, Catalogue, Query
 from likeness.evaluation.judgements import Problem
-from likeness.evaluation.retrieval_metrics import Figure, figures
 from likeness.images.image import BadImage
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, Wish
-from likeness.storage.table_reader import Warehouse
+from likeness.serving.root import Root, SearchParams
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
 
 CATEGORIES = ("all", "auto")
@@ -50,7 +50,7 @@ class Evaluation:
 class Asker:
     """A build as it is searched, asked for products."""
 
-    def __init__(self, builds: Builds, manifest: Manifest, hidden: Hidden) -> None:
+    def __init__(self, builds: Builds, manifest: Manifest, hidden: HiddenProducts) -> None:
         self._space = manifest.space
         self._root = Root(manifest, Leaf(builds, manifest), hidden)
 
@@ -58,7 +58,7 @@ class Asker:
         """The k nearest products, fewer if there are fewer: those that show the nearest photos, each once."""
         wanted = k if query.photo else k + 1
         while True:
-            results = self._root.search(vector, self._space, Wish(wanted, category))["results"]
+            results = self._root.search(vector, self._space, SearchParams(wanted, category))["results"]
             products = query.ranking(results)
             if len(products) >= k or len(results) < wanted:
                 return products[:k]
@@ -80,7 +80,7 @@ def evaluate(settings: Settings, build: str, path: Path, k: int) -> Evaluation:
     builds = Builds(settings.root, settings.extract.cache)
     manifest = builds.find(build)
     judged, problems = judgements.read(path)
-    catalogue, hidden = Catalogue(Warehouse(settings), manifest, judged), Hidden(settings.root)
+    catalogue, hidden = Catalogue(TableReader(settings), manifest, judged), HiddenProducts(settings.root)
     queries: list[Query] = []
     for one in judged:
         query, wrong = catalogue.meant(one, path.parent)
@@ -129,6 +129,6 @@ def _stored(settings: Settings, manifest: Manifest, queries: Sequence[Query]) ->
         return
     keys = sorted({query.image_id for query in queries})
     where, snapshot = f"space = '{manifest.space}'", manifest.snapshots[FEATURES.name]
-    files = [uri for uri, _ in Warehouse(settings).parts(FEATURES, where, snapshot)]
-    rows = dict(zip(keys, matrix(files, manifest.space, keys), strict=True))
+    files = [uri for uri, _ in TableReader(settings).parts(FEATURES, where, snapshot)]
+    rows = dict(zip(keys, vector_matrix(files, manifest.space, keys), strict=True))
     yield from ((query.text, rows[query.image_id]) for query in queries)

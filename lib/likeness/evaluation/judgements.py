@@ -24,7 +24,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """One query, the line that it first stands in, and the relevance of its products."""
 
     query: str
@@ -33,13 +33,13 @@ class Judged:
     lines: dict[str, int] = field(default_factory=dict)
 
 
-def read(path: Path) -> tuple[list[Judged], list[Problem]]:
+def read(path: Path) -> tuple[list[Judgement], list[Problem]]:
     """The queries in file order, without the rows that are bad.
 
     Raises:
         UsageError: the file cannot be read, or lacks a column or any row.
     """
-    judged: dict[str, Judged] = {}
+    judged: dict[str, Judgement] = {}
     problems = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -104,7 +104,7 @@ def _rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict
         yield reader.line_num, dict(values)
 
 
-def _take(judged: dict[str, Judged], line: int, values: Mapping[str | None, str | list[str] | None]) -> str:
+def _take(judged: dict[str, Judgement], line: int, values: Mapping[str | None, str | list[str] | None]) -> str:
     """Takes a row, or says what is wrong with it."""
     if None in values:
         return f"{len(values[None] or ())} more fields than the header; put text that holds commas in quotes"
@@ -117,7 +117,7 @@ def _take(judged: dict[str, Judged], line: int, values: Mapping[str | None, str 
         relevance = math.nan
     if not 0 <= relevance < math.inf:
         return f"relevance {told!r} is no number from 0 on; write one, or leave it empty for 1"
-    mine = judged.setdefault(query, Judged(query, line))
+    mine = judged.setdefault(query, Judgement(query, line))
     if product_id in mine.relevances:
         return f"product {product_id!r} was judged for {query!r} in line {mine.lines[product_id]}; delete one of them"
     mine.relevances[product_id], mine.lines[product_id] = relevance, line

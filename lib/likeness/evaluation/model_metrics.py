@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likeness.evaluation.retrieval_metrics import Asked, Figure, Labels, agreement, figures, scores, share, softmax
+from likeness.catalog.samples import Labels
+from likeness.core.statistics import Figure, figures, share, softmax
+from likeness.evaluation.retrieval_metrics import QuerySet, agreement, scores
 from likeness.evaluation.retrieval_metrics import neighbours as nearest
 from likeness.models.model_card import Metric
 
@@ -109,7 +111,7 @@ def agreeing(asked: np.ndarray, asked_of: Labels, known: np.ndarray, known_of: L
     every = np.concatenate([known, asked])
     rows = np.arange(len(known), len(every))
     labels = Labels([*known_of.categories, *asked_of.categories], [*known_of.products, *asked_of.products])
-    queries = Asked(rows, [rows] * len(rows), len(every))
+    queries = QuerySet(rows, [rows] * len(rows), len(every))
     found = nearest(scores(every, "cosine"), queries, 10)
     return agreement(labels, queries, found, (10, 1))
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from likeness.catalog.samples import Labels
+from likeness.core.statistics import Figure, figures
 from likeness.index.hamming_codes import bits, hamming
 
 KS = (1, 5, 10)
 METRICS = ("cosine", "l2", "hamming")
-_RESAMPLED, _TIMED, _Z = 1000, 32, 1.96
+_TIMED = 32
 _VALUES = 1 << 22
 """Scores held at once."""
 
@@ -24,40 +26,7 @@ Scores = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A mean over queries, with the ends of its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def share(good: int, of: int) -> Figure:
-    """A share of so many, with the ends of its 95 % interval (Wilson 1927)."""
-    if not of:
-        return Figure(0.0, 0.0, 1.0)
-    found, spare = good / of, _Z * _Z / of
-    middle, reach = found + spare / 2, _Z * (found * (1 - found) / of + spare / (4 * of)) ** 0.5
-    return Figure(found, (middle - reach) / (1 + spare), (middle + reach) / (1 + spare))
-
-
-def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities, float64 (n, classes), of class scores."""
-    shifted = scores.astype(np.float64) / temperature
-    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Rows of a matrix of vectors: the categories and products of each photo."""
-
-    categories: Sequence[frozenset[str]]
-    products: Sequence[frozenset[str]]
-
-
-@dataclass(frozen=True)
-class Asked:
+class QuerySet:
     """Queries among `of` rows: int64 (q,), and for each the rows that may not answer it."""
 
     rows: np.ndarray
@@ -66,23 +35,12 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricResult:
     """One metric: P@k by k, and the median milliseconds of one query by an exact scan of all rows."""
 
     metric: str
     precision: Mapping[int, Figure]
     ms: float
-
-
-def figures(values: np.ndarray, seed: int = 0) -> list[Figure]:
-    """Means of the columns of float64 (queries, n), n of them; queries are drawn again with replacement.
-
-    Percentile bootstrap, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
-    """
-    rng, count = np.random.default_rng(seed), len(values)
-    drawn = np.array([values[rng.integers(0, count, count)].mean(axis=0) for _ in range(_RESAMPLED)])
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    return [Figure(*map(float, one)) for one in zip(values.mean(axis=0), low, high, strict=True)]
 
 
 def scores(vectors: np.ndarray, metric: str) -> Scores:
@@ -101,7 +59,7 @@ def scores(vectors: np.ndarray, metric: str) -> Scores:
     return lambda rows: (vectors[rows] @ vectors.T) * inverse
 
 
-def ask(labels: Labels, most: int = 1000, seed: int = 0) -> Asked:
+def draw_queries(labels: Labels, most: int = 1000, seed: int = 0) -> QuerySet:
     """Rows that ask: all that somebody can answer, or so many of them, drawn at random."""
     rows: dict[str, list[int]] = {}
     for row, products in enumerate(labels.products):
@@ -116,10 +74,10 @@ def ask(labels: Labels, most: int = 1000, seed: int = 0) -> Asked:
             without.append(np.array(sorted(out)))
         if len(queries) == most:
             break
-    return Asked(np.array(queries, np.int64), without, count)
+    return QuerySet(np.array(queries, np.int64), without, count)
 
 
-def neighbours(ranked: Scores, asked: Asked, k: int) -> list[np.ndarray]:
+def neighbours(ranked: Scores, asked: QuerySet, k: int) -> list[np.ndarray]:
     """The k best rows for each query (all, if there are fewer), the best first, equal ones in the order of the rows."""
     step = max(1, _VALUES // max(1, asked.of))
     found: list[np.ndarray] = []
@@ -137,7 +95,7 @@ def _best(ranked: np.ndarray, without: np.ndarray, k: int) -> np.ndarray:
     return rows[np.argsort(-ranked[rows], kind="stable")][:k]
 
 
-def agreement(labels: Labels, asked: Asked, found: Sequence[np.ndarray], ks: Sequence[int] = KS) -> np.ndarray:
+def agreement(labels: Labels, asked: QuerySet, found: Sequence[np.ndarray], ks: Sequence[int] = KS) -> np.ndarray:
     """For each query and k the share of its k nearest that are of its category, float64 (q, ks)."""
     rows = []
     for query, near in zip(asked.rows, found, strict=True):
@@ -153,7 +111,7 @@ def overlap(one: Sequence[np.ndarray], other: Sequence[np.ndarray], ks: Sequence
     return dict(zip(ks, figures(np.array(shares)), strict=True))
 
 
-def measure(vectors: np.ndarray, labels: Labels, asked: Asked, metric: str) -> tuple[Measured, list[np.ndarray]]:
+def measure(vectors: np.ndarray, labels: Labels, asked: QuerySet, metric: str) -> tuple[MetricResult, list[np.ndarray]]:
     """P@k of one metric, with the neighbours that it was counted on.
 
     Args:
@@ -170,4 +128,4 @@ def measure(vectors: np.ndarray, labels: Labels, asked: Asked, metric: str) -> t
         begun = time.perf_counter()
         _best(ranked(row[None])[0], asked.without[number], max(KS))
         took.append(1000 * (time.perf_counter() - begun))
-    return Measured(metric, precision, round(statistics.median(took), 4)), found
+    return MetricResult(metric, precision, round(statistics.median(took), 4)), found

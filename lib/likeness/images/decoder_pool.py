@@ -11,7 +11,7 @@ import numpy as np
 
 from likeness.core.errors import ServiceError
 from likeness.core.settings import Limits
-from likeness.images.decoder_process import GROUP, Asked, Decoder, Rows
+from likeness.images.decoder_process import GROUP, Decoder, DecodeRequest, Rows
 from likeness.images.image import WHOLE, BadImage, Box, Preprocessing
 
 _TOGETHER = 4_000_000
@@ -22,7 +22,7 @@ _TOGETHER = 4_000_000
 class _Job:
     """One photo that is to be decoded."""
 
-    asked: Asked
+    asked: DecodeRequest
     future: "Future[np.ndarray]" = field(default_factory=Future)
 
     def end(self, found: np.ndarray | BaseException) -> None:
@@ -36,7 +36,7 @@ class _Job:
 _Jobs = SimpleQueue[_Job | None]
 
 
-class Decoders:
+class DecoderPool:
     """Threads that each drive a decoder, and end with the pool.
 
     concurrent.futures' own threads would be joined at exit, however long a photo takes.
@@ -72,7 +72,7 @@ class Decoders:
         Returns:
             The pixels, uint8 (side, side, 3), or why there are none: BadImage, or what `Decoder` raises.
         """
-        job = _Job(Asked(data, box, uncut, row))
+        job = _Job(DecodeRequest(data, box, uncut, row))
         self._jobs.put(job)
         return job.future
 

@@ -46,7 +46,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Asked:
+class DecodeRequest:
     """The part of a photo in a box, or with `uncut` all of it made square.
 
     Its pixels go to a row of the `Rows` that the decoder was given, or into new memory.
@@ -74,7 +74,7 @@ class Decoder:
         self._shared: Rows | None = None
         self._greeted = False
 
-    def __call__(self, asked: Sequence[Asked]) -> list[np.ndarray | BadImage]:
+    def __call__(self, asked: Sequence[DecodeRequest]) -> list[np.ndarray | BadImage]:
         """What becomes of photos, at most `GROUP` of them: their pixels, or why there are none.
 
         Those that have cost the process are `decoder_died` or `decode_timeout`.
@@ -96,7 +96,7 @@ class Decoder:
         except TimeoutError:
             return [BadImage("decode_timeout", f"over {self._limits.decode_timeout_s} s")]
 
-    def _tried(self, asked: Sequence[Asked]) -> list[np.ndarray | BadImage]:
+    def _tried(self, asked: Sequence[DecodeRequest]) -> list[np.ndarray | BadImage]:
         """The same.
 
         Raises:

@@ -13,10 +13,10 @@ _GOOD, _POOR = 90, 20
 """Qualities of JPEGs."""
 _WORD = "SAMPLE"
 
-Change = Callable[[Image.Image], Image.Image]
+Perturbation = Callable[[Image.Image], Image.Image]
 
 
-def _cropped(share: float, corner: bool = False) -> Change:
+def _cropped(share: float, corner: bool = False) -> Perturbation:
     def change(photo: Image.Image) -> Image.Image:
         wide, high = round(photo.width * share), round(photo.height * share)
         left, top = (0, 0) if corner else ((photo.width - wide) // 2, (photo.height - high) // 2)
@@ -25,7 +25,7 @@ def _cropped(share: float, corner: bool = False) -> Change:
     return change
 
 
-def _rotated(degrees: int) -> Change:
+def _rotated(degrees: int) -> Perturbation:
     """By so much, anticlockwise; what comes in from outside has the colour of the nearest edge."""
 
     def change(photo: Image.Image) -> Image.Image:
@@ -60,7 +60,7 @@ def _blurred(photo: Image.Image) -> Image.Image:
     return photo.filter(ImageFilter.GaussianBlur(min(photo.size) / 100))
 
 
-CHANGES: Mapping[str, Change] = {
+CHANGES: Mapping[str, Perturbation] = {
     "as it is": lambda photo: photo,
     "mirrored": lambda photo: photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
     "cropped to 80 %": _cropped(0.8),
@@ -78,7 +78,7 @@ CHANGES: Mapping[str, Change] = {
 """What people do to photos, by name."""
 
 
-def changed(photo: bytes, change: str, limits: Limits) -> bytes:
+def perturbed(photo: bytes, change: str, limits: Limits) -> bytes:
     """A photo after one of CHANGES, as a JPEG.
 
     Raises:

@@ -13,7 +13,7 @@ _SHARP = ImageFilter.UnsharpMask(radius=2, percent=400, threshold=0)
 """Of what the network is given; chosen among five, see docs/decisions/020."""
 
 
-class Look(StrEnum):
+class QueryView(StrEnum):
     """By 90, 180 and 270 degrees; with nothing cut off, both sides made equal; sharpened."""
 
     TURNED = "turned"
@@ -21,11 +21,11 @@ class Look(StrEnum):
     SHARP = "sharp"
 
 
-def pictures(image: np.ndarray, looks: Collection[Look]) -> list[np.ndarray]:
+def render_views(image: np.ndarray, looks: Collection[QueryView]) -> list[np.ndarray]:
     """What is made of a picture as the network takes it, uint8 (side, side, 3) each; `whole` is for the decoder."""
     made = list[np.ndarray]()
-    if Look.TURNED in looks:
+    if QueryView.TURNED in looks:
         made += [np.rot90(image, times) for times in (1, 2, 3)]
-    if Look.SHARP in looks:
+    if QueryView.SHARP in looks:
         made.append(np.asarray(Image.fromarray(image).filter(_SHARP)))
     return made

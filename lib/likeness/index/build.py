@@ -22,15 +22,16 @@ from likeness.index import distance
 from likeness.index.builds import checksum_of
 from likeness.index.ids import IDS, faiss_id
 from likeness.index.kinds import Kind, candidates, kind
-from likeness.index.manifest import File, Point, Shard
-from likeness.index.populate import filled, memory
-from likeness.index.recall_audit import FILTERS, Audit
+from likeness.index.manifest import OperatingPoint, Shard
+from likeness.index.populate import memory, populate
+from likeness.index.recall_audit import FILTERS, RecallAudit
 from likeness.index.searcher import Searcher
 from likeness.index.shard_plan import PlannedShard
+from likeness.storage.artifact import File
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildSpec:
     """What to build, and where: files of `build` in the space's `folder`.
 
     `bytes_per_vector` is the memory that a vector may cost at search; a `delta` holds what is new of all categories.
@@ -45,7 +46,7 @@ class Order:
     delta: bool = False
 
 
-def refuse_memory(sizes: Sequence[int], order: Order) -> None:
+def refuse_memory(sizes: Sequence[int], order: BuildSpec) -> None:
     """Says before the start what would not fit, and not after an hour of building.
 
     Args:
@@ -75,7 +76,7 @@ def refuse_memory(sizes: Sequence[int], order: Order) -> None:
         )
 
 
-def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: Order) -> Shard:
+def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: BuildSpec) -> Shard:
     """Builds, audits and uploads one shard.
 
     Args:
@@ -92,7 +93,7 @@ def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: O
         keys, settings = ids["id"].to_numpy(), order.settings
         index, best, curve = _chosen(keys, vectors, order, shard.number, Path(folder))
         shares = FILTERS if kind(best.kind).knobs != ({},) else ()
-        audit = Audit(vectors, settings, 2 * shard.number, shares)
+        audit = RecallAudit(vectors, settings, 2 * shard.number, shares)
         searcher = Searcher(index, kind(best.kind), best.knob, settings.metric)
         recall, filtered = audit.recall(searcher.nearest), audit.filtered(searcher.nearest)
         stem = f"shard-{shard.number:05d}"
@@ -125,8 +126,8 @@ def _counts(ids: pa.Table) -> dict[str, int]:
 
 
 def _chosen(
-    keys: np.ndarray, vectors: np.ndarray, order: Order, seed: int, folder: Path
-) -> tuple[faiss.IndexIDMap, Point, Sequence[Point]]:
+    keys: np.ndarray, vectors: np.ndarray, order: BuildSpec, seed: int, folder: Path
+) -> tuple[faiss.IndexIDMap, OperatingPoint, Sequence[OperatingPoint]]:
     """The first candidate that reaches `index.recall`, with its fastest knob that does; else the most faithful.
 
     What is measured on the way is the curve. Its queries are not those of the audit.
@@ -135,10 +136,14 @@ def _chosen(
     options = candidates(settings.kind, len(keys), order.dim, order.bytes_per_vector * len(keys))
     if len(options) == 1 and len(options[0].knobs) == 1:
         only = options[0]
-        return _filled(only, keys, vectors, settings, seed, folder), Point(kind=only.name, knob={}, recall=1, ms=0), []
-    trial = Audit(vectors, settings, 2 * seed + 1)
-    curve: list[Point] = []
-    best: tuple[faiss.IndexIDMap, Point] | None = None
+        return (
+            _filled(only, keys, vectors, settings, seed, folder),
+            OperatingPoint(kind=only.name, knob={}, recall=1, ms=0),
+            [],
+        )
+    trial = RecallAudit(vectors, settings, 2 * seed + 1)
+    curve: list[OperatingPoint] = []
+    best: tuple[faiss.IndexIDMap, OperatingPoint] | None = None
     for option in options:
         index = _filled(option, keys, vectors, settings, seed, folder)
         points = list(_turned(index, option, trial, settings))
@@ -152,11 +157,11 @@ def _chosen(
     return *best, curve
 
 
-def _turned(index: faiss.IndexIDMap, option: Kind, trial: Audit, settings: Index) -> Iterator[Point]:
+def _turned(index: faiss.IndexIDMap, option: Kind, trial: RecallAudit, settings: Index) -> Iterator[OperatingPoint]:
     """The knobs' recalls, from the fastest on, until one is enough."""
     for knob in option.knobs:
         recall, ms = trial.timed(Searcher(index, option, knob, settings.metric).nearest)
-        yield Point(kind=option.name, knob=knob, recall=recall.value, ms=round(ms, 4))
+        yield OperatingPoint(kind=option.name, knob=knob, recall=recall.value, ms=round(ms, 4))
         if recall.value >= settings.recall:
             return
 
@@ -164,10 +169,12 @@ def _turned(index: faiss.IndexIDMap, option: Kind, trial: Audit, settings: Index
 def _filled(option: Kind, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int, folder: Path) -> Any:
     """An index of a kind that holds the vectors under their ids."""
     rows = np.sort(np.random.default_rng(seed).choice(len(keys), min(len(keys), max(option.sample, 1)), replace=False))
-    return filled(option.make(vectors[rows], len(keys), distance.faiss_metric(settings.metric)), vectors, keys, folder)
+    return populate(
+        option.make(vectors[rows], len(keys), distance.faiss_metric(settings.metric)), vectors, keys, folder
+    )
 
 
-def _spool(batches: Iterable[pa.RecordBatch], order: Order, folder: Path) -> tuple[pa.Table, np.ndarray]:
+def _spool(batches: Iterable[pa.RecordBatch], order: BuildSpec, folder: Path) -> tuple[pa.Table, np.ndarray]:
     maps, rows = [], 0
     with (folder / "vectors.f32").open("wb") as file:
         for batch in batches:
@@ -197,7 +204,7 @@ def _refuse_collisions(ids: pa.Table) -> None:
         raise DataError(f"images {first} and {second} share the id {keys[same[0]]} or are out of order; remove one")
 
 
-def _upload(path: Path, order: Order) -> File:
+def _upload(path: Path, order: BuildSpec) -> File:
     with path.open("rb") as file:
         checksum = checksum_of(file)
     name = f"{order.build}/{path.name}"

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from likeness import storage
 from likeness.core import uris
 from likeness.core.errors import DataError, UsageError
-from likeness.index.local_cache import Copies
-from likeness.index.manifest import File, Manifest
+from likeness.index.local_cache import LocalCache
+from likeness.index.manifest import Manifest
+from likeness.storage.artifact import File
 
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
@@ -34,7 +35,7 @@ class Builds:
 
     def __init__(self, root: str, cache: str = "~/.cache/likeness") -> None:
         self.folder = uris.join(uris.canonical(root), "builds")
-        self._copies = Copies(self.folder, cache)
+        self._copies = LocalCache(self.folder, cache)
         self._files = storage.files(self.folder)
 
     def chain(self) -> list[str]:

@@ -13,11 +13,11 @@ import faiss
 import numpy as np
 
 from likeness.core.errors import UsageError
-from likeness.index.pca import main_axes
+from likeness.index.pca import principal_axes
 
 _faiss: Any = faiss  # its type stubs know few search parameters
 AUTO = "auto"
-Knob = Mapping[str, float]
+IndexParams = Mapping[str, float]
 """What is turned at a search, by name; empty where there is nothing to turn."""
 
 AXES, _SHARE = 192, 0.9
@@ -42,8 +42,8 @@ class Kind:
     doc: str
     make: Callable[[np.ndarray, int, int], faiss.Index]
     bytes_per_vector: Callable[[int], int]
-    knobs: Sequence[Knob] = ({},)
-    parameters: Callable[[Knob, int, Any], Any] = lambda knob, k, selector: _faiss.SearchParameters(sel=selector)
+    knobs: Sequence[IndexParams] = ({},)
+    parameters: Callable[[IndexParams, int, Any], Any] = lambda knob, k, selector: _faiss.SearchParameters(sel=selector)
     sample: int = 0
     filters: bool = True
     mapped: Callable[[int], int] = lambda dim: 0
@@ -58,12 +58,12 @@ def _flat16(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
 
 
 def _hnsw(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
-    axes, near = main_axes(sample, AXES, _SHARE), _nearness(sample, metric)
+    axes, near = principal_axes(sample, AXES, _SHARE), _nearness(sample, metric)
     return _refined(axes, _faiss.IndexHNSWSQ(axes.d_out, faiss.ScalarQuantizer.QT_8bit, _LINKS, near), sample, metric)
 
 
 def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
-    axes = main_axes(sample, AXES, _SHARE, rotated=True)
+    axes = principal_axes(sample, AXES, _SHARE, rotated=True)
     lists = max(1, min(int(4 * rows**0.5), len(sample) // 40))
     codes = faiss.index_factory(axes.d_out, f"IVF{lists},RaBitQ", _nearness(sample, metric))
     return _refined(axes, codes, sample, metric)
@@ -71,7 +71,7 @@ def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
 
 def _hamming(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
     """Bits say on which side of its median each turned axis is: signs alone would be nearly all one after a ReLU."""
-    axes = main_axes(sample, _BITS, rotated=True)
+    axes = principal_axes(sample, _BITS, rotated=True)
     return _refined(axes, faiss.IndexLSH(axes.d_out, axes.d_out, False, True), sample, metric)
 
 
@@ -98,8 +98,8 @@ def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray
     return index
 
 
-def _turned(turn: Callable[[Knob, int, Any], Any]) -> Callable[..., Any]:
-    def parameters(knob: Knob, k: int, selector: Any) -> Any:
+def _turned(turn: Callable[[IndexParams, int, Any], Any]) -> Callable[..., Any]:
+    def parameters(knob: IndexParams, k: int, selector: Any) -> Any:
         inner = _faiss.SearchParametersPreTransform(index_params=turn(knob, k, selector))
         return _faiss.IndexRefineSearchParameters(k_factor=knob["refine"], base_index_params=inner)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from likeness import storage
 from likeness.core import uris
 from likeness.core.errors import DataError, ServiceError
-from likeness.index.manifest import File
+from likeness.storage.artifact import File
 
 _IDLE_S = 86_400.0
 
 
-class Copies:
+class LocalCache:
     """The copies of one root's builds, `SPACE/BUILD/file` below a folder of its own."""
 
     def __init__(self, folder: str, cache: str) -> None:

@@ -4,22 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from likeness.storage.artifact import File, Frozen
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class File(_Frozen):
-    """One file of a build: its name in the space's folder (`build/file`), bytes and SHA-256."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-class Recall(_Frozen):
+class Recall(Frozen):
     """What the audit measured: the share of the exact `k` nearest found, over held-out queries."""
 
     k: int
@@ -27,7 +15,7 @@ class Recall(_Frozen):
     value: float
 
 
-class Point(_Frozen):
+class OperatingPoint(Frozen):
     """What one kind with one knob reached when the index of a shard was chosen; `ms` is for one query of a batch."""
 
     kind: str
@@ -36,7 +24,7 @@ class Point(_Frozen):
     ms: float
 
 
-class Shard(_Frozen):
+class Shard(Frozen):
     """One FAISS index: the images of a category, of a part of a big one, of several tiny ones, or a night's `delta`.
 
     `vectors` are its rows, of which `removed` are dead; `categories` counts the living by category. `knob` is what its
@@ -56,7 +44,7 @@ class Shard(_Frozen):
     ids: File
     kind: str
     knob: Mapping[str, int]
-    curve: Sequence[Point]
+    curve: Sequence[OperatingPoint]
 
     @property
     def living(self) -> int:
@@ -77,7 +65,7 @@ class Shard(_Frozen):
         return names[0] if len(names) == 1 else f"{len(names)} small categories" if names else "nothing any more"
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """What a build holds, what it was made from, and the recall it reached."""
 
     format: Literal[2] = 2

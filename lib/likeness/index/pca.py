@@ -13,7 +13,7 @@ _SPARE, _TURNS = 16, 2
 _STEP = 32
 
 
-def main_axes(
+def principal_axes(
     sample: np.ndarray, most: int, share: float = 1.0, rotated: bool = False, seed: int = 0
 ) -> faiss.LinearTransform:
     """The transform to the directions in which a sample, float32 (n, dim), is longest.

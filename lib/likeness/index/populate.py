@@ -17,7 +17,7 @@ _APART = 16 << 20
 """Bytes that were freed and not given back."""
 
 
-def filled(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: Path) -> faiss.IndexIDMap2:
+def populate(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: Path) -> faiss.IndexIDMap2:
     """An index of the vectors under their ids.
 
     The float16 vectors of an index that has them are written to `folder` and mapped, by the first index that is

@@ -34,7 +34,7 @@ class FilteredSearch(Protocol):
         ...
 
 
-class Audit:
+class RecallAudit:
     """Queries with exact answers, for prepared vectors, float32 (n, dim): among all, and among random shares."""
 
     def __init__(self, vectors: np.ndarray, settings: Index, seed: int, shares: Sequence[float] = ()) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from likeness.index.kinds import Kind, Knob
+from likeness.index.kinds import IndexParams, Kind
 
 _faiss: Any = faiss  # its type stubs know few search parameters
 _TOGETHER = {False: 4, True: _faiss.cvar.distance_compute_blas_threshold}
@@ -21,7 +21,7 @@ _MOST, _SPARE = 0.9, 4
 class Searcher:
     """An index as it is searched: queries in, scores and rows out. A row is a vector's place in the index."""
 
-    def __init__(self, index: Any, kind: Kind, knob: Knob, metric: str) -> None:
+    def __init__(self, index: Any, kind: Kind, knob: IndexParams, metric: str) -> None:
         self._whole, self._kind, self._knob, self._metric = index, kind, knob, metric
         self._unfiltered: dict[
             int, Any
@@ -86,7 +86,7 @@ class Searcher:
             self._unfiltered[k] = self._parameters(k, self._knob, None)
         return self._searched(self._index, queries, k, self._unfiltered[k])
 
-    def _parameters(self, k: int, knob: Knob, selector: Any) -> Any:
+    def _parameters(self, k: int, knob: IndexParams, selector: Any) -> Any:
         if "refine" in knob:  # never more candidates than there are: some kinds give those that miss the best place
             knob = {**knob, "refine": min(knob["refine"], self.rows / k)}
         return self._kind.parameters(knob, k, selector)

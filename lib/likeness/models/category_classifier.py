@@ -13,11 +13,11 @@ from safetensors.numpy import load_file
 
 from likeness import storage
 from likeness.core.settings import Settings
-from likeness.evaluation.retrieval_metrics import softmax
+from likeness.core.statistics import softmax
 from likeness.images.image import WHOLE, Box
-from likeness.models.backbones.heads import Top
-from likeness.models.model_card import Card
-from likeness.models.model_registry import Models
+from likeness.models.backbones.heads import Head
+from likeness.models.model_card import ModelCard
+from likeness.models.model_registry import ModelRegistry
 
 if TYPE_CHECKING:
     from likeness.models.extractor import Extractor
@@ -26,10 +26,10 @@ CATEGORY = "category"
 _SLOPE = 0.01
 
 
-class Head:
+class NumpyHead:
     """The fully connected layers of a model, as `backbones.network.Perceptron` runs them."""
 
-    def __init__(self, path: Path, top: Top) -> None:
+    def __init__(self, path: Path, top: Head) -> None:
         tensors = load_file(path)
         prefix = f"{top.layer}.top.linears"
         self._layers = [
@@ -57,11 +57,11 @@ def _active(found: np.ndarray, activation: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class CategoryClassifier:
     """A category model; `head` where it is on vectors of the space, else `extractor`, which wants the photo."""
 
-    card: Card
-    head: Head | None
+    card: ModelCard
+    head: NumpyHead | None
     extractor: "Extractor | None"
 
     def of_vectors(self, vectors: np.ndarray) -> np.ndarray | None:
@@ -83,18 +83,18 @@ class Recogniser:
         return sorted(told, key=lambda vote: (-vote[1], vote[0]))
 
 
-def category_model(settings: Settings) -> Card | None:
+def category_model(settings: Settings) -> ModelCard | None:
     """The card of the category model in service, which `serve.category_model` names; None if there is none.
 
     Raises:
         DataError: it is damaged.
     """
-    models, name = Models(settings.root, settings.extract.cache), settings.serve.category_model
+    models, name = ModelRegistry(settings.root, settings.extract.cache), settings.serve.category_model
     card = models.in_service(name) if name else None
     return card if card and card.task == CATEGORY else None
 
 
-def recogniser(settings: Settings, space: str, photos: bool = True) -> Recogniser | None:
+def load_category_classifier(settings: Settings, space: str, photos: bool = True) -> CategoryClassifier | None:
     """The category model in service, for queries of a space; None if there is none.
 
     Args:
@@ -108,12 +108,12 @@ def recogniser(settings: Settings, space: str, photos: bool = True) -> Recognise
     card = category_model(settings)
     if card is None:
         return None
-    own = Models(settings.root, settings.extract.cache).space(card)
+    own = ModelRegistry(settings.root, settings.extract.cache).space(card)
     assert own.recipe
     assert own.recipe.top
     if card.space == space and card.frozen:
-        return Recogniser(
-            card, Head(storage.local_copy(own.weights_path, settings.extract.cache), own.recipe.top), None
+        return CategoryClassifier(
+            card, NumpyHead(storage.local_copy(own.weights_path, settings.extract.cache), own.recipe.top), None
         )
     if not photos:
         return None
@@ -121,4 +121,4 @@ def recogniser(settings: Settings, space: str, photos: bool = True) -> Recognise
     from likeness.models.runtimes import machine, open_runtime
 
     runtime = open_runtime(own, settings.extract.runtime, machine(settings, 1))
-    return Recogniser(card, None, Extractor(own, runtime, settings.extract, settings.limits))
+    return CategoryClassifier(card, None, Extractor(own, runtime, settings.extract, settings.limits))

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from likeness.core.settings import Extract, Limits
-from likeness.images.decoder_pool import Decoders
+from likeness.images.decoder_pool import DecoderPool
 from likeness.images.image import WHOLE, BadImage, Box
-from likeness.images.query_views import Look, pictures
+from likeness.images.query_views import QueryView, render_views
 from likeness.models.backbones import Space
 from likeness.models.runtimes import Pictures, Runtime, decoding
 
@@ -58,7 +58,7 @@ class Extractor:
         self._limits = limits
         # rows for all photos that are on their way, used again: fresh memory would cost a page fault for each 4 KB
         batches = -(-self._most // settings.batch_size) + runtime.at_once + 2
-        self._pool = Decoders(settings.decode_threads, self._how, limits, batches * settings.batch_size)
+        self._pool = DecoderPool(settings.decode_threads, self._how, limits, batches * settings.batch_size)
         self._running = threading.Lock()
 
     def run(self, photos: Iterable[tuple[str, bytes]]) -> Generator[Extracted]:
@@ -172,7 +172,7 @@ class Extractor:
         """Seconds that a GPU has worked so far."""
         return self._runtime.busy_s
 
-    def one(self, data: bytes, box: Box = WHOLE, looks: Collection[Look] = ()) -> np.ndarray:
+    def one(self, data: bytes, box: Box = WHOLE, looks: Collection[QueryView] = ()) -> np.ndarray:
         """The vectors of one photo, or of the part of it in a box, and of further looks of it, float32 (1 + n, dim).
 
         Raises:
@@ -180,13 +180,13 @@ class Extractor:
         """
         batch, images = Extracted(), list[np.ndarray]()
         waiting = [_Waiting("", len(data), self._pool.submit(data, box))]
-        if Look.WHOLE in looks:
+        if QueryView.WHOLE in looks:
             waiting.append(_Waiting("", len(data), self._pool.submit(data, box, uncut=True)))
         for one in waiting:
             pixels = _taken(one, batch)
             images += [] if pixels is None else [pixels]
         if images and looks:
-            images += pictures(images[0], looks)
+            images += render_views(images[0], looks)
             batch.keys = [""] * len(images)
         self._forward(batch, functools.partial(np.stack, images))
         if batch.failures:

@@ -9,11 +9,11 @@ import numpy as np
 
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
-from likeness.evaluation.retrieval_metrics import share, softmax
+from likeness.core.statistics import share, softmax
 from likeness.images.image import SUFFIXES
 from likeness.models.backbones import Space, registry
 from likeness.models.extractor import Extractor
-from likeness.models.model_registry import Models, space_of
+from likeness.models.model_registry import ModelRegistry, space_of
 from likeness.models.runtimes import machine, open_runtime
 
 _WNID = re.compile(r"n\d{8}")
@@ -28,7 +28,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ClassificationResult:
     """How many of the photos of a labelled folder have their class first, or among the first five."""
 
     photos: int
@@ -43,7 +43,7 @@ class Labelled:
         return {"photos": self.photos, **told, "failures": dict(self.failures)}
 
 
-class Classifier:
+class ImagenetClassifier:
     """The class scores of a backbone."""
 
     def __init__(self, settings: Settings, backbone: str, threads: int = 1) -> None:
@@ -65,7 +65,7 @@ class Classifier:
         """
         return best(self._extractor.one(photo)[0], self.names, k)
 
-    def measure(self, folder: Path) -> Labelled:
+    def measure(self, folder: Path) -> ClassificationResult:
         """What the network is worth on a folder of folders of photos, each the name of a class.
 
         Raises:
@@ -81,7 +81,7 @@ class Classifier:
                 done += 1
                 top1 += first[0] == truth[Path(key)]
                 top5 += truth[Path(key)] in first
-        return Labelled(done, top1, top5, failures)
+        return ClassificationResult(done, top1, top5, failures)
 
     def _photos(self, folder: Path) -> Iterator[tuple[Path, int]]:
         if not folder.is_dir():
@@ -106,7 +106,7 @@ def class_scores(settings: Settings, backbone: str) -> tuple[Space, Sequence[str
     Raises:
         UsageError: there is no such network, or it knows no classes.
     """
-    word, models = backbone.partition("-")[0], Models(settings.root).names()
+    word, models = backbone.partition("-")[0], ModelRegistry(settings.root).names()
     spec = registry().get(word)
     if (spec and spec.classes) or word in models:
         space = space_of(settings, f"{backbone}.logits")

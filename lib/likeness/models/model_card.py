@@ -4,16 +4,10 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from likeness.index.manifest import File
+from likeness.storage.artifact import File, Frozen
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Metric(_Frozen):
+class Metric(Frozen):
     """A figure with the ends of its 95 % interval."""
 
     value: float
@@ -25,7 +19,7 @@ Measured = Mapping[str, Mapping[str, Metric]]
 """Figures by name, by the evaluation set (`NAME@VERSION`) that they were measured on."""
 
 
-class Card(_Frozen):
+class ModelCard(Frozen):
     """One version of a model.
 
     `metrics` are those on the evaluation set `evaluation` (`NAME@VERSION`), the first of which a promotion goes by;
@@ -60,7 +54,7 @@ class Card(_Frozen):
         return next(iter(self.metrics), "")
 
 
-class Evaluation(_Frozen):
+class Evaluation(Frozen):
     """What a version is worth on another evaluation set than that of its card."""
 
     evaluation: str
@@ -69,7 +63,7 @@ class Evaluation(_Frozen):
     run_id: str
 
 
-class Promotion(_Frozen):
+class Promotion(Frozen):
     """A version that was put in service; `reason` is why a gate was overruled."""
 
     version: str
@@ -77,13 +71,13 @@ class Promotion(_Frozen):
     reason: str = ""
 
 
-class Current(_Frozen):
+class Promotions(Frozen):
     """The content of CURRENT, newest first."""
 
     promotions: Sequence[Promotion]
 
 
-def worse(before: Card, old: Measured, after: Card, new: Measured) -> str:
+def worse(before: ModelCard, old: Measured, after: ModelCard, new: Measured) -> str:
     """Why a version should not take the place of another, by what both were measured on; empty if it may."""
     both = sorted(old.keys() & new.keys())
     if not both:

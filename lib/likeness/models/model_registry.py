@@ -15,12 +15,12 @@ from likeness.core import uris
 from likeness.core.errors import DataError, GateError, SpaceMismatch, UsageError
 from likeness.core.settings import Settings
 from likeness.models.backbones import Space, registry, resolve
-from likeness.models.model_card import Card, Current, Evaluation, Measured, Promotion, worse
+from likeness.models.model_card import Evaluation, Measured, ModelCard, Promotion, Promotions, worse
 
 CARD, CURRENT, WEIGHTS, EVALUATIONS = "card.json", "CURRENT", "model.safetensors", "evaluations"
 
 
-class Models:
+class ModelRegistry:
     """The models of one root; weights that are not local are copied to `cache`."""
 
     def __init__(self, root: str, cache: str = "~/.cache/likeness") -> None:
@@ -45,7 +45,7 @@ class Models:
         """
         uri = uris.join(self.folder, name, CURRENT)
         try:
-            return list(Current.model_validate_json(self._files.read(uri)).promotions)
+            return list(Promotions.model_validate_json(self._files.read(uri)).promotions)
         except FileNotFoundError:
             return []
         except ValueError:
@@ -53,7 +53,7 @@ class Models:
                 f"{uri} is damaged; write it anew with `likeness models promote {name} --version V`"
             ) from None
 
-    def card(self, name: str, version: str = "") -> Card:
+    def card(self, name: str, version: str = "") -> ModelCard:
         """One version's card: a named one, or that in service, or the newest if none is.
 
         Raises:
@@ -69,11 +69,11 @@ class Models:
             version = promoted[0].version if promoted else versions[-1]
         uri = uris.join(self.folder, name, version, CARD)
         try:
-            return Card.model_validate_json(self._files.read(uri))
+            return ModelCard.model_validate_json(self._files.read(uri))
         except ValueError as error:
             raise DataError(f"{uri} is damaged ({error}); train the model again, or promote another version") from None
 
-    def candidate(self, name: str, version: str = "") -> Card:
+    def candidate(self, name: str, version: str = "") -> ModelCard:
         """The card of a version that may be put in service: a named one, or the newest.
 
         Raises:
@@ -82,16 +82,16 @@ class Models:
         """
         return self.card(name, version or next(reversed(self.versions(name)), ""))
 
-    def in_service(self, name: str) -> Card | None:
+    def in_service(self, name: str) -> ModelCard | None:
         """The card of the version in service; None if there is none."""
         promoted = self.promotions(name)
         return self.card(name, promoted[0].version) if promoted else None
 
-    def weights(self, card: Card) -> str:
+    def weights(self, card: ModelCard) -> str:
         """The URI of a version's weights."""
         return uris.join(self.folder, card.name, card.version, WEIGHTS)
 
-    def more(self, card: Card, name: str) -> bytes:
+    def more(self, card: ModelCard, name: str) -> bytes:
         """Another file of a version.
 
         Raises:
@@ -99,7 +99,7 @@ class Models:
         """
         return self._files.read(uris.join(self.folder, card.name, card.version, name))
 
-    def write(self, card: Card, weights: Path, more: Mapping[str, bytes]) -> None:
+    def write(self, card: ModelCard, weights: Path, more: Mapping[str, bytes]) -> None:
         """Makes a version; its card is its last file.
 
         Raises:
@@ -113,7 +113,7 @@ class Models:
             self._files.write(uris.join(folder, name), data)
         self._files.write(uris.join(folder, CARD), card.model_dump_json(indent=2).encode() + b"\n")
 
-    def measured(self, card: Card) -> Measured:
+    def measured(self, card: ModelCard) -> Measured:
         """What a version is worth on each evaluation set that it was measured on, that of its card first.
 
         Raises:
@@ -129,12 +129,12 @@ class Models:
             found[one.evaluation] = one.metrics
         return found
 
-    def add(self, card: Card, one: Evaluation) -> None:
+    def add(self, card: ModelCard, one: Evaluation) -> None:
         """Keeps what a version is worth on another evaluation set than that of its card."""
         uri = uris.join(self.folder, card.name, card.version, EVALUATIONS, f"{one.evaluation}.json")
         self._files.write(uri, one.model_dump_json(indent=2).encode() + b"\n")
 
-    def promote(self, name: str, version: str = "", reason: str = "") -> tuple[Card | None, Card]:
+    def promote(self, name: str, version: str = "", reason: str = "") -> tuple[ModelCard | None, ModelCard]:
         """Puts a version in service, the newest by default; what was, and what is.
 
         Args:
@@ -176,7 +176,7 @@ class Models:
         self._point(name, promotions[1:])
         return promotions[0].version, promotions[1].version
 
-    def space(self, card: Card, layer: str = "") -> Space:
+    def space(self, card: ModelCard, layer: str = "") -> Space:
         """The feature space of a version: what its top gives, or another of its layers.
 
         Raises:
@@ -207,7 +207,7 @@ class Models:
             )
 
     def _point(self, name: str, promotions: Sequence[Promotion]) -> None:
-        content = Current(promotions=promotions).model_dump_json(indent=2)
+        content = Promotions(promotions=promotions).model_dump_json(indent=2)
         self._files.write(uris.join(self.folder, name, CURRENT), content.encode() + b"\n")
 
 
@@ -235,7 +235,7 @@ def space_of(settings: Settings, name: str = "") -> Space:
     model = name.partition("@")[0].partition(".")[0].partition("-")[0]
     if extract.weights or model in registry():
         return resolve(name, extract.weights, extract.cache)
-    models = Models(settings.root, extract.cache)
+    models = ModelRegistry(settings.root, extract.cache)
     if model not in models.names():
         return resolve(name, "", extract.cache)
     found = ""

@@ -1,7 +1,7 @@
 """Networks that were trained here: the recipe in a weights file in, a backbone like those of the registry out.
 
 A recipe is a network of the registry up to a layer, and what was put on top of it. The weights of all of it are in one
-safetensors file, whose metadata has the recipe.
+safetensors file, whose metadata has the recipe.   [torch]
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from likeness.core.errors import DataError, ServiceError, UsageError
 from likeness.images.image import Preprocessing
-from likeness.models.backbones.heads import Top
+from likeness.models.backbones.heads import Head
 from likeness.models.backbones.registry import registry
 from likeness.models.backbones.spec import Backbone, Layer, Part
 from likeness.models.space_name import dimension, part, prepared
@@ -38,7 +38,7 @@ class Recipe:
 
     backbone: str
     layer: str
-    top: Top | None
+    top: Head | None
     classes: tuple[str, ...]
     licence: str
 
@@ -74,7 +74,7 @@ def recipe_of(path: Path) -> Recipe | None:
         found = json.loads(told)
         top = found.pop("top")
         if top is not None:
-            top = Top(**{**top, "hidden": tuple(top["hidden"])})
+            top = Head(**{**top, "hidden": tuple(top["hidden"])})
         return Recipe(**{**found, "classes": tuple(found["classes"]), "top": top})
     except OSError as error:
         raise UsageError(f"weights file {path}: {error.strerror or error}") from None
@@ -119,7 +119,7 @@ def _layers(base: Backbone, how: Preprocessing) -> dict[str, Layer]:
 def _network(base: Backbone, recipe: Recipe) -> "Built":
     from torch.nn import ModuleDict
 
-    from likeness.models.backbones.network import Features, Topped
+    from likeness.models.backbones.network import Features, WithHead
 
     _, stages = base.network()
     names, parts = [name for name, _ in stages], recipe.parts
@@ -128,7 +128,7 @@ def _network(base: Backbone, recipe: Recipe) -> "Built":
         stages = [(FEATURES, Features(stages, parts))]
         parts = (Part(FEATURES),)
     if recipe.top:
-        stages.append((recipe.top.layer, Topped(parts[0], recipe.top)))
+        stages.append((recipe.top.layer, WithHead(parts[0], recipe.top)))
     return ModuleDict(dict(stages)), stages
 
 

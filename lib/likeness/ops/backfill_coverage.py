@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.core.errors import UsageError
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 
 _NAMED = 20
@@ -47,7 +47,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CoverageCell:
     """One epoch (ISO date) in one space: its photos, those that have a vector, and those that stand failed."""
 
     epoch: str
@@ -62,18 +62,18 @@ class Cell:
         return self.photos - self.present - self.failed
 
 
-def matrix(warehouse: Warehouse) -> list[Cell]:
+def backfill_coverage(warehouse: TableReader) -> list[CoverageCell]:
     """Every epoch in every space that has a vector or a failure, by epoch and space."""
     photos, present, failed = _photos(warehouse), _present(warehouse), _failed(warehouse)
     spaces = sorted({space for _, space in [*present, *failed]}) or [""]
     return [
-        Cell(epoch, space, photos[epoch], present[epoch, space], failed[epoch, space])
+        CoverageCell(epoch, space, photos[epoch], present[epoch, space], failed[epoch, space])
         for epoch in sorted(photos)
         for space in spaces
     ]
 
 
-def column(warehouse: Warehouse, space: str, scope: Scope) -> list[Cell]:
+def space_coverage(warehouse: TableReader, space: str, scope: Scope) -> list[CoverageCell]:
     """The epochs of a scope in one space, each with at least one photo.
 
     Raises:
@@ -84,7 +84,7 @@ def column(warehouse: Warehouse, space: str, scope: Scope) -> list[Cell]:
     if scope.category is None:
         present, failed = _present(warehouse), _failed(warehouse)
         epochs = [epoch for epoch in sorted(photos) if scope.holds(epoch)]
-        return [Cell(e, space, photos[e], present[e, space], failed[e, space]) for e in epochs]
+        return [CoverageCell(e, space, photos[e], present[e, space], failed[e, space]) for e in epochs]
     rows = _in_category(warehouse, scope.category)
     inside = rows.filter(pa.array([scope.holds(epoch) for epoch in rows["epoch"].to_pylist()], pa.bool_()))
     if not inside.num_rows:
@@ -96,7 +96,7 @@ def column(warehouse: Warehouse, space: str, scope: Scope) -> list[Cell]:
         Counter(table["epoch"].to_pylist())
         for table in (inside, *(inside.filter(pc.is_in(inside["image_id"], ids)) for ids in (vectors, failures)))
     )
-    return [Cell(epoch, space, totals[epoch], present[epoch], failed[epoch]) for epoch in sorted(totals)]
+    return [CoverageCell(epoch, space, totals[epoch], present[epoch], failed[epoch]) for epoch in sorted(totals)]
 
 
 def _check(scope: Scope, photos: Counter[str]) -> None:
@@ -114,7 +114,7 @@ def _range(scope: Scope) -> str:
     return " ".join(given)
 
 
-def _in_category(warehouse: Warehouse, category: str) -> pa.Table:
+def _in_category(warehouse: TableReader, category: str) -> pa.Table:
     """(image_id, epoch) of the photos that an active listing shows in a category."""
     found: list[pa.Array] = []
     known: set[str] = set()
@@ -133,7 +133,7 @@ def _in_category(warehouse: Warehouse, category: str) -> pa.Table:
     return rows.set_column(1, "epoch", rows["epoch"].cast(pa.string()))
 
 
-def _photos(warehouse: Warehouse) -> Counter[str]:
+def _photos(warehouse: TableReader) -> Counter[str]:
     """Photos by epoch."""
     found = Counter[str]()
     for part in warehouse.partitions(IMAGES):
@@ -141,7 +141,7 @@ def _photos(warehouse: Warehouse) -> Counter[str]:
     return found
 
 
-def _present(warehouse: Warehouse) -> Counter[tuple[str, str]]:
+def _present(warehouse: TableReader) -> Counter[tuple[str, str]]:
     """Vectors by epoch and space."""
     found = Counter[tuple[str, str]]()
     for part in warehouse.partitions(FEATURES):
@@ -149,7 +149,7 @@ def _present(warehouse: Warehouse) -> Counter[tuple[str, str]]:
     return found
 
 
-def _failed(warehouse: Warehouse) -> Counter[tuple[str, str]]:
+def _failed(warehouse: TableReader) -> Counter[tuple[str, str]]:
     """Standing failures of extraction by epoch and space."""
     failures = warehouse.read(FAILURES, ("what", "space"), where="stage = 'extract'")
     if not failures.num_rows:

@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from likeness.catalog.products import COLUMNS, fold
 from likeness.storage import KeyedStore, Product
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 _ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Difference:
+class Inconsistency:
     """A row that is `missing` in the store, `stale` (it says something else) or `surplus`."""
 
     kind: str
@@ -28,7 +28,7 @@ class Difference:
     key: str
 
 
-def vectors(warehouse: Warehouse, store: KeyedStore, space: str) -> Iterator[Difference]:
+def vectors(warehouse: TableReader, store: KeyedStore, space: str) -> Iterator[Inconsistency]:
     """Compares every vector of a space."""
     here = _digests(warehouse, space)
     seen = np.zeros(len(here), bool)
@@ -43,16 +43,16 @@ def vectors(warehouse: Warehouse, store: KeyedStore, space: str) -> Iterator[Dif
         else:
             known = same = np.zeros(len(rows), bool)
         for number in np.flatnonzero(~(known & same)):
-            yield Difference("stale" if known[number] else "surplus", FEATURES.name, rows[number][0])
+            yield Inconsistency("stale" if known[number] else "surplus", FEATURES.name, rows[number][0])
     missing = set(here["key"][~seen].tolist())
     if missing:
         for batch in warehouse.batches(FEATURES, ("image_id",), f"space = '{space}'"):
             for image_id in batch.column(0).to_pylist():
                 if _key(image_id) in missing:
-                    yield Difference("missing", FEATURES.name, image_id)
+                    yield Inconsistency("missing", FEATURES.name, image_id)
 
 
-def products(warehouse: Warehouse, store: KeyedStore) -> Iterator[Difference]:
+def products(warehouse: TableReader, store: KeyedStore) -> Iterator[Inconsistency]:
     """Compares the facts of every product."""
     listings = warehouse.read(LISTINGS, COLUMNS).sort_by("product_id")
     rows = (row for batch in listings.to_batches(max_chunksize=_ROWS) for row in batch.to_pylist())
@@ -60,14 +60,14 @@ def products(warehouse: Warehouse, store: KeyedStore) -> Iterator[Difference]:
     for product in store.scan_products():
         expected = here.pop(product.product_id, None)
         if expected is None:
-            yield Difference("surplus", LISTINGS.name, product.product_id)
+            yield Inconsistency("surplus", LISTINGS.name, product.product_id)
         elif expected != _facts(product):
-            yield Difference("stale", LISTINGS.name, product.product_id)
+            yield Inconsistency("stale", LISTINGS.name, product.product_id)
     for product_id in here:
-        yield Difference("missing", LISTINGS.name, product_id)
+        yield Inconsistency("missing", LISTINGS.name, product_id)
 
 
-def _digests(warehouse: Warehouse, space: str) -> np.ndarray:
+def _digests(warehouse: TableReader, space: str) -> np.ndarray:
     """(key, digest) of every vector of the features table, sorted by key."""
     kind = np.dtype([("key", np.uint64), ("digest", np.uint64)])
     parts = [np.empty(0, kind)]

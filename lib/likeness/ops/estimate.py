@@ -4,11 +4,9 @@ Nothing is read but listings and columns of names. Times are those of the root's
 machines and its photos; a stage that never ran here has none.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.catalog.sources import check_source, read_listing
@@ -18,18 +16,14 @@ from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.index.kinds import candidates
 from likeness.models.backbones import Space
-from likeness.ops.backfill_coverage import Cell, Scope, column
-from likeness.storage.table_reader import Warehouse
-from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES
-
-_MEASURED = {"ingest": "read", "extract": "wanted", "load": "vectors", "index": "indexed"}
-"""What a stage counts that its time depends on."""
-_ENOUGH = 1000
-"""A stage that had less to do tells its start, not its rate."""
+from likeness.ops.backfill_coverage import CoverageCell, Scope, space_coverage
+from likeness.storage.run_history import rates
+from likeness.storage.table_reader import TableReader
+from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
 
 
 @dataclass(frozen=True)
-class Step:
+class StageEstimate:
     """One stage: how many, the seconds that takes (None if never measured here), and what it leaves.
 
     `stored` is bytes written, at most, before HDFS copies them; `memory` is what the shards want of the machines that
@@ -45,13 +39,13 @@ class Step:
     basis: str = ""
 
 
-def forecast(settings: Settings, space: Space) -> list[Step]:
+def estimate(settings: Settings, space: Space) -> list[StageEstimate]:
     """The steps of a nightly run with these settings; without a source, of what the tables alone ask for.
 
     Raises:
         UsageError: the source is not there.
     """
-    warehouse = Warehouse(settings)
+    warehouse = TableReader(settings)
     measured = rates(warehouse, space.id)
     new, new_bytes, categories = _new(warehouse, settings)
     failed = set(warehouse.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space.id}'")["what"].to_pylist())
@@ -89,14 +83,14 @@ def _grows(settings: Settings, space: Space, vectors: int, new: int) -> bool:
     return current is not None and current.space == space.id and not small
 
 
-def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[Step, Sequence[Cell]]:
+def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[StageEstimate, Sequence[CoverageCell]]:
     """What a backfill of a space would extract, in all and by epoch.
 
     Raises:
         UsageError: the scope cannot be meant, or holds no photo.
     """
-    warehouse = Warehouse(settings)
-    cells = column(warehouse, space.id, scope)
+    warehouse = TableReader(settings)
+    cells = space_coverage(warehouse, space.id, scope)
     wanted = sum(cell.missing for cell in cells)
     return _step("extract", wanted, "photos", 4 * space.dim * wanted, 0, rates=rates(warehouse, space.id)), cells
 
@@ -106,12 +100,16 @@ def duration(seconds: float | None) -> str:
     return "never measured here" if seconds is None else formatting.duration(seconds)
 
 
-def _step(stage: str, count: int, unit: str, stored: int, memory: int, rates: dict[str, tuple[float, str]]) -> Step:
+def _step(
+    stage: str, count: int, unit: str, stored: int, memory: int, rates: dict[str, tuple[float, str]]
+) -> StageEstimate:
     rate, basis = rates.get(stage, (0.0, ""))
-    return Step(stage, count, unit, round(count / rate, 1) if rate else None if count else 0.0, stored, memory, basis)
+    return StageEstimate(
+        stage, count, unit, round(count / rate, 1) if rate else None if count else 0.0, stored, memory, basis
+    )
 
 
-def _new(warehouse: Warehouse, settings: Settings) -> tuple[int, int, dict[str, int]]:
+def _new(warehouse: TableReader, settings: Settings) -> tuple[int, int, dict[str, int]]:
     """Places of the source that no run has read: how many, their bytes, and how many by category."""
     if not settings.source.uri:
         return 0, 0, {}
@@ -125,27 +123,9 @@ def _new(warehouse: Warehouse, settings: Settings) -> tuple[int, int, dict[str, 
     return places.num_rows, int(pc.sum(places["length_max"]).as_py() or 0), counts
 
 
-def _searchable(warehouse: Warehouse) -> dict[str, int]:
+def _searchable(warehouse: TableReader) -> dict[str, int]:
     """Images of active listings by category."""
     rows = warehouse.read(LISTINGS, ("category", "image_id", "active"))
     active = rows.filter(rows["active"]).group_by(["category", "image_id"]).aggregate([])
     counts = active.group_by(["category"]).aggregate([("image_id", "count")])
     return dict(zip(counts["category"].to_pylist(), counts["image_id_count"].to_pylist(), strict=True))
-
-
-def rates(warehouse: Warehouse, space: str) -> dict[str, tuple[float, str]]:
-    """(a second, run) by stage, from the latest run of the space that had enough to do, else the one that had most."""
-    rows = warehouse.read(RUNS, ("run_id", "started", "space", "facts")).sort_by("started")
-    return {stage: found for stage in _MEASURED if (found := _rate(stage, rows, space))}
-
-
-def _rate(stage: str, rows: pa.Table, space: str) -> tuple[float, str] | None:
-    best: tuple[int, float, str] | None = None
-    for row in rows.to_pylist():
-        told = json.loads(row["facts"]).get(stage, {})
-        done, seconds = told.get(_MEASURED[stage], 0), told.get("seconds", 0)
-        if not done or not seconds or (row["space"] != space and stage != "ingest"):
-            continue
-        if best is None or done >= min(_ENOUGH, best[0]):
-            best = done, done / seconds, row["run_id"]
-    return best[1:] if best else None

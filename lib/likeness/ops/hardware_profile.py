@@ -13,7 +13,7 @@ from likeness.catalog.sources import Reader, read_listing
 from likeness.core import uris
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
-from likeness.images.decoder_pool import Decoders
+from likeness.images.decoder_pool import DecoderPool
 from likeness.images.image import BadImage, Preprocessing
 from likeness.models.backbones import Space
 from likeness.models.model_registry import space_of
@@ -27,7 +27,7 @@ _ENOUGH = 0.97
 
 
 @dataclass(frozen=True)
-class Profile:
+class HardwareProfile:
     """Photos a second of each stage alone on all cores, and what follows.
 
     `ceiling` is what extraction cannot pass: on a CPU decoders and networks share the cores, on a GPU the slower of
@@ -52,7 +52,7 @@ class Profile:
     parity: float
 
 
-def profile(settings: Settings, report: Callable[[str], None] = lambda told: None) -> Profile:
+def profile(settings: Settings, report: Callable[[str], None] = lambda told: None) -> HardwareProfile:
     """Measures reading, decoding and the network, one after the other.
 
     Raises:
@@ -88,7 +88,7 @@ def profile(settings: Settings, report: Callable[[str], None] = lambda told: Non
     }
     megabytes = sum(map(len, photos)) / len(photos) / 1e6
     bottleneck = max(costs, key=costs.__getitem__)
-    return Profile(
+    return HardwareProfile(
         space.id,
         runtime.name,
         cores,
@@ -147,7 +147,7 @@ def _read(settings: Settings) -> tuple[list[bytes], float]:
 
 def _decode(settings: Settings, how: Preprocessing, photos: Sequence[bytes], cores: int) -> tuple[np.ndarray, float]:
     """The photos as the network takes them, uint8 (n, side, side, 3), and how many a second all cores decode."""
-    decoders = Decoders(cores, how, settings.limits)
+    decoders = DecoderPool(cores, how, settings.limits)
 
     def decoded(some: Sequence[bytes]) -> list[np.ndarray]:
         found = []
@@ -171,7 +171,7 @@ def _by_network(settings: Settings, runtime: Runtime, how: Preprocessing, photos
     """Photos a second that are decoded where the network runs; 0 if it decodes none."""
     if not isinstance(runtime, Decoding):
         return 0.0
-    pool = Decoders(1, how, settings.limits)
+    pool = DecoderPool(1, how, settings.limits)
     decoded, size = runtime.decoder(settings.limits, pool.submit), max(_BATCHES)
     decoded(photos[:size])
     begun, done = time.perf_counter(), 0

@@ -9,7 +9,7 @@ from likeness.index.shard import Hit
 from likeness.storage import KeyedStore
 
 
-class Known:
+class AttributeLookup:
     """What a keyed store, opened when it is asked first, knows of images in a space, and of products."""
 
     def __init__(self, store: Callable[[], KeyedStore], space: str) -> None:
@@ -24,10 +24,10 @@ class Known:
         return {name: product.attributes for name, product in self._store().get_products(product_ids).items()}
 
 
-class Filter:
+class AttributeFilter:
     """Conditions on products' attributes, and which products meet them."""
 
-    def __init__(self, conditions: Sequence[str], known: Known | None) -> None:
+    def __init__(self, conditions: Sequence[str], known: AttributeLookup | None) -> None:
         """`conditions` are of `name=value`.
 
         Raises:

@@ -7,20 +7,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import LikenessError, ServiceError, UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
-from likeness.models.category_classifier import recogniser
-from likeness.models.model_registry import Models
+from likeness.models.category_classifier import load_category_classifier
+from likeness.models.model_registry import ModelRegistry
 from likeness.serving.encoder import Encoder
-from likeness.serving.fan_out import Fan
+from likeness.serving.fan_out import FanOut
 from likeness.serving.leaf import Leaf, LeafPort
 from likeness.serving.leaf_client import RemoteLeaf
 from likeness.serving.leaf_server import read_token
-from likeness.serving.micro_batching import Batched
-from likeness.serving.root import Root, Wish
+from likeness.serving.micro_batching import BatchedLeaf
+from likeness.serving.root import Root, SearchParams
 
 _LOOK_S, _AGAIN_S = 1.0, 30.0
 _THREADS = 128
@@ -28,7 +28,7 @@ _THREADS = 128
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedBuild:
     """One build, as it answers."""
 
     manifest: Manifest
@@ -39,7 +39,7 @@ class Loaded:
     @property
     def share(self) -> float:
         """The share of its shards that can be asked."""
-        return self.leaf.share if isinstance(self.leaf, Fan) else 1.0
+        return self.leaf.share if isinstance(self.leaf, FanOut) else 1.0
 
 
 class NotReadyError(ServiceError):
@@ -50,14 +50,14 @@ class UnknownError(UsageError):
     """What was asked for by name is not there."""
 
 
-class Current:
+class BuildWatcher:
     """Follows what CURRENT names, and loads any other build that is asked for by its name."""
 
-    def __init__(self, settings: Settings, hidden: Hidden, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, hidden: HiddenProducts, say: Callable[[str], None]) -> None:
         self._settings, self._hidden, self._say = settings, hidden, say
         self._builds = Builds(settings.root, settings.extract.cache)
-        self._current: Loaded | None = None
-        self._candidate: Loaded | None = None
+        self._current: LoadedBuild | None = None
+        self._candidate: LoadedBuild | None = None
         self._problem = "the service has not started"
         self._version = ""  # of the category model that was looked at last
         self._failed = ("", 0.0)  # the build that could not be loaded last, and when
@@ -85,7 +85,7 @@ class Current:
         """Why nothing is answered; empty if all is well."""
         return "" if self._current else self._problem
 
-    def loaded(self, build: str = "") -> Loaded:
+    def loaded(self, build: str = "") -> LoadedBuild:
         """The build in service, or one by its name; the last one that was asked for by name stays loaded.
 
         Raises:
@@ -110,18 +110,18 @@ class Current:
     def _opened(self, manifest: Manifest) -> LeafPort:
         """The shards of a build, warm: in this process, or in the leaves that the settings name."""
         if self._leaves:
-            fan = Fan(manifest, self._leaves, self._pool, self._settings.serve, self._say)
+            fan = FanOut(manifest, self._leaves, self._pool, self._settings.serve, self._say)
             fan.prepare()
             return fan
         leaf = Leaf(self._builds, manifest)
         leaf.warm()
-        return Batched(leaf)
+        return BatchedLeaf(leaf)
 
     def _follow(self) -> None:
         while not self._stopped.wait(_LOOK_S):
             self._look()
             for loaded in (self._current, self._candidate):
-                if loaded and isinstance(loaded.leaf, Fan):
+                if loaded and isinstance(loaded.leaf, FanOut):
                     loaded.leaf.tend()
             current = self._current
             if current and ((current.share == 1 and not current.root.whole) or self._outdated(current)):
@@ -152,28 +152,28 @@ class Current:
                 self._problem = told
                 self._say(f"cannot serve what is published: {error}")
 
-    def _load(self, manifest: Manifest) -> Loaded:
+    def _load(self, manifest: Manifest) -> LoadedBuild:
         """A build, warmed up: its first query is as fast as all others."""
         leaf, current = self._opened(manifest), self._current
         same = current is not None and current.manifest.space == manifest.space
         encoder = current.encoder if current and same else Encoder(self._settings, manifest.space)
         root = self._root(manifest, leaf)
-        root.search(encoder.warm_up(), manifest.space, Wish(category="all"))
-        return Loaded(manifest, leaf, root, encoder)
+        root.search(encoder.warm_up(), manifest.space, SearchParams(category="all"))
+        return LoadedBuild(manifest, leaf, root, encoder)
 
     def _root(self, manifest: Manifest, leaf: LeafPort) -> Root:
         try:
-            told = recogniser(self._settings, manifest.space)
+            told = load_category_classifier(self._settings, manifest.space)
         except LikenessError as error:  # neighbours vote in its place
             self._say(f"categories: {error}")
             told = None
         return Root(manifest, leaf, self._hidden, told)
 
-    def _outdated(self, loaded: Loaded) -> bool:
+    def _outdated(self, loaded: LoadedBuild) -> bool:
         """Whether another version of the category model was put in service; one that is damaged was said to be so."""
         name, told = self._settings.serve.category_model, loaded.root.recogniser
         try:
-            promoted = Models(self._settings.root).promotions(name) if name else []
+            promoted = ModelRegistry(self._settings.root).promotions(name) if name else []
         except (LikenessError, OSError):
             return False
         version = promoted[0].version if promoted else ""

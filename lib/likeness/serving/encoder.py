@@ -8,7 +8,7 @@ import numpy as np
 from likeness.core.errors import SpaceMismatch
 from likeness.core.settings import Settings
 from likeness.images.image import WHOLE, Box
-from likeness.images.query_views import Look
+from likeness.images.query_views import QueryView
 from likeness.models.extractor import Extractor
 from likeness.models.model_registry import space_of
 from likeness.models.runtimes import machine, open_runtime
@@ -33,7 +33,7 @@ class Encoder:
             self.space, runtime, settings.extract.model_copy(update={"decode_threads": cores}), settings.limits
         )
 
-    def encode(self, photo: bytes, box: Box = WHOLE, looks: Collection[Look] = ()) -> np.ndarray:
+    def encode(self, photo: bytes, box: Box = WHOLE, looks: Collection[QueryView] = ()) -> np.ndarray:
         """The vectors of a photo, or of the part of it in a box, and of further looks of it, float32 (1 + n, dim).
 
         Raises:

@@ -50,7 +50,7 @@ class _Sought:
         return found
 
 
-class Fan:
+class FanOut:
     """The leaves of one build."""
 
     def __init__(

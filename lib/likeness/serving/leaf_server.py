@@ -17,7 +17,7 @@ import pyarrow.flight as fl
 from likeness.core.errors import LikenessError, ServiceError, UsageError
 from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
-from likeness.serving.micro_batching import Batched
+from likeness.serving.micro_batching import BatchedLeaf
 from likeness.serving.wire import from_answer, from_samples, from_ticket
 
 _KEPT = 3
@@ -35,7 +35,7 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
             ServiceError: it cannot listen there.
         """
         self._builds, self._say = builds, say
-        self._loaded: dict[str, tuple[frozenset[int], Batched]] = {}  # by build, the last used at the end
+        self._loaded: dict[str, tuple[frozenset[int], BatchedLeaf]] = {}  # by build, the last used at the end
         self._loading, self._guard = threading.Lock(), threading.Lock()
         middleware = {"token": _Doorkeeper(token)} if token else None
         try:
@@ -82,7 +82,7 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
                     raise fl.FlightServerError(str(error)) from None
                 with self._guard:
                     self._loaded.pop(build, None)
-                    self._loaded[build] = wanted, Batched(leaf)
+                    self._loaded[build] = wanted, BatchedLeaf(leaf)
                     while len(self._loaded) > _KEPT:
                         del self._loaded[next(iter(self._loaded))]
                 self._say(f"loaded {len(wanted)} shards of {build} in {time.monotonic() - begun:.1f} s")
@@ -99,7 +99,7 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
     def _some(self, build: str, count: int) -> list[dict[str, Any]]:
         return [vars(hit) for hit in self._of(build)[1].some(count)]
 
-    def _of(self, build: str) -> tuple[frozenset[int], Batched]:
+    def _of(self, build: str) -> tuple[frozenset[int], BatchedLeaf]:
         with self._guard:
             if build not in self._loaded:
                 raise fl.FlightUnavailableError(f"{build} is not loaded")

@@ -34,7 +34,7 @@ class _Asked(Generic[A]):
     woken: threading.Event = field(default_factory=threading.Event)
 
 
-class Together(Generic[A]):
+class MicroBatcher(Generic[A]):
     """Does one batch after the other; `work(rows, key)` gives an answer that `part(answer, start, stop)` divides."""
 
     def __init__(self, work: Callable[[np.ndarray, Hashable], A], part: Callable[[A, int, int], A]) -> None:
@@ -108,12 +108,12 @@ class _Search:
     shards: frozenset[int] | None
 
 
-class Batched:
+class BatchedLeaf:
     """A leaf that searches for many callers at once."""
 
     def __init__(self, leaf: LeafPort) -> None:
         self._leaf = leaf
-        self._together = Together(self._work, self._part)
+        self._together = MicroBatcher(self._work, self._part)
 
     def search(
         self,
@@ -156,7 +156,7 @@ class BatchedRuntime:
 
     def __init__(self, runtime: Runtime) -> None:
         self.name = runtime.name
-        self._together = Together[np.ndarray](
+        self._together = MicroBatcher[np.ndarray](
             lambda images, _: runtime(images), lambda vectors, start, stop: vectors[start:stop].copy()
         )
 

@@ -9,7 +9,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class Shown(_Frozen):
+class ResultItem(_Frozen):
     """An image, with the product that shows it."""
 
     image_id: str = Field(description="SHA-256 of its bytes, hexadecimal")
@@ -19,7 +19,7 @@ class Shown(_Frozen):
     url: str = Field(description="where a browser finds it; without a host, here")
 
 
-class Result(Shown):
+class Result(ResultItem):
     """A near image, with all products that show it in a category that was searched."""
 
     products: Sequence[str]
@@ -71,7 +71,7 @@ class Catalogue(_Frozen):
     images: int
     products: int
     categories: Mapping[str, int] = Field(description="images by category")
-    some: Sequence[Shown]
+    some: Sequence[ResultItem]
 
 
 class Problem(_Frozen):

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import ServiceError, UsageError
 from likeness.index import distance
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit, merge
-from likeness.models.category_classifier import Recogniser
-from likeness.serving.attribute_filter import Filter, Known
+from likeness.models.category_classifier import CategoryClassifier
+from likeness.serving.attribute_filter import AttributeFilter, AttributeLookup
 from likeness.serving.category_vote import Prediction, Voter
 from likeness.serving.leaf import LeafAnswer, LeafPort, refuse_other
 
@@ -29,7 +29,7 @@ class CoverageError(ServiceError):
 
 
 @dataclass(frozen=True)
-class Wish:
+class SearchParams:
     """What is wanted of an answer.
 
     `category` is `auto` for the best predicted ones, `all`, or a name. `offset` results are passed over, those of
@@ -53,7 +53,11 @@ class Root:
     """Answers queries about one build with what its leaf, or many that are as one, find."""
 
     def __init__(
-        self, manifest: Manifest, leaf: LeafPort, hidden: Hidden | None = None, recogniser: Recogniser | None = None
+        self,
+        manifest: Manifest,
+        leaf: LeafPort,
+        hidden: HiddenProducts | None = None,
+        recogniser: CategoryClassifier | None = None,
     ) -> None:
         self.manifest, self.recogniser, self._leaf, self._hidden = manifest, recogniser, leaf, hidden
         self._categories, self._voter = manifest.categories(), Voter(manifest, leaf)
@@ -81,10 +85,10 @@ class Root:
         self,
         vectors: np.ndarray,
         space: str,
-        wish: Wish,
+        wish: SearchParams,
         told: Prediction | None = None,
         without: Collection[str] = (),
-        known: Known | None = None,
+        known: AttributeLookup | None = None,
     ) -> dict[str, Any]:
         """Answers one query.
 
@@ -138,14 +142,14 @@ class Root:
         self,
         queries: np.ndarray,
         space: str,
-        wish: Wish,
+        wish: SearchParams,
         categories: set[str],
         without: Collection[str],
-        known: Known | None,
+        known: AttributeLookup | None,
     ) -> tuple[list[Hit], LeafAnswer]:
         """Asks for more until what may not be shown has left enough; never again where leaves were waited for."""
         enough, begun = wish.offset + wish.k, time.perf_counter()
-        where = Filter(wish.where, known)
+        where = AttributeFilter(wish.where, known)
         wanted = max(enough + (len(queries) if without else 0), _FIRST if wish.where else 0)
         while True:
             answer = self._leaf.search(queries, wanted, space, categories)
@@ -164,7 +168,9 @@ class Root:
                 return hits[wish.offset :], dataclasses.replace(answer, degraded=[*answer.degraded, told])
             wanted *= 4 if wish.where else 2
 
-    def _shown(self, found: Sequence[Hit], wish: Wish, without: Collection[str], where: Filter) -> list[Hit]:
+    def _shown(
+        self, found: Sequence[Hit], wish: SearchParams, without: Collection[str], where: AttributeFilter
+    ) -> list[Hit]:
         """The hits without hidden products and those left out; an image that only those show goes with them."""
         shown, seen = [], set[str]()
         where.look(found)

@@ -13,20 +13,20 @@ from urllib.parse import quote
 import numpy as np
 
 from likeness import storage
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import ServiceError, UsageError
 from likeness.core.settings import Settings
 from likeness.images.image import WHOLE, Box
-from likeness.images.query_views import Look
+from likeness.images.query_views import QueryView
 from likeness.index import distance
 from likeness.index.manifest import Manifest
-from likeness.serving.attribute_filter import Known
-from likeness.serving.build_watcher import Current, Loaded, UnknownError
+from likeness.serving.attribute_filter import AttributeLookup
+from likeness.serving.build_watcher import BuildWatcher, LoadedBuild, UnknownError
 from likeness.serving.category_vote import Prediction
-from likeness.serving.root import Wish
+from likeness.serving.root import SearchParams
 from likeness.serving.thumbnails import Thumbnails
 from likeness.storage import KeyedStore, Product
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 
 Combine = Literal["best", "mean"]
 """Several photos of one thing: an image is as near as to the nearest of them, or as to their mean."""
@@ -38,11 +38,11 @@ class Service:
 
     def __init__(self, settings: Settings, say: Callable[[str], None] = lambda told: None) -> None:
         self.settings, self._say = settings, say
-        self._hidden = Hidden(settings.root)
-        self.current = Current(settings, self._hidden, say)
+        self._hidden = HiddenProducts(settings.root)
+        self.current = BuildWatcher(settings, self._hidden, say)
         self._store: KeyedStore | None = None
         self._opening = threading.Lock()
-        self.thumbnails = Thumbnails(Warehouse(settings), settings.limits)
+        self.thumbnails = Thumbnails(TableReader(settings), settings.limits)
 
     def start(self) -> None:
         """Loads the build in service, and goes along from then on."""
@@ -57,11 +57,11 @@ class Service:
     def photos(
         self,
         photos: Sequence[bytes],
-        wish: Wish,
+        wish: SearchParams,
         build: str = "",
         box: Box = WHOLE,
         combine: Combine = "best",
-        looks: Collection[Look] = (),
+        looks: Collection[QueryView] = (),
     ) -> dict[str, Any]:
         """Answers for one or several photos of a thing, or for the part of each in a box; by further looks of them too.
 
@@ -77,7 +77,7 @@ class Service:
         took = {"encode": _ms(begun)}
         return self._answered(loaded, self._combined(vectors, combine, loaded.manifest), wish, took, told)
 
-    def product(self, product_id: str, wish: Wish, build: str = "") -> dict[str, Any]:
+    def product(self, product_id: str, wish: SearchParams, build: str = "") -> dict[str, Any]:
         """Answers with what looks like the photos of a product, itself left out; no network is run.
 
         Raises:
@@ -98,7 +98,7 @@ class Service:
         return self._answered(loaded, stacked, wish, took, told, [product_id])
 
     def vectors(
-        self, vectors: np.ndarray, space: str, wish: Wish, build: str = "", combine: Combine = "best"
+        self, vectors: np.ndarray, space: str, wish: SearchParams, build: str = "", combine: Combine = "best"
     ) -> dict[str, Any]:
         """Answers for vectors, float32 (q, dim), as the layer gives them.
 
@@ -109,7 +109,7 @@ class Service:
         loaded = self.current.loaded(build)
         return self._answered(loaded, self._combined(vectors, combine, loaded.manifest), wish, {}, space=space)
 
-    def batch(self, vectors: np.ndarray, space: str, wish: Wish, build: str = "") -> list[dict[str, Any]]:
+    def batch(self, vectors: np.ndarray, space: str, wish: SearchParams, build: str = "") -> list[dict[str, Any]]:
         """Answers each of some vectors, float32 (q, dim), by itself, and all of one build.
 
         Raises:
@@ -143,7 +143,7 @@ class Service:
             return None
         return self.thumbnails.get(image_id, shown.uri, side)
 
-    def _shown(self, loaded: Loaded, photos: Sequence[bytes], box: Box) -> Prediction | None:
+    def _shown(self, loaded: LoadedBuild, photos: Sequence[bytes], box: Box) -> Prediction | None:
         """What a category model says that wants photos; None if it is content with vectors, or there is none."""
         recogniser = loaded.root.recogniser
         told = [recogniser.of_photo(photo, box) for photo in photos] if recogniser else []
@@ -152,7 +152,7 @@ class Service:
             return None
         return Prediction(recogniser.votes(np.concatenate(known), loaded.manifest.categories()))
 
-    def _refuse(self, wish: Wish) -> None:
+    def _refuse(self, wish: SearchParams) -> None:
         most = self.settings.serve.k_max
         if wish.offset + wish.k > most:
             raise UsageError(f"results up to {wish.offset + wish.k} are asked for; serve.k_max is {most}")
@@ -165,16 +165,16 @@ class Service:
 
     def _answered(
         self,
-        loaded: Loaded,
+        loaded: LoadedBuild,
         vectors: np.ndarray,
-        wish: Wish,
+        wish: SearchParams,
         took: dict[str, float],
         told: Prediction | None = None,
         without: Collection[str] = (),
         space: str = "",
     ) -> dict[str, Any]:
         named = loaded.manifest.space
-        answer = loaded.root.search(vectors, space or named, wish, told, without, Known(self._keyed, named))
+        answer = loaded.root.search(vectors, space or named, wish, told, without, AttributeLookup(self._keyed, named))
         begun = time.perf_counter()
         facts = self._facts([result["product_id"] for result in answer["results"]])
         for result in answer["results"]:

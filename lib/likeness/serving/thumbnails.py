@@ -9,7 +9,7 @@ from likeness import storage
 from likeness.core.errors import LikenessError
 from likeness.core.settings import Limits
 from likeness.images.contact_sheet import encoded, thumbnail
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 
 _KEPT_BYTES = 64_000_000
 
@@ -17,7 +17,7 @@ _KEPT_BYTES = 64_000_000
 class Thumbnails:
     """Made from the source's file where it can be read, else from the `images` table."""
 
-    def __init__(self, warehouse: Warehouse, limits: Limits) -> None:
+    def __init__(self, warehouse: TableReader, limits: Limits) -> None:
         self._warehouse, self._limits = warehouse, limits
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._bytes, self._lock = 0, threading.Lock()

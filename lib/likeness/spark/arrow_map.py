@@ -13,7 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def in_workers(table: DataFrame, work: Work, result: str | pa.Schema) -> DataFrame:
+def arrow_map(table: DataFrame, work: Work, result: str | pa.Schema) -> DataFrame:
     """`table.mapInArrow(work, result)`, in workers that lose little time between two tasks.
 
     Spark has pyspark.zip on the path and calls `importlib.invalidate_caches` before each task; up to Python 3.12 that

@@ -12,10 +12,10 @@ from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.models.backbones import weightless
 from likeness.models.imagenet_classifier import class_scores
-from likeness.models.model_card import Card, Evaluation, Metric
-from likeness.models.model_registry import Models, space_of, spaces_of
+from likeness.models.model_card import Evaluation, Metric, ModelCard
+from likeness.models.model_registry import ModelRegistry, space_of, spaces_of
 from likeness.ops import estimate, reports
-from likeness.ops.backfill_coverage import Cell, Scope
+from likeness.ops.backfill_coverage import CoverageCell, Scope
 from likeness.spark.run import Run
 from likeness.spark.stages.compact import compact, gc
 from likeness.spark.stages.copy import copy
@@ -26,12 +26,12 @@ from likeness.spark.stages.ingest import ingest
 from likeness.spark.stages.label import label
 from likeness.spark.stages.load import expect_store, load
 from likeness.spark.stages.suspect_labels import doubts
-from likeness.spark.submit.job_cli import backfill_door as backfill_door
-from likeness.spark.submit.job_cli import door as door
-from likeness.spark.submit.job_cli import evaluate_door as evaluate_door
-from likeness.spark.submit.job_cli import promote_door as promote_door
-from likeness.spark.submit.job_cli import train_door as train_door
-from likeness.training.request import Ask
+from likeness.spark.submit.job_cli import backfill_command as backfill_command
+from likeness.spark.submit.job_cli import evaluate_command as evaluate_command
+from likeness.spark.submit.job_cli import job_command as job_command
+from likeness.spark.submit.job_cli import promote_command as promote_command
+from likeness.spark.submit.job_cli import train_command as train_command
+from likeness.training.request import TrainingRequest
 
 _ALL = ("ingest", "extract", "load", "index")
 
@@ -109,7 +109,7 @@ def backfill(given: Settings, scope: Scope, dry_run: bool = False) -> None:
         print(f"{told['standing_failures']:,} stand failed; why: `likeness failures list --root {given.root}`")
 
 
-def _would_do(step: estimate.Step, cells: Sequence[Cell], what: str) -> str:
+def _would_do(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what: str) -> str:
     """The dry run's words on a space: a line an epoch, then all of it."""
     lines = [f"{'epoch':<12}{'photos':>12}{'present':>12}{'failed':>12}{'to extract':>12}"]
     lines += [f"{c.epoch:<12}{c.photos:>12,}{c.present:>12,}{c.failed:>12,}{c.missing:>12,}" for c in cells]
@@ -136,7 +136,7 @@ def label_job(given: Settings) -> None:
         print(f"{count:>9,}  {name}")
 
 
-def train_job(given: Settings, ask: Ask) -> Card:
+def train_job(given: Settings, ask: TrainingRequest) -> ModelCard:
     """Train a model on the catalogue, and measure it on photos that it never saw."""
     from likeness.spark.stages.train import train  # torch takes seconds to load, and no other job wants it here
     from likeness.training.job import plan
@@ -164,7 +164,7 @@ def evaluate_job(given: Settings, model: str, version: str, on: str) -> Evaluati
     held = EvaluationSets(given.root).find(on)
     if not held:
         raise UsageError(f"root {given.root} has no evaluation set; make one with `likeness models freeze`")
-    models = Models(given.root, given.extract.cache)
+    models = ModelRegistry(given.root, given.extract.cache)
     card = models.card(model, version)
     with Run("evaluate", given, ("extract",), space=models.space(card)) as run:
         found = evaluate(run, card, held)
@@ -175,7 +175,7 @@ def evaluate_job(given: Settings, model: str, version: str, on: str) -> Evaluati
 
 def promote_job(given: Settings, model: str, version: str, reason: str) -> None:
     """Put a version of a model in service, unless it is worse than the one that is."""
-    models = Models(given.root, given.extract.cache)
+    models = ModelRegistry(given.root, given.extract.cache)
     card = models.candidate(model, version)
     with Run("promote", given, (), space=models.space(card)) as run, run.stage("promote") as facts:
         before, now = models.promote(model, card.version, reason)

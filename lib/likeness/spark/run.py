@@ -15,9 +15,9 @@ from likeness.core.settings import Settings
 from likeness.models.backbones import Space
 from likeness.models.model_registry import spaces_of
 from likeness.spark.session import open_session
-from likeness.spark.tables import Lake
+from likeness.spark.tables import SparkTables
 from likeness.storage.leases import HeldLease, Lease, held, run_name
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
 
 _PATIENCE_S = 1800.0
@@ -61,7 +61,7 @@ class Run:
                 self._leases.append(stack.enter_context(self._lease(name)))
             self._refuse_company()
             with self.stage("start"):
-                self.lake = Lake(open_session(self.settings, self.job), self.settings)
+                self.lake = SparkTables(open_session(self.settings, self.job), self.settings)
                 self._record_killed()
                 self.facts["start"]["snapshots"] = self._snapshots()
             self._stack = stack.pop_all()
@@ -124,7 +124,7 @@ class Run:
         Listings are of all spaces; what was made of them counts for the run's own.
         """
         if self._past is None:
-            rows = Warehouse(self.settings).read(RUNS, ("started", "space", "facts")).sort_by("started")
+            rows = TableReader(self.settings).read(RUNS, ("started", "space", "facts")).sort_by("started")
             self._past = rows.to_pylist()[::-1]
         for row in self._past:
             facts: dict[str, Any] = json.loads(row["facts"])
@@ -202,7 +202,7 @@ class Run:
         """A run that died without a row gets one from the lease it left behind."""
         killed = {lease.replaced["run_id"]: lease.replaced for lease in self._leases if lease.replaced}
         if killed:  # another run may have taken over some of its leases, and written its row
-            told = set(Warehouse(self.settings).read(RUNS, ("run_id",))["run_id"].to_pylist())
+            told = set(TableReader(self.settings).read(RUNS, ("run_id",))["run_id"].to_pylist())
             killed = {run_id: holder for run_id, holder in killed.items() if run_id not in told}
         rows = [
             self.row(

@@ -1,4 +1,4 @@
-"""The Iceberg tables of one root, read and written by Spark: settings in, a `Lake` out.   [pyspark]"""
+"""The Iceberg tables of one root, read and written by Spark: settings in, a `SparkTables` out.   [pyspark]"""
 
 import functools
 import time
@@ -32,7 +32,7 @@ class DataFile:
     rows: int
 
 
-class Lake:
+class SparkTables:
     """The tables of one root, open for reading and writing by Spark."""
 
     def __init__(self, spark: SparkSession, settings: Settings) -> None:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _PERMANENT = ("TableNotFound", "TableNotEnabled", "NoSuchColumnFamily", "AccessDenied", "DoNotRetry", "Illegal")
 
 
-class Servers:
+class HbasePool:
     """Connections to any of the Thrift servers; those not in use wait here for the next call."""
 
     def __init__(self, place: Place) -> None:

@@ -23,7 +23,7 @@ from likeness.storage.hbase_layout import (
     product_key,
     product_of,
 )
-from likeness.storage.hbase_pool import Servers
+from likeness.storage.hbase_pool import HbasePool
 from likeness.storage.ports import Product
 
 _BATCH_BYTES, _BATCH_ROWS = 4_000_000, 500
@@ -41,7 +41,7 @@ class HbaseStore:
     def __init__(self, uri: str, create: bool = False) -> None:
         self._place = parse(uri)
         self.writers = self._place.writers
-        self._servers = Servers(self._place)
+        self._servers = HbasePool(self._place)
         try:
             missing = self._missing()
             if missing and create:
@@ -183,7 +183,7 @@ class HbaseStore:
             rows = max(16, min(10_000, _SCAN_BYTES // (size + 1)))
 
 
-def _create(place: Place, servers: Servers, missing: Sequence[str]) -> None:
+def _create(place: Place, servers: HbasePool, missing: Sequence[str]) -> None:
     """Makes missing tables. Thrift cannot split a table at its creation, so HBase's own command does it."""
     for name, command in zip((IMAGES, PRODUCTS), create_commands(place), strict=True):
         if name not in missing:

@@ -30,7 +30,7 @@ def location(settings: Settings) -> str:
     return uris.canonical(settings.warehouse.uri or uris.join(uris.canonical(settings.root), "tables"))
 
 
-class Warehouse:
+class TableReader:
     """The tables of one root, as they are now."""
 
     def __init__(self, settings: Settings) -> None:

@@ -12,11 +12,11 @@ from safetensors.torch import load, save
 
 from likeness import storage
 from likeness.core.errors import DataError
-from likeness.training.distributed import Ranks
-from likeness.training.history import Course, Epoch
+from likeness.training.distributed import Workers
+from likeness.training.history import Epoch, History
 
 if TYPE_CHECKING:
-    from likeness.training.network import Learner
+    from likeness.training.network import Network
 
 _IDLE_S = 7 * 86_400.0
 
@@ -30,12 +30,12 @@ class Checkpoint:
         self._uri, self._every, self._identity = uri, every_s, identity
         self._files, self._last = storage.files(uri), time.monotonic()
 
-    def due(self, ranks: Ranks) -> bool:
+    def due(self, ranks: Workers) -> bool:
         """Whether this process should write now; only the first of them does."""
         return ranks.first and time.monotonic() - self._last >= self._every
 
     def save(
-        self, learner: "Learner", optimiser: torch.optim.Optimizer, kept: State, course: Course, at: tuple[int, int]
+        self, learner: "Network", optimiser: torch.optim.Optimizer, kept: State, course: History, at: tuple[int, int]
     ) -> None:
         """Writes where a training is: at this step of this epoch."""
         told = optimiser.state_dict()
@@ -61,8 +61,8 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(
-        self, learner: "Learner", optimiser: torch.optim.Optimizer, kept: State
-    ) -> tuple[Course, tuple[int, int]] | None:
+        self, learner: "Network", optimiser: torch.optim.Optimizer, kept: State
+    ) -> tuple[History, tuple[int, int]] | None:
         """Takes up what was written, if it is of the same training; where it was, by epoch and step.
 
         Raises:
@@ -89,7 +89,7 @@ class Checkpoint:
                 number, _, key = rest.partition(".")
                 state.setdefault(int(number), {})[key] = value
         optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
-        return Course([Epoch(**one) for one in facts["epochs"]], facts["best"]), (facts["at"][0], facts["at"][1])
+        return History([Epoch(**one) for one in facts["epochs"]], facts["best"]), (facts["at"][0], facts["at"][1])
 
     def clear(self) -> None:
         """Deletes it: the training is over. Those that nobody went on with for a week go as well."""

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from likeness.core.settings import Train
-from likeness.training.experiment import Study
-from likeness.training.progress_log import Telling
+from likeness.training.experiment import Experiment
+from likeness.training.progress_log import ProgressLogger
 from likeness.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """How to train: settings, epochs and the temperature of what comes of it; `told` of each candidate that was tried.
 
     The learning rate is made for `how.epochs`; training ends after `epochs` of them.
@@ -25,11 +25,11 @@ class Choice:
     told: tuple[Mapping[str, Any], ...] = ()
 
 
-def choose(study: Study, telling: Telling) -> Choice:
+def cross_validate(study: Experiment, telling: ProgressLogger) -> Selection:
     """Tries each candidate on all folds but one, for every fold; the same photos of a product are in one fold."""
     rows, folds = study.data.rows, study.how.folds
     part = (study.data.places[rows] * folds).astype(int)
-    best, told = Choice(study.how, study.how.epochs), list[Mapping[str, Any]]()
+    best, told = Selection(study.how, study.how.epochs), list[Mapping[str, Any]]()
     for candidate in study.how.candidates or study.task.candidates:
         how = study.how.model_copy(update={**candidate})
         curves, seen = [], []
@@ -48,6 +48,6 @@ def choose(study: Study, telling: Telling) -> Choice:
         telling.say(f"{dict(candidate) or 'as given'}: {value:.4f} by {folds} folds, best after {epochs} epochs")
         if not told or value > max(one["value"] for one in told):
             outputs, truth = (np.concatenate(one) for one in zip(*seen, strict=True))
-            best = Choice(how, epochs, study.task.temperature(outputs, truth))
+            best = Selection(how, epochs, study.task.temperature(outputs, truth))
         told.append({"settings": dict(candidate), "value": value, "error": spread, "epochs": epochs})
     return replace(best, told=tuple(told))

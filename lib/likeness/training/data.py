@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from likeness.catalog import samples
-from likeness.catalog.annotations import Shown
+from likeness.catalog.annotations import Annotation
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Train
 from likeness.evaluation.evaluation_sets import drawn, groups
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.table_reader import names as keys_of
 from likeness.storage.tables import FEATURES, IMAGES
 
@@ -24,7 +24,7 @@ class Data:
     """
 
     image_ids: Sequence[str]
-    shown: Sequence[Shown]
+    shown: Sequence[Annotation]
     learned: int
     places: np.ndarray
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
@@ -63,12 +63,12 @@ class Data:
 
 
 def gathered(
-    warehouse: Warehouse,
+    warehouse: TableReader,
     how: Train,
     snapshots: Mapping[str, int],
     space: str,
-    free: Mapping[str, Shown],
-    asked: Mapping[str, Shown],
+    free: Mapping[str, Annotation],
+    asked: Mapping[str, Annotation],
 ) -> Data:
     """The photos that are there, with their vectors of a space; without vectors if it is empty.
 
@@ -93,7 +93,7 @@ def gathered(
         told = f"--space {space.partition('@')[0]}" if space else ""
         raise UsageError(f"no listed photo has what is learned from; run ./spark-submit.sh backfill {told} first")
     shown = {**free, **asked}
-    vectors = samples.matrix(files, space, keys) if space else np.empty((0, 0), np.float32)
+    vectors = samples.vector_matrix(files, space, keys) if space else np.empty((0, 0), np.float32)
     if not np.isfinite(vectors).all():
         bad = keys[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
         raise DataError(f"the vector of {bad} in {space} is not finite; `likeness forget` it, or extract it anew")

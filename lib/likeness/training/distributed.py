@@ -14,7 +14,7 @@ _PATIENCE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Workers:
     """Process `mine` of `of`, and the device that its part of the work is done on."""
 
     mine: int = 0
@@ -47,15 +47,15 @@ class Ranks:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined() -> Iterator[Workers]:
     """The processes that torchrun's variables name; this one alone where there are none."""
     cuda = torch.cuda.is_available()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Ranks(device="cuda" if cuda else "cpu")
+        yield Workers(device="cuda" if cuda else "cpu")
         return
     device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}" if cuda else "cpu"
     distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), device)
+        yield Workers(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()

@@ -5,30 +5,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from likeness.catalog.annotations import listed
+from likeness.catalog.annotations import annotations
 from likeness.core.errors import DataError
 from likeness.core.settings import Settings, Train
 from likeness.evaluation.evaluation_sets import EvaluationSet, EvaluationSets, apart
 from likeness.evaluation.model_metrics import as_metrics
 from likeness.models.backbones import Space
 from likeness.models.extractor import Extractor
-from likeness.models.model_card import Card, Metric
+from likeness.models.model_card import Metric, ModelCard
 from likeness.models.runtimes import machine, open_runtime
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
 from likeness.training.data import gathered
 from likeness.training.tasks import TASKS
-from likeness.training.tasks.task import Found
+from likeness.training.tasks.task import Predictions
 
 _TOLD = 3
 
 
-def by_neighbours(card: Card) -> bool:
+def by_neighbours(card: ModelCard) -> bool:
     """Whether a version is measured by its vectors of the whole catalogue, which must have been extracted."""
     return TASKS[card.task].gallery
 
 
-def examined(settings: Settings, card: Card, held: EvaluationSet, space: Space) -> dict[str, Metric]:
+def examined(settings: Settings, card: ModelCard, held: EvaluationSet, space: Space) -> dict[str, Metric]:
     """What a version is worth on an evaluation set; neighbours are looked for among all other listed photos.
 
     Args:
@@ -40,8 +40,8 @@ def examined(settings: Settings, card: Card, held: EvaluationSet, space: Space) 
     Raises:
         DataError: the version has learned from photos of the set, or vectors are lacking.
     """
-    warehouse = Warehouse(settings)
-    photos = listed(warehouse)
+    warehouse = TableReader(settings)
+    photos = annotations(warehouse)
     _refuse_known(settings, warehouse, card, held)
     free, asked = apart(photos, held), {key: photos.get(key, one) for key, one in held.photos.items()}
     how = Train.model_validate(card.settings).model_copy(update={"classes": list(card.classes), "least": 0})
@@ -52,18 +52,18 @@ def examined(settings: Settings, card: Card, held: EvaluationSet, space: Space) 
         rows = (data.asked, data.rows)
         shown = [[data.shown[row] for row in part.tolist()] for part in rows]
         return as_metrics(
-            task.figures(Found(data.vectors[rows[0]], shown[0], rows[0][:0], data.vectors[rows[1]], shown[1]))
+            task.figures(Predictions(data.vectors[rows[0]], shown[0], rows[0][:0], data.vectors[rows[1]], shown[1]))
         )
     truth = task.targets(data).numpy()[data.asked]
     given, there = _outputs(settings, space, [data.image_ids[row] for row in data.asked.tolist()])
     told = [data.shown[row] for row in data.asked[there].tolist()]
-    return as_metrics(task.figures(Found(given, told, truth[there], given[:0], [])))
+    return as_metrics(task.figures(Predictions(given, told, truth[there], given[:0], [])))
 
 
-def _refuse_known(settings: Settings, warehouse: Warehouse, card: Card, held: EvaluationSet) -> None:
+def _refuse_known(settings: Settings, warehouse: TableReader, card: ModelCard, held: EvaluationSet) -> None:
     before = EvaluationSets(settings.root).find(card.evaluation)
     assert before
-    learned = apart(listed(warehouse, card.snapshots[LISTINGS.name]), before)
+    learned = apart(annotations(warehouse, card.snapshots[LISTINGS.name]), before)
     both = sorted(held.photos.keys() & learned.keys())
     if both:
         raise DataError(
@@ -78,7 +78,7 @@ def _outputs(settings: Settings, space: Space, image_ids: Sequence[str]) -> tupl
     extractor = Extractor(space, runtime, settings.extract, settings.limits)
     found = {
         key: vector
-        for batch in extractor.run(Warehouse(settings).stream(frozenset(image_ids)))
+        for batch in extractor.run(TableReader(settings).stream(frozenset(image_ids)))
         for key, vector in zip(batch.keys, batch.vectors, strict=True)
     }
     if not found:

@@ -8,28 +8,28 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from likeness.catalog.annotations import listed
+from likeness.catalog.annotations import annotations
 from likeness.core.errors import GateError
 from likeness.core.settings import Train
+from likeness.core.statistics import Figure
 from likeness.evaluation.evaluation_sets import EvaluationSets, apart
-from likeness.evaluation.retrieval_metrics import Figure
 from likeness.models.backbones import Space, weightless
 from likeness.models.model_registry import space_of
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
 from likeness.training.data import gathered
-from likeness.training.distributed import Ranks
-from likeness.training.image_cache import Pictures
-from likeness.training.inputs import Feed, Known, Photos
+from likeness.training.distributed import Workers
+from likeness.training.image_cache import ImageCache
+from likeness.training.inputs import FeatureCache, Inputs, PhotoInputs
 from likeness.training.job import Job
-from likeness.training.network import ALL, Learner
-from likeness.training.progress_log import Telling
+from likeness.training.network import ALL, Network
+from likeness.training.progress_log import ProgressLogger
 from likeness.training.tasks import TASKS
-from likeness.training.tasks.task import Found
-from likeness.training.trainer import Judge, Lesson, answers
+from likeness.training.tasks.task import Predictions
+from likeness.training.trainer import Dataset, Validator, answers
 
 
-class Study:
+class Experiment:
     """What a job wants learned, and its photos, of which those cannot be decoded are left out.
 
     Raises:
@@ -38,13 +38,13 @@ class Study:
         GateError: too many photos cannot be decoded.
     """
 
-    def __init__(self, job: Job, ranks: Ranks, telling: Telling) -> None:
+    def __init__(self, job: Job, ranks: Workers, telling: ProgressLogger) -> None:
         self.job, self.ranks, self.how, self._telling = job, ranks, job.settings.train, telling
         self.space = _space(job)
         held = EvaluationSets(job.settings.root).find(job.held)
         assert held
-        warehouse = Warehouse(job.settings)
-        photos = listed(warehouse, job.snapshots[LISTINGS.name])
+        warehouse = TableReader(job.settings)
+        photos = annotations(warehouse, job.snapshots[LISTINGS.name])
         asked = {key: photos.get(key, one) for key, one in held.photos.items()}
         known = _known_by(job, self.space)
         data = gathered(warehouse, self.how, job.snapshots, known, apart(photos, held), asked)
@@ -54,11 +54,11 @@ class Study:
         self._targets = self.task.targets(self.data)
         telling.say(f"{self.data.learned:,} photos to learn from, {len(self.data.asked):,} of {job.held} to measure on")
 
-    def lesson(self, how: Train, rows: np.ndarray) -> tuple[Learner, Lesson]:
+    def lesson(self, how: Train, rows: np.ndarray) -> tuple[Network, Dataset]:
         """A fresh network, and what it is to learn: these rows of the data, int64 (n,)."""
         torch.manual_seed(how.seed)
         scratch = self.job.ask.scratch
-        learner = Learner(
+        learner = Network(
             self.space,
             self.task.top(self.space.dim, how),
             self.job.settings.extract.cache,
@@ -67,18 +67,18 @@ class Study:
             scratch,
         )
         loss = self.task.loss(self._targets[: self.data.learned], how, self.ranks)
-        return learner, Lesson(self._feed(learner), rows, self._targets, loss)
+        return learner, Dataset(self._feed(learner), rows, self._targets, loss)
 
-    def outputs(self, learner: Learner, feed: Feed, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def outputs(self, learner: Network, feed: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What a network gives for rows, float32 (n, outputs), and what it ought to give."""
         given = answers(learner, feed, rows, self.ranks.device, not self.task.topped)
         return given, self._targets[torch.from_numpy(rows)].numpy()
 
-    def found(self, learner: Learner, feed: Feed, asked: np.ndarray, known: np.ndarray) -> Found:
+    def found(self, learner: Network, feed: Inputs, asked: np.ndarray, known: np.ndarray) -> Predictions:
         """What it gives for rows that are measured on, among `known` rows where the task looks at neighbours."""
         return self._found(lambda rows: self.outputs(learner, feed, rows)[0], asked, known)
 
-    def judge(self, lesson: Lesson, rows: np.ndarray, aside: np.ndarray) -> Judge:
+    def judge(self, lesson: Dataset, rows: np.ndarray, aside: np.ndarray) -> Validator:
         """What the task's first figure is on rows that are held aside of those that are learned from."""
         return lambda learner: self.task.value(self.found(learner, lesson.feed, aside, rows))
 
@@ -97,14 +97,14 @@ class Study:
             return {}
         return self.task.figures(self._found(lambda rows: self.data.vectors[rows], asked, rows))
 
-    def _found(self, give: Callable[[np.ndarray], np.ndarray], asked: np.ndarray, known: np.ndarray) -> Found:
+    def _found(self, give: Callable[[np.ndarray], np.ndarray], asked: np.ndarray, known: np.ndarray) -> Predictions:
         known = known if self.task.gallery else known[:0]
         told = [[self.data.shown[row] for row in rows.tolist()] for rows in (asked, known)]
-        return Found(give(asked), told[0], self._targets[torch.from_numpy(asked)].numpy(), give(known), told[1])
+        return Predictions(give(asked), told[0], self._targets[torch.from_numpy(asked)].numpy(), give(known), told[1])
 
-    def _decoded(self) -> Pictures:
+    def _decoded(self) -> ImageCache:
         """The photos' pixels; the data is left with those that have some."""
-        pictures = Pictures(self.job.settings, self.data.image_ids, self.space.preprocessing, self._telling.bar)
+        pictures = ImageCache(self.job.settings, self.data.image_ids, self.space.preprocessing, self._telling.bar)
         lost, most = len(pictures.failures) / len(self.data.image_ids), self.job.settings.gates.max_failure_rate
         if lost > most:
             first = next(iter(pictures.failures.items()))
@@ -115,13 +115,13 @@ class Study:
         self.data = self.data.kept([key not in pictures.failures for key in self.data.image_ids])
         return pictures
 
-    def _feed(self, learner: Learner) -> Feed:
+    def _feed(self, learner: Network) -> Inputs:
         if self._pictures is None:
-            return Known(self.data.vectors[:, None])
+            return FeatureCache(self.data.vectors[:, None])
         at = self._pictures.rows(self.data.image_ids)
         if learner.eats == "photos":
-            return Photos(self._pictures.pixels, at, learner)
-        return Known(self._pictures.maps(learner, self.how.distort, self.how.seed), at)
+            return PhotoInputs(self._pictures.pixels, at, learner)
+        return FeatureCache(self._pictures.maps(learner, self.how.distort, self.how.seed), at)
 
 
 def _space(job: Job) -> Space:

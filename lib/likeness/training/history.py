@@ -14,7 +14,7 @@ class Epoch:
 
 
 @dataclass
-class Course:
+class History:
     """How a training went; the network is that of `best`, counted from 0, or of the last epoch if nobody judges."""
 
     epochs: list[Epoch] = field(default_factory=list)

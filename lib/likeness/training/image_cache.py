@@ -22,12 +22,12 @@ import torch
 from likeness.core.errors import ServiceError
 from likeness.core.progress import Bar
 from likeness.core.settings import Settings
-from likeness.images.decoder_pool import Decoders
+from likeness.images.decoder_pool import DecoderPool
 from likeness.images.image import BadImage, Preprocessing
 from likeness.models.runtimes import machine, open_runtime
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.training.augmentation import DRAWS
-from likeness.training.network import Learner, whole
+from likeness.training.network import Network, whole
 
 Show = Callable[[str, int], AbstractContextManager[Bar]]
 """A bar for so many photos."""
@@ -35,7 +35,7 @@ _BATCH = 32
 _IDLE_S = 86_400.0
 
 
-class Pictures:
+class ImageCache:
     """Photos of a root by image_id, decoded for a network; `failures` says which have no pixels, and why.
 
     What is not there yet is computed under a bar. What was not used for a day goes.
@@ -56,7 +56,7 @@ class Pictures:
         place = {key: row for row, key in enumerate(self._ids)}
         return np.array([place[key] for key in image_ids], np.int64)
 
-    def maps(self, learner: Learner, versions: int, seed: int) -> np.ndarray:
+    def maps(self, learner: Network, versions: int, seed: int) -> np.ndarray:
         """What the frozen stages give, float16 (photos, 1 + versions, ...): for each as it is, and distorted."""
         space, settings = learner.frozen, self._settings
         shape = tuple(learner.before(self._given(learner, slice(0, 1), None)).shape[1:])
@@ -76,7 +76,7 @@ class Pictures:
         name = f"maps-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
         return self._kept(name, (len(self._ids), 1 + versions, *shape), np.dtype(np.float16), fill)
 
-    def _given(self, learner: Learner, part: slice, draws: np.ndarray | None) -> torch.Tensor:
+    def _given(self, learner: Network, part: slice, draws: np.ndarray | None) -> torch.Tensor:
         pixels = torch.from_numpy(np.array(self.pixels[part]))
         return learner.pixels(pixels, None if draws is None else torch.from_numpy(draws))
 
@@ -116,9 +116,9 @@ class Pictures:
                 failures[key] = str(bad)
 
         threads = os.cpu_count() or 1
-        decoders = Decoders(threads, self._how, self._settings.limits)
+        decoders = DecoderPool(threads, self._how, self._settings.limits)
         with self._show("decoding", len(self._ids)) as bar:
-            for done, (key, data) in enumerate(Warehouse(self._settings).stream(place), 1):
+            for done, (key, data) in enumerate(TableReader(self._settings).stream(place), 1):
                 waiting.append((key, decoders.submit(data)))
                 if len(waiting) == 8 * threads:
                     take()

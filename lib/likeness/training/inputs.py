@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from likeness.training.network import Learner
+from likeness.training.network import Network
 
 
-class Feed(Protocol):
+class Inputs(Protocol):
     """The inputs of a network, by row."""
 
     def take(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
@@ -20,7 +20,7 @@ class Feed(Protocol):
         ...
 
 
-class Known:
+class FeatureCache:
     """Vectors or maps, (photos, versions, ...), the first version as it is; any array that can be indexed.
 
     Row `n` of the feed is row `at[n]` of the array; the same one where `at` is not given.
@@ -36,10 +36,10 @@ class Known:
         return torch.from_numpy(self._versions[self._at[rows], which]).to(device).float()
 
 
-class Photos:
+class PhotoInputs:
     """Photos, uint8 (photos, side, side, 3), prepared with `whole`; row `n` of the feed is photo `at[n]`."""
 
-    def __init__(self, pixels: np.ndarray, at: np.ndarray, learner: Learner) -> None:
+    def __init__(self, pixels: np.ndarray, at: np.ndarray, learner: Network) -> None:
         self._pixels, self._at, self._learner = pixels, at, learner
 
     def take(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:

@@ -10,9 +10,9 @@ from likeness.core import uris
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.evaluation.evaluation_sets import EvaluationSets
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
-from likeness.training.request import Ask
+from likeness.training.request import TrainingRequest
 from likeness.training.tasks import DISTIL, TASKS
 
 ASIDE = 0.1
@@ -24,7 +24,7 @@ class Job:
     """What is to be learned; everything that the processes must agree on."""
 
     settings: Settings
-    ask: Ask
+    ask: TrainingRequest
     run_id: str
     held: str
     snapshots: Mapping[str, int]
@@ -57,7 +57,7 @@ class Job:
         return uris.join(uris.canonical(self.settings.root), "training", f"{self.name}-{of[:12]}.{ending}")
 
 
-def plan(settings: Settings, ask: Ask, run_id: str) -> Job:
+def plan(settings: Settings, ask: TrainingRequest, run_id: str) -> Job:
     """Looks at what there is to learn; freezes an evaluation set, a tenth of the products, if the root has none.
 
     Raises:
@@ -69,7 +69,7 @@ def plan(settings: Settings, ask: Ask, run_id: str) -> Job:
     if (task == DISTIL) != bool(teacher):
         told = "wants --teacher, a space whose vectors are learned" if task == DISTIL else "has no teacher"
         raise UsageError(f"--task {task} {told}; write for example --task distil --teacher efficientnet_lite0.pool")
-    warehouse, sets = Warehouse(settings), EvaluationSets(settings.root)
+    warehouse, sets = TableReader(settings), EvaluationSets(settings.root)
     snapshots = {table.name: warehouse.snapshot(table) for table in (IMAGES, LISTINGS, FEATURES)}
     if snapshots[LISTINGS.name] is None:
         raise UsageError(f"root {settings.root} has no listings to learn from; run ./spark-submit.sh nightly first")

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from likeness.training.distributed import Ranks
+from likeness.training.distributed import Workers
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """float32 (n, outputs) and the targets of the same rows to a number."""
@@ -22,7 +22,7 @@ def binary(weights: torch.Tensor | None = None) -> Loss:
     return partial(F.binary_cross_entropy_with_logits, pos_weight=weights)
 
 
-def contrastive(ranks: Ranks, temperature: float) -> Loss:
+def contrastive(ranks: Workers, temperature: float) -> Loss:
     """Vectors of length 1 of a class, int64 (n,), to each other, away from all else.
 
     Khosla et al. 2020, "Supervised Contrastive Learning", L_out. Rows without another of their class count nothing.
@@ -41,7 +41,7 @@ def contrastive(ranks: Ranks, temperature: float) -> Loss:
     return loss
 
 
-def triplet(ranks: Ranks, margin: float = 0.2) -> Loss:
+def triplet(ranks: Workers, margin: float = 0.2) -> Loss:
     """The farthest of the same class nearer than the nearest of another, by a margin of the cosine.
 
     Hermans et al. 2017, "In Defense of the Triplet Loss", batch hard.
@@ -58,7 +58,7 @@ def triplet(ranks: Ranks, margin: float = 0.2) -> Loss:
     return loss
 
 
-def likeness_of(ranks: Ranks) -> Loss:
+def likeness_of(ranks: Workers) -> Loss:
     """Vectors to those of a teacher, float32 (n, outputs): by direction, and by which rows are like which.
 
     The second is the relational distillation of Park et al. 2019, over cosines.

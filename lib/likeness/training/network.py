@@ -16,8 +16,8 @@ from likeness.core.errors import UsageError
 from likeness.images.image import Preprocessing
 from likeness.models import recipe
 from likeness.models.backbones import Space
-from likeness.models.backbones.heads import Top
-from likeness.models.backbones.network import Features, Perceptron, Planes, Topped, chain, fresh, vectors
+from likeness.models.backbones.heads import Head
+from likeness.models.backbones.network import Features, Perceptron, Planes, WithHead, chain, fresh, vectors
 from likeness.models.backbones.spec import Part
 from likeness.models.recipe import FEATURES, Recipe
 from likeness.training.augmentation import distorted, middle
@@ -27,7 +27,7 @@ ALL = "all"
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
 
-class Learner(torch.nn.Module):
+class Network(torch.nn.Module):
     """Vectors of a space, the maps before its stage `unfreeze`, or photos in; what the top gives out.
 
     Args:
@@ -39,7 +39,7 @@ class Learner(torch.nn.Module):
     """
 
     def __init__(
-        self, space: Space, top: Top, cache: str, unfreeze: str = "", dropout: float = 0.0, scratch: bool = False
+        self, space: Space, top: Head, cache: str, unfreeze: str = "", dropout: float = 0.0, scratch: bool = False
     ) -> None:
         super().__init__()
         if space.preprocessing.views != "single":
@@ -64,7 +64,7 @@ class Learner(torch.nn.Module):
             _norm(self.trunk)
         self._planes = Planes(self.how)
 
-    def train(self, mode: bool = True) -> "Learner":
+    def train(self, mode: bool = True) -> "Network":
         """As torch has it; norms that were learned elsewhere keep their statistics."""
         super().train(mode)
         if mode and not self.scratch:
@@ -129,7 +129,7 @@ class Learner(torch.nn.Module):
         stages: dict[str, torch.nn.Module] = {**self._frozen, **dict(trunk.items())}
         written = replace(self._recipe, top=self.shape if whole else None, classes=classes)
         if whole:
-            topped = Topped(self.part, self.shape)
+            topped = WithHead(self.part, self.shape)
             topped.top = copy.deepcopy(self.top)
             for value in topped.top.linears[-1].parameters():
                 value.data /= temperature

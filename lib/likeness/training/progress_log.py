@@ -11,7 +11,7 @@ from likeness.core.settings import Train
 from likeness.training.history import Epoch
 
 
-class Telling:
+class ProgressLogger:
     """Speaks for the first process; the others have no `reporter` and are silent."""
 
     def __init__(self, how: Train, name: str, reporter: Reporter | None) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Ask:
+class TrainingRequest:
     """One training.
 
     Args:

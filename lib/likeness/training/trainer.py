@@ -19,22 +19,22 @@ from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Train
 from likeness.training.augmentation import DRAWS
 from likeness.training.checkpoints import Checkpoint
-from likeness.training.distributed import Ranks
-from likeness.training.history import Course, Epoch
-from likeness.training.inputs import Feed
+from likeness.training.distributed import Workers
+from likeness.training.history import Epoch, History
+from likeness.training.inputs import Inputs
 from likeness.training.losses import Loss
-from likeness.training.network import Learner
+from likeness.training.network import Network
 
 _PIECE = 128
-Judge = Callable[[Learner], float]
+Validator = Callable[[Network], float]
 """How good a network is, on what it does not learn from; higher is better."""
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Dataset:
     """What is learned: rows of a feed, int64 (n,), and targets of all its rows."""
 
-    feed: Feed
+    feed: Inputs
     rows: np.ndarray
     targets: torch.Tensor
     loss: Loss
@@ -46,7 +46,7 @@ class Trainer:
     def __init__(
         self,
         how: Train,
-        ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+        ranks: Workers = Workers(),  # noqa: B008 - frozen
         checkpoint: Checkpoint | None = None,
         tell: Callable[[int, Epoch], None] | None = None,
     ) -> None:
@@ -54,13 +54,13 @@ class Trainer:
 
     def fit(
         self,
-        learner: Learner,
-        lesson: Lesson,
+        learner: Network,
+        lesson: Dataset,
         epochs: int,
         seed: int,
-        judge: Judge | None = None,
+        judge: Validator | None = None,
         until: int | None = None,
-    ) -> Course:
+    ) -> History:
         """Trains a network.
 
         Args:
@@ -81,7 +81,7 @@ class Trainer:
         optimiser = _optimiser(how, learner)
         tops = [group["lr"] for group in optimiser.param_groups]
         net = DistributedDataParallel(learner) if ranks.of > 1 else learner
-        course, kept, begin = Course(), _state(learner), (0, 0)
+        course, kept, begin = History(), _state(learner), (0, 0)
         if self._checkpoint and (found := self._checkpoint.load(learner, optimiser, kept)):
             course, begin = found
         for epoch in range(begin[0], until or epochs):
@@ -114,7 +114,7 @@ class Trainer:
     def _step(
         self,
         net: torch.nn.Module,
-        lesson: Lesson,
+        lesson: Dataset,
         rows: np.ndarray,
         draws: np.ndarray,
         optimiser: torch.optim.Optimizer,
@@ -146,7 +146,7 @@ class Trainer:
 
 
 @torch.no_grad()
-def answers(learner: Learner, feed: Feed, rows: np.ndarray, device: str = "cpu", below: bool = False) -> np.ndarray:
+def answers(learner: Network, feed: Inputs, rows: np.ndarray, device: str = "cpu", below: bool = False) -> np.ndarray:
     """What a network, or what is `below` its top, gives for rows, int64 (n,), as they are: float32 (n, outputs)."""
     learner.to(device).eval()
     net = learner.below if below else learner
@@ -154,7 +154,7 @@ def answers(learner: Learner, feed: Feed, rows: np.ndarray, device: str = "cpu",
     return torch.cat(parts).float().numpy() if parts else np.empty((0, 0), np.float32)
 
 
-def _ready(learner: Learner) -> Learner:
+def _ready(learner: Network) -> Network:
     learner.eval()
     return learner
 
@@ -167,7 +167,7 @@ def _batch(wanted: int, rows: int, processes: int) -> int:
     return size
 
 
-def _optimiser(how: Train, learner: Learner) -> torch.optim.Optimizer:
+def _optimiser(how: Train, learner: Network) -> torch.optim.Optimizer:
     groups = learner.rates(how.rate, how.rate_decay)
     if how.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=how.rate, momentum=how.momentum, weight_decay=how.weight_decay)
@@ -185,5 +185,5 @@ def _half(how: Train, device: str) -> bool:
     return how.precision == "bfloat16" or (how.precision == "auto" and device.startswith("cuda"))
 
 
-def _state(learner: Learner) -> dict[str, torch.Tensor]:
+def _state(learner: Network) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in learner.state_dict().items()}

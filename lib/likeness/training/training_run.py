@@ -16,18 +16,18 @@ import torch
 from likeness.core.malloc import kept
 from likeness.core.progress import Reporter
 from likeness.evaluation.model_metrics import as_metrics
-from likeness.index.manifest import File
-from likeness.models.model_card import Card
-from likeness.models.model_registry import Models
+from likeness.models.model_card import ModelCard
+from likeness.models.model_registry import ModelRegistry
+from likeness.storage.artifact import File
 from likeness.training.checkpoints import Checkpoint
-from likeness.training.cross_validation import Choice, choose
+from likeness.training.cross_validation import Selection, cross_validate
 from likeness.training.distributed import joined
-from likeness.training.experiment import Study
-from likeness.training.history import Course
-from likeness.training.inputs import Feed
+from likeness.training.experiment import Experiment
+from likeness.training.history import History
+from likeness.training.inputs import Inputs
 from likeness.training.job import ASIDE, Job
-from likeness.training.network import Learner
-from likeness.training.progress_log import Telling
+from likeness.training.network import Network
+from likeness.training.progress_log import ProgressLogger
 from likeness.training.trainer import Trainer
 
 
@@ -35,13 +35,13 @@ from likeness.training.trainer import Trainer
 class _Learned:
     """A network, how it was trained, and what it is fed with."""
 
-    learner: Learner
-    course: Course
-    choice: Choice
-    feed: Feed
+    learner: Network
+    course: History
+    choice: Selection
+    feed: Inputs
 
 
-def learn(job: Job) -> Card | None:
+def learn(job: Job) -> ModelCard | None:
     """Trains, measures and writes a version; the card, in the first process, and None in the others.
 
     Raises:
@@ -52,20 +52,20 @@ def learn(job: Job) -> Card | None:
     with kept(), joined() as ranks:
         if ranks.of > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // ranks.of))
-        telling = Telling(job.settings.train, f"{job.name}-{job.run_id}", Reporter() if ranks.first else None)
-        study = Study(job, ranks, telling)
+        telling = ProgressLogger(job.settings.train, f"{job.name}-{job.run_id}", Reporter() if ranks.first else None)
+        study = Experiment(job, ranks, telling)
         learned = _learned(study, telling)
         curve = _curve(study, learned.choice, len(learned.course.epochs), telling) if job.ask.curve else []
         return _written(study, learned, curve) if ranks.first else None
 
 
-def _learned(study: Study, telling: Telling) -> _Learned:
+def _learned(study: Experiment, telling: ProgressLogger) -> _Learned:
     """Chooses by cross-validation, if so told, and trains on all that there is."""
     job, how, ranks = study.job, study.how, study.ranks
-    rows, choice = study.data.rows, Choice(how, how.epochs)
+    rows, choice = study.data.rows, Selection(how, how.epochs)
     aside = rows[:0]
     if how.folds > 1 and not (how.unfreeze or job.ask.scratch):
-        choice = choose(study, telling)
+        choice = cross_validate(study, telling)
     elif how.folds:
         inside = study.data.places[rows] < ASIDE
         rows, aside = rows[~inside], rows[inside]
@@ -83,12 +83,12 @@ def _learned(study: Study, telling: Telling) -> _Learned:
     return _Learned(learner, course, choice, lesson.feed)
 
 
-def _curve(study: Study, choice: Choice, epochs: int, telling: Telling) -> list[dict[str, Any]]:
+def _curve(study: Experiment, choice: Selection, epochs: int, telling: ProgressLogger) -> list[dict[str, Any]]:
     """What fewer photos would have given, and how long they took; without what the backbone knows, too."""
     job, all_of_them = study.job, study.data.learned
     ways = {"with transfer": study}
     if job.ask.against_scratch:
-        ways["from scratch"] = Study(job.scratched(), study.ranks, telling)
+        ways["from scratch"] = Experiment(job.scratched(), study.ranks, telling)
     told = []
     for count in sorted({min(count or all_of_them, all_of_them) for count in job.ask.curve}):
         found = [{"name": name, **_of(way, choice, count, epochs)} for name, way in ways.items()]
@@ -98,7 +98,7 @@ def _curve(study: Study, choice: Choice, epochs: int, telling: Telling) -> list[
     return told
 
 
-def _of(study: Study, choice: Choice, count: int, epochs: int) -> dict[str, float]:
+def _of(study: Experiment, choice: Selection, count: int, epochs: int) -> dict[str, float]:
     """What so many photos, drawn at random, give on the evaluation set."""
     how = choice.how
     rows = np.random.default_rng(how.seed).permutation(study.data.rows)[:count]
@@ -110,7 +110,7 @@ def _of(study: Study, choice: Choice, count: int, epochs: int) -> dict[str, floa
     return {"value": study.task.value(found), "seconds": seconds}
 
 
-def _written(study: Study, learned: _Learned, curve: list[dict[str, Any]]) -> Card:
+def _written(study: Experiment, learned: _Learned, curve: list[dict[str, Any]]) -> ModelCard:
     """Measures what was learned, and writes it as a version."""
     job, task, data = study.job, study.task, study.data
     temperature = learned.choice.temperature
@@ -125,7 +125,7 @@ def _written(study: Study, learned: _Learned, curve: list[dict[str, Any]]) -> Ca
     with tempfile.TemporaryDirectory(prefix="likeness-model-") as scratch:
         path = Path(scratch, "model.safetensors")
         recipe = learned.learner.write(path, task.topped, tuple(task.classes), temperature)
-        card = Card(
+        card = ModelCard(
             name=job.name,
             version=job.run_id,
             task=job.ask.task,
@@ -147,7 +147,7 @@ def _written(study: Study, learned: _Learned, curve: list[dict[str, Any]]) -> Ca
             run_id=job.run_id,
             weights=_file(path),
         )
-        Models(job.settings.root).write(card, path, {"report.json": json.dumps(report).encode()})
+        ModelRegistry(job.settings.root).write(card, path, {"report.json": json.dumps(report).encode()})
     return card
 
 

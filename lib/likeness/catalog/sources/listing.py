@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from likeness import storage
 from likeness.catalog.sources import catalogues, packed
-from likeness.catalog.sources.packed import Aside, Found
+from likeness.catalog.sources.packed import Aside, SourceImage
 from likeness.core import uris
 from likeness.core.errors import UsageError
 from likeness.core.settings import Source
@@ -80,9 +80,9 @@ def read_listing(source: Source) -> Listing:
     return listing
 
 
-def _find(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str, Found]:
+def _find(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str, SourceImage]:
     """Every photo of the source by its path relative to the root (`x.tar!/member` inside a tar)."""
-    found: dict[str, Found] = {}
+    found: dict[str, SourceImage] = {}
     if packed.is_packed(root) and not files.names(root):  # Spark writes folders called x.parquet
         for member in packed.members(files, files.stat(root), listing):
             _add(found, member.uri.removeprefix(f"{root}!/"), member, listing)
@@ -105,17 +105,17 @@ def _find(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str
             for member in packed.members(files, entry, listing):
                 _add(found, member.uri.removeprefix(f"{root}/"), member, listing)
         else:
-            found[path] = Found(entry.uri, entry.length, entry.mtime)
+            found[path] = SourceImage(entry.uri, entry.length, entry.mtime)
     return found
 
 
-def _add(found: dict[str, Found], path: str, member: Found, listing: Listing) -> None:
+def _add(found: dict[str, SourceImage], path: str, member: SourceImage, listing: Listing) -> None:
     """A name that is twice in a tar stands for the later one, as when it is unpacked."""
     listing.ignored += path in found
     found[path] = member
 
 
-def _from_folders(found: dict[str, Found]) -> Iterator[dict[str, object]]:
+def _from_folders(found: dict[str, SourceImage]) -> Iterator[dict[str, object]]:
     for path, photo in found.items():
         inner = photo.uri.removeprefix(f"{photo.container}!/") if photo.container else path
         folder = _parent(inner) or _parent(path.removesuffix(f"!/{inner}"))
@@ -129,7 +129,7 @@ def _parent(path: str) -> str:
 
 
 def _from_catalogue(
-    catalogue: str, root: str, found: dict[str, Found], listing: Listing
+    catalogue: str, root: str, found: dict[str, SourceImage], listing: Listing
 ) -> Iterator[dict[str, object]]:
     seen: dict[tuple[str, str], tuple[object, ...]] = {}
     used = set()
@@ -160,7 +160,9 @@ def _from_catalogue(
     listing.unlisted = len(found) - len(used)
 
 
-def _row(photo: Found, product_id: str, category: str, attributes: dict[str, str], active: bool) -> dict[str, object]:
+def _row(
+    photo: SourceImage, product_id: str, category: str, attributes: dict[str, str], active: bool
+) -> dict[str, object]:
     return {
         "product_id": product_id,
         "uri": photo.uri,

@@ -19,7 +19,7 @@ _ROW_NEEDS = ("product_id", "category")
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceImage:
     """One photo of a source: where it is, and what a packed file says of it.
 
     `position` is the byte offset in a tar, the row number in a Parquet file. `length` and `mtime` tell
@@ -59,7 +59,7 @@ def is_compressed(path: str) -> bool:
     return path.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"))
 
 
-def members(files: Files, entry: FileEntry, aside: Aside) -> Iterator[Found]:
+def members(files: Files, entry: FileEntry, aside: Aside) -> Iterator[SourceImage]:
     """The photos of one packed file; what cannot be used is put aside."""
     list_members = _tar_members if entry.uri.lower().endswith(".tar") else _parquet_rows
     try:
@@ -69,7 +69,7 @@ def members(files: Files, entry: FileEntry, aside: Aside) -> Iterator[Found]:
         aside.reject(entry.uri, "broken_archive", str(error))
 
 
-def _tar_members(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[Found]:
+def _tar_members(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[SourceImage]:
     with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
         for member in tar:
             uri = f"{entry.uri}!/{uris.plain(member.name)}"
@@ -82,14 +82,14 @@ def _tar_members(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[Fou
             elif not member.isfile() or member.issparse():
                 aside.reject(uri, "not_a_file", "a link, a device or a sparse file in a tar is not read")
             else:
-                yield Found(uri, member.size, entry.mtime, entry.uri, member.offset_data)
+                yield SourceImage(uri, member.size, entry.mtime, entry.uri, member.offset_data)
         # tarfile takes a torn header for the end; the true end is a block of zeros
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"broken at byte {tar.offset}; what comes before is listed")
 
 
-def _parquet_rows(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[Found]:
+def _parquet_rows(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[SourceImage]:
     table = pq.ParquetFile(file)
     names = table.schema_arrow.names
     photo = _bytes_column(table.schema_arrow)
@@ -105,7 +105,7 @@ def _parquet_rows(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[Fo
                 aside.reject(uri, "bad_row", row.error)
             else:
                 facts = (row.product_id, row.category, row.active, row.attributes)
-                yield Found(uri, entry.length, entry.mtime, entry.uri, number, *facts)
+                yield SourceImage(uri, entry.length, entry.mtime, entry.uri, number, *facts)
             number += 1
 
 

@@ -8,7 +8,7 @@ ACTIVATIONS = get_args(Activation)
 
 
 @dataclass(frozen=True)
-class Top:
+class Head:
     """Fully connected layers on a vector of `inputs` numbers; `unit`: what they give has length 1.
 
     `layer` names what they give: logits, embedding or box.

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from likeness.images.image import Preprocessing
-from likeness.models.backbones.heads import Activation, Top
+from likeness.models.backbones.heads import Activation, Head
 from likeness.models.backbones.spec import Backbone, Part
 from likeness.models.backbones.weights import load_into
 
@@ -66,7 +66,7 @@ class Call(torch.nn.Module):
 class Perceptron(torch.nn.Module):
     """Fully connected layers: float32 (n, inputs) to (n, outputs)."""
 
-    def __init__(self, top: Top, dropout: float = 0.0) -> None:
+    def __init__(self, top: Head, dropout: float = 0.0) -> None:
         super().__init__()
         self.unit, widths = top.unit, (top.inputs, *top.hidden)
         pieces = 2 if top.activation == "maxout" else 1
@@ -96,10 +96,10 @@ _ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class Topped(torch.nn.Module):
+class WithHead(torch.nn.Module):
     """What a recipe puts on a layer, as a stage."""
 
-    def __init__(self, part: Part, top: Top, dropout: float = 0.0) -> None:
+    def __init__(self, part: Part, top: Head, dropout: float = 0.0) -> None:
         super().__init__()
         self.part, self.top = part, Perceptron(top, dropout)
 

@@ -18,7 +18,7 @@ _FLOAT = 4
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerSummary:
     """One stage: the shape of what it gives for a photo, and what it costs.
 
     `field` is the side of the part of the photo that one value depends on, `stride` the way between two neighbours,
@@ -34,7 +34,7 @@ class Row:
     bytes: int
 
 
-def anatomy(spec: Backbone) -> Sequence[Row]:
+def summary(spec: Backbone) -> Sequence[LayerSummary]:
     """The stages of a backbone, one after the other, for a photo of the usual size."""
     side, rows = spec.preprocessing.crop, []
     with torch.device("meta"), torch.inference_mode(), _Fields() as fields:
@@ -47,7 +47,7 @@ def anatomy(spec: Backbone) -> Sequence[Row]:
             parameters = sum(one.numel() for one in stage.parameters())
             flat = shape[:1] if shape[1:] == (1, 1) else shape
             macs = flops.get_total_flops() // 2
-            rows.append(Row(name, flat, min(field, side), stride, parameters, macs, _FLOAT * maps[0].numel()))
+            rows.append(LayerSummary(name, flat, min(field, side), stride, parameters, macs, _FLOAT * maps[0].numel()))
     return rows
 
 

@@ -18,7 +18,7 @@ from likeness.ops.reports import figures, samples
 from likeness.ops.reports.model_report import write_trained
 from likeness.ops.reports.pages import page
 from likeness.ops.reports.terminal import shown, summary
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS, TABLES
 
 _LEDGER = ("what", "stage", "space", "reason", "detail", "attempts", "last")
@@ -35,7 +35,7 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None)
     Returns:
         where the report is, for people: a path, or a URI if it is not local.
     """
-    warehouse, builds = Warehouse(settings), Builds(settings.root, settings.extract.cache)
+    warehouse, builds = TableReader(settings), Builds(settings.root, settings.extract.cache)
     made = render(
         context(row, settings, manifest)
         | {
@@ -55,7 +55,7 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None)
     return shown(place)
 
 
-def agreement(warehouse: Warehouse, manifest: Manifest) -> dict[str, Any]:
+def agreement(warehouse: TableReader, manifest: Manifest) -> dict[str, Any]:
     """How often near photos are of one category, by metric; `missing` says why that is not known."""
     try:
         return figures.agreement(compare_spaces.of_build(warehouse, manifest))
@@ -69,7 +69,7 @@ def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest | Non
     ended = row["ended"]
     return {
         "run": row,
-        "started": formatting.moment(row["started"]),
+        "started": formatting.timestamp(row["started"]),
         "took": formatting.duration((ended - row["started"]).total_seconds()) if ended else "",
         "sentence": figures.sentence(facts, manifest, row["build"]),
         "manifest": manifest,

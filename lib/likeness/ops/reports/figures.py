@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from likeness.core.formatting import counted, duration, size
+from likeness.core.formatting import duration, pluralize, size
 from likeness.core.settings import Settings, known_keys
 from likeness.evaluation.compare_spaces import Comparison
 from likeness.index.manifest import Manifest, Shard
@@ -35,10 +35,10 @@ def sentence(facts: Facts, manifest: Manifest | None, in_service: str | None) ->
     ingest, told = facts.get("ingest", {}), ""
     if "listed" in ingest:
         parts = ", ".join(f"{ingest[name]:,} {name}" for name in ("new", "known", "rejected"))
-        told = f"{counted(ingest['listed'], 'photo')} listed: {parts}. "
+        told = f"{pluralize(ingest['listed'], 'photo')} listed: {parts}. "
     if manifest is None:
         return f"{told}Nothing is published."
-    holds = f"{counted(manifest.images, 'image')} in {counted(len(manifest.shards), 'shard')}"
+    holds = f"{pluralize(manifest.images, 'image')} in {pluralize(len(manifest.shards), 'shard')}"
     if manifest.path != in_service:
         return f"{told}Build {manifest.build} with {holds} is not published."
     if facts.get("index", {}).get("step") == UNCHANGED:
@@ -111,7 +111,7 @@ def reuse(facts: Facts) -> str:
     new, reused = ingest.get("new", 0), ingest.get("reused", 0)
     if not new + reused:
         return "Reuse rate: none to tell, for no photo was new or found again at another place."
-    told = f"{reused:,} of {counted(new + reused, 'photo')} read"
+    told = f"{reused:,} of {pluralize(new + reused, 'photo')} read"
     return f"Reuse rate: {reused / (new + reused):.1%} ({told} had bytes that the tables hold already)."
 
 

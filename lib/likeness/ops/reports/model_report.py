@@ -12,11 +12,11 @@ from likeness.core import uris
 from likeness.core.settings import Settings
 from likeness.evaluation.model_metrics import by_class
 from likeness.images.contact_sheet import encoded, thumbnail
-from likeness.models.model_card import Card
-from likeness.models.model_registry import Models
+from likeness.models.model_card import ModelCard
+from likeness.models.model_registry import ModelRegistry
 from likeness.ops.reports.pages import page
 from likeness.ops.reports.terminal import shown
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 
 _SIDE = 140
 _NAMES = {
@@ -32,16 +32,16 @@ _NAMES = {
 }
 
 
-def write_trained(card: Card, settings: Settings) -> str:
+def write_trained(card: ModelCard, settings: Settings) -> str:
     """Writes ROOT/reports/RUN_ID.html.
 
     Returns:
         where it is, for people.
     """
-    models = Models(settings.root)
+    models = ModelRegistry(settings.root)
     report = json.loads(models.more(card, "report.json"))
     mistakes = report.get("mistakes", [])
-    photos = Warehouse(settings).photos([one["image_id"] for one in mistakes])
+    photos = TableReader(settings).photos([one["image_id"] for one in mistakes])
     values = {
         "card": card,
         "report": {"before": {}, "curve": [], **report},
@@ -57,7 +57,7 @@ def write_trained(card: Card, settings: Settings) -> str:
     return shown(place)
 
 
-def _sentence(card: Card) -> str:
+def _sentence(card: ModelCard) -> str:
     metric = card.metrics[card.main]
     told = f"{_NAMES.get(card.main, card.main)} {metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
     return f"Task {card.task}: {told} on {card.evaluation}."

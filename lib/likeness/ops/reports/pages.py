@@ -17,6 +17,6 @@ def page(template: str, values: Mapping[str, Any]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"size": formatting.size, "counted": formatting.counted, "moment": formatting.moment}
+    pages.filters |= {"size": formatting.size, "counted": formatting.pluralize, "moment": formatting.timestamp}
     # a path that is not UTF-8 must not cost the report
     return pages.get_template(template).render(values).encode("utf-8", "replace")

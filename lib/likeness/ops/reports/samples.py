@@ -20,7 +20,7 @@ from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest, Shard
 from likeness.index.shard import Hit, merge
 from likeness.serving.leaf import Leaf
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
 
 _ROWS, _NEIGHBOURS, _SIDE = 6, 6, 140
@@ -49,7 +49,7 @@ class _Query:
     shard: Shard
 
 
-def draw(builds: Builds, manifest: Manifest, warehouse: Warehouse) -> dict[str, Any]:
+def draw(builds: Builds, manifest: Manifest, warehouse: TableReader) -> dict[str, Any]:
     """Rows of tiles, each a random image of its own category and the nearest others of all categories.
 
     Returns:
@@ -134,7 +134,7 @@ def nearest(builds: Builds, manifest: Manifest, shards: Sequence[Shard], queries
     return [merge(hits, _NEIGHBOURS + 1) for hits in found]
 
 
-def _vectors(warehouse: Warehouse, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+def _vectors(warehouse: TableReader, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
     wanted = ", ".join(f"'{key}'" for key in image_ids)
     rows = warehouse.read(FEATURES, ("image_id", "vector"), f"space = '{space}' AND image_id IN ({wanted})")
     pairs = zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)
@@ -147,7 +147,7 @@ def _tiles(query: _Query, hits: Sequence[Hit]) -> list[Tile]:
     return [first, *(Tile(hit.image_id, hit.category, hit.uri, hit.score, None) for hit in others)]
 
 
-def _with_photos(rows: Sequence[Sequence[Tile]], warehouse: Warehouse) -> list[list[Tile]]:
+def _with_photos(rows: Sequence[Sequence[Tile]], warehouse: TableReader) -> list[list[Tile]]:
     photos = warehouse.photos({tile.image_id for row in rows for tile in row})
     drawn = {key: _drawn(data) for key, data in photos.items()}
     return [

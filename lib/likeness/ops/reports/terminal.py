@@ -9,7 +9,7 @@ from typing import Any
 
 from likeness.core import uris
 from likeness.core.errors import LikenessError
-from likeness.core.formatting import counted, duration
+from likeness.core.formatting import duration, pluralize
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
@@ -80,14 +80,14 @@ def _told(facts: Mapping[str, Mapping[str, Any]], stage: str, *names: str) -> st
 
 def _build(facts: Mapping[str, Mapping[str, Any]], manifest: Manifest) -> str:
     stays = "stays" if facts.get("index", {}).get("step") == UNCHANGED else "is"
-    images, shards = counted(manifest.images, "image"), counted(len(manifest.shards), "shard")
+    images, shards = pluralize(manifest.images, "image"), pluralize(len(manifest.shards), "shard")
     return f"{manifest.path} {stays} in service: {images} in {shards}{figures.night(facts)}"
 
 
 def _failures(facts: Mapping[str, Mapping[str, Any]], root: str) -> str:
     lost = facts.get("ingest", {}).get("rejected", 0) + facts.get("extract", {}).get("standing_failures", 0)
     command = shlex.join([_program(), "failures", "list", "--root", root])
-    return f"{counted(lost, 'photo')} left out; why: {command}" if lost else ""
+    return f"{pluralize(lost, 'photo')} left out; why: {command}" if lost else ""
 
 
 def _plain(text: str) -> str:

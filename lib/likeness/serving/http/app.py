@@ -16,11 +16,11 @@ from prometheus_client import generate_latest
 from likeness.core.errors import UsageError
 from likeness.images.image import WHOLE, Box
 from likeness.serving.build_watcher import NotReadyError, UnknownError
-from likeness.serving.http.auth import Doorkeeper
-from likeness.serving.http.body_limit import Bodies
+from likeness.serving.http.auth import AuthMiddleware
+from likeness.serving.http.body_limit import BodyLimitMiddleware
 from likeness.serving.http.error_responses import PROBLEMS, contract, explain, refused
-from likeness.serving.http.requests import BatchQuery, PhotoQuery, VectorQuery, Wanted
-from likeness.serving.http.telemetry import Meters, Observed
+from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
+from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
 from likeness.serving.responses import Answer, Answers, Catalogue
 from likeness.serving.service import Service
 
@@ -46,21 +46,21 @@ def create_app(service: Service, log: Callable[[str], None] = lambda told: None)
         responses=PROBLEMS,
     )
     limits, given = service.settings.limits, service.settings.serve
-    meters = Meters()
+    meters = Metrics()
     explain(app, log)
     contract(app)
     _queries(app, service, meters)
     _looks(app, service, meters)
     # each is asked before those above it
-    app.add_middleware(Bodies, most=given.photos_max * limits.max_bytes + _SPARE, refuse=refused)
-    app.add_middleware(Doorkeeper, settings=given, refuse=refused)
-    app.add_middleware(Observed, meters=meters, log=log)
+    app.add_middleware(BodyLimitMiddleware, most=given.photos_max * limits.max_bytes + _SPARE, refuse=refused)
+    app.add_middleware(AuthMiddleware, settings=given, refuse=refused)
+    app.add_middleware(TelemetryMiddleware, meters=meters, log=log)
     if given.cors:
         app.add_middleware(CORSMiddleware, allow_origins=given.cors, allow_methods=["GET", "POST"], allow_headers=["*"])
     return app
 
 
-def _queries(app: FastAPI, service: Service, meters: Meters) -> None:
+def _queries(app: FastAPI, service: Service, meters: Metrics) -> None:
     @app.post("/v1/search", summary="Search with a photo, or with several of one thing", responses=_ANSWER)
     def search(query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]) -> Response:
         most = service.settings.serve.photos_max
@@ -81,11 +81,11 @@ def _queries(app: FastAPI, service: Service, meters: Meters) -> None:
         return JSONResponse({"answers": [meters.timed(answer) for answer in answers]})
 
     @app.get("/v1/products/{product_id:path}/similar", summary="What looks like a product", responses=_ANSWER)
-    def similar(product_id: str, query: Annotated[Wanted, Query()]) -> Response:
+    def similar(product_id: str, query: Annotated[SearchQuery, Query()]) -> Response:
         return JSONResponse(meters.timed(service.product(product_id, query.wish(), query.build)))
 
 
-def _looks(app: FastAPI, service: Service, meters: Meters) -> None:
+def _looks(app: FastAPI, service: Service, meters: Metrics) -> None:
     @app.get("/v1/images/{image_id}", summary="A thumbnail of an image that is in service", response_class=Response)
     def image(image_id: str, side: Annotated[int, Query(ge=16, le=1024)] = 320) -> Response:
         data = service.thumbnail(image_id, side)

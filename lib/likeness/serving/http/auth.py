@@ -116,7 +116,7 @@ class _Allowance:
         return 0.0
 
 
-class Doorkeeper:
+class AuthMiddleware:
     """ASGI middleware: lets those in who have a key, as fast and as many as they may.
 
     `refuse(code, detail, headers)` gives the response for `no_key` and `too_many`: an ASGI application. Without a file

@@ -13,7 +13,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 _PATIENCE_S = 30.0
 
 
-class Bodies:
+class BodyLimitMiddleware:
     """ASGI middleware.
 
     `refuse(code, detail)` gives the response for `too_large` and `slow`: an ASGI application.

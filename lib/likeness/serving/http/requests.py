@@ -5,15 +5,15 @@ from typing import Annotated
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
-from likeness.images.query_views import Look
-from likeness.serving.root import Wish
+from likeness.images.query_views import QueryView
+from likeness.serving.root import SearchParams
 from likeness.serving.service import Combine
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 _COMBINE = "of several of one thing: the best of each, or their mean"
 
 
-class Wanted(BaseModel):
+class SearchQuery(BaseModel):
     """What may be wanted of any answer."""
 
     model_config = ConfigDict(extra="forbid")
@@ -32,24 +32,26 @@ class Wanted(BaseModel):
     )
     build: str = Field("", description="a build by name; the one in service if empty")
 
-    def wish(self) -> Wish:
+    def wish(self) -> SearchParams:
         """The same; what is not asked for is at the end of its range."""
         least = float("-inf") if self.min_score is None else self.min_score
         most = float("inf") if self.near_duplicate is None else self.near_duplicate
         where = tuple(self.where)
-        return Wish(self.k, self.category, self.offset, least, self.distinct, self.min_coverage, most, where)
+        return SearchParams(self.k, self.category, self.offset, least, self.distinct, self.min_coverage, most, where)
 
 
-class PhotoQuery(Wanted):
+class PhotoQuery(SearchQuery):
     """A photo, or several of one thing."""
 
     image: list[UploadFile] = Field(description="one photo or several")
     box: str = Field("", description="left,top,right,bottom of the part that is meant, between 0 and 1")
     combine: Combine = Field("best", description=_COMBINE)
-    looks: list[Look] = Field([], description="further looks of a photo, the nearest of which counts; each takes time")
+    looks: list[QueryView] = Field(
+        [], description="further looks of a photo, the nearest of which counts; each takes time"
+    )
 
 
-class BatchQuery(Wanted):
+class BatchQuery(SearchQuery):
     """Vectors as the layer gives them, of a feature space: a question each."""
 
     space: str

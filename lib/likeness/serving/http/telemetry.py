@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-class Meters:
+class Metrics:
     """What Prometheus reads of one application."""
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class Meters:
         return answer
 
 
-class Observed:
+class TelemetryMiddleware:
     """ASGI middleware: each request gets a name (or keeps its own), is measured, and is a line of JSON in the log."""
 
-    def __init__(self, app: Any, meters: Meters, log: Callable[[str], None]) -> None:
+    def __init__(self, app: Any, meters: Metrics, log: Callable[[str], None]) -> None:
         self._app, self._meters, self._log = app, meters, log
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -9,11 +9,11 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from likeness.core.formatting import counted
-from likeness.index.build import Order, build_shard, refuse_memory
+from likeness.core.formatting import pluralize
+from likeness.index.build import BuildSpec, build_shard, refuse_memory
 from likeness.index.manifest import Shard
 from likeness.index.shard_plan import PlannedShard, tasks
-from likeness.spark.arrow_map import in_workers
+from likeness.spark.arrow_map import arrow_map
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
 from likeness.storage.table_reader import vectors
@@ -66,7 +66,7 @@ class Work:
     files: Sequence[str]
 
 
-def build(run: Run, work: Work, order: Order) -> list[Shard]:
+def build(run: Run, work: Work, order: BuildSpec) -> list[Shard]:
     """Builds shards; `order` says how, and where.
 
     Raises:
@@ -86,8 +86,8 @@ def build(run: Run, work: Work, order: Order) -> list[Shard]:
     )
     with run.reporter.bar("index", len(planned), "shards") as bar, watched(run, bar, 0, len(planned)):
         worker = _worker({shard.number: shard for shard in planned}, order)
-        records = in_workers(ordered, worker, "record string").collect()
-    run.say(f"index: {counted(len(records), 'shard')} written")
+        records = arrow_map(ordered, worker, "record string").collect()
+    run.say(f"index: {pluralize(len(records), 'shard')} written")
     return sorted((Shard.model_validate_json(row.record) for row in records), key=lambda shard: shard.number)
 
 
@@ -112,10 +112,10 @@ def _vectors(run: Run, files: Sequence[str]) -> DataFrame:
                     yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["image_id", "vector"])
 
     named = pa.table({"uri": pa.array(files, pa.string())})
-    return in_workers(run.lake.spread(named), read, "image_id string, vector binary")
+    return arrow_map(run.lake.spread(named), read, "image_id string, vector binary")
 
 
-def _worker(planned: Mapping[int, PlannedShard], order: Order) -> Any:
+def _worker(planned: Mapping[int, PlannedShard], order: BuildSpec) -> Any:
     """Builds the shards of one task, each as its rows stream by."""
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

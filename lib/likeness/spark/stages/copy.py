@@ -15,7 +15,7 @@ from likeness import storage
 from likeness.core import uris
 from likeness.core.errors import ServiceError, UsageError
 from likeness.index.builds import CURRENT, MANIFEST, Builds
-from likeness.spark.arrow_map import in_workers
+from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
 from likeness.spark.stages.load import opened
 from likeness.storage.tables import TABLES
@@ -87,7 +87,7 @@ def _copy(run: Run, pairs: Sequence[tuple[str, str]]) -> int:
     """Copies files on all cores; returns how many."""
     table = pa.table([[source for source, _ in pairs], [target for _, target in pairs]], schema=_PAIRS)
     copier: Any = _copier
-    failed = in_workers(run.lake.spread(table), copier, "told string").collect()
+    failed = arrow_map(run.lake.spread(table), copier, "told string").collect()
     if failed:
         raise ServiceError(f"copy: {failed[0].told}; {len(failed)} of {len(pairs)} files were not copied")
     return len(pairs)

@@ -13,7 +13,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from likeness import storage
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core import uris
 from likeness.core.errors import UsageError
 from likeness.index.builds import Builds
@@ -48,7 +48,7 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
             (LISTINGS, F.col("product_id").isin(list(product_ids))),
         ):
             _delete(run, table, rows)
-    Hidden(run.settings.root).show(product_ids)  # no trace of them there either
+    HiddenProducts(run.settings.root).show(product_ids)  # no trace of them there either
     builds = Builds(run.settings.root, run.settings.extract.cache)
     kept = None
     if not searchable(run).isEmpty():

@@ -3,14 +3,14 @@
 import datetime
 
 from likeness.evaluation.evaluation_sets import EvaluationSet
-from likeness.models.model_card import Card, Evaluation
-from likeness.models.model_registry import Models
+from likeness.models.model_card import Evaluation, ModelCard
+from likeness.models.model_registry import ModelRegistry
 from likeness.spark.run import Run
 from likeness.spark.stages.extract import extract
 from likeness.training.evaluate_model import by_neighbours, examined
 
 
-def evaluate(run: Run, card: Card, held: EvaluationSet) -> Evaluation:
+def evaluate(run: Run, card: ModelCard, held: EvaluationSet) -> Evaluation:
     """Measures a version of the run's space.
 
     Raises:
@@ -22,7 +22,7 @@ def evaluate(run: Run, card: Card, held: EvaluationSet) -> Evaluation:
         metrics = examined(run.settings, card, held, run.space)
         now = datetime.datetime.now(datetime.UTC)
         found = Evaluation(evaluation=held.id, metrics=metrics, made=now, run_id=run.run_id)
-        Models(run.settings.root).add(card, found)
+        ModelRegistry(run.settings.root).add(card, found)
         facts |= {
             "model": card.name,
             "version": card.version,

@@ -20,11 +20,11 @@ from likeness.models.backbones import joined
 from likeness.models.runtimes import Machine, machine, prepare
 from likeness.ops.backfill_coverage import Scope
 from likeness.spark import failures
-from likeness.spark.arrow_map import in_workers
+from likeness.spark.arrow_map import arrow_map
 from likeness.spark.progress import watched
 from likeness.spark.run import Run
 from likeness.spark.stages.extract_task import RESULT, SPENT, Task, work
-from likeness.spark.stages.pending import Chunk, Wanted
+from likeness.spark.stages.pending import Chunk, PendingImages
 from likeness.spark.tables import DataFile
 from likeness.storage.tables import FAILURES, FEATURES
 
@@ -40,7 +40,7 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> None:
         scope: leaves all other photos alone.
     """
     with run.stage("extract") as facts:
-        wanted = Wanted(run, scope, retry)
+        wanted = PendingImages(run, scope, retry)
         facts |= {"wanted": 0, "extracted": 0, "failed": 0}
         chunks = [] if _complete(run, wanted) else list(wanted.chunks())
         told, begun = list[Row](), time.monotonic()
@@ -96,7 +96,7 @@ def _shares(seconds: Mapping[str, float]) -> str:
     return f"workers spent {duration(whole)}: {each}"
 
 
-def _complete(run: Run, wanted: Wanted) -> bool:
+def _complete(run: Run, wanted: PendingImages) -> bool:
     """Whether an earlier run extracted all there was, and no table changed since."""
     return not wanted.retry and run.last_facts("extract", FEATURES, FAILURES).get("complete") == wanted.name
 
@@ -109,7 +109,7 @@ def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
     task = Task(chunk.spaces, settings.extract, settings.limits, _machine(settings), epoch, folders)
     tasks = pieces["task"][-1].as_py() + 1
     placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
-    results = in_workers(placed, work(task), RESULT).collect()
+    results = arrow_map(placed, work(task), RESULT).collect()
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
     for space in chunk.spaces:
         failures.record(run, "extract", space.id, failed)

@@ -18,13 +18,13 @@ from likeness.index import tombstones
 from likeness.index.builds import Builds
 from likeness.index.ids import faiss_id
 from likeness.index.manifest import Manifest, Shard
-from likeness.spark.arrow_map import in_workers
+from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
 from likeness.spark.stages.build_shards import SHOWN, shown
 
 
 @dataclass(frozen=True)
-class Change:
+class BuildChange:
     """What the tables made of some shards of a build.
 
     `dead` are rows (shard, image_id) to find no more, `living` images by shard and category, `lacking` rows
@@ -37,7 +37,7 @@ class Change:
     added: int
 
 
-def change(run: Run, builds: Builds, manifest: Manifest, members: DataFrame, numbers: Collection[int]) -> Change:
+def change(run: Run, builds: Builds, manifest: Manifest, members: DataFrame, numbers: Collection[int]) -> BuildChange:
     """Compares the shards of these numbers with members (category, image_id, uri, products).
 
     A row whose facts have changed is dead, and lacking with the new ones.
@@ -51,7 +51,7 @@ def change(run: Run, builds: Builds, manifest: Manifest, members: DataFrame, num
     living: dict[int, dict[str, int]] = {}
     for row in alive.groupBy("shard", "category").count().collect():
         living.setdefault(row["shard"], {})[row["category"]] = row["count"]
-    found = Change(dead.toArrow(), living, lacking, lacking.count())
+    found = BuildChange(dead.toArrow(), living, lacking, lacking.count())
     for done in (held, dead):
         done.unpersist()
     return found
@@ -66,7 +66,7 @@ def _removed(uri: str) -> dict[int, np.ndarray]:
     return tombstones.parse(storage.files(uri).read(uri), uri)
 
 
-def kept(shard: Shard, found: Change, before: Mapping[int, np.ndarray]) -> tuple[Shard, np.ndarray]:
+def kept(shard: Shard, found: BuildChange, before: Mapping[int, np.ndarray]) -> tuple[Shard, np.ndarray]:
     """A shard as it is after a change, and its sorted removed ids, those of `before` among them."""
     mine = found.dead.filter(pc.equal(found.dead["shard"], shard.number))["image_id"].to_pylist()
     ids = np.array([faiss_id(image_id) for image_id in mine], np.int64)
@@ -94,4 +94,4 @@ def _held(run: Run, builds: Builds, manifest: Manifest, numbers: Collection[int]
 
     shards, uris = [number for number, _ in places], [uri for _, uri in places]
     named = pa.table({"shard": pa.array(shards, pa.int32()), "uri": pa.array(uris, pa.string())})
-    return in_workers(run.lake.spread(named), read, f"shard int, image_id string, {SHOWN}")
+    return arrow_map(run.lake.spread(named), read, f"shard int, image_id string, {SHOWN}")

@@ -13,14 +13,15 @@ from pyspark.sql import functions as F
 
 from likeness.core import uris
 from likeness.core.errors import DataError, GateError, UsageError
-from likeness.core.formatting import counted
+from likeness.core.formatting import pluralize
 from likeness.index import kinds, tombstones
-from likeness.index.build import Order
+from likeness.index.build import BuildSpec
 from likeness.index.builds import Builds
-from likeness.index.manifest import File, Manifest, Shard, build_name
+from likeness.index.manifest import Manifest, Shard, build_name
 from likeness.index.shard_plan import UNCHANGED, delta_plan, plan, step
 from likeness.spark.run import Run
 from likeness.spark.stages import build_shards, incremental
+from likeness.storage.artifact import File
 from likeness.storage.tables import FEATURES, LISTINGS
 
 _DECIDING = ("kind", "metric", "max_shard_vectors", "pack_vectors", "recall", "memory_gb")
@@ -60,7 +61,7 @@ def index(run: Run, whole: bool = False) -> Manifest | None:
         run.must_add_up("index", "wanted", "vectors")
         job.builds.write(manifest)
         run.say(
-            f"index: {manifest.build} is whole, {counted(len(manifest.shards), 'shard')}, {manifest.vectors} vectors"
+            f"index: {manifest.build} is whole, {pluralize(len(manifest.shards), 'shard')}, {manifest.vectors} vectors"
         )
         return manifest
 
@@ -133,7 +134,7 @@ class _Job:
         dead = {shard.number: ids for shard, ids in pairs if len(ids)}
         return [*(shard for shard, _ in pairs), *new], self._tombstones(dead)
 
-    def _delta(self, found: incremental.Change, first: int, live: int) -> list[Shard]:
+    def _delta(self, found: incremental.BuildChange, first: int, live: int) -> list[Shard]:
         if not found.added:
             return []
         planned = delta_plan(found.added, first, self.settings.max_shard_vectors)
@@ -149,9 +150,9 @@ class _Job:
             return None
         return self.builds.add(self.run.space.id, f"{self._build}/removed.arrow", tombstones.dump(dead))
 
-    def _order(self, live: int, delta: bool = False) -> Order:
+    def _order(self, live: int, delta: bool = False) -> BuildSpec:
         memory = self.settings.memory_gb * 1e9 / live
-        return Order(self._folder, self._build, self.run.space.id, self.run.space.dim, self.settings, memory, delta)
+        return BuildSpec(self._folder, self._build, self.run.space.id, self.run.space.dim, self.settings, memory, delta)
 
     def _features(self) -> int:
         snapshot = self.snapshots[FEATURES.name]

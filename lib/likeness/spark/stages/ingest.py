@@ -18,7 +18,7 @@ from likeness.core import uris
 from likeness.core.settings import Limits
 from likeness.images.image import BadImage, read_header
 from likeness.spark import failures
-from likeness.spark.arrow_map import in_workers
+from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
 from likeness.spark.stages import listings
 from likeness.storage.tables import FAILURES, IMAGES, LISTINGS, SOURCES
@@ -147,7 +147,7 @@ def _chunks(pending: pa.Table, images: int, size: int) -> Iterator[pa.Table]:
 def _ingest_chunk(run: Run, chunk: pa.Table, facts: dict[str, Any]) -> None:
     lake = run.lake
     places = lake.spark.createDataFrame(chunk)
-    read = in_workers(places, _reader(run.settings.limits), _READ_DDL).persist(StorageLevel.MEMORY_AND_DISK)
+    read = arrow_map(places, _reader(run.settings.limits), _READ_DDL).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         outcomes = read.drop("bytes").toArrow()
         good = outcomes.filter(pc.is_valid(outcomes["image_id"]))

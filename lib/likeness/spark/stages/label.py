@@ -6,7 +6,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from likeness.models.imagenet_classifier import best
-from likeness.spark.arrow_map import Work, in_workers
+from likeness.spark.arrow_map import Work, arrow_map
 from likeness.spark.run import Run
 from likeness.storage.tables import FEATURES, LABELS
 
@@ -25,7 +25,7 @@ def label(run: Run, names: Sequence[str]) -> None:
         mine = F.col("space") == space
         there = lake.read(LABELS).where(mine).select("image_id")
         lacking = lake.read(FEATURES).where(mine).join(there, "image_id", "left_anti").select("image_id", "vector")
-        facts["labelled"] = lake.append(LABELS, in_workers(lacking, _worker(space, names), LABELS.arrow()))
+        facts["labelled"] = lake.append(LABELS, arrow_map(lacking, _worker(space, names), LABELS.arrow()))
         firsts = lake.read(LABELS).where(mine).groupBy(F.col("labels")[0].alias("label")).count()
         most = firsts.orderBy(F.desc("count"), "label").limit(_SHOWN).collect()
         facts["labels"] = {row["label"]: row["count"] for row in most}

@@ -20,9 +20,9 @@ from likeness.core.errors import ServiceError
 from likeness.core.progress import Reporter
 from likeness.core.settings import Settings
 from likeness.ops import consistency
-from likeness.spark.arrow_map import in_workers
+from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
-from likeness.storage.table_reader import Warehouse, vectors
+from likeness.storage.table_reader import TableReader, vectors
 from likeness.storage.tables import FEATURES, LISTINGS, Table
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ def _load_products(run: Run, store: storage.KeyedStore, uri: str) -> tuple[int, 
 
 def _delete_surplus(run: Run, store: storage.KeyedStore) -> int:
     """Deletes what no table knows; everything else was put just now."""
-    warehouse = Warehouse(run.settings)
+    warehouse = TableReader(run.settings)
     differences = [*consistency.vectors(warehouse, store, run.space.id), *consistency.products(warehouse, store)]
     surplus = [item for item in differences if item.kind == "surplus"]
     store.delete_vectors([item.key for item in surplus if item.table == FEATURES.name], run.space.id)
@@ -125,7 +125,7 @@ def _delete_surplus(run: Run, store: storage.KeyedStore) -> int:
 
 def _run(rows: DataFrame, work: Any) -> tuple[int, int]:
     try:
-        done = in_workers(rows, work, _DONE_DDL).toArrow()
+        done = arrow_map(rows, work, _DONE_DDL).toArrow()
     except PythonException as error:
         if found := re.search(rf"{ServiceError.__name__}: (.+)", str(error)):
             raise ServiceError(found[1]) from None

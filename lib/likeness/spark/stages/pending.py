@@ -72,7 +72,7 @@ def portions(photos: int, cores: int) -> list[int]:
     return found
 
 
-class Wanted:
+class PendingImages:
     """The photos of a scope that the run's spaces lack; what failed before is left out unless it is a retry."""
 
     def __init__(self, run: Run, scope: Scope, retry: bool = False) -> None:

@@ -8,8 +8,8 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from likeness.core.errors import LikenessError
-from likeness.models.category_classifier import Recogniser, category_model, recogniser
-from likeness.spark.arrow_map import Work, in_workers
+from likeness.models.category_classifier import CategoryClassifier, category_model, load_category_classifier
+from likeness.spark.arrow_map import Work, arrow_map
 from likeness.spark.run import Run
 from likeness.storage.tables import FEATURES, LISTINGS
 
@@ -32,7 +32,7 @@ def doubts(run: Run) -> None:
             with run.stage("doubts") as facts:
                 facts |= past
             return
-        model = recogniser(run.settings, run.space.id, photos=False)
+        model = load_category_classifier(run.settings, run.space.id, photos=False)
     except LikenessError as error:  # what is published is no worse for it
         run.say(f"doubts: {error}")
         return
@@ -43,7 +43,7 @@ def doubts(run: Run) -> None:
         listings = run.lake.read(LISTINGS).where("active").where(known)
         mine = run.lake.read(FEATURES).where(F.col("space") == run.space.id).select("image_id", "vector")
         asked = listings.select("image_id", "product_id", "uri", "category").join(mine, "image_id")
-        found = in_workers(asked, _worker(model), _RESULT).orderBy(F.desc("probability"), "image_id").collect()
+        found = arrow_map(asked, _worker(model), _RESULT).orderBy(F.desc("probability"), "image_id").collect()
         facts |= {
             "model": model.card.version,
             "doubted": len(found),
@@ -51,7 +51,7 @@ def doubts(run: Run) -> None:
         }
 
 
-def _worker(model: Recogniser) -> Work:
+def _worker(model: CategoryClassifier) -> Work:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
@@ -60,7 +60,7 @@ def _worker(model: Recogniser) -> Work:
     return work
 
 
-def _doubted(model: Recogniser, batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+def _doubted(model: CategoryClassifier, batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     """The rows whose own category is unlikely, and another is all but sure."""
     vectors = batch.column("vector").flatten().to_numpy().reshape(batch.num_rows, -1)
     probabilities = model.of_vectors(vectors)

@@ -9,13 +9,13 @@ from pyspark.ml.torch.distributor import TorchDistributor
 from likeness import storage
 from likeness.core import errors
 from likeness.core.errors import LikenessError, ServiceError
-from likeness.models.model_card import Card
+from likeness.models.model_card import ModelCard
 from likeness.spark.run import Run
 from likeness.training.job import Job
 from likeness.training.training_run import learn
 
 
-def train(run: Run, job: Job) -> Card:
+def train(run: Run, job: Job) -> ModelCard:
     """Trains a model.
 
     Raises:
@@ -37,7 +37,7 @@ def train(run: Run, job: Job) -> Card:
     return card
 
 
-def _together(run: Run, job: Job, processes: int) -> Card:
+def _together(run: Run, job: Job, processes: int) -> ModelCard:
     """Processes of this machine where Spark is local, else tasks of Spark, one each."""
     local = str(run.lake.spark.sparkContext.master).startswith("local")
     gpus = job.settings.extract.gpus > 0
@@ -59,7 +59,7 @@ def _together(run: Run, job: Job, processes: int) -> Card:
             ) from None
         kind: type[LikenessError] = getattr(errors, said["kind"])
         raise kind(said["error"]) from None
-    return Card.model_validate_json(str(found))
+    return ModelCard.model_validate_json(str(found))
 
 
 def _briefly(error: RuntimeError) -> str:

@@ -14,7 +14,7 @@ from likeness.core.settings import Settings
 from likeness.models.backbones import registry
 from likeness.models.model_registry import overruling
 from likeness.ops.backfill_coverage import Scope
-from likeness.training.request import Ask
+from likeness.training.request import TrainingRequest
 
 Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
 Space = Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")]
@@ -24,7 +24,7 @@ Model = Annotated[str, typer.Option(help="as `likeness models list` names it")]
 _DAY = ["%Y-%m-%d"]
 
 
-def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
+def job_command(job: Callable[[Settings], None], sample: Path | None = None) -> None:
     """Runs a job from the command line and exits with its code.
 
     Args:
@@ -39,35 +39,35 @@ def door(job: Callable[[Settings], None], sample: Path | None = None) -> None:
 
     main = _command(use)
     main.__doc__ = job.__doc__
-    run_door(main)
+    run_command(main)
 
 
-def backfill_door(job: Callable[[Settings, Scope, bool], None]) -> None:
+def backfill_command(job: Callable[[Settings, Scope, bool], None]) -> None:
     """Runs the backfill from the command line and exits with its code."""
     main = _backfill(job)
     main.__doc__ = job.__doc__
-    run_door(main)
+    run_command(main)
 
 
-def train_door(job: Callable[[Settings, Ask], object]) -> None:
+def train_command(job: Callable[[Settings, TrainingRequest], object]) -> None:
     """Runs the training from the command line and exits with its code."""
     main = _train(job)
     main.__doc__ = job.__doc__
-    run_door(main)
+    run_command(main)
 
 
-def evaluate_door(job: Callable[[Settings, str, str, str], object]) -> None:
+def evaluate_command(job: Callable[[Settings, str, str, str], object]) -> None:
     """Runs the evaluation of a model from the command line and exits with its code."""
     main = _evaluate(job)
     main.__doc__ = job.__doc__
-    run_door(main)
+    run_command(main)
 
 
-def promote_door(job: Callable[[Settings, str, str, str], object]) -> None:
+def promote_command(job: Callable[[Settings, str, str, str], object]) -> None:
     """Runs the promotion of a model from the command line and exits with its code."""
     main = _promote(job)
     main.__doc__ = job.__doc__
-    run_door(main)
+    run_command(main)
 
 
 def read_flags(job: str, flags: Sequence[str]) -> Settings:
@@ -146,7 +146,7 @@ def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., Non
     return main
 
 
-def _train(use: Callable[[Settings, Ask], object]) -> Callable[..., None]:
+def _train(use: Callable[[Settings, TrainingRequest], object]) -> Callable[..., None]:
     """The flags of the training, as a Typer command."""
 
     def main(
@@ -168,7 +168,7 @@ def _train(use: Callable[[Settings, Ask], object]) -> Callable[..., None]:
         flags = {"root": root, "extract.space": student or space, "train.name": name, "train.processes": processes}
         if compare not in ("", "scratch"):
             raise UsageError(f"--compare {compare!r}: there is only scratch")
-        ask = Ask(task, teacher, scratch, _counts(learning_curve), bool(compare))
+        ask = TrainingRequest(task, teacher, scratch, _counts(learning_curve), bool(compare))
         use(settings.load(config, flags, assignments or ()), ask)
 
     return main
@@ -219,7 +219,7 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(0 if word == "all" else int(word) for word in words)
 
 
-def run_door(main: Callable[..., None]) -> None:
+def run_command(main: Callable[..., None]) -> None:
     """Runs a Typer command; a LikenessError becomes one message and its exit code."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)

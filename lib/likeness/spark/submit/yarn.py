@@ -22,7 +22,7 @@ from likeness.ops.reports import summary
 from likeness.spark.submit.job_cli import read_flags
 from likeness.spark.submit.options import Options, confs
 from likeness.storage.leases import run_name
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import RUNS
 
 _ARCHIVED_PYTHON = "./environment/bin/python"
@@ -127,7 +127,7 @@ def shipped(flags: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _outcome(given: Settings, run_id: str) -> int:
     """The exit code of a run that ended elsewhere, from its row; what it said is printed."""
-    rows = Warehouse(given).read(RUNS, where=f"run_id = '{run_id}'").to_pylist()
+    rows = TableReader(given).read(RUNS, where=f"run_id = '{run_id}'").to_pylist()
     if not rows:
         raise ServiceError(
             f"run {run_id} left no row: its driver never began or was killed. `yarn application -list -appStates ALL "

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any
 
 from likeness.core.errors import ServiceError
-from likeness.storage.leases.holders import Held, held, release
-from likeness.storage.leases.lease_files import EXPIRY_S, HeldLease, Shelf, alive, born
+from likeness.storage.leases.holders import LeaseState, held, release
+from likeness.storage.leases.lease_files import EXPIRY_S, HeldLease, LeaseFiles, alive, born
 
 HEARTBEAT_S = 10.0
 
@@ -35,7 +35,7 @@ class Lease:
     def __init__(self, root: str, name: str, holder: Mapping[str, str]) -> None:
         """`holder` says who takes it: run_id, job and when it started."""
         self.replaced: dict[str, Any] | None = None
-        self._shelf = Shelf(root)
+        self._shelf = LeaseFiles(root)
         self._name, self._token = name, uuid.uuid4().hex
         self._holder = {
             **holder,
@@ -109,4 +109,4 @@ class Lease:
         return json.dumps({**self._holder, "state": state, "beat": time.time()}).encode()
 
 
-__all__ = ["EXPIRY_S", "HEARTBEAT_S", "Held", "HeldLease", "Lease", "held", "release", "run_name"]
+__all__ = ["EXPIRY_S", "HEARTBEAT_S", "HeldLease", "Lease", "LeaseState", "held", "release", "run_name"]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from likeness.core.errors import ServiceError, UsageError
-from likeness.storage.leases.lease_files import NEEDED, DamagedLease, Shelf, alive
+from likeness.storage.leases.lease_files import NEEDED, DamagedLease, LeaseFiles, alive
 
 
 @dataclass(frozen=True)
-class Held:
+class LeaseState:
     """A lease that was not given back: who took it, and how long ago that one last said that it lives.
 
     `dead` is a process that is gone or, on another machine, has been silent for EXPIRY_S; `damaged` names nobody.
@@ -33,13 +33,13 @@ class Held:
         return f"run {self.run_id} (process {self.pid} on {self.host}, last beat {self.beat_age_s:.0f} s ago)"
 
 
-def held(root: str) -> list[Held]:
+def held(root: str) -> list[LeaseState]:
     """Every lease of a root that was not given back, by name."""
-    shelf = Shelf(root)
+    shelf = LeaseFiles(root)
     return [found for name in shelf.all() if (found := _look(shelf, name)[1])]
 
 
-def release(root: str, name: str, force: bool = False) -> Held:
+def release(root: str, name: str, force: bool = False) -> LeaseState:
     """Ends a lease whose holder is dead, or any with `force`: a holder that lives stops before its next commit.
 
     Returns:
@@ -49,7 +49,7 @@ def release(root: str, name: str, force: bool = False) -> Held:
         UsageError: nobody holds such a lease.
         ServiceError: its holder lives or cannot be told, and `force` was not given; or another run took it just now.
     """
-    shelf = Shelf(root)
+    shelf = LeaseFiles(root)
     generation, found = _look(shelf, name)
     if found is None:
         there = ", ".join(one.name for one in held(root))
@@ -67,14 +67,14 @@ def release(root: str, name: str, force: bool = False) -> Held:
     return found
 
 
-def _look(shelf: Shelf, name: str) -> tuple[int, Held | None]:
+def _look(shelf: LeaseFiles, name: str) -> tuple[int, LeaseState | None]:
     """The latest generation of a lease, and who holds it; None if it was given back."""
     try:
         generation, holder = shelf.latest(name)
     except DamagedLease:
-        return shelf.all()[name], Held(name, "damaged")
+        return shelf.all()[name], LeaseState(name, "damaged")
     if not holder or holder["state"] != "held":
         return generation, None
     told = {key: str(holder.get(key, "")) for key in ("run_id", "job", "started", "host")}
     age = round(max(0.0, time.time() - holder["beat"]), 1)
-    return generation, Held(name, "alive" if alive(holder) else "dead", **told, pid=holder["pid"], beat_age_s=age)
+    return generation, LeaseState(name, "alive" if alive(holder) else "dead", **told, pid=holder["pid"], beat_age_s=age)

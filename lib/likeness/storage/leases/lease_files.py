@@ -26,7 +26,7 @@ class HeldLease(ServiceError):
     """A lease that another run holds."""
 
 
-class Shelf:
+class LeaseFiles:
     """The files `<name>.<generation>.json` of one root's leases."""
 
     def __init__(self, root: str) -> None:

@@ -6,14 +6,14 @@ import torch
 
 from likeness.core.errors import UsageError
 from likeness.core.settings import Train
+from likeness.core.statistics import Figure
 from likeness.evaluation import model_metrics
-from likeness.evaluation.retrieval_metrics import Figure
-from likeness.models.backbones.heads import Top
+from likeness.models.backbones.heads import Head
 from likeness.training import losses
 from likeness.training.data import Data
-from likeness.training.distributed import Ranks
+from likeness.training.distributed import Workers
 from likeness.training.losses import Loss
-from likeness.training.tasks.task import Found, Task, enough
+from likeness.training.tasks.task import Predictions, Task, enough
 
 _COMMON = 20
 """Photos that an attribute needs, if the attributes are not named."""
@@ -39,24 +39,24 @@ class Attributes(Task):
             raise UsageError(f"task attributes: no listing's attribute has {_COMMON} photos; name some: train.classes")
         enough(self.classes, counts, how)
 
-    def top(self, inputs: int, how: Train) -> Top:
+    def top(self, inputs: int, how: Train) -> Head:
         """A score for each."""
-        return Top("logits", inputs, tuple(how.hidden), len(self.classes), how.activation)
+        return Head("logits", inputs, tuple(how.hidden), len(self.classes), how.activation)
 
     def targets(self, data: Data) -> torch.Tensor:
         """float32 (photos, attributes) of 0 and 1."""
         told = [{f"{key}={value}" for key, value in one.attributes} for one in data.shown]
         return torch.tensor([[float(name in each) for name in self.classes] for each in told])
 
-    def loss(self, targets: torch.Tensor, how: Train, ranks: Ranks) -> Loss:
+    def loss(self, targets: torch.Tensor, how: Train, ranks: Workers) -> Loss:
         """Binary cross-entropy of each."""
         ones = targets.sum(0).clamp(min=1)
         return losses.binary(((len(targets) - ones) / ones).to(ranks.device) if how.balance else None)
 
-    def figures(self, found: Found) -> dict[str, Figure]:
+    def figures(self, found: Predictions) -> dict[str, Figure]:
         """Mean average precision, and the share of attributes that are told right."""
         return model_metrics.attributes(found.asked, found.truth.astype(bool))
 
-    def value(self, found: Found) -> float:
+    def value(self, found: Predictions) -> float:
         """Mean average precision."""
         return float(model_metrics.average_precisions(found.asked, found.truth.astype(bool)).mean())

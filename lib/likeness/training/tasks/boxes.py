@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import torch
 
-from likeness.catalog.annotations import Shown
+from likeness.catalog.annotations import Annotation
 from likeness.core.errors import DataError
 from likeness.core.settings import Train
+from likeness.core.statistics import Figure
 from likeness.evaluation import model_metrics
-from likeness.evaluation.retrieval_metrics import Figure
-from likeness.models.backbones.heads import Top
+from likeness.models.backbones.heads import Head
 from likeness.training import losses
 from likeness.training.data import Data
-from likeness.training.distributed import Ranks
+from likeness.training.distributed import Workers
 from likeness.training.losses import Loss
-from likeness.training.tasks.task import Found, Task
+from likeness.training.tasks.task import Predictions, Task
 
 
 class Boxes(Task):
@@ -40,36 +40,36 @@ class Boxes(Task):
             )
         self._outputs = lengths.pop()
 
-    def usable(self, one: Shown) -> bool:
+    def usable(self, one: Annotation) -> bool:
         """It has a box."""
         return _boxed(one)
 
-    def top(self, inputs: int, how: Train) -> Top:
+    def top(self, inputs: int, how: Train) -> Head:
         """Four edges, and two numbers a landmark."""
-        return Top("box", inputs, tuple(how.hidden), self._outputs, how.activation)
+        return Head("box", inputs, tuple(how.hidden), self._outputs, how.activation)
 
     def targets(self, data: Data) -> torch.Tensor:
         """float32 (photos, 4 + 2 x landmarks)."""
         return torch.tensor([_numbers(one) for one in data.shown])
 
-    def loss(self, targets: torch.Tensor, how: Train, ranks: Ranks) -> Loss:
+    def loss(self, targets: torch.Tensor, how: Train, ranks: Workers) -> Loss:
         """The distance of the numbers."""
         return losses.distance("l2" if how.loss == "l2" else "smooth_l1")
 
-    def figures(self, found: Found) -> dict[str, Figure]:
+    def figures(self, found: Predictions) -> dict[str, Figure]:
         """Intersection over union of the boxes, and the share over one half."""
         return model_metrics.boxes(found.asked, found.truth)
 
-    def value(self, found: Found) -> float:
+    def value(self, found: Predictions) -> float:
         """Intersection over union."""
         return float(model_metrics.iou(found.asked[:, :4], found.truth[:, :4]).mean())
 
 
-def _boxed(one: Shown) -> bool:
+def _boxed(one: Annotation) -> bool:
     return any(key == "box" for key, _ in one.attributes)
 
 
-def _numbers(one: Shown) -> list[float]:
+def _numbers(one: Annotation) -> list[float]:
     told = dict(one.attributes)
     try:
         return [float(word) for word in f"{told['box']} {told.get('landmarks', '')}".split()]

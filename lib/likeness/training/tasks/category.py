@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from likeness.catalog.annotations import Shown
+from likeness.catalog.annotations import Annotation
 from likeness.core.settings import Train
+from likeness.core.statistics import Figure, softmax
 from likeness.evaluation import model_metrics
-from likeness.evaluation.retrieval_metrics import Figure, softmax
-from likeness.models.backbones.heads import Top
+from likeness.models.backbones.heads import Head
 from likeness.training import losses
 from likeness.training.data import Data
-from likeness.training.distributed import Ranks
+from likeness.training.distributed import Workers
 from likeness.training.losses import Loss
-from likeness.training.tasks.task import Found, Task, enough
+from likeness.training.tasks.task import Predictions, Task, enough
 
 _MISTAKES = 24
 
@@ -44,29 +44,29 @@ class Category(Task):
         enough(self.classes, counts, how)
         self._number = {name: number for number, name in enumerate(self.classes)}
 
-    def usable(self, one: Shown) -> bool:
+    def usable(self, one: Annotation) -> bool:
         """It has one category, that is learned."""
         return len(one.categories) == 1 and next(iter(one.categories)) in self._number
 
-    def top(self, inputs: int, how: Train) -> Top:
+    def top(self, inputs: int, how: Train) -> Head:
         """Class scores."""
-        return Top("logits", inputs, tuple(how.hidden), len(self.classes), how.activation)
+        return Head("logits", inputs, tuple(how.hidden), len(self.classes), how.activation)
 
     def targets(self, data: Data) -> torch.Tensor:
         """int64 (photos,)."""
         return torch.tensor([self._number[next(iter(one.categories))] for one in data.shown])
 
-    def loss(self, targets: torch.Tensor, how: Train, ranks: Ranks) -> Loss:
+    def loss(self, targets: torch.Tensor, how: Train, ranks: Workers) -> Loss:
         """Cross-entropy."""
         counts = torch.bincount(targets, minlength=len(self.classes)).clamp(min=1)
         weights = (len(targets) / len(self.classes) / counts).to(ranks.device) if how.balance else None
         return losses.cross_entropy(weights, how.smoothing)
 
-    def figures(self, found: Found) -> dict[str, Figure]:
+    def figures(self, found: Predictions) -> dict[str, Figure]:
         """Accuracy, and the share whose category is among the first three."""
         return model_metrics.accuracy(found.asked, found.truth)
 
-    def value(self, found: Found) -> float:
+    def value(self, found: Predictions) -> float:
         """Accuracy."""
         return self.figures(found)["accuracy"].value
 
@@ -74,7 +74,7 @@ class Category(Task):
         """Where the likelihood is the largest."""
         return model_metrics.temperature(outputs, truth)
 
-    def closer(self, found: Found, temperature: float, image_ids: Sequence[str]) -> dict[str, Any]:
+    def closer(self, found: Predictions, temperature: float, image_ids: Sequence[str]) -> dict[str, Any]:
         """Confusions, calibration and the worst mistakes."""
         truth, probabilities = found.truth, softmax(found.asked, temperature)
         bins, error = model_metrics.calibration(probabilities, truth)

@@ -8,31 +8,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from likeness.catalog.annotations import Shown
+from likeness.catalog.annotations import Annotation
+from likeness.catalog.samples import Labels
 from likeness.core.errors import DataError
 from likeness.core.settings import Train
+from likeness.core.statistics import Figure
 from likeness.evaluation import model_metrics
-from likeness.evaluation.retrieval_metrics import Figure, Labels
-from likeness.models.backbones.heads import Top
+from likeness.models.backbones.heads import Head
 from likeness.training.data import Data
-from likeness.training.distributed import Ranks
+from likeness.training.distributed import Workers
 from likeness.training.losses import Loss
 
 _TOLD = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class Predictions:
     """What a network gives for the photos that it is measured on, and for those that it has learned from.
 
     float32 (photos, outputs) each; what listings say of the same photos, and what it ought to give for those asked.
     """
 
     asked: np.ndarray
-    asked_of: Sequence[Shown]
+    asked_of: Sequence[Annotation]
     truth: np.ndarray
     known: np.ndarray
-    known_of: Sequence[Shown]
+    known_of: Sequence[Annotation]
 
 
 class Task(ABC):
@@ -51,12 +52,12 @@ class Task(ABC):
     def __init__(self, data: Data, how: Train) -> None:
         """Looks at the data, of which the first `learned` photos are learned from."""
 
-    def usable(self, one: Shown) -> bool:
+    def usable(self, one: Annotation) -> bool:
         """Whether a photo can be learned from, or be measured on."""
         return True
 
     @abstractmethod
-    def top(self, inputs: int, how: Train) -> Top:
+    def top(self, inputs: int, how: Train) -> Head:
         """What is put on a vector of so many numbers."""
 
     @abstractmethod
@@ -64,22 +65,22 @@ class Task(ABC):
         """What the network ought to give, by photo."""
 
     @abstractmethod
-    def loss(self, targets: torch.Tensor, how: Train, ranks: Ranks) -> Loss:
+    def loss(self, targets: torch.Tensor, how: Train, ranks: Workers) -> Loss:
         """What is lowered."""
 
     @abstractmethod
-    def figures(self, found: Found) -> dict[str, Figure]:
+    def figures(self, found: Predictions) -> dict[str, Figure]:
         """How good it is; the first is what a promotion goes by."""
 
     @abstractmethod
-    def value(self, found: Found) -> float:
+    def value(self, found: Predictions) -> float:
         """The first of the figures, higher is better, without an interval: it is wanted after each epoch."""
 
     def temperature(self, outputs: np.ndarray, truth: np.ndarray) -> float:
         """By what the outputs, float32 (n, outputs), are divided so that their softmax is a probability; 1: by none."""
         return 1.0
 
-    def closer(self, found: Found, temperature: float, image_ids: Sequence[str]) -> dict[str, Any]:
+    def closer(self, found: Predictions, temperature: float, image_ids: Sequence[str]) -> dict[str, Any]:
         """What more the report tells, as JSON."""
         return {}
 
@@ -89,11 +90,11 @@ class Neighbourly(Task):
 
     gallery = True
 
-    def figures(self, found: Found) -> dict[str, Figure]:
+    def figures(self, found: Predictions) -> dict[str, Figure]:
         """P@10, P@1."""
         return model_metrics.neighbours(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
 
-    def value(self, found: Found) -> float:
+    def value(self, found: Predictions) -> float:
         """P@10."""
         told = model_metrics.agreeing(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
         return float(told[:, 0].mean())
@@ -116,5 +117,5 @@ def enough(classes: Sequence[str], counts: Mapping[str, int], how: Train) -> Non
         )
 
 
-def _labels(photos: Sequence[Shown]) -> Labels:
+def _labels(photos: Sequence[Annotation]) -> Labels:
     return Labels([one.categories for one in photos], [one.products for one in photos])

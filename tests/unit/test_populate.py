@@ -9,9 +9,10 @@ import faiss
 import numpy as np
 import pytest
 
-from likeness.index import distance, populate
+from likeness.index import distance
+from likeness.index import populate as population
 from likeness.index.kinds import KINDS
-from likeness.index.populate import filled, memory
+from likeness.index.populate import memory, populate
 
 METRICS = ("cosine", "l2", "ip")
 ROWS, DIM = 1500, 48
@@ -37,7 +38,7 @@ def vectors() -> np.ndarray:
 def test_an_index_filled_is_byte_for_byte_what_adding_gives(
     tmp_path: Path, vectors: np.ndarray, name: str, metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(populate, "_ROWS", 400)
+    monkeypatch.setattr(population, "_ROWS", 400)
     given, keys = distance.prepared(vectors, metric), np.arange(ROWS) * 2**40 + 3
 
     def empty() -> faiss.Index:
@@ -46,7 +47,7 @@ def test_an_index_filled_is_byte_for_byte_what_adding_gives(
     added = faiss.IndexIDMap2(empty())
     for start in range(0, ROWS, 400):
         added.add_with_ids(given[start : start + 400], keys[start : start + 400])
-    index = filled(empty(), given, keys, tmp_path)
+    index = populate(empty(), given, keys, tmp_path)
     assert faiss.serialize_index(index).tobytes() == faiss.serialize_index(added).tobytes()
     for one, other in zip(index.search(given[:20], 5), added.search(given[:20], 5), strict=True):
         assert (one == other).all()
@@ -56,7 +57,7 @@ def test_an_index_filled_is_byte_for_byte_what_adding_gives(
 def test_float16_vectors_are_written_once(tmp_path: Path, vectors: np.ndarray) -> None:
     path, seen = tmp_path / "float16.faiss", set()
     for name in KINDS:
-        filled(KINDS[name].make(vectors, ROWS, faiss.METRIC_L2), vectors, np.arange(ROWS), tmp_path)
+        populate(KINDS[name].make(vectors, ROWS, faiss.METRIC_L2), vectors, np.arange(ROWS), tmp_path)
         assert path.exists() == (name != "flat")
         if path.exists():
             seen.add((path.stat().st_ino, path.stat().st_mtime_ns))
@@ -66,7 +67,7 @@ def test_float16_vectors_are_written_once(tmp_path: Path, vectors: np.ndarray) -
 
 def test_an_index_outlives_what_it_was_made_of(tmp_path: Path, vectors: np.ndarray) -> None:
     def made() -> faiss.Index:
-        return filled(KINDS["hnsw"].make(vectors, ROWS, faiss.METRIC_L2), vectors.copy(), np.arange(ROWS), tmp_path)
+        return populate(KINDS["hnsw"].make(vectors, ROWS, faiss.METRIC_L2), vectors.copy(), np.arange(ROWS), tmp_path)
 
     index = made()
     _, found = index.search(vectors[:50], 1)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from likeness.catalog.samples import Labels
+from likeness.core.statistics import softmax
 from likeness.evaluation import model_metrics
-from likeness.evaluation.retrieval_metrics import Labels, softmax
 
 
 def test_accuracy() -> None:

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from likeness.catalog.annotations import Shown
+from likeness.catalog.annotations import Annotation
 from likeness.core.errors import DataError, UsageError
 from likeness.evaluation.evaluation_sets import EvaluationSet, _share, _where, apart, drawn, groups
 
 
-def shown(products: str, category: str = "hat", **attributes: str) -> Shown:
-    return Shown(
+def shown(products: str, category: str = "hat", **attributes: str) -> Annotation:
+    return Annotation(
         products=frozenset(products.split()), categories=frozenset([category]), attributes=frozenset(attributes.items())
     )
 
 
-def held(photos: Mapping[str, Shown]) -> EvaluationSet:
+def held(photos: Mapping[str, Annotation]) -> EvaluationSet:
     now = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
     return EvaluationSet(name="v", version="0001", made=now, made_of="", snapshot=1, photos=photos)
 
@@ -52,7 +52,7 @@ def test_an_attribute_chooses() -> None:
 
 
 def test_the_same_bytes_on_both_sides_are_refused() -> None:
-    both = Shown(
+    both = Annotation(
         products=frozenset(["a", "b"]),
         categories=frozenset(["hat"]),
         attributes=frozenset([("split", "train"), ("split", "validation")]),

@@ -5,7 +5,7 @@ import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.ops.backfill_coverage import Cell, Scope
+from likeness.ops.backfill_coverage import CoverageCell, Scope
 
 DAY = st.dates(datetime.date(999, 12, 1), datetime.date(2101, 1, 1))
 
@@ -28,4 +28,4 @@ def test_a_scope_says_what_it_leaves_out() -> None:
 
 
 def test_a_failed_photo_is_not_missing() -> None:
-    assert Cell("2026-01-02", "s@1", photos=10, present=6, failed=1).missing == 3
+    assert CoverageCell("2026-01-02", "s@1", photos=10, present=6, failed=1).missing == 3

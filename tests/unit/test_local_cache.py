@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from likeness.core.errors import DataError, ServiceError
-from likeness.index.local_cache import Copies
-from likeness.index.manifest import File
+from likeness.index.local_cache import LocalCache
+from likeness.storage.artifact import File
 
 SPACE = "alexnet.fc6@1f3a9c02"
 
@@ -27,11 +27,11 @@ def builds(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def copies(tmp_path: Path, builds: Path) -> Copies:
-    return Copies(f"file://{builds}", str(tmp_path / "cache"))
+def copies(tmp_path: Path, builds: Path) -> LocalCache:
+    return LocalCache(f"file://{builds}", str(tmp_path / "cache"))
 
 
-def test_a_copy_is_made_once_and_anew_when_it_was_cut_short(builds: Path, copies: Copies) -> None:
+def test_a_copy_is_made_once_and_anew_when_it_was_cut_short(builds: Path, copies: LocalCache) -> None:
     file = put(builds, "one/shard-00000.faiss", b"an index")
     folder = copies.bring(SPACE, [file])
     copy = folder / file.name
@@ -43,14 +43,14 @@ def test_a_copy_is_made_once_and_anew_when_it_was_cut_short(builds: Path, copies
         copies.bring(SPACE, [file])
 
 
-def test_what_is_not_what_the_manifest_says_is_refused(builds: Path, copies: Copies) -> None:
+def test_what_is_not_what_the_manifest_says_is_refused(builds: Path, copies: LocalCache) -> None:
     file = put(builds, "one/shard-00000.faiss", b"an index")
     put(builds, "one/shard-00000.faiss", b"an owl!!")
     with pytest.raises(DataError, match="has not the checksum"):
         copies.bring(SPACE, [file])
 
 
-def test_copies_of_builds_not_used_for_a_day_go(builds: Path, copies: Copies) -> None:
+def test_copies_of_builds_not_used_for_a_day_go(builds: Path, copies: LocalCache) -> None:
     old, used, new = (put(builds, f"{name}/shard-00000.faiss", name.encode()) for name in ("old", "used", "new"))
     folder = copies.bring(SPACE, [old, used])
     for name in ("old", "used"):
@@ -65,4 +65,4 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, builds: Path) ->
     (tmp_path / "cache").write_text("a file, not a folder")
     file = put(builds, "one/shard-00000.faiss", b"an index")
     with pytest.raises(ServiceError, match="cannot be copied to"):
-        Copies(f"file://{builds}", str(tmp_path / "cache")).bring(SPACE, [file])
+        LocalCache(f"file://{builds}", str(tmp_path / "cache")).bring(SPACE, [file])

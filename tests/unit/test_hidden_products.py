@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.records import shard_record
 
 from likeness.catalog import hidden_products as room
-from likeness.catalog.hidden_products import Hidden
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit
 from likeness.serving.leaf import LeafAnswer
-from likeness.serving.root import Root, Wish
+from likeness.serving.root import Root, SearchParams
 
 NAMES = ["hat-1", "裤子/2.0", "../../etc/passwd", "a b", "", "x" * 3000, "hat-1.json"]
 
@@ -26,7 +26,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_hidden_and_shown(tmp_path: Path, name: str) -> None:
-    one, other = Hidden(str(tmp_path / "root")), Hidden(str(tmp_path / "root"))
+    one, other = HiddenProducts(str(tmp_path / "root")), HiddenProducts(str(tmp_path / "root"))
     assert other.without(NAMES) == tuple(NAMES)
     one.hide([name])
     one.hide([name])
@@ -42,9 +42,9 @@ def test_what_was_read_is_used_for_a_second(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(room, "_FRESH_S", 1.0)
     now = 100.0
     monkeypatch.setattr(room.time, "monotonic", lambda: now)
-    reader = Hidden(str(tmp_path))
+    reader = HiddenProducts(str(tmp_path))
     assert reader.without(["a"]) == ("a",)
-    Hidden(str(tmp_path)).hide(["a"])
+    HiddenProducts(str(tmp_path)).hide(["a"])
     assert reader.without(["a"]) == ("a",)
     now = 101.0
     assert reader.without(["a"]) == ()
@@ -82,12 +82,14 @@ def test_answers_are_those_of_a_world_without_the_hidden(
     tmp_path_factory: pytest.TempPathFactory, shows: list[frozenset[str]], hide: frozenset[str], k: int
 ) -> None:
     root = str(tmp_path_factory.mktemp("root"))
-    Hidden(root).hide(hide)
+    HiddenProducts(root).hide(hide)
     hits = [
         Hit(1 - row / 100, f"{row:04d}", "c", "file:///x", tuple(sorted(products)))
         for row, products in enumerate(shows)
     ]
-    answer = Root(manifest(len(hits)), Fixed(hits), Hidden(root)).search(np.ones(2, np.float32), "s@1", Wish(k, "all"))
+    answer = Root(manifest(len(hits)), Fixed(hits), HiddenProducts(root)).search(
+        np.ones(2, np.float32), "s@1", SearchParams(k, "all")
+    )
     expected = [(hit.image_id, [p for p in hit.products if p not in hide]) for hit in hits]
     expected = [(image, left) for image, left in expected if left][:k]
     assert [(result["image_id"], result["products"]) for result in answer["results"]] == expected

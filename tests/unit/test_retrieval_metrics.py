@@ -6,11 +6,13 @@ import faiss
 import numpy as np
 import pytest
 
+from likeness.catalog.samples import Labels
+from likeness.core import statistics
 from likeness.evaluation import retrieval_metrics
-from likeness.evaluation.retrieval_metrics import Asked, Labels
+from likeness.evaluation.retrieval_metrics import QuerySet
 from likeness.index.hamming_codes import bits, hamming
 from likeness.index.kinds import KINDS
-from likeness.index.pca import main_axes
+from likeness.index.pca import principal_axes
 
 ROWS, DIM = 700, 48
 
@@ -39,7 +41,7 @@ def bits_by_hand(vectors: np.ndarray) -> np.ndarray:
     """Which side of its median each turned main axis is on, bool (n, axes)."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
-    turned = main_axes(rows, 256, rotated=True).apply(rows)
+    turned = principal_axes(rows, 256, rotated=True).apply(rows)
     return turned >= np.median(turned, axis=0)
 
 
@@ -56,7 +58,7 @@ def distances_by_hand(vectors: np.ndarray, metric: str) -> np.ndarray:
 
 @pytest.mark.parametrize("metric", retrieval_metrics.METRICS)
 def test_neighbours_and_precision_are_those_of_a_plain_loop(vectors: np.ndarray, made: Labels, metric: str) -> None:
-    asked = retrieval_metrics.ask(made, 150, seed=3)
+    asked = retrieval_metrics.draw_queries(made, 150, seed=3)
     measured, found = retrieval_metrics.measure(vectors, made, asked, metric)
     apart = distances_by_hand(vectors, metric)
     shares = {k: [] for k in retrieval_metrics.KS}
@@ -76,7 +78,7 @@ def test_neighbours_and_precision_are_those_of_a_plain_loop(vectors: np.ndarray,
 def test_queries_in_pieces_are_queries_at_once(
     vectors: np.ndarray, made: Labels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = retrieval_metrics.ask(made, 100)
+    asked = retrieval_metrics.draw_queries(made, 100)
     ranked = retrieval_metrics.scores(vectors, "l2")
     whole = retrieval_metrics.neighbours(ranked, asked, 7)
     monkeypatch.setattr(retrieval_metrics, "_VALUES", 3 * ROWS)
@@ -104,7 +106,7 @@ def test_precision_by_hand() -> None:
     """On a line: 0 and 1 are hats, 3 is both, 7 and 8 are shoes, 8.5 is another photo of the hat at 0."""
     rows = labels(("h", "a"), ("h", "b"), ("hs", "c"), ("s", "d"), ("s", "e"), ("h", "a"))
     places = np.array([[0, 1], [1, 1], [3, 1], [7, 1], [8, 1], [8.5, 1]], np.float32)
-    asked = Asked(np.array([0, 3]), [np.array([0, 5]), np.array([3])], 6)
+    asked = QuerySet(np.array([0, 3]), [np.array([0, 5]), np.array([3])], 6)
     near = retrieval_metrics.neighbours(retrieval_metrics.scores(places, "l2"), asked, 4)
     assert [row.tolist() for row in near] == [[1, 2, 3, 4], [4, 5, 2, 1]]
     assert retrieval_metrics.agreement(rows, asked, near, (1, 2, 3, 4)).tolist() == [
@@ -125,23 +127,23 @@ def test_lengths_mislead_l2_alone() -> None:
     """Two directions, each at length 1 and 10: by L2 the short ones are nearest to each other."""
     rows = labels(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"))
     vectors = np.array([[1, 0], [10, 0], [0.8, 0.6], [8, 6]], np.float32)
-    asked = retrieval_metrics.ask(rows)
+    asked = retrieval_metrics.draw_queries(rows)
     precision = {m: retrieval_metrics.measure(vectors, rows, asked, m)[0].precision[1].value for m in ("cosine", "l2")}
     assert precision == {"cosine": 1, "l2": 0}
 
 
 def test_a_query_without_anybody_to_answer_does_not_ask() -> None:
     rows = labels(("h", "a"), ("h", "ab"), ("s", "b"))
-    assert sorted(retrieval_metrics.ask(rows).rows.tolist()) == [0, 2]
-    assert {len(out) for out in retrieval_metrics.ask(rows).without} == {2}
-    assert not len(retrieval_metrics.ask(labels(("h", "a"), ("s", "a"))).rows)
+    assert sorted(retrieval_metrics.draw_queries(rows).rows.tolist()) == [0, 2]
+    assert {len(out) for out in retrieval_metrics.draw_queries(rows).without} == {2}
+    assert not len(retrieval_metrics.draw_queries(labels(("h", "a"), ("s", "a"))).rows)
 
 
 def test_who_asks_is_drawn_by_the_seed(made: Labels) -> None:
-    one, same, other = (retrieval_metrics.ask(made, 50, seed).rows.tolist() for seed in (1, 1, 2))
+    one, same, other = (retrieval_metrics.draw_queries(made, 50, seed).rows.tolist() for seed in (1, 1, 2))
     assert one == same
     assert set(one) != set(other)
-    assert sorted(retrieval_metrics.ask(made, 10_000).rows.tolist()) == list(range(ROWS))
+    assert sorted(retrieval_metrics.draw_queries(made, 10_000).rows.tolist()) == list(range(ROWS))
 
 
 def test_overlap_by_hand() -> None:
@@ -153,20 +155,20 @@ def test_overlap_by_hand() -> None:
 
 def test_intervals_are_those_of_theory(rng: np.random.Generator) -> None:
     coins = np.column_stack([rng.random(400) < 0.3, np.ones(400)]).astype(np.float64)
-    figure, sure = retrieval_metrics.figures(coins)
+    figure, sure = statistics.figures(coins)
     mean = coins[:, 0].mean()
     assert figure.value == pytest.approx(mean)
     wide = 1.96 * math.sqrt(mean * (1 - mean) / 400)
     assert (figure.low, figure.high) == pytest.approx((mean - wide, mean + wide), abs=0.2 * wide)
     assert (sure.value, sure.low, sure.high) == (1, 1, 1)
-    assert retrieval_metrics.figures(coins) == [figure, sure]
+    assert statistics.figures(coins) == [figure, sure]
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say(rng: np.random.Generator) -> None:
     held = [
         one.low <= 0.4 <= one.high
         for _ in range(20)
-        for one in retrieval_metrics.figures((rng.random((200, 10)) < 0.4).astype(np.float64))
+        for one in statistics.figures((rng.random((200, 10)) < 0.4).astype(np.float64))
     ]
     assert 0.9 <= np.mean(held) <= 0.99
 
@@ -174,7 +176,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(rng: np.random.Generator)
 def test_zero_vectors_are_nobodys_neighbour_by_cosine(vectors: np.ndarray, made: Labels) -> None:
     zero = {3, 400}
     vectors[sorted(zero)] = 0
-    asked = retrieval_metrics.ask(made, ROWS)
+    asked = retrieval_metrics.draw_queries(made, ROWS)
     for metric in retrieval_metrics.METRICS:
         found = retrieval_metrics.measure(vectors, made, asked, metric)[1]
         assert all(len(near) == 10 for near in found)

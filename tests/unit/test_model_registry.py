@@ -11,33 +11,33 @@ import torch
 
 from likeness.core.errors import DataError, GateError, SpaceMismatch, UsageError
 from likeness.core.settings import Extract, Settings
-from likeness.index.manifest import File
 from likeness.models.backbones import resolve
-from likeness.models.backbones.heads import Top
-from likeness.models.model_card import Card, Evaluation, Metric
-from likeness.models.model_registry import Models, space_of
-from likeness.training.network import Learner
+from likeness.models.backbones.heads import Head
+from likeness.models.model_card import Evaluation, Metric, ModelCard
+from likeness.models.model_registry import ModelRegistry, space_of
+from likeness.storage.artifact import File
+from likeness.training.network import Network
 
-Make = Callable[..., Card]
+Make = Callable[..., ModelCard]
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> Models:
-    return Models(str(tmp_path / "root"))
+def models(tmp_path: Path) -> ModelRegistry:
+    return ModelRegistry(str(tmp_path / "root"))
 
 
 @pytest.fixture
-def make(models: Models, tmp_path: Path) -> Make:
+def make(models: ModelRegistry, tmp_path: Path) -> Make:
     """make(version, accuracy): writes a version of the model `clothes`, each with weights of its own."""
 
-    def write(version: str, accuracy: float = 0.8, evaluation: str = "v@0001", name: str = "clothes") -> Card:
+    def write(version: str, accuracy: float = 0.8, evaluation: str = "v@0001", name: str = "clothes") -> ModelCard:
         torch.manual_seed(int(hashlib.sha256(version.encode()).hexdigest()[:6], 16))
-        learner = Learner(resolve("efficientnet_lite0.pool"), Top("logits", 1280, (), 2), "")
+        learner = Network(resolve("efficientnet_lite0.pool"), Head("logits", 1280, (), 2), "")
         path = tmp_path / f"{version}.safetensors"
         learner.write(path, classes=("hat", "dress"))
         data = path.read_bytes()
-        card = Card(
+        card = ModelCard(
             name=name,
             version=version,
             task="category",
@@ -65,7 +65,7 @@ def make(models: Models, tmp_path: Path) -> Make:
     return write
 
 
-def test_a_version_is_read_as_it_was_written_and_never_changes(models: Models, make: Make) -> None:
+def test_a_version_is_read_as_it_was_written_and_never_changes(models: ModelRegistry, make: Make) -> None:
     card = make("1")
     assert models.card("clothes", "1") == card
     assert (models.names(), models.versions("clothes")) == (["clothes"], ["1"])
@@ -73,14 +73,14 @@ def test_a_version_is_read_as_it_was_written_and_never_changes(models: Models, m
         make("1")
 
 
-def test_a_version_without_a_card_is_none(models: Models, make: Make, tmp_path: Path) -> None:
+def test_a_version_without_a_card_is_none(models: ModelRegistry, make: Make, tmp_path: Path) -> None:
     make("1")
     (tmp_path / "root/models/clothes/2").mkdir()
     (tmp_path / "root/models/clothes/2/model.safetensors").write_bytes(b"half")
     assert models.versions("clothes") == ["1"]
 
 
-def test_a_better_one_is_promoted_and_taken_back(models: Models, make: Make) -> None:
+def test_a_better_one_is_promoted_and_taken_back(models: ModelRegistry, make: Make) -> None:
     first, second = make("1", 0.8), make("2", 0.85)
     assert models.in_service("clothes") is None
     assert models.promote("clothes", "1") == (None, first)
@@ -92,7 +92,7 @@ def test_a_better_one_is_promoted_and_taken_back(models: Models, make: Make) -> 
         models.rollback("clothes")
 
 
-def test_a_worse_one_is_refused_unless_somebody_says_why(models: Models, make: Make) -> None:
+def test_a_worse_one_is_refused_unless_somebody_says_why(models: ModelRegistry, make: Make) -> None:
     first, second = make("1", 0.8), make("2", 0.79)
     models.promote("clothes", "1")
     with pytest.raises(
@@ -105,7 +105,7 @@ def test_a_worse_one_is_refused_unless_somebody_says_why(models: Models, make: M
     assert [(one.version, one.reason) for one in models.promotions("clothes")] == [("2", "half the size"), ("1", "")]
 
 
-def test_figures_of_different_sets_are_not_compared(models: Models, make: Make) -> None:
+def test_figures_of_different_sets_are_not_compared(models: ModelRegistry, make: Make) -> None:
     make("1", 0.8)
     make("2", 0.9, evaluation="v@0002")
     models.promote("clothes", "1")
@@ -119,7 +119,7 @@ def test_figures_of_different_sets_are_not_compared(models: Models, make: Make) 
         models.promote("clothes", "1")
 
 
-def test_weights_that_were_changed_are_not_used(models: Models, make: Make, tmp_path: Path) -> None:
+def test_weights_that_were_changed_are_not_used(models: ModelRegistry, make: Make, tmp_path: Path) -> None:
     make("1")
     path = tmp_path / "root/models/clothes/1/model.safetensors"
     data = bytearray(path.read_bytes())
@@ -134,7 +134,7 @@ def test_weights_that_were_changed_are_not_used(models: Models, make: Make, tmp_
 
 
 @pytest.mark.parametrize("name", ["clothes/1/card.json", "clothes/CURRENT"])
-def test_what_is_damaged_is_told(models: Models, make: Make, tmp_path: Path, name: str) -> None:
+def test_what_is_damaged_is_told(models: ModelRegistry, make: Make, tmp_path: Path, name: str) -> None:
     make("1")
     models.promote("clothes", "1")
     (tmp_path / "root/models" / name).write_text("{")
@@ -145,7 +145,7 @@ def test_what_is_damaged_is_told(models: Models, make: Make, tmp_path: Path, nam
         assert models.in_service("clothes")
 
 
-def test_no_such_model_or_version(models: Models, make: Make) -> None:
+def test_no_such_model_or_version(models: ModelRegistry, make: Make) -> None:
     make("1")
     with pytest.raises(UsageError, match=r"model 'hats' is not in .*; there are: clothes"):
         models.card("hats")
@@ -153,7 +153,9 @@ def test_no_such_model_or_version(models: Models, make: Make) -> None:
         models.card("clothes", "7")
 
 
-def test_a_space_of_a_model_is_that_in_service_or_the_pinned_one(models: Models, make: Make, tmp_path: Path) -> None:
+def test_a_space_of_a_model_is_that_in_service_or_the_pinned_one(
+    models: ModelRegistry, make: Make, tmp_path: Path
+) -> None:
     cards = [make("1", 0.8), make("2", 0.9)]
     models.promote("clothes", "1")
     given = Settings(root=str(tmp_path / "root"), extract=Extract(space="clothes.logits"))
@@ -170,7 +172,7 @@ def test_a_space_of_a_model_is_that_in_service_or_the_pinned_one(models: Models,
         space_of(given, "hats.logits")
 
 
-def test_a_card_is_plain_json(models: Models, make: Make, tmp_path: Path) -> None:
+def test_a_card_is_plain_json(models: ModelRegistry, make: Make, tmp_path: Path) -> None:
     make("1")
     told = json.loads((tmp_path / "root/models/clothes/1/card.json").read_text())
     assert told["metrics"]["accuracy"]["value"] == 0.8

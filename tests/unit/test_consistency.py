@@ -15,7 +15,7 @@ from likeness.core.errors import UsageError
 from likeness.ops import consistency
 from likeness.storage import KeyedStore, Product
 from likeness.storage.hbase_layout import parse, product_key
-from likeness.storage.table_reader import Warehouse
+from likeness.storage.table_reader import TableReader
 
 IDS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(39)]
 
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Iterator[KeyedStore]:
 def test_each_row_that_differs_is_named(store: KeyedStore, rng: np.random.Generator) -> None:
     vectors = {key: rng.standard_normal(6).astype(np.float32) for key in IDS}
     rows = [listing(f"p{n}", key) for n, key in enumerate(IDS)]
-    tables = cast(Warehouse, Tables(vectors, rows))
+    tables = cast(TableReader, Tables(vectors, rows))
     store.put_vectors("s", vectors.items())
     store.put_products(fold(rows))
     assert [*consistency.vectors(tables, store, "s"), *consistency.products(tables, store)] == []
@@ -73,7 +73,7 @@ def test_each_row_that_differs_is_named(store: KeyedStore, rng: np.random.Genera
 
 def test_empty_tables_leave_everything_surplus(store: KeyedStore) -> None:
     store.put_vectors("s", [(IDS[0], np.ones(2))])
-    tables = cast(Warehouse, Tables({}, []))
+    tables = cast(TableReader, Tables({}, []))
     assert [(item.kind, item.key) for item in consistency.vectors(tables, store, "s")] == [("surplus", IDS[0])]
 
 

@@ -14,12 +14,12 @@ from tests.hits import hits_of
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Index
 from likeness.index import build, distance, kinds, populate, recall_audit
-from likeness.index.build import Order, build_shard
+from likeness.index.build import BuildSpec, build_shard
 from likeness.index.builds import checksum_of
 from likeness.index.ids import IDS, faiss_id
 from likeness.index.kinds import KINDS, Kind, kind
 from likeness.index.manifest import Shard
-from likeness.index.recall_audit import Audit
+from likeness.index.recall_audit import RecallAudit
 from likeness.index.shard import LoadedShard
 from likeness.index.shard_plan import PlannedShard
 
@@ -60,7 +60,7 @@ def built(
     folder: Path, rows: pa.Table, dim: int, batch: int = 37, place: PlannedShard = PLACE, **settings: Any
 ) -> tuple[Shard, LoadedShard]:
     given = Index(**settings)
-    record = build_shard(place, rows.to_batches(batch), Order(f"file://{folder}", "b", "s@1", dim, given))
+    record = build_shard(place, rows.to_batches(batch), BuildSpec(f"file://{folder}", "b", "s@1", dim, given))
     return record, LoadedShard(record, folder, given.metric)
 
 
@@ -271,7 +271,7 @@ def test_damaged_vectors_are_refused(tmp_path: Path, vectors: list[list[float]])
 def test_what_does_not_fit_is_refused_before_the_start() -> None:
     def refuse(rows: int, **settings: Any) -> None:
         given = Index(**settings)
-        build.refuse_memory([10, rows], Order("", "b", "s@1", 4096, given, given.memory_gb * 1e9 / (rows + 10)))
+        build.refuse_memory([10, rows], BuildSpec("", "b", "s@1", 4096, given, given.memory_gb * 1e9 / (rows + 10)))
 
     refuse(1_000_000)
     refuse(50_000, kind="flat")
@@ -318,13 +318,13 @@ class Spied:
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[Spied]:
     """The searches that were audited."""
     seen: list[Spied] = []
-    real = Audit.recall
+    real = RecallAudit.recall
 
-    def spying(audit: Audit, search: Any) -> Any:
+    def spying(audit: RecallAudit, search: Any) -> Any:
         seen.append(Spied(search))
         return real(audit, seen[-1])
 
-    monkeypatch.setattr(Audit, "recall", spying)
+    monkeypatch.setattr(RecallAudit, "recall", spying)
     return seen
 
 
@@ -366,7 +366,7 @@ def test_a_poor_index_gets_the_recall_it_has(
     monkeypatch.setattr(recall_audit, "ROWS", 150)  # the audit goes by parts
     data = made_up(rng, 600, 16)
     record = build_shard(
-        PLACE, data.to_batches(), Order(f"file://{tmp_path}", "b", "s@1", 16, Index(kind="poor", metric=metric))
+        PLACE, data.to_batches(), BuildSpec(f"file://{tmp_path}", "b", "s@1", 16, Index(kind="poor", metric=metric))
     )
     expected = recall(spied[0], data, metric)
     assert (spied[0].found == -1).any() == (make is forgetful)
@@ -394,7 +394,7 @@ def asked(vectors: np.ndarray, seed: int, metric: str = "l2", queries: int = 64)
     index = faiss.IndexFlatL2(vectors.shape[1])
     index.add(vectors)
     spy = Spied(index.search)
-    Audit(vectors, Index(metric=metric, audit_queries=queries), seed).recall(spy)
+    RecallAudit(vectors, Index(metric=metric, audit_queries=queries), seed).recall(spy)
     return spy.queries
 
 

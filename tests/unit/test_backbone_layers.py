@@ -19,7 +19,7 @@ from likeness.core.settings import Limits
 from likeness.images.image import decode, fit
 from likeness.models.backbones import Backbone, Space, lenet, registry, resolve
 from likeness.models.backbones.network import chain
-from likeness.models.backbones.summary import anatomy
+from likeness.models.backbones.summary import summary
 from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
 from likeness.models.runtimes.torch_any import Normalised, TorchRuntime
 
@@ -386,7 +386,7 @@ def test_a_spec_is_sound(spec: Backbone) -> None:
 
 @pytest.mark.parametrize("spec", registry().values(), ids=lambda spec: spec.name)
 def test_the_layers_are_those_of_the_network(spec: Backbone) -> None:
-    rows = {row.layer: row for row in anatomy(spec)}
+    rows = {row.layer: row for row in summary(spec)}
     assert {name: rows[name].shape for name in spec.layers} == {n: layer.shape for n, layer in spec.layers.items()}
     assert [name for name in rows if name in spec.layers] == list(spec.layers)
     fields = [row.field for row in rows.values()]
@@ -412,18 +412,18 @@ PAPER = {"vgg11": 133, "vgg11_lrn": 133, "vgg13": 133, "vgg16_1x1": 134, "vgg16"
 
 
 def test_parameters_are_as_many_as_published() -> None:
-    totals = {name: sum(row.parameters for row in anatomy(spec)) for name, spec in registry().items()}
+    totals = {name: sum(row.parameters for row in summary(spec)) for name, spec in registry().items()}
     assert {name: totals[name] for name in PUBLISHED} == PUBLISHED
     assert {name: round(totals[name] / 1e6) for name in PAPER} == PAPER
     # LeCun et al. 1998: 60,000 trainable ones; here C3 has those it does not use, and the output layer is trained
-    rows = {row.layer: row.parameters for row in anatomy(registry()["lenet5"])}
+    rows = {row.layer: row.parameters for row in summary(registry()["lenet5"])}
     unused = 16 * 6 * 25 + 16 - 1516
     assert sum(rows.values()) - rows["logits"] - unused == 60_000
 
 
 def test_what_layers_see_is_as_published() -> None:
     """Receptive fields of AlexNet and VGG-16 (Araujo et al. 2019 and others), work as torchvision states it."""
-    rows = {name: {row.layer: row for row in anatomy(registry()[name])} for name in ("alexnet", "vgg16", "resnet50")}
+    rows = {name: {row.layer: row for row in summary(registry()[name])} for name in ("alexnet", "vgg16", "resnet50")}
     assert [rows["alexnet"][name].field for name in ("conv1", "pool1", "conv2", "conv5", "pool5")] == [
         11,
         19,

@@ -8,8 +8,8 @@ from PIL import Image
 
 from likeness.core.settings import Limits
 from likeness.images.image import decode
-from likeness.images.perturbations import CHANGES, changed
-from likeness.images.query_views import Look, pictures
+from likeness.images.perturbations import CHANGES, perturbed
+from likeness.images.query_views import QueryView, render_views
 
 QUARTERS = np.zeros((8, 8, 3), np.uint8)
 QUARTERS[:4, :4], QUARTERS[:4, 4:], QUARTERS[4:, 4:] = (200, 0, 0), (0, 200, 0), (0, 0, 200)
@@ -26,11 +26,11 @@ def jpeg(width: int, height: int) -> bytes:
 
 
 def test_no_looks_are_none() -> None:
-    assert pictures(QUARTERS, ()) == []
+    assert render_views(QUARTERS, ()) == []
 
 
 def test_turned() -> None:
-    found = pictures(QUARTERS, [Look.TURNED])
+    found = render_views(QUARTERS, [QueryView.TURNED])
     assert len(found) == 3
     for times, picture in enumerate(found, 1):
         assert picture.shape == QUARTERS.shape
@@ -41,7 +41,7 @@ def test_sharp_pictures_have_steeper_edges() -> None:
     soft = np.repeat(np.linspace(0, 255, 32, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(32, axis=0)
     soft[:, :8], soft[:, 24:] = 60, 190
     steepest = np.abs(np.diff(soft.astype(int), axis=1)).max()
-    for picture in pictures(soft, [Look.SHARP]):
+    for picture in render_views(soft, [QueryView.SHARP]):
         assert np.abs(np.diff(picture.astype(int), axis=1)).max() > steepest
 
 
@@ -53,7 +53,7 @@ def seen(data: bytes, limits: Limits) -> np.ndarray:
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_a_photo_that_differs(name: str) -> None:
     limits = Limits()
-    before, data = seen(jpeg(90, 120), limits), changed(jpeg(90, 120), name, limits)
+    before, data = seen(jpeg(90, 120), limits), perturbed(jpeg(90, 120), name, limits)
     after = seen(data, limits)
     assert after.min() < after.max()
     if name == "as it is":
@@ -66,20 +66,20 @@ def test_a_change_is_a_photo_that_differs(name: str) -> None:
 
 def test_what_changes_do() -> None:
     limits, photo = Limits(), jpeg(90, 120)
-    assert seen(changed(photo, "mirrored", limits), limits)[10, 10].argmax() == 2, "blue is on the left"
-    assert seen(changed(photo, "rotated by 90 degrees", limits), limits).shape == (90, 120, 3)
-    assert seen(changed(photo, "cropped to 60 %", limits), limits).shape == (72, 54, 3)
-    assert seen(changed(photo, "cropped to a corner of 70 %", limits), limits)[..., 0].max() > 200
-    barred = seen(changed(photo, "opaque bar", limits), limits)
+    assert seen(perturbed(photo, "mirrored", limits), limits)[10, 10].argmax() == 2, "blue is on the left"
+    assert seen(perturbed(photo, "rotated by 90 degrees", limits), limits).shape == (90, 120, 3)
+    assert seen(perturbed(photo, "cropped to 60 %", limits), limits).shape == (72, 54, 3)
+    assert seen(perturbed(photo, "cropped to a corner of 70 %", limits), limits)[..., 0].max() > 200
+    barred = seen(perturbed(photo, "opaque bar", limits), limits)
     assert barred[60].max() < 30
     assert barred[5].max() > 200
-    grey = seen(changed(photo, "grey", limits), limits).astype(int)
+    grey = seen(perturbed(photo, "grey", limits), limits).astype(int)
     assert np.ptp(grey, axis=2).max() < 5
-    turned = seen(changed(photo, "rotated by 15 degrees", limits), limits)
+    turned = seen(perturbed(photo, "rotated by 15 degrees", limits), limits)
     assert turned.shape == (120, 90, 3)
     assert turned[0, 0].max() > 100, "the corners have the colour of the nearest edge, not black"
 
 
 def test_a_photo_of_one_pixel_can_be_changed() -> None:
     for name in CHANGES:
-        assert seen(changed(jpeg(2, 1), name, Limits()), Limits()).size
+        assert seen(perturbed(jpeg(2, 1), name, Limits()), Limits()).size

@@ -11,12 +11,12 @@ import pytest
 from likeness.cli.app import app
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
-from likeness.models.imagenet_classifier import Classifier, best
+from likeness.models.imagenet_classifier import ImagenetClassifier, best
 
 
 @pytest.fixture(scope="module")
-def classifier() -> Classifier:
-    return Classifier(Settings(), "efficientnet_lite0")
+def classifier() -> ImagenetClassifier:
+    return ImagenetClassifier(Settings(), "efficientnet_lite0")
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def test_the_best_classes() -> None:
     assert [one.name for one in best(np.array([1e4, 1e4], np.float32), ["a", "b"], 5)] == ["a", "b"]
 
 
-def test_photos_of_shirts_are_shirts(classifier: Classifier, shirts: list[Path]) -> None:
+def test_photos_of_shirts_are_shirts(classifier: ImagenetClassifier, shirts: list[Path]) -> None:
     found = [[one.name for one in classifier.labels(path.read_bytes())] for path in shirts]
     assert sum("jersey" in names for names in found) >= 5
 
 
-def test_a_labelled_folder(classifier: Classifier, shirts: list[Path], tmp_path: Path) -> None:
+def test_a_labelled_folder(classifier: ImagenetClassifier, shirts: list[Path], tmp_path: Path) -> None:
     """Whose first labels are known, photo by photo."""
     names = {path: [one.name for one in classifier.labels(path.read_bytes())] for path in shirts}
     for path, labels in names.items():
@@ -56,14 +56,16 @@ def test_a_labelled_folder(classifier: Classifier, shirts: list[Path], tmp_path:
     assert 0 <= share["low"] < share["value"] == told.top1 / told.photos < share["high"] <= 1
 
 
-def test_folders_by_wordnet_id_are_numbered_as_imagenet_numbers_them(classifier: Classifier, tmp_path: Path) -> None:
+def test_folders_by_wordnet_id_are_numbered_as_imagenet_numbers_them(
+    classifier: ImagenetClassifier, tmp_path: Path
+) -> None:
     for number in range(1000):
         (tmp_path / f"n{10_000_000 + 7 * number}").mkdir()
     (tmp_path / "n10000007" / "x.jpg").write_bytes(b"")
     assert [number for _, number in classifier._photos(tmp_path)] == [1]
 
 
-def test_a_folder_that_is_not_labelled(classifier: Classifier, sample: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_labelled(classifier: ImagenetClassifier, sample: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'dress' is no class of efficientnet_lite0; name each folder as a class"):
         classifier.measure(sample)
     with pytest.raises(UsageError, match="it has no folders"):
@@ -75,7 +77,7 @@ def test_a_folder_that_is_not_labelled(classifier: Classifier, sample: Path, tmp
 @pytest.mark.parametrize("backbone", ["hog", "nothing"])
 def test_a_network_without_classes(backbone: str) -> None:
     with pytest.raises(UsageError, match=f"backbone '{backbone}': no such network with classes; there are: eff"):
-        Classifier(Settings(), backbone)
+        ImagenetClassifier(Settings(), backbone)
 
 
 def test_the_commands(shirts: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from likeness.core.errors import ServiceError
 from likeness.core.settings import Extract, Limits
 from likeness.images.image import BadImage
-from likeness.images.query_views import Look
+from likeness.images.query_views import QueryView
 from likeness.models.backbones import Space, resolve
 from likeness.models.extractor import Extracted, Extractor
 from likeness.models.runtimes import Runtime
@@ -329,7 +329,9 @@ def test_looks_of_a_photo_are_passes_of_one_batch(default: Space) -> None:
     strip[:, :100, 0] = strip[:, 100:200, 1] = strip[:, 200:, 2] = 200
     file = io.BytesIO()
     Image.fromarray(strip).save(file, "PNG")
-    found = Extractor(default, network, Extract(), Limits()).one(file.getvalue(), looks=[Look.WHOLE, Look.TURNED])
+    found = Extractor(default, network, Extract(), Limits()).one(
+        file.getvalue(), looks=[QueryView.WHOLE, QueryView.TURNED]
+    )
     assert network.batches == [5]
     itself, whole, *turned = found.reshape(5, 3, 3).argmax(2).tolist()
     assert itself == [1, 1, 1], "the middle of the strip"

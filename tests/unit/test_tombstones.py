@@ -14,9 +14,9 @@ from tests.hits import hits_of
 from likeness.core.errors import DataError
 from likeness.core.settings import Index
 from likeness.index import distance, tombstones
-from likeness.index.build import Order, build_shard
+from likeness.index.build import BuildSpec, build_shard
 from likeness.index.ids import faiss_id
-from likeness.index.kinds import KINDS, Knob
+from likeness.index.kinds import KINDS, IndexParams
 from likeness.index.shard import LoadedShard
 from likeness.index.shard_plan import PlannedShard
 
@@ -47,7 +47,7 @@ class Made:
             }
         )
         settings = Index(kind=kind, metric=metric)
-        order = Order(f"file://{folder}", "b", "s@1", DIM, settings)
+        order = BuildSpec(f"file://{folder}", "b", "s@1", DIM, settings)
         self.folder, self.metric = folder, metric
         self.record = build_shard(PlannedShard(0, NAMES), table.to_batches(200), order)
 
@@ -130,7 +130,7 @@ def test_an_index_that_filters_badly_is_told_so(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("likeness.index.searcher._RARE", 0)
     lists = KINDS["ivf_rabitq"]
 
-    def turned(knob: Knob, k: int, selector: Any) -> Any:
+    def turned(knob: IndexParams, k: int, selector: Any) -> Any:
         return lists.parameters({**knob, "nprobe": 1} if selector else knob, k, selector)
 
     monkeypatch.setitem(KINDS, "ivf_rabitq", dataclasses.replace(lists, parameters=turned))

@@ -10,12 +10,12 @@ from likeness.core.errors import UsageError
 from likeness.core.progress import Reporter
 from likeness.core.settings import Train
 from likeness.training.history import Epoch
-from likeness.training.progress_log import Telling
+from likeness.training.progress_log import ProgressLogger
 
 
 def test_loss_figure_and_rate_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_EVERY_S", 0.0)
-    with Telling(Train(), "mine", Reporter()).epochs(2) as tell:
+    with ProgressLogger(Train(), "mine", Reporter()).epochs(2) as tell:
         tell(1, Epoch(2.5, float("nan"), 0.5, 300))
         tell(2, Epoch(0.5, 0.75, 0.5, 300))
     assert capsys.readouterr().err.splitlines() == [
@@ -25,14 +25,14 @@ def test_loss_figure_and_rate_are_told(capsys: pytest.CaptureFixture[str], monke
 
 
 def test_the_last_epoch_is_told_however_soon_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
-    with Telling(Train(), "mine", Reporter()).epochs(2) as tell:
+    with ProgressLogger(Train(), "mine", Reporter()).epochs(2) as tell:
         tell(1, Epoch(2.5, 0.5, 0.5, 300))
         tell(2, Epoch(0.5, 0.75, 0.5, 300))
     assert [line.partition(" (")[0] for line in capsys.readouterr().err.splitlines()] == ["train: 2 of 2 epochs"]
 
 
 def test_the_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    telling = Telling(Train(tensorboard="anywhere"), "mine", None)
+    telling = ProgressLogger(Train(tensorboard="anywhere"), "mine", None)
     telling.say("something")
     with telling.epochs(1) as tell:
         tell(1, Epoch(2.5, 0.5, 0.5, 300))
@@ -42,7 +42,7 @@ def test_the_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> N
 def test_tensorboards_files_hold_loss_and_figure(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with Telling(Train(tensorboard=str(tmp_path)), "mine", Reporter()).epochs(2) as tell:
+    with ProgressLogger(Train(tensorboard=str(tmp_path)), "mine", Reporter()).epochs(2) as tell:
         tell(1, Epoch(2.5, float("nan"), 0.5, 300))
         tell(2, Epoch(0.5, 0.75, 0.5, 300))
     events = EventAccumulator(str(tmp_path / "mine"))
@@ -56,4 +56,4 @@ def test_tensorboard_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(
         UsageError, match=r"train.tensorboard = .*: tensorboard is not installed; install likeness\[train\]"
     ):
-        Telling(Train(tensorboard=str(tmp_path)), "mine", Reporter())
+        ProgressLogger(Train(tensorboard=str(tmp_path)), "mine", Reporter())
