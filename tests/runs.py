@@ -143,33 +143,33 @@ def eventually(look: Callable[[], Any], job: Job, limit_s: float = 300) -> Any:
     pytest.fail(f"found nothing in {limit_s} s, or before the job ended:\n{job.told}")
 
 
-def seed_features(given: Settings, vectors: np.ndarray) -> dict[str, np.ndarray]:
+def seed_features(settings: Settings, vectors: np.ndarray) -> dict[str, np.ndarray]:
     """Appends vectors, float32 (n, dim), to a root's features; the same by image_id."""
     os.environ.setdefault("LIKENESS_JARS", submitted("load", (), ())[1]["LIKENESS_JARS"])
     count = len(vectors)
     keys = [f"{number * (16**8 // count):08x}".ljust(64, "0") for number in range(count)]
-    with Run("seed", given, ()) as run:
+    with Run("seed", settings, ()) as run:
         append_features(run, keys, (vectors[start : start + _SEEDED] for start in range(0, count, _SEEDED)))
     return dict(zip(keys, vectors, strict=True))
 
 
 def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray]) -> None:
     """Appends vectors to the features of a run's space, in one commit: a data file a block, float32 (n, dim)."""
-    files, given = [], run.settings
+    files, settings = [], run.settings
     for part in blocks:
         names, keys = keys[: len(part)], keys[len(part) :]
-        rows = pa.Table.from_batches([record_batch(run.space.id, given.date, names, part)])
+        rows = pa.Table.from_batches([record_batch(run.space.id, settings.date, names, part)])
         pq.write_table(rows, held := io.BytesIO(), compression="zstd")
         uri = uris.join(run.lake.location(FEATURES), "data", f"{uuid.uuid4()}.parquet")
         storage.files(uri).write(uri, held.getvalue())
         files.append(DataFile(uri, len(names)))
-    run.lake.append_files(FEATURES, files, (run.space.id, str(given.date)))
+    run.lake.append_files(FEATURES, files, (run.space.id, str(settings.date)))
 
 
-def state(given: Settings) -> tuple[Any, ...]:
+def state(settings: Settings) -> tuple[Any, ...]:
     """Every table's rows, the keyed store and the answers, in an order of their own."""
-    warehouse = TableReader(given)
-    here = uris.canonical(given.source.uri)
+    warehouse = TableReader(settings)
+    here = uris.canonical(settings.source.uri)
     tables = {
         table.name: sorted(
             tuple(str(row[name]).removeprefix(here) for name in names)
@@ -177,11 +177,11 @@ def state(given: Settings) -> tuple[Any, ...]:
         )
         for table, names in KEYS.items()
     }
-    store = storage.keyed(storage.keyed_uri(given.keyed.uri, given.root))
-    stored = dict(store.scan_vectors(resolve(given.extract.space).id))
+    store = storage.keyed(storage.keyed_uri(settings.keyed.uri, settings.root))
+    stored = dict(store.scan_vectors(resolve(settings.extract.space).id))
     products = sorted((p.product_id, p.category, tuple(p.image_ids)) for p in store.scan_products())
     store.close()
-    builds = Builds(given.root, given.extract.cache)
+    builds = Builds(settings.root, settings.extract.cache)
     manifest = builds.find()
     assert builds.problems(manifest) == []
     root = Root(manifest, Leaf(builds, manifest))

@@ -14,9 +14,14 @@ import likeness
 LIB = Path(likeness.__file__).parent
 JOBS = Path(__file__).parents[1] / "jobs"
 
-PACKAGES = (
-    "core", "storage", "images", "models", "index", "catalog", "serving", "evaluation", "training", "ops", "spark", "cli"
-)  # fmt: skip
+PACKAGES = ("core", "storage", "images", "models", "index", "catalog") + (
+    "serving",
+    "evaluation",
+    "training",
+    "ops",
+    "spark",
+    "cli",
+)
 
 LIBRARIES = {
     "PIL": ("images/",),

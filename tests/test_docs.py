@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from likeness.cli.app import app
-from likeness.core import settings
+from likeness.core.settings import document, load_settings
 from likeness.storage.tables import TABLES
 
 PROJECT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def test_each_command_is_in_the_docs(command):
 
 def test_the_settings_in_the_docs_are_the_settings():
     inside = OPERATING.partition("<!-- settings -->")[2].partition("<!-- /settings -->")[0]
-    assert inside.strip() == settings.document().strip(), "run `make schemas`"
+    assert inside.strip() == document().strip(), "run `make schemas`"
 
 
 @pytest.mark.parametrize("table", [table.name for table in TABLES])
@@ -46,12 +46,12 @@ def test_each_table_is_in_the_docs(table):
 
 @pytest.mark.parametrize("name", ["embedded.toml", "cluster.toml"])
 def test_the_configurations_shipped_are_valid(name):
-    given = settings.load(str(PROJECT / "deploy" / "conf" / name))
-    assert given.extract.space == ("alexnet.fc6" if name == "cluster.toml" else "efficientnet_lite0.pool")
+    settings = load_settings(str(PROJECT / "deploy" / "conf" / name))
+    assert settings.extract.space == ("alexnet.fc6" if name == "cluster.toml" else "efficientnet_lite0.pool")
 
 
 def test_the_embedded_configuration_is_the_default():
-    assert settings.load(str(PROJECT / "deploy" / "conf" / "embedded.toml")) == settings.load()
+    assert load_settings(str(PROJECT / "deploy" / "conf" / "embedded.toml")) == load_settings()
 
 
 def test_the_files_that_the_docs_name_exist():

@@ -26,8 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from likeness.core import settings as settings_module
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
@@ -109,11 +108,11 @@ def no_change(scratch: Path) -> None:
 
 def quality(full: Path, scratch: Path) -> None:
     """P@k of the validation photos over all categories of the training photos."""
-    given = _settings(full / "train", scratch / "clothing")
-    jobs.nightly(given)
+    settings = _settings(full / "train", scratch / "clothing")
+    jobs.nightly(settings)
     with (full / "catalogue.csv").open(encoding="utf-8") as file:
         queries = [item for item in csv.DictReader(file) if item["split"] == "validation"]
-    encoder, root, space = _service(given)
+    encoder, root, space = _service(settings)
     hits = []
     for item in queries:
         answer = root.search(encoder.encode((full / item["image"]).read_bytes()), space, SearchParams(10, "all"))
@@ -124,26 +123,26 @@ def quality(full: Path, scratch: Path) -> None:
 
 def large(photos: Path, validation: Path, scratch: Path) -> None:
     """Extraction through Spark against the bare loop, then five photos in, ranked results out."""
-    given = _settings(photos, scratch / "large")
-    jobs.ingest_job(given)
+    settings = _settings(photos, scratch / "large")
+    jobs.ingest_job(settings)
     chosen = random.Random(3).sample(sorted(photos.rglob("*.jpg")), min(COUNT, 2000))
     workers = os.cpu_count() or 1
-    before = bare.rate(chosen, given, workers)
+    before = bare.rate(chosen, settings, workers)
     jobs.nightly(_settings(SAMPLE, scratch / "warm"))  # after start-up: the bare loop has loaded its network as well
-    with Run("extract", given, ("extract",)) as run:
+    with Run("extract", settings, ("extract",)) as run:
         extract(run)
         facts = run.facts["extract"]
-    after = bare.rate(chosen, given, workers)
+    after = bare.rate(chosen, settings, workers)
     through, ceiling = facts["extracted"] / facts["seconds"], (before + after) / 2
     told = f"{through / ceiling:.2f} ({through:.0f}/s of {ceiling:.0f}/s; bare {before:.0f} before, {after:.0f} after)"
     row(f"extraction stage / bare loop, {facts['extracted']} photos", told, ">= 0.85")
-    jobs.nightly(given)
-    encoder, root, space = _service(given)
+    jobs.nightly(settings)
+    encoder, root, space = _service(settings)
     pool = sorted(validation.rglob("*.jpg"))
     queries = [path.read_bytes() for path in pool[:: len(pool) // 5][:5]]
     queries = [variant(photo, random.Random(n)) for n, photo in enumerate(queries)]
     vectors = [encoder.encode(photo)[0] for photo in queries]
-    manifest = Builds(given.root).find()
+    manifest = Builds(settings.root).find()
     for category in ("all", "auto"):
         assert _answer(queries, encoder, root, space, category) == 50
         whole = _median(functools.partial(_answer, queries, encoder, root, space, category))
@@ -170,14 +169,14 @@ def _median(work: Callable[[], Any]) -> float:
     return statistics.median(spans[1:])
 
 
-def _service(given: Settings) -> tuple[Encoder, Root, str]:
-    builds = Builds(given.root)
+def _service(settings: Settings) -> tuple[Encoder, Root, str]:
+    builds = Builds(settings.root)
     manifest = builds.find()
-    return Encoder(given, manifest.space), Root(manifest, Leaf(builds, manifest)), manifest.space
+    return Encoder(settings, manifest.space), Root(manifest, Leaf(builds, manifest)), manifest.space
 
 
 def _settings(source: Path, root: Path) -> Settings:
-    return settings_module.load(None, {"source.uri": str(source), "root": str(root)}, ("gates.max_failure_rate=1",))
+    return load_settings(None, {"source.uri": str(source), "root": str(root)}, ("gates.max_failure_rate=1",))
 
 
 def _timed(command: list[str]) -> float:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness.core import settings as settings_module
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 from likeness.core.statistics import Figure, figures
 from likeness.index import distance
 from likeness.models.backbones import registry
@@ -69,4 +68,4 @@ def _say(name: str, rate: float, told: dict[str, Figure]) -> None:
 
 
 def _given(space: str, scratch: Path, *more: str) -> Settings:
-    return settings_module.load(None, {"extract.space": space}, (f"extract.cache={scratch / 'cache'}", *more))
+    return load_settings(None, {"extract.space": space}, (f"extract.cache={scratch / 'cache'}", *more))

@@ -14,9 +14,8 @@ from PIL import Image
 from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql.types import ArrayType, FloatType
 
-from likeness.core import settings as settings_module
 from likeness.core.errors import ServiceError
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 from likeness.models.backbones import Backbone, registry
 from likeness.ops.hardware_profile import profile
 from likeness.spark import jobs
@@ -43,12 +42,12 @@ def measure(photos: Path, sample: Path, scratch: Path, made: Path) -> None:
     rates = {}
     for space, count, few, goal in SPACES:
         source = variants(photos, made / f"photos-{count}", count)
-        given = _settings(source, scratch / f"{space}-{count}", space, scratch)
-        chosen = profile(given)
-        precision = chosen.settings.get("extract.precision", given.extract.precision)
+        settings = _settings(source, scratch / f"{space}-{count}", space, scratch)
+        chosen = profile(settings)
+        precision = chosen.settings.get("extract.precision", settings.extract.precision)
         row(f"{space}: precision that `likeness profile` chooses", f"{precision} (cosine {chosen.parity:.5f})", "")
-        given = given.model_copy(update={"extract": given.extract.model_copy(update={"precision": precision})})
-        rates[space] = _stage(given, sample, scratch, few, goal)
+        settings = settings.model_copy(update={"extract": settings.extract.model_copy(update={"precision": precision})})
+        rates[space] = _stage(settings, sample, scratch, few, goal)
     paths = sorted((made / f"photos-{_COUNT}").rglob("*.jpg"))[:_PEER]
     weights = str(scratch / "alexnet.pth")
     loop = _plain(paths, weights)
@@ -61,22 +60,22 @@ def _ratio(ours: float, theirs: float) -> str:
     return f"{ours / theirs:.1f} ({ours:.0f}/s, {theirs:.0f}/s)"
 
 
-def _stage(given: Settings, sample: Path, scratch: Path, few: int, goal: float) -> float:
+def _stage(settings: Settings, sample: Path, scratch: Path, few: int, goal: float) -> float:
     """Photos a second of the stage, commit included, each pass between two of the bare loop; the first do not count."""
     workers = os.cpu_count() or 1
-    space = given.extract.space
-    jobs.ingest_job(given)
-    warm = given.model_copy(update={"root": str(scratch / f"warm-{space}")})
-    jobs.nightly(warm.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})}))
-    paths = sorted(Path(given.source.uri).rglob("*.jpg"))
+    space = settings.extract.space
+    jobs.ingest_job(settings)
+    warm = settings.model_copy(update={"root": str(scratch / f"warm-{space}")})
+    jobs.nightly(warm.model_copy(update={"source": settings.source.model_copy(update={"uri": str(sample)})}))
+    paths = sorted(Path(settings.source.uri).rglob("*.jpg"))
     chosen = paths[:: len(paths) // few]
-    shares, rates, before = [], [], bare.rate(chosen, given, workers)
+    shares, rates, before = [], [], bare.rate(chosen, settings, workers)
     for _ in range(_PASSES):
-        with Run("extract", given, ("extract",)) as run:
+        with Run("extract", settings, ("extract",)) as run:
             run.lake.spark.sql(f"DELETE FROM {run.lake.name(FEATURES)} WHERE space = '{run.space.id}'")
             extract(run)
             facts = run.facts["extract"]
-        after = bare.rate(chosen, given, workers)
+        after = bare.rate(chosen, settings, workers)
         rates.append(facts["extracted"] / facts["seconds"])
         shares.append(rates[-1] / ((before + after) / 2))
         before = after
@@ -106,7 +105,7 @@ def _settings(source: Path, root: Path, space: str, scratch: Path) -> Settings:
     weights = seeded(registry()[space.partition(".")[0]], scratch)
     if weights:
         sets.append(f"extract.weights={weights}")
-    return settings_module.load(None, {"source.uri": str(source), "root": str(root)}, sets)
+    return load_settings(None, {"source.uri": str(source), "root": str(root)}, sets)
 
 
 class _Photos(torch.utils.data.Dataset[torch.Tensor]):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from likeness.core import settings as settings_module
+from likeness.core.settings import load_settings
 from likeness.models.backbones import registry
 from likeness.ops import hardware_profile
 from likeness.spark import jobs
@@ -31,12 +31,12 @@ def measure(photos: Path, scratch: Path) -> None:
     weights = seeded(registry()["alexnet"], scratch)
     sets = [f"extract.cache={scratch / 'cache'}", *([f"extract.weights={weights}"] if weights else [])]
     flags = {"source.uri": str(source), "root": str(scratch / "gpu"), "extract.space": _SPACE}
-    told = hardware_profile.profile(settings_module.load(None, flags, sets))
-    given = settings_module.load(None, flags, [*sets, *(f"{name}={value}" for name, value in told.settings.items())])
-    jobs.ingest_job(given)
+    told = hardware_profile.profile(load_settings(None, flags, sets))
+    settings = load_settings(None, flags, [*sets, *(f"{name}={value}" for name, value in told.settings.items())])
+    jobs.ingest_job(settings)
     rates, busy = [], []
     for _ in range(_PASSES):
-        with Run("extract", given, ("extract",)) as run:
+        with Run("extract", settings, ("extract",)) as run:
             run.lake.spark.sql(f"DELETE FROM {run.lake.name(FEATURES)} WHERE space = '{run.space.id}'")
             extract(run)
             facts = run.facts["extract"]

@@ -196,8 +196,8 @@ def of_photos(photos: Sequence[Path]) -> np.ndarray:
     """Vectors of photos: fc6 of the model that LIKENESS_BENCH_FC6 names, else of the default network."""
     weights = os.environ.get("LIKENESS_BENCH_FC6", "")
     fc6 = Settings().extract.model_copy(update={"space": "distilled.fc6", "weights": weights})
-    given = Settings().model_copy(update={"extract": fc6}) if weights else Settings()
-    encoder = Encoder(given, resolve(given.extract.space, given.extract.weights, given.extract.cache).id)
+    settings = Settings().model_copy(update={"extract": fc6}) if weights else Settings()
+    encoder = Encoder(settings, resolve(settings.extract.space, settings.extract.weights, settings.extract.cache).id)
     return np.concatenate([encoder.encode(path.read_bytes()) for path in photos])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import psutil
 
-from likeness.core import settings as settings_module
+from likeness.core.settings import load_settings
 from likeness.spark import jobs
 
 from .photos import variants
@@ -22,8 +22,8 @@ def measure(photos: Path, scratch: Path, plots: Path) -> None:
     """Resident memory of each Python worker with its decoder, over one commit of all photos; the plot beside it."""
     source = variants(photos, scratch / f"photos-{COUNT}", COUNT)
     flags, sets = {"source.uri": str(source), "root": str(scratch / "memory")}, ["gates.max_failure_rate=1"]
-    given = settings_module.load(None, flags, sets)
-    jobs.ingest_job(given)
+    settings = load_settings(None, flags, sets)
+    jobs.ingest_job(settings)
     seen, stop = defaultdict[int, list[tuple[float, float]]](list), threading.Event()
 
     def watch() -> None:
@@ -35,7 +35,7 @@ def measure(photos: Path, scratch: Path, plots: Path) -> None:
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        jobs.extract_job(given)
+        jobs.extract_job(settings)
     finally:
         stop.set()
         thread.join()

@@ -80,9 +80,9 @@ def skew(real: np.ndarray, root: Path, largest: int) -> None:
     _searched(given, real, name, NARROW)
 
 
-def _searched(given: Settings, real: np.ndarray, name: str, dim: int) -> None:
+def _searched(settings: Settings, real: np.ndarray, name: str, dim: int) -> None:
     """Queries over all categories against a scan of what is in the index."""
-    builds = Builds(given.root)
+    builds = Builds(settings.root)
     manifest = builds.find()
     begun = time.perf_counter()
     leaf = Leaf(builds, manifest)
@@ -99,10 +99,10 @@ def _searched(given: Settings, real: np.ndarray, name: str, dim: int) -> None:
 
 
 def _indexed(
-    given: Settings, dim: int, keys: list[str], names: np.ndarray, vectors: Iterator[np.ndarray]
+    settings: Settings, dim: int, keys: list[str], names: np.ndarray, vectors: Iterator[np.ndarray]
 ) -> tuple[Manifest, dict[str, float]]:
     """Adds photos to the tables, indexes and publishes; the build and the stage's facts."""
-    run = Run("index", given, ("index",))
+    run = Run("index", settings, ("index",))
     run.space = dataclasses.replace(run.space, dim=dim)
     with run:
         append_features(run, keys, vectors)

@@ -53,13 +53,13 @@ def measure(real: np.ndarray, photos: Sequence[Path], scratch: Path, full: bool)
     """All rows, on alexnet.fc6 with seeded weights: they measure time, not quality."""
     torch.manual_seed(20260102)
     torch.save(torchvision.models.alexnet(weights=None).state_dict(), scratch / "alexnet.pth")
-    given = Settings()
+    settings = Settings()
     weights = {"space": "alexnet.fc6", "weights": str(scratch / "alexnet.pth"), "cache": str(scratch / "cache")}
-    given = given.model_copy(update={"extract": given.extract.model_copy(update=weights)})
-    quick = _published(given, scratch / "quick", "auto", real, ROWS)
+    settings = settings.model_copy(update={"extract": settings.extract.model_copy(update=weights)})
+    quick = _published(settings, scratch / "quick", "auto", real, ROWS)
     _product(quick, scratch)
     _photo(quick, photos)
-    exact = _published(given, scratch / "exact", "flat", real, ROWS)
+    exact = _published(settings, scratch / "exact", "flat", real, ROWS)
     _throughput(exact, scratch)
     small = _published(Settings(), scratch / "small", "auto", real, 3068)
     row("`likeness serve` to ready, 3,068 photos", f"{_start(small):.1f} s", "<= 5 s")
@@ -71,15 +71,15 @@ def measure(real: np.ndarray, photos: Sequence[Path], scratch: Path, full: bool)
         row("`likeness serve` to ready, 1,000,000 x 1280", f"{_start(large):.1f} s", "<= 30 s")
 
 
-def _product(given: Settings, scratch: Path) -> None:
+def _product(settings: Settings, scratch: Path) -> None:
     """Product to answer through HTTP, root and a leaf of its own, one after the other."""
-    manifest, vectors = Builds(given.root).find(), _vectors(given)
-    shard = LoadedShard(manifest.shards[0], Path(given.root, "builds", manifest.space), manifest.metric)
+    manifest, vectors = Builds(settings.root).find(), _vectors(settings)
+    shard = LoadedShard(manifest.shards[0], Path(settings.root, "builds", manifest.space), manifest.metric)
     names = list(vectors)[:ASKED]
     prepared = {name: distance.prepared(vectors[name][None], manifest.metric) for name in names}
     with ExitStack() as stack:
-        leaf = stack.enter_context(_process(given, "leaf", "--listen", "127.0.0.1:0"))
-        ask = _asker(stack.enter_context(_process(given, "serve", "--port", "0", "--leaf", leaf)))
+        leaf = stack.enter_context(_process(settings, "leaf", "--listen", "127.0.0.1:0"))
+        ask = _asker(stack.enter_context(_process(settings, "serve", "--port", "0", "--leaf", leaf)))
         paths = [f"/v1/products/{name}/similar?k={K}&category=all" for name in names]
         asks = [lambda path=path: ask("GET", path) for path in paths]
         asleep = _median(asks)
@@ -93,12 +93,12 @@ def _product(given: Settings, scratch: Path) -> None:
     )
 
 
-def _photo(given: Settings, photos: Sequence[Path]) -> None:
+def _photo(settings: Settings, photos: Sequence[Path]) -> None:
     """Photo to answer through HTTP, against decoding, network and search alone."""
-    manifest, encoder = Builds(given.root).find(), Encoder(given, Builds(given.root).find().space)
-    shard = LoadedShard(manifest.shards[0], Path(given.root, "builds", manifest.space), manifest.metric)
+    manifest, encoder = Builds(settings.root).find(), Encoder(settings, Builds(settings.root).find().space)
+    shard = LoadedShard(manifest.shards[0], Path(settings.root, "builds", manifest.space), manifest.metric)
     files = [path.read_bytes() for path in photos[:60]]
-    with _process(given, "serve", "--port", "0") as address:
+    with _process(settings, "serve", "--port", "0") as address:
         ask = _asker(address)
         bodies = [_form(data) for data in files]
         kind = {"Content-Type": "multipart/form-data; boundary=likeness"}
@@ -116,12 +116,12 @@ def _photo(given: Settings, photos: Sequence[Path]) -> None:
     )
 
 
-def _throughput(given: Settings, scratch: Path) -> None:
+def _throughput(settings: Settings, scratch: Path) -> None:
     """32 clients at once on an exact index, with and without batching."""
-    with _process(given, "serve", "--port", "0", "--set", "serve.rate=0") as address:
-        batched = _load(given, address, scratch, 15, 32)
-    with _process(given, "serve", "--port", "0", code=UNBATCHED) as address:
-        alone = _load(given, address, scratch, 15, 32)
+    with _process(settings, "serve", "--port", "0", "--set", "serve.rate=0") as address:
+        batched = _load(settings, address, scratch, 15, 32)
+    with _process(settings, "serve", "--port", "0", code=UNBATCHED) as address:
+        alone = _load(settings, address, scratch, 15, 32)
     assert not batched["failed"], batched["failed"]
     row(
         f"32 clients, exact, {ROWS} x 4096",
@@ -130,16 +130,16 @@ def _throughput(given: Settings, scratch: Path) -> None:
     )
 
 
-def _swaps(given: Settings, real: np.ndarray, scratch: Path) -> None:
+def _swaps(settings: Settings, real: np.ndarray, scratch: Path) -> None:
     """A root and two leaves while another build is published, and rolled back, ten times over."""
-    _published(given, Path(given.root), "flat", real, 3000, "other")
-    builds = Builds(given.root)
+    _published(settings, Path(settings.root), "flat", real, 3000, "other")
+    builds = Builds(settings.root)
     new, old = builds.chain()
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
-        leaves = [stack.enter_context(_process(given, "leaf", "--listen", "127.0.0.1:0")) for _ in range(2)]
+        leaves = [stack.enter_context(_process(settings, "leaf", "--listen", "127.0.0.1:0")) for _ in range(2)]
         named = [part for leaf in leaves for part in ("--leaf", leaf)]
         sets = ("--set", "serve.replicas=2", "--set", "serve.rate=0", "--set", "serve.deadline_ms=20000")
-        address = stack.enter_context(_process(given, "serve", "--port", "0", *named, *sets))
+        address = stack.enter_context(_process(settings, "serve", "--port", "0", *named, *sets))
         processes = [_listener(one) for one in (address, *(f"grpc://{leaf}" for leaf in leaves))]
 
         def swap(times: int) -> list[int]:
@@ -152,7 +152,7 @@ def _swaps(given: Settings, real: np.ndarray, scratch: Path) -> None:
                 held.append(sum(one.memory_full_info().uss for one in processes))
             return held[1::2]
 
-        load = pool.submit(_load, given, address, scratch, _SWAPS_S, 8)
+        load = pool.submit(_load, settings, address, scratch, _SWAPS_S, 8)
         held = swap(12)
         told = load.result()
         assert not told["failed"], told["failed"]
@@ -167,21 +167,21 @@ def _swaps(given: Settings, real: np.ndarray, scratch: Path) -> None:
     )
 
 
-def _steady(given: Settings, scratch: Path) -> None:
+def _steady(settings: Settings, scratch: Path) -> None:
     """Memory before and after ten minutes of load."""
-    with _process(given, "serve", "--port", "0") as address:
+    with _process(settings, "serve", "--port", "0") as address:
         server = _listener(address)
-        _load(given, address, scratch, 30, 8)
+        _load(settings, address, scratch, 30, 8)
         before = server.memory_full_info().uss
-        told = _load(given, address, scratch, 600, 8)
+        told = _load(settings, address, scratch, 600, 8)
         after = server.memory_full_info().uss
     figure = f"{(after - before) / 1e6:+.0f} MB of {before / 1e6:.0f} MB, {told['rate'] * 600:.0f} answers"
     row("memory over ten minutes of load", figure, "flat")
 
 
-def _abuse(given: Settings, photo: Path) -> None:
+def _abuse(settings: Settings, photo: Path) -> None:
     """Ten thousand requests that mean nothing, and two thousand broken photos: any wrong answer ends the bench."""
-    with _process(given, "serve", "--port", "0") as address:
+    with _process(settings, "serve", "--port", "0") as address:
         server = _listener(address)
         for count in (200, 2000):  # what is done for the first time takes memory once
             before = server.memory_full_info().uss
@@ -194,25 +194,25 @@ def _abuse(given: Settings, photo: Path) -> None:
     )
 
 
-def _start(given: Settings) -> float:
+def _start(settings: Settings) -> float:
     """Seconds from the command to the first answer, of the second start: the first converts the network."""
     took = 0.0
     for _ in range(2):
         begun = time.perf_counter()
-        with _process(given, "serve", "--port", "0") as address:
+        with _process(settings, "serve", "--port", "0") as address:
             urllib.request.urlopen(address + "/readyz").close()
             took = time.perf_counter() - begun
     return took
 
 
 @contextmanager
-def _process(given: Settings, command: str, *flags: str, code: str = "") -> Iterator[str]:
+def _process(settings: Settings, command: str, *flags: str, code: str = "") -> Iterator[str]:
     """`likeness COMMAND` as it answers: where it listens."""
     start = ["-c", code] if code else ["-m", "likeness.cli"]
-    named = {"extract.cache": given.extract.cache, "extract.weights": given.extract.weights}
+    named = {"extract.cache": settings.extract.cache, "extract.weights": settings.extract.weights}
     sets = [part for key, value in named.items() for part in ("--set", f"{key}={value}")]
     process = subprocess.Popen(
-        [sys.executable, *start, command, "--root", given.root, *flags, *sets], stderr=subprocess.PIPE, text=True
+        [sys.executable, *start, command, "--root", settings.root, *flags, *sets], stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stderr
@@ -269,10 +269,10 @@ def _form(photo: bytes) -> bytes:
     return head + photo + rest
 
 
-def _load(given: Settings, address: str, scratch: Path, seconds: int, clients: int) -> dict[str, Any]:
+def _load(settings: Settings, address: str, scratch: Path, seconds: int, clients: int) -> dict[str, Any]:
     """From two processes, so that the clients are not what is measured."""
     products = scratch / "products.txt"
-    products.write_text("\n".join(list(_vectors(given))[:2000]), encoding="utf-8")
+    products.write_text("\n".join(list(_vectors(settings))[:2000]), encoding="utf-8")
     command = [sys.executable, "-m", "tests.bench.load", address, str(seconds), str(clients // 2), str(products)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = [json.loads(one.communicate()[0]) for one in both]
@@ -311,9 +311,9 @@ def _median(work: Sequence[Callable[[], object]]) -> float:
     return statistics.median(spans)
 
 
-def _vectors(given: Settings) -> dict[str, np.ndarray]:
+def _vectors(settings: Settings) -> dict[str, np.ndarray]:
     """Some vectors of the keyed store by product; a photo has the name of its product here."""
-    manifest, store = Builds(given.root).find(), storage.keyed(storage.keyed_uri("", given.root))
+    manifest, store = Builds(settings.root).find(), storage.keyed(storage.keyed_uri("", settings.root))
     try:
         names = [_key(number) for number in range(2000)]
         return dict(store.get_vectors(manifest.space, names))
@@ -325,11 +325,13 @@ def _key(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def _published(given: Settings, root: Path, kind: str, real: np.ndarray, rows: int, build: str = "bench") -> Settings:
+def _published(
+    settings: Settings, root: Path, kind: str, real: np.ndarray, rows: int, build: str = "bench"
+) -> Settings:
     """A root of one category, built as the index job builds a shard; the first vectors are in the keyed store."""
-    given = given.model_copy(update={"root": str(root)})
-    space = resolve(given.extract.space, given.extract.weights, given.extract.cache)
-    builds, store = Builds(given.root), storage.keyed(storage.keyed_uri("", given.root), create=True)
+    settings = settings.model_copy(update={"root": str(root)})
+    space = resolve(settings.extract.space, settings.extract.weights, settings.extract.cache)
+    builds, store = Builds(settings.root), storage.keyed(storage.keyed_uri("", settings.root), create=True)
     keys = [_key(number) for number in range(rows)]
     place = {number: row for row, number in enumerate(sorted(range(rows), key=lambda number: keys[number]))}
     spooled = np.lib.format.open_memmap(root.with_suffix(".npy"), "w+", np.float32, (rows, space.dim))
@@ -361,4 +363,4 @@ def _published(given: Settings, root: Path, kind: str, real: np.ndarray, rows: i
     builds.write(manifest)
     builds.publish(manifest, 2)
     root.with_suffix(".npy").unlink()
-    return given
+    return settings

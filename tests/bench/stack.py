@@ -13,8 +13,8 @@ from tests.runs import seed_features
 from tests.stack import local
 
 from likeness import storage
-from likeness.core import settings, uris
-from likeness.core.settings import Settings
+from likeness.core import uris
+from likeness.core.settings import Settings, load_settings
 from likeness.spark import jobs
 from likeness.spark.run import Run
 from likeness.spark.stages.load import load
@@ -48,9 +48,9 @@ def small_files(stack: Any, photos: Path, scratch: Path) -> None:
     rates: dict[str, list[float]] = {single: [], packed: []}
     for turn in range(ROUNDS + 1):
         for number, source in enumerate(rates):
-            given = _settings(scratch / f"ingest-{turn}-{number}", source)
+            settings = _settings(scratch / f"ingest-{turn}-{number}", source)
             begun = time.perf_counter()
-            jobs.ingest_job(given)
+            jobs.ingest_job(settings)
             if turn:  # the first is not counted
                 rates[source].append(len(paths) / (time.perf_counter() - begun))
     one, other = (statistics.median(rates[source]) for source in rates)
@@ -111,8 +111,8 @@ def _bare(stack: Any, name: str, vectors: dict[str, np.ndarray]) -> float:
 
 
 def _load(scratch: Path, keyed: str) -> float:
-    given = _settings(scratch / "features", keyed=keyed)
-    with Run("load", given, ("load",)) as run:
+    settings = _settings(scratch / "features", keyed=keyed)
+    with Run("load", settings, ("load",)) as run:
         load(run)
         facts = run.facts["load"]
     assert facts["vectors"] == VECTORS
@@ -120,4 +120,4 @@ def _load(scratch: Path, keyed: str) -> float:
 
 
 def _settings(root: Path, source: str = "", keyed: str = "") -> Settings:
-    return settings.load(None, {"root": str(root), "source.uri": source}, [f"keyed.uri={keyed}"])
+    return load_settings(None, {"root": str(root), "source.uri": source}, [f"keyed.uri={keyed}"])

@@ -15,9 +15,8 @@ import torch
 
 from likeness.catalog import samples
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.core import settings as settings_module
 from likeness.core.malloc import kept
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 from likeness.evaluation.evaluation_sets import EvaluationSets
 from likeness.index.builds import Builds
 from likeness.models.backbones import resolve
@@ -66,10 +65,10 @@ _TUNED = (
 def measure(clothing: Path, scratch: Path) -> None:
     """All rows: settings are chosen by cross-validation on train once, then five seeds are measured on validation."""
     root = scratch / "training"
-    given = _settings(clothing, root, "efficientnet_lite0.pool")
-    jobs.nightly(given)
-    EvaluationSets(str(root)).freeze(given, "validation", "split=validation", 0.1)
-    plain = learn(plan(given, TrainingRequest("category"), "plain"))
+    settings = _settings(clothing, root, "efficientnet_lite0.pool")
+    jobs.nightly(settings)
+    EvaluationSets(str(root)).freeze(settings, "validation", "split=validation", 0.1)
+    plain = learn(plan(settings, TrainingRequest("category"), "plain"))
     assert plain
     row("head on efficientnet_lite0.pool, accuracy", _told([plain], "accuracy"), "0.865 by hand")
     large = _settings(clothing, root, _SPACE)
@@ -90,19 +89,19 @@ def measure(clothing: Path, scratch: Path) -> None:
     row(f"space learned on {_BEST}, P@10", _told(found, "p10"), "aim 0.92")
     row(f"space learned on {_BEST}, P@1", _told(found, "p1"), "")
     _fast(large)
-    _steps(given.extract.cache)
-    _category_first(clothing, given, plain)
+    _steps(settings.extract.cache)
+    _category_first(clothing, settings, plain)
 
 
 def _settings(clothing: Path, root: Path, space: str, *more: str) -> Settings:
     flags = {"source.uri": str(clothing), "root": str(root), "extract.space": space}
-    return settings_module.load(None, flags, more)
+    return load_settings(None, flags, more)
 
 
-def _seeds(given: Settings, task: str, *more: str) -> list[ModelCard]:
+def _seeds(settings: Settings, task: str, *more: str) -> list[ModelCard]:
     """Models of five seeds with what cross-validation chose for the first."""
-    base = _settings(Path(given.source.uri), Path(given.root), given.extract.space, *more)
-    name = f"{task}-{given.extract.space.partition('.')[0]}"
+    base = _settings(Path(settings.source.uri), Path(settings.root), settings.extract.space, *more)
+    name = f"{task}-{settings.extract.space.partition('.')[0]}"
     first = learn(plan(base, TrainingRequest(task), f"{name}-0"))
     assert first
     best = max(first.chosen, key=lambda one: one["value"])
@@ -115,9 +114,9 @@ def _seeds(given: Settings, task: str, *more: str) -> list[ModelCard]:
     return cards
 
 
-def _timed(given: Settings, name: str) -> str:
+def _timed(settings: Settings, name: str) -> str:
     begun = time.monotonic()
-    card = learn(plan(given, TrainingRequest("category"), name))
+    card = learn(plan(settings, TrainingRequest("category"), name))
     assert card
     return f"{_told([card], 'accuracy')}, in {(time.monotonic() - begun) / 60:.0f} minutes"
 
@@ -135,9 +134,9 @@ def _told(cards: Sequence[ModelCard], name: str) -> str:
     )
 
 
-def _fast(given: Settings) -> None:
+def _fast(settings: Settings) -> None:
     """Vectors read, and an epoch on them, against the bare read, and an epoch with the network in the loop."""
-    warehouse, space = TableReader(given), space_of(given)
+    warehouse, space = TableReader(settings), space_of(settings)
     files = [uri for uri, _ in warehouse.parts(FEATURES, f"space = '{space.id}'")]
     paths = [uri.removeprefix("file:") for uri in files]
     keys = [key for path in paths for key in pq.read_table(path, columns=["image_id"])[0].to_pylist()]
@@ -156,10 +155,10 @@ def _fast(given: Settings) -> None:
     seconds = {}
     for name, sets in (("vectors", ()), ("network", ("train.unfreeze=all", "train.batch_size=32", "train.photos=512"))):
         how = ("train.folds=0", "train.epochs=2", *sets)
-        small = _settings(Path(given.source.uri), Path(given.root), "efficientnet_lite0.pool", *how)
+        small = _settings(Path(settings.source.uri), Path(settings.root), "efficientnet_lite0.pool", *how)
         card = learn(plan(small, TrainingRequest("category"), f"speed-{name}"))
         assert card
-        told = ModelRegistry(given.root).more(card, "report.json")
+        told = ModelRegistry(settings.root).more(card, "report.json")
         seconds[name] = json.loads(told)["course"][-1]["seconds"] / card.photos
     row("an epoch with the network in the loop / on vectors", f"{seconds['network'] / seconds['vectors']:.0f}", ">= 20")
 
@@ -183,19 +182,19 @@ def _steps(cache: str) -> None:
     row(f"{_TUNED_SPACE} from stage 4 on: steps with memory kept / given back", told, "")
 
 
-def _category_first(clothing: Path, given: Settings, card: ModelCard) -> None:
+def _category_first(clothing: Path, settings: Settings, card: ModelCard) -> None:
     """The best three categories by the model, against all: ids of the first ten that stay, and vectors searched."""
-    ModelRegistry(given.root).promote(card.name, card.version)
-    builds = Builds(given.root)
+    ModelRegistry(settings.root).promote(card.name, card.version)
+    builds = Builds(settings.root)
     manifest = builds.find()
-    told = load_category_classifier(given, manifest.space)
+    told = load_category_classifier(settings, manifest.space)
     assert told
-    leaf, hidden = Leaf(builds, manifest), HiddenProducts(given.root)
+    leaf, hidden = Leaf(builds, manifest), HiddenProducts(settings.root)
     root = Root(manifest, leaf, hidden, told)
     with (clothing / "catalogue.csv").open(encoding="utf-8", newline="") as file:
         asked = [one["product_id"] for one in csv.DictReader(file) if one["split"] == "validation"]
-    warehouse = TableReader(given)
-    held = EvaluationSets(given.root).find("validation")
+    warehouse = TableReader(settings)
+    held = EvaluationSets(settings.root).find("validation")
     assert held
     keys = sorted(held.photos)
     files = [uri for uri, _ in warehouse.parts(FEATURES, f"space = '{manifest.space}'")]

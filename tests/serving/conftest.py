@@ -13,8 +13,7 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
-from likeness.core import settings
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 from likeness.serving.http.app import create_app
 from likeness.serving.service import Service
 
@@ -46,14 +45,14 @@ def published(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Setting
         table.writeheader()
         table.writerows(row | {"colour": COLOURS[int(row["product_id"], 16) % len(COLOURS)]} for row in rows)
     flags = {"root": str(folder / "root"), "source.uri": str(source), "date": "2026-01-02"}
-    given = settings.load(None, flags, (f"extract.cache={folder / 'cache'}", "index.pack_vectors=1"))
-    jobs.nightly(given)
+    settings = load_settings(None, flags, (f"extract.cache={folder / 'cache'}", "index.pack_vectors=1"))
+    jobs.nightly(settings)
     with (source / "catalogue.csv").open("a", encoding="utf-8") as file:
         for number in range(3):
             _mirrored(sample, source, number)
             file.write(f"裤子/2.0 {number},mirrored-{number}.png,裤子/2.0,{COLOURS[0]}\n")
-    jobs.nightly(given)
-    return given
+    jobs.nightly(settings)
+    return settings
 
 
 def _mirrored(sample: Path, source: Path, number: int) -> None:

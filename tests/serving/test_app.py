@@ -243,10 +243,10 @@ def test_results_say_where_their_photo_is(client: TestClient, service: Service, 
         assert thumbnail.headers["content-type"] == "image/jpeg"
         with Image.open(io.BytesIO(thumbnail.content)) as drawn:
             assert max(drawn.size) == 64
-    given = service.settings.model_copy(
+    settings = service.settings.model_copy(
         update={"serve": service.settings.serve.model_copy(update={"photo_url": "https://shop/{category}/{image_id}"})}
     )
-    other = Service(given)
+    other = Service(settings)
     assert other._url({"image_id": "1", "product_id": "p", "category": "裤子/2.0", "uri": "u"}) == (
         "https://shop/%E8%A3%A4%E5%AD%90%2F2.0/1"
     )

@@ -33,11 +33,11 @@ class Process:
     """A leaf, with its address."""
 
     def __init__(
-        self, given: Settings, port: int = 0, token: str = "", host: str = "127.0.0.1", within: Sequence[str] = ()
+        self, settings: Settings, port: int = 0, token: str = "", host: str = "127.0.0.1", within: Sequence[str] = ()
     ) -> None:
         command = [*within, sys.executable, "-m", "likeness.cli", "leaf"]
-        command += ["--root", given.root, "--listen", f"{host}:{port}"]
-        command += ["--set", f"extract.cache={given.extract.cache}", "--set", f"serve.leaf_token={token}"]
+        command += ["--root", settings.root, "--listen", f"{host}:{port}"]
+        command += ["--set", f"extract.cache={settings.extract.cache}", "--set", f"serve.leaf_token={token}"]
         self._popen = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._popen.stderr
         self.said = [self._popen.stderr.readline().strip()]
@@ -64,9 +64,9 @@ class Process:
 
 
 @contextmanager
-def leaves(given: Settings, count: int, token: str = "") -> Iterator[list[Process]]:
+def leaves(settings: Settings, count: int, token: str = "") -> Iterator[list[Process]]:
     with ExitStack() as stack:
-        made = [Process(given, token=token) for _ in range(count)]
+        made = [Process(settings, token=token) for _ in range(count)]
         for one in made:
             stack.callback(one.end)
         yield made
@@ -74,11 +74,11 @@ def leaves(given: Settings, count: int, token: str = "") -> Iterator[list[Proces
 
 @contextmanager
 def asking(
-    given: Settings, processes: list[Process], say: Callable[[str], None] = print, **serve: Any
+    settings: Settings, processes: list[Process], say: Callable[[str], None] = print, **serve: Any
 ) -> Iterator[Service]:
     """A service whose shards are in those leaves; it has the patience that a busy machine wants, unless told else."""
     serve = {"leaves": [one.address for one in processes], "deadline_ms": 20_000, **serve}
-    service = Service(given.model_copy(update={"serve": given.serve.model_copy(update=serve)}), say)
+    service = Service(settings.model_copy(update={"serve": settings.serve.model_copy(update=serve)}), say)
     try:
         service.start()
         yield service

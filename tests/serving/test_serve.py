@@ -18,10 +18,10 @@ from likeness.core.settings import Settings
 
 
 @contextmanager
-def serving(given: Settings, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
+def serving(settings: Settings, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
     """The process and the lines it has said, until it listens or ends; stopped at the end."""
-    command = [sys.executable, "-m", "likeness.cli", "serve", "--root", given.root, "--port", "0", *flags]
-    command += ["--set", f"extract.cache={given.extract.cache}"]
+    command = [sys.executable, "-m", "likeness.cli", "serve", "--root", settings.root, "--port", "0", *flags]
+    command += ["--set", f"extract.cache={settings.extract.cache}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from likeness.core import settings
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 from likeness.spark import jobs
 from likeness.spark.session import open_session
 from likeness.storage.table_reader import TableReader
@@ -48,7 +47,7 @@ def configure(tmp_path: Path, model_cache: Path) -> Callable[..., Settings]:
 
     def make(source: Path | str, *assignments: str, root: Path | None = None) -> Settings:
         flags = {"root": str(root or tmp_path / "root"), "source.uri": str(source), "date": "2026-01-02"}
-        return settings.load(None, flags, (f"extract.cache={model_cache}", *assignments))
+        return load_settings(None, flags, (f"extract.cache={model_cache}", *assignments))
 
     return make
 
@@ -62,16 +61,16 @@ def take(folder: Path, *names: str, start: int = 0, count: int = 3) -> Path:
     return folder
 
 
-def run(given: Settings, job: Callable[[Settings], None] = jobs.nightly) -> dict[str, Any]:
+def run(settings: Settings, job: Callable[[Settings], None] = jobs.nightly) -> dict[str, Any]:
     """Runs a job in this process; returns the facts it recorded."""
-    job(given)
-    return last_run(given)["facts"]
+    job(settings)
+    return last_run(settings)["facts"]
 
 
-def last_run(given: Settings) -> dict[str, Any]:
+def last_run(settings: Settings) -> dict[str, Any]:
     import json
 
     from likeness.storage.tables import RUNS
 
-    row = TableReader(given).read(RUNS).sort_by("started").to_pylist()[-1]
+    row = TableReader(settings).read(RUNS).sort_by("started").to_pylist()[-1]
     return row | {"facts": json.loads(row["facts"])}

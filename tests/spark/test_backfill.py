@@ -44,26 +44,26 @@ def spoil(folder: Path, number: int) -> None:
     (folder / f"truncated{number}.jpg").write_bytes(whole[: len(whole) // 2])
 
 
-def extracted(given, space: str = "") -> dict[str, datetime.date]:
+def extracted(settings, space: str = "") -> dict[str, datetime.date]:
     """image_id to epoch of every vector of a space; each is there once."""
-    space = space or resolve(given.extract.space).id
-    rows = TableReader(given).read(FEATURES, ("image_id", "epoch"), f"space = '{space}'").to_pylist()
+    space = space or resolve(settings.extract.space).id
+    rows = TableReader(settings).read(FEATURES, ("image_id", "epoch"), f"space = '{space}'").to_pylist()
     found = {row["image_id"]: row["epoch"] for row in rows}
     assert len(found) == len(rows)
     return found
 
 
-def vectors(given, name: str) -> dict[str, np.ndarray]:
+def vectors(settings, name: str) -> dict[str, np.ndarray]:
     """image_id to vector."""
-    rows = TableReader(given).read(FEATURES, ("image_id", "vector"), f"space = '{resolve(name).id}'").to_pylist()
+    rows = TableReader(settings).read(FEATURES, ("image_id", "vector"), f"space = '{resolve(name).id}'").to_pylist()
     return {row["image_id"]: np.asarray(row["vector"], np.float32) for row in rows}
 
 
-def photos(given, *days: datetime.date, category: str = "") -> set[str]:
+def photos(settings, *days: datetime.date, category: str = "") -> set[str]:
     """image_ids of epochs, and of a category, as the tables list them."""
-    listings = TableReader(given).read(LISTINGS, ("image_id", "category")).to_pylist()
+    listings = TableReader(settings).read(LISTINGS, ("image_id", "category")).to_pylist()
     shown = {row["image_id"] for row in listings if category in ("", row["category"])}
-    images = TableReader(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
+    images = TableReader(settings).read(IMAGES, ("image_id", "epoch")).to_pylist()
     return shown & {row["image_id"] for row in images if row["epoch"] in (days or DAYS)}
 
 
@@ -87,9 +87,9 @@ def three_days(tmp_path_factory, model_cache):
 
 
 def test_a_chunk_is_what_lies_beside_each_other(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", count=9), "ingest.chunk_images=4", "extract.chunk_images=5")
-    jobs.ingest_job(given)
-    with Run("extract", given, ("extract",)) as stage:
+    settings = configure(take(tmp_path / "photos", count=9), "ingest.chunk_images=4", "extract.chunk_images=5")
+    jobs.ingest_job(settings)
+    with Run("extract", settings, ("extract",)) as stage:
         wanted = PendingImages(stage, Scope())
         chunks = list(wanted.chunks())
         held = {(row.file, row.pos) for row in wanted.photos().collect()}
@@ -125,15 +125,15 @@ def test_pieces_are_rows_of_row_groups(tmp_path):
 
 def test_a_retry_clears_what_has_a_vector_by_now(configure, tmp_path):
     """As a retry leaves it that was killed between its vectors and the ledger."""
-    given = configure(take(tmp_path / "photos", count=2), *SMALL)
-    jobs.ingest_job(given)
-    jobs.extract_job(given)
-    space = resolve(given.extract.space).id
-    bad, there = BadImage("decode_timeout", "over 10 s"), min(extracted(given))
-    with Run("extract", given, ("extract",)) as stage:
+    settings = configure(take(tmp_path / "photos", count=2), *SMALL)
+    jobs.ingest_job(settings)
+    jobs.extract_job(settings)
+    space = resolve(settings.extract.space).id
+    bad, there = BadImage("decode_timeout", "over 10 s"), min(extracted(settings))
+    with Run("extract", settings, ("extract",)) as stage:
         failures.record(stage, "extract", space, {there: bad, "elsewhere": bad})
         extract(stage, retry=True)
-    assert TableReader(given).read(FAILURES, ("what",))["what"].to_pylist() == ["elsewhere"]
+    assert TableReader(settings).read(FAILURES, ("what",))["what"].to_pylist() == ["elsewhere"]
 
 
 SCOPES = [
@@ -203,9 +203,9 @@ def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
     assert run(given, jobs.extract_job)["extract"]["wanted"] == 0
 
 
-def started(job: str, given, *flags: str) -> Job:
-    words = ["--root", given.root]
-    for text in (f"extract.cache={given.extract.cache}", *SMALL):
+def started(job: str, settings, *flags: str) -> Job:
+    words = ["--root", settings.root]
+    for text in (f"extract.cache={settings.extract.cache}", *SMALL):
         words += ["--set", text]
     return Job([sys.executable, f"jobs/{job}.py", *words, *flags])
 
@@ -214,39 +214,39 @@ def started(job: str, given, *flags: str) -> Job:
 def test_a_killed_backfill_is_completed_by_the_next(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", "shoes", count=4)
     spoil(source / "hat", 0)
-    given = configure(source, *SMALL)
-    jobs.ingest_job(given)
-    with started("backfill", given, "--from", "2026-01-02") as job:
+    settings = configure(source, *SMALL)
+    jobs.ingest_job(settings)
+    with started("backfill", settings, "--from", "2026-01-02") as job:
         job.until("extract: committed 4 of 9")
         job.kill()
         job.process.wait(30)
-    before = extracted(given)
+    before = extracted(settings)
     assert 3 <= len(before) < 8
-    assert {one.state for one in held(given.root)} == {"dead"}
-    jobs.backfill(given, Scope())
-    facts = last_run(given)["facts"]["extract"]
-    failed = TableReader(given).read(FAILURES, ("what",))["what"].to_pylist()
+    assert {one.state for one in held(settings.root)} == {"dead"}
+    jobs.backfill(settings, Scope())
+    facts = last_run(settings)["facts"]["extract"]
+    failed = TableReader(settings).read(FAILURES, ("what",))["what"].to_pylist()
     assert len(failed) == 1
-    assert extracted(given).keys() | set(failed) == photos(given, given.date)
+    assert extracted(settings).keys() | set(failed) == photos(settings, settings.date)
     assert facts["extracted"] == 8 - len(before)
-    statuses = [(row["job"], row["status"]) for row in TableReader(given).read(RUNS).sort_by("started").to_pylist()]
+    statuses = [(row["job"], row["status"]) for row in TableReader(settings).read(RUNS).sort_by("started").to_pylist()]
     assert statuses == [("ingest", "done"), ("backfill", "killed"), ("backfill", "done")]
 
 
 def test_a_killed_run_gets_one_row_whoever_takes_over(configure, tmp_path):
     """Its leases may be taken over by several runs, one after the other."""
-    given = configure(take(tmp_path / "photos", "hat", count=1))
-    space = resolve(given.extract.space).id
+    settings = configure(take(tmp_path / "photos", "hat", count=1))
+    space = resolve(settings.extract.space).id
     who = {"run_id": "the-dead", "job": "nightly", "started": "2026-01-01T00:00:00+00:00"}
     for name in ("ingest", f"extract-{space}", f"load-{space}"):
-        with Lease(given.root, name, who):
+        with Lease(settings.root, name, who):
             pass
-        path = Path(given.root, "leases", f"{name}.1.json")
+        path = Path(settings.root, "leases", f"{name}.1.json")
         path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "held", "born": "1"}))
-    release(given.root, f"load-{space}")
+    release(settings.root, f"load-{space}")
     for job in (jobs.ingest_job, jobs.extract_job, jobs.load_job):
-        job(given)
-    rows = TableReader(given).read(RUNS).sort_by("started").to_pylist()
+        job(settings)
+    rows = TableReader(settings).read(RUNS).sort_by("started").to_pylist()
     assert [(row["job"], row["status"]) for row in rows] == [
         ("nightly", "killed"),
         ("ingest", "done"),
@@ -267,9 +267,9 @@ def weights(tmp_path: Path) -> str:
     return str(tmp_path / "alexnet.pth")
 
 
-def order_of_commits(given) -> list[str]:
+def order_of_commits(settings) -> list[str]:
     """The space of each commit of vectors, the first one first."""
-    entries = TableReader(given)._load(FEATURES).inspect.entries().to_pylist()
+    entries = TableReader(settings)._load(FEATURES).inspect.entries().to_pylist()
     found = {entry["sequence_number"]: entry["data_file"]["partition"]["space"] for entry in entries}
     return [found[number] for number in sorted(found)]
 
@@ -280,17 +280,17 @@ LAYERS = ("efficientnet_lite0.pool", "efficientnet_lite0.stage7.mean")
 def test_one_pass_gives_the_vectors_of_several_spaces(configure, tmp_path, capsys):
     source = take(tmp_path / "photos", "hat", "shoes", count=3)
     spoil(source / "hat", 0)
-    given = configure(source, f"extract.space={LAYERS[0]}", f"extract.also=['{LAYERS[1]}']", *SMALL)
-    jobs.ingest_job(given)
-    jobs.backfill(given, Scope(), dry_run=True)
+    settings = configure(source, f"extract.space={LAYERS[0]}", f"extract.also=['{LAYERS[1]}']", *SMALL)
+    jobs.ingest_job(settings)
+    jobs.backfill(settings, Scope(), dry_run=True)
     told = capsys.readouterr().out
     assert [line.split()[0] for line in told.splitlines() if "7 photos to extract" in line] == [
         f"{resolve(name).id}," for name in LAYERS
     ]
-    facts = run(given, jobs.extract_job)["extract"]
+    facts = run(settings, jobs.extract_job)["extract"]
     assert (facts["wanted"], facts["extracted"], facts["failed"]) == (7, 6, 1)
     assert facts["networks"] <= facts["workers"]
-    failed = TableReader(given).read(FAILURES, ("what", "space")).to_pylist()
+    failed = TableReader(settings).read(FAILURES, ("what", "space")).to_pylist()
     assert len({row["what"] for row in failed}) == 1
     assert {row["space"] for row in failed} == {resolve(name).id for name in LAYERS}
     for name in LAYERS:
@@ -298,81 +298,83 @@ def test_one_pass_gives_the_vectors_of_several_spaces(configure, tmp_path, capsy
         jobs.ingest_job(alone)
         jobs.extract_job(alone)
         wanted = vectors(alone, name)
-        found = vectors(given, name)
+        found = vectors(settings, name)
         assert found.keys() == wanted.keys()
         assert all(np.allclose(found[key], wanted[key], rtol=1e-4, atol=1e-5) for key in found)
 
 
 def test_what_lacks_in_some_of_several_spaces_is_extracted_for_these(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", count=3)
-    given = configure(source, f"extract.space={LAYERS[0]}", *SMALL)
-    jobs.ingest_job(given)
-    jobs.extract_job(given)
+    settings = configure(source, f"extract.space={LAYERS[0]}", *SMALL)
+    jobs.ingest_job(settings)
+    jobs.extract_job(settings)
     take(tmp_path / "photos", "shoes", count=2)
-    jobs.ingest_job(given)
+    jobs.ingest_job(settings)
     both = configure(source, f"extract.space={LAYERS[0]}", f"extract.also=['{LAYERS[1]}']", *SMALL)
-    before = extracted(given, resolve(LAYERS[0]).id)
+    before = extracted(settings, resolve(LAYERS[0]).id)
     assert run(both, jobs.extract_job)["extract"]["wanted"] == 5
     assert len(before) == 3
     for name in LAYERS:
-        assert extracted(given, resolve(name).id).keys() == photos(given, given.date)
+        assert extracted(settings, resolve(name).id).keys() == photos(settings, settings.date)
     assert run(both, jobs.extract_job)["extract"]["wanted"] == 0
     shoes = configure(source, f"extract.space={LAYERS[1]}", *SMALL)
     assert run(shoes, jobs.extract_job)["extract"]["wanted"] == 0
 
 
 def test_one_pass_is_of_one_network(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", count=1), "extract.also=['hog.blocks']")
+    settings = configure(take(tmp_path / "photos", count=1), "extract.also=['hog.blocks']")
     with pytest.raises(
         UsageError, match=r"extract.also = 'hog.blocks': one pass is of one network, .* efficientnet_lite0"
     ):
-        jobs.extract_job(given)
+        jobs.extract_job(settings)
 
 
 @pytest.mark.timeout(1800)
 def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, weights):
     source = take(tmp_path / "photos", "hat", "pants", "shirt", "shoes", count=10)
     spoil(source / "hat", 0)
-    given = configure(source, "extract.chunk_images=1", "gates.max_failure_rate=0.9")
-    jobs.ingest_job(given)
-    today, tomorrow = given.date, given.date + datetime.timedelta(1)
-    old = photos(given, today)
+    settings = configure(source, "extract.chunk_images=1", "gates.max_failure_rate=0.9")
+    jobs.ingest_job(settings)
+    today, tomorrow = settings.date, settings.date + datetime.timedelta(1)
+    old = photos(settings, today)
     take(source, "skirt", count=3)
     spoil(source / "skirt", 1)
-    alexnet, lite = resolve("alexnet.fc6", weights).id, resolve(given.extract.space).id
+    alexnet, lite = resolve("alexnet.fc6", weights).id, resolve(settings.extract.space).id
     flags = ("--space", "alexnet.fc6", "--to", str(today), "--set", f"extract.weights={weights}")
     with (
-        started("backfill", given, *flags, "--set", "extract.chunk_images=1") as backfill,
-        started("nightly", given, "--source", str(source), "--date", str(tomorrow)) as nightly,
+        started("backfill", settings, *flags, "--set", "extract.chunk_images=1") as backfill,
+        started("nightly", settings, "--source", str(source), "--date", str(tomorrow)) as nightly,
     ):
         assert nightly.code(900) == 0, nightly.told
         assert backfill.code(900) == 0, backfill.told
-    rows = {row["job"]: row | {"facts": json.loads(row["facts"])} for row in TableReader(given).read(RUNS).to_pylist()}
+    rows = {
+        row["job"]: row | {"facts": json.loads(row["facts"])} for row in TableReader(settings).read(RUNS).to_pylist()
+    }
     assert {job: row["status"] for job, row in rows.items()} == dict.fromkeys(("ingest", "backfill", "nightly"), "done")
     facts = rows["nightly"]["facts"]
     assert (facts["ingest"]["new"], facts["extract"]["wanted"], facts["extract"]["failed"]) == (4, 45, 2)
     assert facts["load"]["vectors"] == facts["index"]["vectors"] == 43
     told = rows["backfill"]["facts"]["extract"]
     assert (told["wanted"], told["extracted"], told["failed"]) == (41, 40, 1)
-    new = photos(given, tomorrow)
+    new = photos(settings, tomorrow)
     assert len(new) == 4
-    ledger = {(row["what"], row["space"]) for row in TableReader(given).read(FAILURES).to_pylist()}
-    order = order_of_commits(given)
+    ledger = {(row["what"], row["space"]) for row in TableReader(settings).read(FAILURES).to_pylist()}
+    order = order_of_commits(settings)
     for one, other in ((alexnet, lite), (lite, alexnet)):
         assert one in order[order.index(other) :], "one ran after the other, which proves nothing"
     assert {space for _, space in ledger} == {alexnet, lite}
     assert len(ledger) == 3
     failed = {space: {what for what, where in ledger if where == space} for space in (alexnet, lite)}
-    assert extracted(given, lite).keys() == (old | new) - failed[lite]
-    assert extracted(given, alexnet).keys() == old - failed[alexnet]
-    published = Builds(given.root).find()
+    assert extracted(settings, lite).keys() == (old | new) - failed[lite]
+    assert extracted(settings, alexnet).keys() == old - failed[alexnet]
+    published = Builds(settings.root).find()
     assert published.space == lite
     # what came in meanwhile is the next one's
     other = configure(source, "extract.space=alexnet.fc6", f"extract.weights={weights}", "gates.max_failure_rate=0.9")
     jobs.backfill(other, Scope())
-    assert last_run(given)["facts"]["extract"]["wanted"] == 4
-    assert extracted(given, alexnet).keys() == (old | new) - failed[lite]
-    assert run(given)["extract"]["wanted"] == 0
+    assert last_run(settings)["facts"]["extract"]["wanted"] == 4
+    assert extracted(settings, alexnet).keys() == (old | new) - failed[lite]
+    assert run(settings)["extract"]["wanted"] == 0
 
 
 def test_a_dry_run_starts_no_spark(three_days):
@@ -388,16 +390,16 @@ def test_a_dry_run_starts_no_spark(three_days):
 
 
 def test_a_plan_of_a_backfill_is_what_it_would_extract(three_days, capsys):
-    given, day = three_days, datetime.datetime(2026, 1, 5)
-    cache = [f"extract.cache={given.extract.cache}"]
+    settings, day = three_days, datetime.datetime(2026, 1, 5)
+    cache = [f"extract.cache={settings.extract.cache}"]
     capsys.readouterr()
-    plan(given.root, first=day, category="hat", as_json=True, assignments=cache)
+    plan(settings.root, first=day, category="hat", as_json=True, assignments=cache)
     told = json.loads(capsys.readouterr().out)
     assert told["scope"] == "epochs 2026-01-05 to the last, category 'hat'"
     (step,) = told["steps"]
     missing = sum(
-        cell.missing for cell in space_coverage(TableReader(given), told["space"], Scope(day.date(), category="hat"))
+        cell.missing for cell in space_coverage(TableReader(settings), told["space"], Scope(day.date(), category="hat"))
     )
     assert (step["stage"], step["count"], step["stored"]) == ("extract", missing, 4 * 1280 * missing)
     with pytest.raises(UsageError, match="--source photos: a backfill reads the tables alone"):
-        plan(given.root, source="photos", first=day)
+        plan(settings.root, source="photos", first=day)

@@ -83,12 +83,12 @@ def shop(tmp_path: Path) -> Path:
 
 
 def test_each_bad_photo_is_a_row_and_each_odd_one_is_indexed(configure, shop):
-    given = configure(shop, "gates.max_failure_rate=1")
-    facts = run(given)
+    settings = configure(shop, "gates.max_failure_rate=1")
+    facts = run(settings)
     assert facts["ingest"]["listed"] == len(GOOD) + len(BAD)
-    manifest = Builds(given.root).find()
+    manifest = Builds(settings.root).find()
     assert manifest.categories() == {"帽子 & hats": len(GOOD)}
-    ledger = {row["what"]: row for row in TableReader(given).read(FAILURES).to_pylist()}
+    ledger = {row["what"]: row for row in TableReader(settings).read(FAILURES).to_pylist()}
     for name, (_, stage, reason) in BAD.items():
         if stage == "ingest":
             row = ledger.pop(f"file://{shop}/a.b.c/{name}")
@@ -96,7 +96,7 @@ def test_each_bad_photo_is_a_row_and_each_odd_one_is_indexed(configure, shop):
             assert row["detail"]
     (row,) = ledger.values()
     assert (row["stage"], row["reason"]) == ("extract", "undecodable")
-    formats = sorted(TableReader(given).read(IMAGES)["format"].to_pylist())
+    formats = sorted(TableReader(settings).read(IMAGES)["format"].to_pylist())
     assert formats == sorted(["PNG"] * 3 + ["JPEG"] * 6 + ["GIF", "WEBP"])
 
 
@@ -116,12 +116,12 @@ def test_odd_catalogue_rows_and_categories(configure, shop):
         "3,帽子 & hats/alpha.png,another",
     ]
     (shop / "catalogue.csv").write_text("\n".join(rows), encoding="utf-8")
-    given = configure(shop, "gates.max_failure_rate=1")
-    facts = run(given)
-    listed = {(r["product_id"], r["category"]) for r in TableReader(given).read(LISTINGS).to_pylist()}
+    settings = configure(shop, "gates.max_failure_rate=1")
+    facts = run(settings)
+    listed = {(r["product_id"], r["category"]) for r in TableReader(settings).read(LISTINGS).to_pylist()}
     assert listed == {("1", "../../etc"), ("2", "鞋/夏."), ("3", 'a, "quoted" one')}
-    assert set(Builds(given.root).find().categories()) == {category for _, category in listed}
-    ledger = {row["what"].rpartition("#")[2]: row["reason"] for row in TableReader(given).read(FAILURES).to_pylist()}
+    assert set(Builds(settings.root).find().categories()) == {category for _, category in listed}
+    ledger = {row["what"].rpartition("#")[2]: row["reason"] for row in TableReader(settings).read(FAILURES).to_pylist()}
     assert ledger == {
         "5": "outside_source",
         "6": "outside_source",
@@ -140,10 +140,10 @@ def test_odd_catalogue_rows_and_categories(configure, shop):
         "11": "conflicting_row",
     }, ledger
     assert facts["ingest"]["rejected"] == 7
-    assert all(Path(given.root) in path.parents for path in Path(given.root).rglob("*"))
-    assert not (Path(given.root).parent / "etc").exists()
-    store = storage.keyed(storage.keyed_uri("", given.root))
-    assert len(dict(store.scan_vectors(resolve(given.extract.space).id))) == 3
+    assert all(Path(settings.root) in path.parents for path in Path(settings.root).rglob("*"))
+    assert not (Path(settings.root).parent / "etc").exists()
+    store = storage.keyed(storage.keyed_uri("", settings.root))
+    assert len(dict(store.scan_vectors(resolve(settings.extract.space).id))) == 3
     store.close()
 
 
@@ -160,8 +160,8 @@ def test_a_tar_that_tries_to_leave_is_read_no_further_than_itself(configure, tmp
         link = tarfile.TarInfo("hat/link.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    given = configure(archive, "gates.max_failure_rate=1")
-    facts = run(given)
+    settings = configure(archive, "gates.max_failure_rate=1")
+    facts = run(settings)
     assert (facts["ingest"]["new"], facts["ingest"]["rejected"]) == (1, 3)
-    reasons = sorted(row["reason"] for row in TableReader(given).read(FAILURES).to_pylist())
+    reasons = sorted(row["reason"] for row in TableReader(settings).read(FAILURES).to_pylist())
     assert reasons == ["not_a_file", "outside_source", "outside_source"]

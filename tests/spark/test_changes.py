@@ -42,14 +42,14 @@ def _photos(folder: Path, count: int) -> list[str]:
     return [f"{number}.jpg" for number in range(count)]
 
 
-def _active(given):
-    rows = TableReader(given).read(LISTINGS).to_pylist()
+def _active(settings):
+    rows = TableReader(settings).read(LISTINGS).to_pylist()
     return sorted((row["product_id"], row["category"]) for row in rows if row["active"])
 
 
-def _everything(given):
+def _everything(settings):
     """Every product that the build in service can answer with: (product, category, image_id)."""
-    builds = Builds(given.root)
+    builds = Builds(settings.root)
     manifest = builds.find()
     vector = Leaf(builds, manifest).samples(1)
     query = next(iter(vector.values()))[0]
@@ -61,8 +61,8 @@ def _everything(given):
 
 def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", "shoes", count=5)
-    given = configure(source)
-    run(given)
+    settings = configure(source)
+    run(settings)
     facts = run(configure(take(source, "skirt", count=4)))
     assert (facts["ingest"]["new"], facts["extract"]["extracted"], facts["load"]["vectors"]) == (4, 4, 4)
     for photo in (source / "skirt").iterdir():
@@ -70,15 +70,15 @@ def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp
         shutil.copy(photo, source / "outwear" / f"again-{photo.name}")
     facts = run(configure(source))
     assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["wanted"]) == (0, 4, 0)
-    assert TableReader(given).read(IMAGES).num_rows == 14
-    found = _everything(given)
+    assert TableReader(settings).read(IMAGES).num_rows == 14
+    found = _everything(settings)
     assert len(found) == 18  # 14 images, four of them shown by two products
     assert len({image for *_, image in found}) == 14
 
 
 def test_workers_are_at_the_next_chunk_while_one_is_committed(configure, tmp_path, monkeypatch):
-    given = configure(take(tmp_path / "photos", "hat", "shoes", count=4), "extract.chunk_images=3")
-    jobs.ingest_job(given)
+    settings = configure(take(tmp_path / "photos", "hat", "shoes", count=4), "extract.chunk_images=3")
+    jobs.ingest_job(settings)
     begun, arrow_map, append_files = (
         [threading.Event() for _ in range(3)],
         extract.arrow_map,
@@ -98,15 +98,15 @@ def test_workers_are_at_the_next_chunk_while_one_is_committed(configure, tmp_pat
 
     monkeypatch.setattr(extract, "arrow_map", begin)
     monkeypatch.setattr(SparkTables, "append_files", commit)
-    with Run("extract", given, ("extract",)) as alone:
+    with Run("extract", settings, ("extract",)) as alone:
         extract.extract(alone)
     assert committed == [3, 3, 2]
-    assert TableReader(given).read(FEATURES).num_rows == 8
+    assert TableReader(settings).read(FEATURES).num_rows == 8
 
 
 def test_a_commit_that_fails_behind_the_workers_fails_the_run(configure, tmp_path, monkeypatch):
-    given = configure(take(tmp_path / "photos", "hat", "shoes", count=4), "extract.chunk_images=3")
-    jobs.ingest_job(given)
+    settings = configure(take(tmp_path / "photos", "hat", "shoes", count=4), "extract.chunk_images=3")
+    jobs.ingest_job(settings)
     append_files, files = SparkTables.append_files, []
 
     def commit(*arguments):
@@ -116,73 +116,73 @@ def test_a_commit_that_fails_behind_the_workers_fails_the_run(configure, tmp_pat
         return append_files(*arguments)
 
     monkeypatch.setattr(SparkTables, "append_files", commit)
-    with pytest.raises(ServiceError, match="cannot be written"), Run("extract", given, ("extract",)) as alone:
+    with pytest.raises(ServiceError, match="cannot be written"), Run("extract", settings, ("extract",)) as alone:
         extract.extract(alone)
     assert len(files) == 1  # what came after it is not committed
-    facts = run(given, jobs.extract_job)
+    facts = run(settings, jobs.extract_job)
     assert (facts["extract"]["wanted"], facts["extract"]["extracted"]) == (8, 8)
 
 
 def test_a_product_is_recategorised_withdrawn_and_listed_again(configure, tmp_path):
     folder = tmp_path / "shop"
     a, b, c = _photos(folder, 3)
-    given = configure(_catalogue(folder, ("p1", a, "hat"), ("p2", b, "hat"), ("p3", c, "hat"), ("p1", b, "hat")))
-    run(given)
-    assert _active(given) == [("p1", "hat"), ("p1", "hat"), ("p2", "hat"), ("p3", "hat")]
+    settings = configure(_catalogue(folder, ("p1", a, "hat"), ("p2", b, "hat"), ("p3", c, "hat"), ("p1", b, "hat")))
+    run(settings)
+    assert _active(settings) == [("p1", "hat"), ("p1", "hat"), ("p2", "hat"), ("p3", "hat")]
     # moved to another category: no photo is read, none extracted
     run(configure(_catalogue(folder, ("p3", c, "帽子/夏. 2026"))))
-    facts = last_run(given)["facts"]
+    facts = last_run(settings)["facts"]
     assert (facts["ingest"]["read"], facts["extract"]["wanted"]) == (0, 0)
-    assert _active(given) == [("p1", "hat"), ("p1", "hat"), ("p2", "hat"), ("p3", "帽子/夏. 2026")]
-    assert "帽子/夏. 2026" in Builds(given.root).find().categories()
+    assert _active(settings) == [("p1", "hat"), ("p1", "hat"), ("p2", "hat"), ("p3", "帽子/夏. 2026")]
+    assert "帽子/夏. 2026" in Builds(settings.root).find().categories()
     # withdrawn by word; the photo it shared with p1 stays and is answered once
     _catalogue(folder, ("p2", b, "hat", "false"), extra=("active",))
     run(configure(folder, "gates.max_withdraw_rate=0.5"))
-    found = _everything(given)
+    found = _everything(settings)
     assert sorted({product for product, *_ in found}) == ["p1", "p3"]
     assert len(found) == 3
-    store = storage.keyed(storage.keyed_uri("", given.root))
+    store = storage.keyed(storage.keyed_uri("", settings.root))
     assert store.get_products(["p1", "p2", "p3"]).keys() == {"p1", "p3"}
     store.close()
     # and back
     facts = run(configure(_catalogue(folder, ("p2", b, "cap"))))
     assert facts["extract"]["wanted"] == 0
-    assert ("p2", "cap") in _active(given)
+    assert ("p2", "cap") in _active(settings)
 
 
 def test_absence_says_nothing_unless_the_source_is_full(configure, tmp_path):
     folder = tmp_path / "shop"
     names = _photos(folder, 4)
-    given = configure(_catalogue(folder, *((f"p{n}", name, "hat") for n, name in enumerate(names))))
-    run(given)
+    settings = configure(_catalogue(folder, *((f"p{n}", name, "hat") for n, name in enumerate(names))))
+    run(settings)
     half = _catalogue(folder, *((f"p{n}", name, "hat") for n, name in enumerate(names[:2])))
     run(configure(half))
-    assert len(_active(given)) == 4
-    before = Builds(given.root).find().build
+    assert len(_active(settings)) == 4
+    before = Builds(settings.root).find().build
     with pytest.raises(GateError, match=r"withdraw 2 of 4 .*max_withdraw_rate") as refused:
         run(configure(half, 'source.mode="full"'))
     assert refused.value.exit_code == 3
-    assert len(_active(given)) == 4
-    assert Builds(given.root).find().build == before
-    assert last_run(given)["status"] == "refused"
+    assert len(_active(settings)) == 4
+    assert Builds(settings.root).find().build == before
+    assert last_run(settings)["status"] == "refused"
     run(configure(half, 'source.mode="full"', "gates.max_withdraw_rate=1"))
-    assert len(_active(given)) == 2
-    assert {product for product, *_ in _everything(given)} == {"p0", "p1"}
+    assert len(_active(settings)) == 2
+    assert {product for product, *_ in _everything(settings)} == {"p0", "p1"}
 
 
 def test_new_bytes_at_a_known_place_are_a_new_image(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", count=3)
-    given = configure(source)
-    run(given)
+    settings = configure(source)
+    run(settings)
     changed = sorted((source / "hat").iterdir())[0]
-    old = {image for product, _, image in _everything(given) if product == f"hat/{changed.name}"}
+    old = {image for product, _, image in _everything(settings) if product == f"hat/{changed.name}"}
     shutil.copy(sorted((SAMPLE / "shoes").iterdir())[0], changed)
     facts = run(configure(source))
     assert (facts["ingest"]["new"], facts["extract"]["extracted"]) == (1, 1)
-    new = {image for product, _, image in _everything(given) if product == f"hat/{changed.name}"}
+    new = {image for product, _, image in _everything(settings) if product == f"hat/{changed.name}"}
     assert len(new) == 1
     assert new.isdisjoint(old)
-    assert len(_everything(given)) == 3
+    assert len(_everything(settings)) == 3
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
@@ -195,96 +195,98 @@ def test_packed_sources_give_the_same_images(configure, tmp_path, kind):
     else:
         columns = {"product_id": list(photos), "category": [name.split("/")[0] for name in photos]}
         pq.write_table(pa.table(columns | {"bytes": list(photos.values())}), packed, row_group_size=2)
-    given = configure(packed)
-    facts = run(given)
+    settings = configure(packed)
+    facts = run(settings)
     assert facts["ingest"]["new"] == 6
-    assert set(TableReader(given).read(IMAGES)["bytes"].to_pylist()) == set(photos.values())
-    assert _active(given) == sorted((name, name.split("/")[0]) for name in photos)
-    assert run(given)["ingest"]["read"] == 0
+    assert set(TableReader(settings).read(IMAGES)["bytes"].to_pylist()) == set(photos.values())
+    assert _active(settings) == sorted((name, name.split("/")[0]) for name in photos)
+    assert run(settings)["ingest"]["read"] == 0
 
 
 def test_too_many_failures_stop_before_publishing(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", count=3)
     (source / "hat" / "broken.jpg").write_bytes(b"no photo")
-    given = configure(source)
+    settings = configure(source)
     with pytest.raises(GateError, match=r"1 of 4 failed .*max_failure_rate") as refused:
-        run(given)
+        run(settings)
     assert refused.value.exit_code == 3
-    assert Builds(given.root).current() is None
-    report = Path(given.root, "reports", "latest.html").read_text()
+    assert Builds(settings.root).current() is None
+    report = Path(settings.root, "reports", "latest.html").read_text()
     assert "refused" in report
     assert "max_failure_rate" in report
     facts = run(configure(source, "gates.max_failure_rate=0.5"))
     assert facts["ingest"]["rejected"] == 1
     assert facts["ingest"]["read"] == 0  # a rejected photo is not read again each night
-    assert Builds(given.root).find().images == 3
+    assert Builds(settings.root).find().images == 3
 
 
 def test_a_mended_photo_leaves_the_ledger(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", count=3)
     broken = source / "hat" / "broken.jpg"
     broken.write_bytes(b"no photo")
-    given = configure(source, "gates.max_failure_rate=0.5")
-    run(given)
-    (row,) = TableReader(given).read(FAILURES).to_pylist()
+    settings = configure(source, "gates.max_failure_rate=0.5")
+    run(settings)
+    (row,) = TableReader(settings).read(FAILURES).to_pylist()
     assert (row["what"], row["reason"], row["attempts"]) == (f"file://{broken}", "not_an_image", 1)
-    jobs.retry_failed(given)
-    (row,) = TableReader(given).read(FAILURES).to_pylist()
+    jobs.retry_failed(settings)
+    (row,) = TableReader(settings).read(FAILURES).to_pylist()
     assert row["attempts"] == 2
     shutil.copy(sorted((SAMPLE / "shoes").iterdir())[0], broken)
-    run(given)
-    assert TableReader(given).read(FAILURES).num_rows == 0
-    assert Builds(given.root).find().images == 4
+    run(settings)
+    assert TableReader(settings).read(FAILURES).num_rows == 0
+    assert Builds(settings.root).find().images == 4
 
 
 def test_a_photo_that_fails_in_extraction_is_tried_again_on_demand(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", count=3)
     whole = sorted((SAMPLE / "shoes").iterdir())[0].read_bytes()
     (source / "hat" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
-    given = configure(source, "gates.max_failure_rate=0.5")
-    facts = run(given)
+    settings = configure(source, "gates.max_failure_rate=0.5")
+    facts = run(settings)
     assert (facts["extract"]["wanted"], facts["extract"]["failed"]) == (4, 1)
     assert facts["index"]["unsearchable"] == 1
-    (row,) = TableReader(given).read(FAILURES).to_pylist()
-    assert (row["stage"], row["reason"], row["space"]) == ("extract", "undecodable", resolve(given.extract.space).id)
-    assert run(given)["extract"]["wanted"] == 0
-    jobs.retry_failed(given)
-    assert last_run(given)["facts"]["extract"]["wanted"] == 1
-    assert TableReader(given).read(FAILURES)["attempts"].to_pylist() == [2]
+    (row,) = TableReader(settings).read(FAILURES).to_pylist()
+    assert (row["stage"], row["reason"], row["space"]) == ("extract", "undecodable", resolve(settings.extract.space).id)
+    assert run(settings)["extract"]["wanted"] == 0
+    jobs.retry_failed(settings)
+    assert last_run(settings)["facts"]["extract"]["wanted"] == 1
+    assert TableReader(settings).read(FAILURES)["attempts"].to_pylist() == [2]
 
 
 def test_low_recall_is_not_published(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat", "shoes"), "index.pack_vectors=1")
-    run(given)
-    before = Builds(given.root).find()
+    settings = configure(take(tmp_path / "photos", "hat", "shoes"), "index.pack_vectors=1")
+    run(settings)
+    before = Builds(settings.root).find()
     worst = before.shards[1].model_copy(update={"recall": before.shards[1].recall.model_copy(update={"value": 0.5})})
     candidate = before.model_copy(update={"build": "candidate", "shards": [before.shards[0], worst]})
-    with Run("publish", given, ("index",)) as run_:
+    with Run("publish", settings, ("index",)) as run_:
         with pytest.raises(GateError, match=r"shard 1 \(shoes\) 0\.500") as refused:
             publish(run_, candidate)
     assert refused.value.exit_code == 3
-    assert Builds(given.root).find().build == before.build
+    assert Builds(settings.root).find().build == before.build
 
 
 def test_stages_one_by_one_do_what_nightly_does(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat"))
-    jobs.ingest_job(given)
-    jobs.extract_job(given)
-    jobs.load_job(given)
-    jobs.index_job(given)
-    assert Builds(given.root).current() is None
-    jobs.publish_job(given)
-    assert Builds(given.root).find().images == 3
-    assert TableReader(given).read(FEATURES, ("image_id",)).num_rows == 3
-    assert run(given)["index"]["step"] == "unchanged"
+    settings = configure(take(tmp_path / "photos", "hat"))
+    jobs.ingest_job(settings)
+    jobs.extract_job(settings)
+    jobs.load_job(settings)
+    jobs.index_job(settings)
+    assert Builds(settings.root).current() is None
+    jobs.publish_job(settings)
+    assert Builds(settings.root).find().images == 3
+    assert TableReader(settings).read(FEATURES, ("image_id",)).num_rows == 3
+    assert run(settings)["index"]["step"] == "unchanged"
 
 
 def test_two_runs_on_one_root_do_not_mix(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat"))
-    with Lease(given.root, "ingest", {"run_id": "the-other", "job": "nightly", "started": "2026-01-01T00:00:00+00:00"}):
+    settings = configure(take(tmp_path / "photos", "hat"))
+    with Lease(
+        settings.root, "ingest", {"run_id": "the-other", "job": "nightly", "started": "2026-01-01T00:00:00+00:00"}
+    ):
         with pytest.raises(ServiceError, match=f"held by run the-other .process {os.getpid()}"):
-            run(given)
-    assert run(given)["ingest"]["new"] == 3
+            run(settings)
+    assert run(settings)["ingest"]["new"] == 3
 
 
 def test_nothing_to_index_is_said(configure, tmp_path):

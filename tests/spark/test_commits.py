@@ -9,9 +9,9 @@ import pytest
 from tests.runs import PROJECT
 
 from likeness import storage
-from likeness.core import settings, uris
+from likeness.core import uris
 from likeness.core.errors import DataError, ServiceError
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 from likeness.images.image import BadImage
 from likeness.spark import failures, jobs, tables
 from likeness.spark.commits import Commits
@@ -32,22 +32,22 @@ Commits(sys.argv[1]).make(sys.argv[2], lambda: print("at it", flush=True) or sys
 
 def commit_often(root: str, who: str) -> None:
     """What runs commit, as often as possible: vectors, failures that come and go, and runs."""
-    given = settings.load(None, {"root": root})
+    settings = load_settings(None, {"root": root})
     space = f"{who}.layer@00000000"
-    with Run(who, given, ()) as run:
+    with Run(who, settings, ()) as run:
         for number in range(ROUNDS):
             rows = number % 3 + 1
             vectors = [
                 {
                     "image_id": f"{who}-{number}-{row}",
                     "space": space,
-                    "epoch": given.date,
+                    "epoch": settings.date,
                     "vector": np.ones(4, np.float32),
                     "norm": 2.0,
                 }
                 for row in range(rows)
             ]
-            assert run.lake.append_files(FEATURES, [_written(run, vectors)], (space, str(given.date))) == rows
+            assert run.lake.append_files(FEATURES, [_written(run, vectors)], (space, str(settings.date))) == rows
             failed = {f"{who}-{n}": BadImage("undecodable", "") for n in range(number + 1)}
             failures.record(run, "extract", space, failed, [f"{who}-gone-{number - 1}"])
             failures.record(run, "extract", space, {f"{who}-gone-{number}": BadImage("undecodable", "")})
@@ -77,9 +77,9 @@ def expected(*names: str) -> tuple[set[str], dict[str, int], set[str]]:
     return vectors, attempts, {f"{who}-{n}" for who in names for n in range(ROUNDS)}
 
 
-def found(given: Settings) -> tuple[set[str], dict[str, int], set[str]]:
+def found(settings: Settings) -> tuple[set[str], dict[str, int], set[str]]:
     """The same, as the tables have it; no row is there twice."""
-    warehouse = TableReader(given)
+    warehouse = TableReader(settings)
     vectors = warehouse.read(FEATURES, ("image_id",))["image_id"].to_pylist()
     ledger = warehouse.read(FAILURES, ("what", "attempts")).to_pylist()
     runs = [name for name in warehouse.read(RUNS, ("run_id",))["run_id"].to_pylist() if name.count("-") == 1]
@@ -90,10 +90,10 @@ def found(given: Settings) -> tuple[set[str], dict[str, int], set[str]]:
 
 def test_a_commit_waits_for_that_of_another_process(configure, tmp_path, spark):
     """A local disk lets both rename to one version, and loses the first: the turn of the other has to be over."""
-    given = configure(tmp_path)
-    with Run("here", given, ()) as run:
+    settings = configure(tmp_path)
+    with Run("here", settings, ()) as run:
         rows = run.lake.rows(RUNS, [run.row(run_id="here-0", status="done", error=None)])
-        command = [sys.executable, "-c", HELD, location(given), RUNS.name]
+        command = [sys.executable, "-c", HELD, location(settings), RUNS.name]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdin
             assert other.stdout
@@ -102,69 +102,69 @@ def test_a_commit_waits_for_that_of_another_process(configure, tmp_path, spark):
             mine = threading.Thread(target=lambda: committed.append(run.lake.append(RUNS, rows)))
             mine.start()
             mine.join(3)
-            assert (mine.is_alive(), committed, "here-0" in found(given)[2]) == (True, [], False)
+            assert (mine.is_alive(), committed, "here-0" in found(settings)[2]) == (True, [], False)
             other.stdin.close()
             mine.join(60)
         assert committed == [1]
-    assert "here-0" in found(given)[2]
+    assert "here-0" in found(settings)[2]
 
 
 @pytest.mark.slow
 def test_two_processes_lose_no_commit(configure, tmp_path):
-    given = configure(tmp_path)
-    command = [sys.executable, "-c", OTHER, given.root, "there"]
+    settings = configure(tmp_path)
+    command = [sys.executable, "-c", OTHER, settings.root, "there"]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as other:
         assert other.stdout
         said = next(line for line in other.stdout if "round 0" in line or "Error" in line)
         assert "round 0" in said
-        commit_often(given.root, "here")
+        commit_often(settings.root, "here")
         rest = other.stdout.read()
     assert other.returncode == 0, rest
-    assert found(given) == expected("here", "there")
+    assert found(settings) == expected("here", "there")
 
 
 @pytest.mark.slow
 def test_where_a_rename_refuses_commits_are_tried_again(configure, tmp_path, spark, monkeypatch):
     """As on HDFS: no lock, and a commit that comes second fails. In one JVM Iceberg sees to that."""
-    given = configure(tmp_path)
+    settings = configure(tmp_path)
     monkeypatch.setattr(tables, "Commits", lambda location: Commits("hdfs://nowhere"))
     tried: list[str] = []
     merge = SparkTables._merge
-    monkeypatch.setattr(SparkTables, "_merge", lambda *given: tried.append(given[1].name) or merge(*given))
+    monkeypatch.setattr(SparkTables, "_merge", lambda *settings: tried.append(settings[1].name) or merge(*settings))
     errors: list[BaseException] = []
 
     def work(who: str) -> None:
         try:
-            commit_often(given.root, who)
+            commit_often(settings.root, who)
         except BaseException as error:
             errors.append(error)
 
-    SparkTables(spark, given)
+    SparkTables(spark, settings)
     threads = [threading.Thread(target=work, args=(who,)) for who in ("one", "two")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert errors == []
-    assert found(given) == expected("one", "two")
+    assert found(settings) == expected("one", "two")
     assert len(tried) > 2 * (2 * ROUNDS - 2), "no commit came second, which proves nothing"
 
 
 def test_a_commit_that_was_lost_is_noticed(configure, tmp_path, spark):
-    given = configure(tmp_path)
-    opened = SparkTables(spark, given)
+    settings = configure(tmp_path)
+    opened = SparkTables(spark, settings)
     with pytest.raises(DataError, match=r"table runs has lost a commit"):
         opened._added(RUNS, "never made")
 
 
 def test_compaction_wants_the_root_alone(configure, tmp_path):
-    given = configure(tmp_path)
+    settings = configure(tmp_path)
     who = {"run_id": "the-other", "job": "backfill", "started": "2026-01-01T00:00:00+00:00"}
-    with Lease(given.root, "extract-alexnet.fc6@00000000", who):
+    with Lease(settings.root, "extract-alexnet.fc6@00000000", who):
         with pytest.raises(ServiceError, match=r"compact and run the-other .* at once: compact wants it alone"):
-            jobs.compact_job(given)
-        with Run("here", given, ("extract",)):
+            jobs.compact_job(settings)
+        with Run("here", settings, ("extract",)):
             pass
-    with Lease(given.root, "upkeep", who | {"job": "compact"}):
+    with Lease(settings.root, "upkeep", who | {"job": "compact"}):
         with pytest.raises(ServiceError, match=r"extract and run the-other .* at once: compact wants it alone"):
-            jobs.extract_job(given)
+            jobs.extract_job(settings)

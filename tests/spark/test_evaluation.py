@@ -17,8 +17,9 @@ import pytest
 
 from likeness import storage
 from likeness.catalog import samples
-from likeness.core import settings, uris
+from likeness.core import uris
 from likeness.core.errors import DataError, UsageError
+from likeness.core.settings import load_settings
 from likeness.evaluation.judged_search import evaluate
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
@@ -58,12 +59,12 @@ def _catalogue(folder: Path, rows: Iterable[Sequence[str]]) -> None:
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory, model_cache):
+def settings(tmp_path_factory, model_cache):
     """A root with two builds, skirt 6 withdrawn in the second, and a second space that holds most of its photos."""
     folder = tmp_path_factory.mktemp("evaluated")
     source = _source(folder / "photos")
     flags = {"root": str(folder / "root"), "source.uri": str(source), "date": "2026-01-02"}
-    made = settings.load(None, flags, (f"extract.cache={model_cache}", "index.max_shard_vectors=4"))
+    made = load_settings(None, flags, (f"extract.cache={model_cache}", "index.max_shard_vectors=4"))
     run(made)
     _catalogue(source, [("skirt-6", "skirt/6.jpg", "skirt", "false")])
     run(made)
@@ -86,19 +87,19 @@ def given(tmp_path_factory, model_cache):
     return made
 
 
-def _vectors(given, space):
-    rows = TableReader(given).read(FEATURES, ("image_id", "space", "vector")).to_pylist()
+def _vectors(settings, space):
+    rows = TableReader(settings).read(FEATURES, ("image_id", "space", "vector")).to_pylist()
     return {row["image_id"]: np.array(row["vector"], np.float64) for row in rows if row["space"] == space}
 
 
-def _listed(given):
+def _listed(settings):
     """Active (image_id, product_id, category, uri)."""
-    rows = TableReader(given).read(LISTINGS).to_pylist()
+    rows = TableReader(settings).read(LISTINGS).to_pylist()
     return [(r["image_id"], r["product_id"], r["category"], r["uri"]) for r in rows if r["active"]]
 
 
-def likeness(given, command, *words, code=0):
-    words = [*words, "--root", given.root, "--set", f"extract.cache={given.extract.cache}"]
+def likeness(settings, command, *words, code=0):
+    words = [*words, "--root", settings.root, "--set", f"extract.cache={settings.extract.cache}"]
     called = [sys.executable, "-m", "likeness.cli", command, *words]
     done = subprocess.run(called, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
@@ -120,12 +121,12 @@ def _by_cosine(vectors, products):
     }
 
 
-def test_two_spaces_side_by_side(given):
-    first = Builds(given.root).find().space
-    told = json.loads(likeness(given, "compare", "--space", first, "--space", "made.up", "--json"))
-    listed = _listed(given)
+def test_two_spaces_side_by_side(settings):
+    first = Builds(settings.root).find().space
+    told = json.loads(likeness(settings, "compare", "--space", first, "--space", "made.up", "--json"))
+    listed = _listed(settings)
     shown = {key for key, *_ in listed}
-    kept = {space: _vectors(given, space) for space in (first, OTHER)}
+    kept = {space: _vectors(settings, space) for space in (first, OTHER)}
     both = shown & kept[first].keys() & kept[OTHER].keys()
     assert len(shown & kept[first].keys()) > len(both)
     products = {key: {row[1] for row in listed if row[0] == key} for key in both}
@@ -149,42 +150,42 @@ def test_two_spaces_side_by_side(given):
         assert told["overlap"][str(k)]["value"] == pytest.approx(np.mean(shared))
     assert [one["dim"] for one in told["spaces"]] == [1280, OTHER_DIM]
     assert [one["bytes_per_vector"]["flat"] for one in told["spaces"]] == [4 * 1280 + 8, 4 * OTHER_DIM + 8]
-    runs = json.loads(likeness(given, "runs", "list", "--json"))
-    facts = json.loads(likeness(given, "runs", "show", runs[0]["run_id"], "--json"))["facts"]["extract"]
+    runs = json.loads(likeness(settings, "runs", "list", "--json"))
+    facts = json.loads(likeness(settings, "runs", "show", runs[0]["run_id"], "--json"))["facts"]["extract"]
     assert told["spaces"][0]["seconds_per_photo"] == pytest.approx(facts["seconds"] / facts["wanted"], abs=1e-5)
     assert told["spaces"][0]["run_id"] == runs[0]["run_id"]
     assert told["spaces"][1]["seconds_per_photo"] is None
 
 
-def test_the_report_shows_the_metrics_side_by_side(given):
-    text = Path(given.root, "reports", "latest.html").read_text()
-    told = json.loads(likeness(given, "compare", "--json"))  # the space in service
+def test_the_report_shows_the_metrics_side_by_side(settings):
+    text = Path(settings.root, "reports", "latest.html").read_text()
+    told = json.loads(likeness(settings, "compare", "--json"))  # the space in service
     assert [one["metric"] for one in told["spaces"][0]["metrics"]] == ["cosine", "l2", "hamming"]
     assert not told["overlap"]
     for one in told["spaces"][0]["metrics"]:
         cells = "".join(f'<td class="number">{f["value"]:.3f} ' for f in one["precision"].values())
         assert all(cell in text for cell in cells.split("<td ")[1:])
     assert f"{told['queries']} photos asked {told['photos']}, never themselves" in text
-    spoken = likeness(given, "compare", "--space", told["spaces"][0]["space"], "--space", OTHER)
+    spoken = likeness(settings, "compare", "--space", told["spaces"][0]["space"], "--space", OTHER)
     assert "never measured here" in spoken
     assert "overlap of their nearest neighbours by cosine: @1 0." in spoken
 
 
-def test_a_space_that_is_not_there_is_named_with_those_that_are(given):
-    told = likeness(given, "compare", "--space", "vgg16.fc6", code=2)
+def test_a_space_that_is_not_there_is_named_with_those_that_are(settings):
+    told = likeness(settings, "compare", "--space", "vgg16.fc6", code=2)
     assert "--space 'vgg16.fc6': no such vectors" in told
     assert OTHER in told
-    assert "name two" in likeness(given, "compare", *("--space", "a", "--space", "b", "--space", "c"), code=2)
+    assert "name two" in likeness(settings, "compare", *("--space", "a", "--space", "b", "--space", "c"), code=2)
 
 
-def test_a_sample_is_of_shown_photos_in_the_order_of_their_hashes(given):
-    space, warehouse = Builds(given.root).find().space, TableReader(given)
-    shown = sorted({row[0] for row in _listed(given)})
-    kept = _vectors(given, space)
+def test_a_sample_is_of_shown_photos_in_the_order_of_their_hashes(settings):
+    space, warehouse = Builds(settings.root).find().space, TableReader(settings)
+    shown = sorted({row[0] for row in _listed(settings)})
+    kept = _vectors(settings, space)
     assert len(shown) == len(kept) - 1 == len(NAMES) * EACH - 1
     whole = samples.draw_sample(warehouse, [space])
     assert (whole.image_ids, whole.of) == (shown, len(shown))
-    row = whole.image_ids.index(_photo_of(given, "hat/2.jpg"))
+    row = whole.image_ids.index(_photo_of(settings, "hat/2.jpg"))
     assert (whole.labels.categories[row], whole.labels.products[row]) == ({"hat", "shoes"}, {"hat-2", "twin"})
     few = samples.draw_sample(warehouse, [space], most=5)
     assert (few.image_ids, few.of) == (shown[:5], len(kept))
@@ -200,8 +201,8 @@ def test_a_sample_is_of_shown_photos_in_the_order_of_their_hashes(given):
 # -- judgements
 
 
-def _photo_of(given, place):
-    return next(key for key, _, _, uri in _listed(given) if uri.endswith(f"/{place}"))
+def _photo_of(settings, place):
+    return next(key for key, _, _, uri in _listed(settings) if uri.endswith(f"/{place}"))
 
 
 def _judge(folder, rows):
@@ -211,9 +212,9 @@ def _judge(folder, rows):
     return path
 
 
-def _ranking(given, vector, searched, own_image, own_product):
+def _ranking(settings, vector, searched, own_image, own_product):
     """All products of the searched categories, by a loop over all listings."""
-    listed, vectors = _listed(given), _vectors(given, Builds(given.root).find().space)
+    listed, vectors = _listed(settings), _vectors(settings, Builds(settings.root).find().space)
     score = {key: float(v @ vector / np.linalg.norm(v) / np.linalg.norm(vector)) for key, v in vectors.items()}
     ranking = []
     for key in sorted(score, key=lambda key: -score[key]):
@@ -232,11 +233,11 @@ def _worth(ranking, judged, k):
 
 
 @pytest.mark.parametrize("k", [5, 20])
-def test_a_build_is_judged_as_it_is_searched(given, tmp_path, k):
-    builds, manifest = Builds(given.root), Builds(given.root).find()
+def test_a_build_is_judged_as_it_is_searched(settings, tmp_path, k):
+    builds, manifest = Builds(settings.root), Builds(settings.root).find()
     outside = sorted((SAMPLE / "hat").iterdir())[EACH + 2]
     shutil.copy(outside, tmp_path / "outside.jpg")
-    image = _photo_of(given, "hat/2.jpg")
+    image = _photo_of(settings, "hat/2.jpg")
     queries = {
         "outside.jpg": {"hat-1": 1, "hat-2": 3, "hat-3": 0.5, "dress-4": 0, "sold-out": 2},
         image: {"hat-3": 1, "hat-4": 1, "hat-5": 1, "skirt-6": 1},
@@ -245,22 +246,22 @@ def test_a_build_is_judged_as_it_is_searched(given, tmp_path, k):
         "skirt-2": {"skirt-1": 1, "skirt-3": 1, "dress-1": 1, "dress-2": 1, "dress-3": 1, "dress-5": 1},
     }
     path = _judge(tmp_path, [(q, p, "" if r == 1 else r) for q, of in queries.items() for p, r in of.items()])
-    vectors = _vectors(given, manifest.space)
+    vectors = _vectors(settings, manifest.space)
     asked = {
-        "outside.jpg": (Encoder(given, manifest.space).encode(outside.read_bytes())[0], "", ""),
+        "outside.jpg": (Encoder(settings, manifest.space).encode(outside.read_bytes())[0], "", ""),
         image: (vectors[image], image, ""),
-        "shoes-1": (vectors[_photo_of(given, "shoes/0.jpg")], "", "shoes-1"),
-        "dress-4": (vectors[_photo_of(given, "dress/4.jpg")], "", "dress-4"),
-        "skirt-2": (vectors[_photo_of(given, "skirt/2.jpg")], "", "skirt-2"),
+        "shoes-1": (vectors[_photo_of(settings, "shoes/0.jpg")], "", "shoes-1"),
+        "dress-4": (vectors[_photo_of(settings, "dress/4.jpg")], "", "dress-4"),
+        "skirt-2": (vectors[_photo_of(settings, "skirt/2.jpg")], "", "skirt-2"),
     }
-    told = json.loads(likeness(given, "evaluate", "--judgements", str(path), "-k", str(k), "--json"))
+    told = json.loads(likeness(settings, "evaluate", "--judgements", str(path), "-k", str(k), "--json"))
     root = Root(manifest, Leaf(builds, manifest))
     for category in ("all", "auto"):
         rows = []
         for query, judged in queries.items():
             vector, *own = asked[query]
             answer = root.search(vector.astype(np.float32), manifest.space, SearchParams(k, category))
-            ranking = _ranking(given, vector.astype(np.float64), answer["category"]["searched"], *own)[:k]
+            ranking = _ranking(settings, vector.astype(np.float64), answer["category"]["searched"], *own)[:k]
             rows.append(_worth(ranking, judged, k))
         for name, expected in zip(("recall", "ndcg"), np.mean(rows, axis=0), strict=True):
             figure = told["figures"][category][name]
@@ -274,24 +275,24 @@ def test_a_build_is_judged_as_it_is_searched(given, tmp_path, k):
     assert told["absent"] == {"skirt-6": "not in the build", "sold-out": "not in the build"}
 
 
-def test_hidden_products_are_named_and_not_found(given, tmp_path):
+def test_hidden_products_are_named_and_not_found(settings, tmp_path):
     path = _judge(tmp_path, [("hat-2", "hat-3", 1)])
-    whole = evaluate(given, "", path, 100)
+    whole = evaluate(settings, "", path, 100)
     assert (whole.absent, whole.figures["all"]["recall"].value) == ({}, 1)
-    likeness(given, "hide", "hat-3")
-    told = evaluate(given, Builds(given.root).find().build, path, 100)
+    likeness(settings, "hide", "hat-3")
+    told = evaluate(settings, Builds(settings.root).find().build, path, 100)
     assert (told.absent, told.figures["all"]["recall"].value) == ({"hat-3": "hidden"}, 0)
     assert "1 judged product cannot be found, and counts as not found: hat-3 (hidden)" in likeness(
-        given, "evaluate", "--judgements", str(path)
+        settings, "evaluate", "--judgements", str(path)
     )
-    likeness(given, "show", "hat-3")
+    likeness(settings, "show", "hat-3")
 
 
-def test_a_build_is_judged_by_its_name_and_its_own_past(given, tmp_path):
+def test_a_build_is_judged_by_its_name_and_its_own_past(settings, tmp_path):
     """The build before still holds what was withdrawn since."""
-    before, now = Builds(given.root).all()
+    before, now = Builds(settings.root).all()
     path = _judge(tmp_path, [("skirt-5", "skirt-6", 1)])
-    first, second = (evaluate(given, name.partition("/")[2], path, 100) for name in (before, now))
+    first, second = (evaluate(settings, name.partition("/")[2], path, 100) for name in (before, now))
     assert (first.build, first.absent, first.figures["all"]["recall"].value) == (before, {}, 1)
     assert (second.build, second.absent, second.figures["all"]["recall"].value) == (
         now,
@@ -300,19 +301,19 @@ def test_a_build_is_judged_by_its_name_and_its_own_past(given, tmp_path):
     )
 
 
-def test_a_path_is_a_photo_and_an_id_is_the_catalogue_whatever_files_there_are(given, tmp_path):
+def test_a_path_is_a_photo_and_an_id_is_the_catalogue_whatever_files_there_are(settings, tmp_path):
     """A file with the name of a product does not change what the product's name means."""
     photo = sorted((SAMPLE / "hat").iterdir())[2]
     shutil.copy(photo, tmp_path / "hat-2")
-    assert evaluate(given, "", _judge(tmp_path, [("hat-2", "hat-3", 1)]), K).queries["product"] == 1
-    told = evaluate(given, "", _judge(tmp_path, [("./hat-2", "hat-2", 1)]), 1)
+    assert evaluate(settings, "", _judge(tmp_path, [("hat-2", "hat-3", 1)]), K).queries["product"] == 1
+    told = evaluate(settings, "", _judge(tmp_path, [("./hat-2", "hat-2", 1)]), 1)
     assert told.queries == {"photo": 1, "image": 0, "product": 0}
     assert told.figures["all"]["recall"].value == 1  # nothing is left out of a photo's answer
 
 
-def test_every_query_that_cannot_be_asked_is_told_at_once(given, tmp_path):
+def test_every_query_that_cannot_be_asked_is_told_at_once(settings, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
-    image = _photo_of(given, "hat/2.jpg")
+    image = _photo_of(settings, "hat/2.jpg")
     rows = [
         ("hat-1", "hat-1", 1),
         ("nowhere.jpg", "hat-1", 1),
@@ -323,13 +324,16 @@ def test_every_query_that_cannot_be_asked_is_told_at_once(given, tmp_path):
         ("skirt-6", "skirt-1", 1),
     ]
     path = _judge(tmp_path, rows)
-    told = likeness(given, "evaluate", "--judgements", str(path), code=2).splitlines()
+    told = likeness(settings, "evaluate", "--judgements", str(path), code=2).splitlines()
     assert told[0] == f"error: --judgements {path} has 7 bad rows; nothing is evaluated:"
     for line, (number, words) in zip(
         told[1:],
         [
             (2, "product 'hat-1' is the query itself; judge another"),
-            (3, f"query 'nowhere.jpg' is neither a product of build {Builds(given.root).find().build} nor a file in"),
+            (
+                3,
+                f"query 'nowhere.jpg' is neither a product of build {Builds(settings.root).find().build} nor a file in",
+            ),
             (4, f"image {'f' * 64} is not in build"),
             (5, "photo 'broken.jpg' cannot be searched with"),
             (6, "product 'twin' has no photo but the query"),
@@ -340,27 +344,27 @@ def test_every_query_that_cannot_be_asked_is_told_at_once(given, tmp_path):
     ):
         assert line.startswith(f"  line {number}: {words}")
     with pytest.raises(UsageError, match="build 'none' is not in"):
-        evaluate(given, "none", path, K)
+        evaluate(settings, "none", path, K)
 
 
 # -- other readers
 
 
 @pytest.mark.parametrize("exported", [True, False])
-def test_embedding_reader_opens_the_vectors(given, tmp_path, exported):
+def test_embedding_reader_opens_the_vectors(settings, tmp_path, exported):
     """What `export` writes, and the plain files of a snapshot."""
     from embedding_reader import EmbeddingReader
 
-    space = Builds(given.root).find().space
+    space = Builds(settings.root).find().space
     if exported:
-        likeness(given, "export", str(tmp_path / "vectors.parquet"), "--space", space)
+        likeness(settings, "export", str(tmp_path / "vectors.parquet"), "--space", space)
     else:
-        for number, (uri, _) in enumerate(TableReader(given).parts(FEATURES, f"space = '{space}'")):
+        for number, (uri, _) in enumerate(TableReader(settings).parts(FEATURES, f"space = '{space}'")):
             shutil.copy(uris.local_path(uri), tmp_path / f"{number}.parquet")
     reader = EmbeddingReader(
         str(tmp_path), file_format="parquet", embedding_column="vector", meta_columns=["image_id", "norm"]
     )
-    kept = _vectors(given, space)
+    kept = _vectors(settings, space)
     assert (reader.count, reader.dimension) == (len(kept), 1280)
     found = {}
     for vectors, facts in reader(batch_size=10, show_progress=False):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.serving.test_leaves import asking, leaves
 
-from likeness.core import settings
+from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
@@ -25,18 +25,18 @@ pytestmark = [pytest.mark.full, pytest.mark.skipif(not CLOTHING, reason="LIKENES
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory, model_cache):
+def settings(tmp_path_factory, model_cache):
     folder = tmp_path_factory.mktemp("clothing")
     for photo in Path(CLOTHING, "train").rglob("*.jpg"):  # file by file: the folders may be read-only
         (folder / "train" / photo.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(photo, folder / "train" / photo.parent.name / photo.name)
     flags = {"root": str(folder / "root"), "source.uri": str(folder / "train"), "date": "2026-01-02"}
-    return settings.load(None, flags, (f"extract.cache={model_cache}",))
+    return load_settings(None, flags, (f"extract.cache={model_cache}",))
 
 
 @pytest.fixture(scope="module")
-def first(given):
-    return run(given)
+def first(settings):
+    return run(settings)
 
 
 def _validation() -> list[dict[str, str]]:
@@ -44,11 +44,11 @@ def _validation() -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["split"] == "validation"]
 
 
-def test_neighbours_are_of_the_same_category(given, first):
+def test_neighbours_are_of_the_same_category(settings, first):
     assert first["extract"]["extracted"] == 3068
-    builds = Builds(given.root)
+    builds = Builds(settings.root)
     manifest = builds.find()
-    root, encoder = Root(manifest, Leaf(builds, manifest)), Encoder(given, manifest.space)
+    root, encoder = Root(manifest, Leaf(builds, manifest)), Encoder(settings, manifest.space)
     hits = []
     for row in _validation():
         vector = encoder.encode(Path(CLOTHING, row["image"]).read_bytes())
@@ -59,16 +59,16 @@ def test_neighbours_are_of_the_same_category(given, first):
     assert sum(sum(row) for row in hits) / len(hits) / 5 >= 0.74
 
 
-def test_the_service_answers_300_photos_as_the_batch_search_does(given, first):
+def test_the_service_answers_300_photos_as_the_batch_search_does(settings, first):
     """In leaves of their own, against the vectors of the features table; near ties may change places."""
-    builds = Builds(given.root)
+    builds = Builds(settings.root)
     manifest = builds.find()
     root = Root(manifest, Leaf(builds, manifest))
-    rows = TableReader(given).read(FEATURES, ("image_id", "vector"))
+    rows = TableReader(settings).read(FEATURES, ("image_id", "vector"))
     vectors = {k: np.asarray(v.values) for k, v in zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)}
-    photos = [path.read_bytes() for path in sorted(Path(given.source.uri).rglob("*.jpg"))[:3068:10]][:300]
+    photos = [path.read_bytes() for path in sorted(Path(settings.source.uri).rglob("*.jpg"))[:3068:10]][:300]
     assert len(photos) == 300
-    with leaves(given, 2) as processes, asking(given, processes, replicas=2) as service:
+    with leaves(settings, 2) as processes, asking(settings, processes, replicas=2) as service:
         for photo in photos:
             wish = SearchParams(10, "all", min_coverage=1)
             served = service.photos([photo], wish)["results"]
@@ -80,17 +80,17 @@ def test_the_service_answers_300_photos_as_the_batch_search_does(given, first):
             assert clear[0] == clear[1]
 
 
-def test_fifty_new_photos_among_3068_cost_fifty_extractions(given, first):
+def test_fifty_new_photos_among_3068_cost_fifty_extractions(settings, first):
     fresh = _validation()[:50]
-    source = Path(given.source.uri)
+    source = Path(settings.source.uri)
     for row in fresh:
         shutil.copyfile(Path(CLOTHING, row["image"]), source / row["category"] / Path(row["image"]).name)
-    facts = run(given)
+    facts = run(settings)
     assert (facts["ingest"]["read"], facts["ingest"]["new"], facts["extract"]["extracted"]) == (50, 50, 50)
     assert facts["load"]["vectors"] == 50
     for row in fresh:
         shutil.copyfile(Path(CLOTHING, row["image"]), source / row["category"] / f"again-{Path(row['image']).name}")
-    facts = run(given)
+    facts = run(settings)
     assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["wanted"]) == (0, 50, 0)
-    manifest = Builds(given.root).find()
+    manifest = Builds(settings.root).find()
     assert (manifest.images, manifest.products) == (3118, 3168)

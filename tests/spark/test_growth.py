@@ -25,8 +25,8 @@ LIMITS = ("index.whole_below=0", "index.max_changed=0.5", "index.max_deltas=2", 
 class Shop:
     """What the tables say, kept beside them: listings by (product, image), vectors by image."""
 
-    def __init__(self, given: Settings, seed: int) -> None:
-        self.given, self.rng = given, np.random.default_rng(seed)
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.given, self.rng = settings, np.random.default_rng(seed)
         self.listings: dict[tuple[str, str], tuple[str, bool]] = {}
         self.vectors: dict[str, np.ndarray] = {}
         self.steps: list[str] = []
@@ -121,17 +121,17 @@ NIGHTS = ("add", "delete", "re-add", "recategorise", "share")
 
 @pytest.mark.parametrize(("seed", "nights"), [(1, 2), pytest.param(2, 10, marks=pytest.mark.slow)])
 def test_any_sequence_of_nights_is_as_the_model(configure: Any, tmp_path: Path, seed: int, nights: int) -> None:
-    given = configure(tmp_path, *LIMITS, "index.max_shard_vectors=25")
-    shop = Shop(given, seed)
+    settings = configure(tmp_path, *LIMITS, "index.max_shard_vectors=25")
+    shop = Shop(settings, seed)
     shop.change("add", 60)
     shop.night()
     shop.check()
-    builds = Builds(given.root)
+    builds = Builds(settings.root)
     for number in range(nights):
         for kind in shop.rng.choice(NIGHTS, 2):
             shop.change(str(kind), int(shop.rng.integers(1, 5)))
         if number == 1:
-            with Run("compact", given, ("index",)) as run:
+            with Run("compact", settings, ("index",)) as run:
                 compact(run)
         if number in (2, 6):
             builds.rollback()
@@ -141,20 +141,20 @@ def test_any_sequence_of_nights_is_as_the_model(configure: Any, tmp_path: Path, 
 
 
 def test_a_night_of_nothing_but_withdrawals_builds_no_shard(configure: Any, tmp_path: Path) -> None:
-    given = configure(tmp_path, *LIMITS)
-    shop = Shop(given, 5)
+    settings = configure(tmp_path, *LIMITS)
+    shop = Shop(settings, 5)
     shop.change("add", 30)
     shop.night()
-    first = Builds(given.root).find()
+    first = Builds(settings.root).find()
     shop.change("delete", 3)
     shop.night()
     shop.check()
-    second = Builds(given.root).find()
+    second = Builds(settings.root).find()
     assert [shard.index for shard in second.shards] == [shard.index for shard in first.shards]
     assert second.removed
     assert sum(shard.removed for shard in second.shards) == first.vectors - second.vectors > 0
     assert all(file.name.startswith(first.build) for shard in second.shards for file in (shard.index, shard.ids))
     shop.change("add", 2)
     shop.night()
-    third = Builds(given.root).find()
+    third = Builds(settings.root).find()
     assert [shard.delta for shard in third.shards] == [False] * len(first.shards) + [True]

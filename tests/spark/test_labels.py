@@ -16,14 +16,14 @@ from .conftest import run, take
 
 def test_every_photo_is_labelled_once(configure, tmp_path, capsys):
     source = take(tmp_path / "photos", "shoes", "pants", count=3)
-    given = configure(source)
-    jobs.ingest_job(given)
-    assert run(given, jobs.label_job)["label"]["labelled"] == 6
-    warehouse = TableReader(given)
+    settings = configure(source)
+    jobs.ingest_job(settings)
+    assert run(settings, jobs.label_job)["label"]["labelled"] == 6
+    warehouse = TableReader(settings)
     rows = {row["image_id"]: row for row in warehouse.read(LABELS).to_pylist()}
     photos = dict(zip(*(warehouse.read(IMAGES)[name].to_pylist() for name in ("image_id", "bytes")), strict=True))
     assert rows.keys() == photos.keys()
-    classifier = ImagenetClassifier(given, "efficientnet_lite0")
+    classifier = ImagenetClassifier(settings, "efficientnet_lite0")
     for image_id, row in rows.items():
         told = classifier.labels(photos[image_id])
         assert row["space"] == classifier.space.id
@@ -32,27 +32,27 @@ def test_every_photo_is_labelled_once(configure, tmp_path, capsys):
     assert "6 photos labelled" in capsys.readouterr().out
 
     take(tmp_path / "photos", "shoes", start=3, count=1)
-    jobs.ingest_job(given)
-    facts = run(given, jobs.label_job)
+    jobs.ingest_job(settings)
+    facts = run(settings, jobs.label_job)
     assert (facts["extract"]["wanted"], facts["label"]["labelled"]) == (1, 1)
     assert sum(facts["label"]["labels"].values()) == 7
-    assert run(given, jobs.label_job)["label"]["labelled"] == 0
+    assert run(settings, jobs.label_job)["label"]["labelled"] == 0
 
 
 def test_a_network_without_classes_labels_nothing(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "shoes"), "extract.space=hog.blocks")
+    settings = configure(take(tmp_path / "photos", "shoes"), "extract.space=hog.blocks")
     with pytest.raises(UsageError, match=r"hog.*there are: .*efficientnet_lite0"):
-        jobs.label_job(given)
+        jobs.label_job(settings)
 
 
 def test_forgotten_products_lose_their_labels(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "shoes", "pants", count=2))
-    run(given)
-    run(given, jobs.label_job)
-    product = min(TableReader(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist())
-    jobs.forget_products(given, [product])
-    left = set(TableReader(given).read(LABELS)["image_id"].to_pylist())
-    assert left == set(TableReader(given).read(IMAGES)["image_id"].to_pylist())
+    settings = configure(take(tmp_path / "photos", "shoes", "pants", count=2))
+    run(settings)
+    run(settings, jobs.label_job)
+    product = min(TableReader(settings).read(LISTINGS, ("product_id",))["product_id"].to_pylist())
+    jobs.forget_products(settings, [product])
+    left = set(TableReader(settings).read(LABELS)["image_id"].to_pylist())
+    assert left == set(TableReader(settings).read(IMAGES)["image_id"].to_pylist())
     assert len(left) == 3
 
 

@@ -26,10 +26,10 @@ from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 from .conftest import PROJECT, run, take
 
 
-def _vectors(given):
+def _vectors(settings):
     """image_id to vector, read by pyarrow from the snapshot's plain Parquet files."""
     found = {}
-    for path in TableReader(given).files(FEATURES):
+    for path in TableReader(settings).files(FEATURES):
         table = pq.read_table(path.removeprefix("file://"), partitioning=None)
         for key, vector in zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True):
             assert key not in found
@@ -37,37 +37,37 @@ def _vectors(given):
     return found
 
 
-def _root(given):
-    builds = Builds(given.root)
+def _root(settings):
+    builds = Builds(settings.root)
     manifest = builds.find()
     return manifest, Root(manifest, Leaf(builds, manifest))
 
 
 def test_a_first_run_fills_every_table_and_publishes(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", count=3))
-    facts = run(given)
+    settings = configure(take(tmp_path / "photos", count=3))
+    facts = run(settings)
     assert facts["ingest"]["listed"] == facts["ingest"]["new"] == 30
     assert facts["extract"]["wanted"] == facts["extract"]["extracted"] == 30
-    manifest, _ = _root(given)
+    manifest, _ = _root(settings)
     assert manifest.images == manifest.products == manifest.vectors == 30
     assert manifest.categories() == dict.fromkeys(manifest.categories(), 3)
     assert len(manifest.categories()) == 10
     assert all(shard.recall.value == 1 for shard in manifest.shards)
-    assert Builds(given.root).problems(manifest) == []
+    assert Builds(settings.root).problems(manifest) == []
     photos = {photo.read_bytes() for photo in (tmp_path / "photos").rglob("*.jpg")}
-    assert set(TableReader(given).read(IMAGES)["bytes"].to_pylist()) == photos
+    assert set(TableReader(settings).read(IMAGES)["bytes"].to_pylist()) == photos
 
 
 def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat", "shoes"))
-    run(given)
-    store = storage.keyed(storage.keyed_uri("", given.root))
-    vectors = _vectors(given)
-    stored = dict(store.scan_vectors(resolve(given.extract.space).id))
+    settings = configure(take(tmp_path / "photos", "hat", "shoes"))
+    run(settings)
+    store = storage.keyed(storage.keyed_uri("", settings.root))
+    vectors = _vectors(settings)
+    stored = dict(store.scan_vectors(resolve(settings.extract.space).id))
     assert stored.keys() == vectors.keys()
     assert all(np.array_equal(stored[key], vectors[key]) for key in vectors)
     facts = {product.product_id: product for product in store.scan_products()}
-    listed = TableReader(given).read(LISTINGS).to_pylist()
+    listed = TableReader(settings).read(LISTINGS).to_pylist()
     assert {(p.product_id, p.category, i) for p in facts.values() for i in p.image_ids} == {
         (row["product_id"], row["category"], row["image_id"]) for row in listed
     }
@@ -75,13 +75,13 @@ def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
 
 
 def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat", "skirt"))
-    run(given)
-    space = resolve(given.extract.space)
-    runtime = open_runtime(space, "auto", Machine(given.extract.cache, 2))
-    encoder = Extractor(space, runtime, given.extract, given.limits)
-    batch = _vectors(given)
-    photos = TableReader(given).photos(list(batch))
+    settings = configure(take(tmp_path / "photos", "hat", "skirt"))
+    run(settings)
+    space = resolve(settings.extract.space)
+    runtime = open_runtime(space, "auto", Machine(settings.extract.cache, 2))
+    encoder = Extractor(space, runtime, settings.extract, settings.limits)
+    batch = _vectors(settings)
+    photos = TableReader(settings).photos(list(batch))
     assert len(photos) == 6
     for key, photo in photos.items():
         one = encoder.one(photo)[0]
@@ -92,10 +92,10 @@ def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
 def test_torch_on_the_cpu_gives_the_same_answers_as_openvino(configure, tmp_path):
     source, found, answers = take(tmp_path / "photos", "shoes", "pants", "dress", count=4), [], []
     for runtime in ("openvino", "torch"):
-        given = configure(source, f"extract.runtime={runtime}", root=tmp_path / runtime)
-        run(given)
-        found.append(_vectors(given))
-        manifest, root = _root(given)
+        settings = configure(source, f"extract.runtime={runtime}", root=tmp_path / runtime)
+        run(settings)
+        found.append(_vectors(settings))
+        manifest, root = _root(settings)
         wish = SearchParams(6, "all")
         answers.append(
             [root.search(found[0][key], manifest.space, wish)["results"] for key in sorted(found[0])],
@@ -112,11 +112,11 @@ def test_torch_on_the_cpu_gives_the_same_answers_as_openvino(configure, tmp_path
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
 def test_sharded_search_is_exact(configure, tmp_path, metric):
     """Ids and scores equal a brute-force numpy search over vectors read without Spark or FAISS."""
-    given = configure(take(tmp_path / "photos", count=4), f"index.metric={metric}", "index.max_shard_vectors=3")
-    run(given)
-    manifest, root = _root(given)
+    settings = configure(take(tmp_path / "photos", count=4), f"index.metric={metric}", "index.max_shard_vectors=3")
+    run(settings)
+    manifest, root = _root(settings)
     assert max(shard.parts for shard in manifest.shards) == 2
-    stored = _vectors(given)
+    stored = _vectors(settings)
     keys, vectors = sorted(stored), np.stack([stored[key] for key in sorted(stored)]).astype(np.float64)
     rng = np.random.default_rng(5)
     for query in [*vectors[rng.integers(0, len(keys), 5)], *rng.normal(0.4, 1, (5, vectors.shape[1]))]:
@@ -139,9 +139,9 @@ def test_sharded_search_is_exact(configure, tmp_path, metric):
 
 def test_a_run_without_changes_reads_no_photo_and_runs_no_model(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", "shoes")
-    given = configure(source)
-    run(given)
-    before = Builds(given.root).find().build
+    settings = configure(source)
+    run(settings)
+    before = Builds(settings.root).find().build
     for photo in source.rglob("*.jpg"):  # whoever opened one now would find garbage
         status = photo.stat()
         photo.write_bytes(b"x" * status.st_size)
@@ -151,16 +151,16 @@ def test_a_run_without_changes_reads_no_photo_and_runs_no_model(configure, tmp_p
     assert facts["ingest"]["known"] == facts["ingest"]["listed"] == 6
     assert facts["ingest"]["read"] == facts["extract"]["wanted"] == facts["load"]["vectors"] == 0
     assert not empty.exists()
-    assert Builds(given.root).find().build == before
+    assert Builds(settings.root).find().build == before
     assert facts["start"]["snapshots"] == facts["end"]["snapshots"]
 
 
 def test_every_command_answers_for_a_real_root(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat", "shoes"))
-    run(given)
+    settings = configure(take(tmp_path / "photos", "hat", "shoes"))
+    run(settings)
 
     def likeness(*words: str) -> str:
-        command = [sys.executable, "-m", "likeness.cli", *words, "--root", given.root]
+        command = [sys.executable, "-m", "likeness.cli", *words, "--root", settings.root]
         done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -197,23 +197,23 @@ def test_every_command_answers_for_a_real_root(configure, tmp_path):
     likeness("export", str(tmp_path / "vectors.parquet"))
     exported = pq.read_table(tmp_path / "vectors.parquet")
     assert dict(zip(exported["image_id"].to_pylist(), exported["vector"].to_pylist(), strict=True)) == {
-        key: vector.tolist() for key, vector in _vectors(given).items()
+        key: vector.tolist() for key, vector in _vectors(settings).items()
     }
 
 
 def test_a_plan_comes_true(configure, tmp_path):
     source = take(tmp_path / "photos", "hat")
-    given = configure(source)
-    space = resolve(given.extract.space)
+    settings = configure(source)
+    space = resolve(settings.extract.space)
 
     def counts() -> dict[str, int]:
-        return {step.stage: step.count for step in estimate(given, space)}
+        return {step.stage: step.count for step in estimate(settings, space)}
 
-    assert {step.seconds for step in estimate(given, space)} == {None}
+    assert {step.seconds for step in estimate(settings, space)} == {None}
     for more, wanted in (("hat", 3), ("shoes", 2)):
         take(source, more, count=wanted)
         planned = counts()
-        facts = run(given)
+        facts = run(settings)
         assert planned == {
             "ingest": facts["ingest"]["read"],
             "extract": facts["extract"]["wanted"],
@@ -221,12 +221,12 @@ def test_a_plan_comes_true(configure, tmp_path):
             "index": facts["index"]["vectors"],
         }
         assert planned["extract"] == wanted
-    steps = {step.stage: step for step in estimate(given, space)}
+    steps = {step.stage: step for step in estimate(settings, space)}
     assert {name: step.count for name, step in steps.items()} == {"ingest": 0, "extract": 0, "load": 0, "index": 5}
     assert steps["index"].stored == steps["index"].memory == 5 * (4 * 1280 + 8)
     assert steps["index"].seconds > 0
     other = configure(source, "index.kind=hnsw").model_copy(
-        update={"source": given.source.model_copy(update={"uri": ""})}
+        update={"source": settings.source.model_copy(update={"uri": ""})}
     )
     assert {step.stage: step.count for step in estimate(other, space)} == {name: s.count for name, s in steps.items()}
     with pytest.raises(UsageError, match="no such file or folder"):
@@ -235,22 +235,22 @@ def test_a_plan_comes_true(configure, tmp_path):
 
 def test_rollback_brings_the_build_before_back(configure, tmp_path):
     source = take(tmp_path / "photos", "hat")
-    given = configure(source)
-    run(given)
-    first = Builds(given.root).find()
+    settings = configure(source)
+    run(settings)
+    first = Builds(settings.root).find()
     run(configure(take(source, "hat", start=3, count=1)))
-    second = Builds(given.root).find()
+    second = Builds(settings.root).find()
     assert (first.images, second.images) == (3, 4)
-    assert Builds(given.root).rollback() == (second.path, first.path)
-    assert _root(given)[0].build == first.build
+    assert Builds(settings.root).rollback() == (second.path, first.path)
+    assert _root(settings)[0].build == first.build
 
 
 def test_a_query_of_another_space_is_refused(configure, tmp_path):
     from likeness.core.errors import SpaceMismatch
 
-    given = configure(take(tmp_path / "photos", "hat"))
-    run(given)
-    manifest, root = _root(given)
+    settings = configure(take(tmp_path / "photos", "hat"))
+    run(settings)
+    manifest, root = _root(settings)
     with pytest.raises(SpaceMismatch, match=r"alexnet\.fc6@00000000"):
         root.search(np.zeros(manifest.dim, np.float32), "alexnet.fc6@00000000", SearchParams(3))
 
@@ -264,7 +264,7 @@ def test_scores_are_cosines():
 
 
 def test_report_is_written(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat"))
-    run(given)
-    (report,) = [path for path in Path(given.root, "reports").iterdir() if path.name != "latest.html"]
-    assert Builds(given.root).find().build in report.read_text()
+    settings = configure(take(tmp_path / "photos", "hat"))
+    run(settings)
+    (report,) = [path for path in Path(settings.root, "reports").iterdir() if path.name != "latest.html"]
+    assert Builds(settings.root).find().build in report.read_text()

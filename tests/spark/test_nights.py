@@ -50,35 +50,35 @@ class Shop:
                 os.utime(path, (changed, changed))
 
 
-def epochs(given) -> dict[str, datetime.date]:
+def epochs(settings) -> dict[str, datetime.date]:
     """product_id to the epoch of its photo."""
     of_image = {
-        row["image_id"]: row["epoch"] for row in TableReader(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
+        row["image_id"]: row["epoch"] for row in TableReader(settings).read(IMAGES, ("image_id", "epoch")).to_pylist()
     }
-    rows = TableReader(given).read(LISTINGS, ("product_id", "image_id", "active")).to_pylist()
+    rows = TableReader(settings).read(LISTINGS, ("product_id", "image_id", "active")).to_pylist()
     return {row["product_id"]: of_image[row["image_id"]] for row in rows if row["active"]}
 
 
-def status(given, capsys) -> tuple[dict[str, Any], str]:
+def status(settings, capsys) -> tuple[dict[str, Any], str]:
     """What `likeness status` says to a program, and to a person."""
     capsys.readouterr()
-    command.status(given.root, as_json=True)
+    command.status(settings.root, as_json=True)
     told = json.loads(capsys.readouterr().out)
-    command.status(given.root)
+    command.status(settings.root)
     return told, capsys.readouterr().out
 
 
 def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, capsys):
     shop = Shop(tmp_path / "shop")
-    given = configure(shop.folder, "gates.max_failure_rate=0.5")
-    night = lambda day: given.model_copy(update={"date": FIRST.replace(day=day)})  # noqa: E731
+    settings = configure(shop.folder, "gates.max_failure_rate=0.5")
+    night = lambda day: settings.model_copy(update={"date": FIRST.replace(day=day)})  # noqa: E731
     shop.lists("a", "b", "awaited")
     shop.gets("a", "b")
     jobs.ingest_job(night(2))
-    (row,) = TableReader(given).read(FAILURES).to_pylist()
+    (row,) = TableReader(settings).read(FAILURES).to_pylist()
     assert (row["stage"], row["reason"]) == ("list", "missing_file")
     assert "awaited" in row["detail"]
-    told, shown = status(given, capsys)
+    told, shown = status(settings, capsys)
     assert (told["failures"], told["in_service"]) == ({"list": 1}, None)
     assert "standing failures: list 1;" in shown
     assert "nothing is published" in shown
@@ -92,21 +92,21 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert (facts["ingest"]["read"], facts["ingest"]["known"], facts["ingest"]["unlisted"]) == (4, 2, 1)
     assert (facts["extract"]["wanted"], facts["load"]["vectors"]) == (6, 6)  # of the first night nothing was extracted
     first, late = FIRST, FIRST.replace(day=6)
-    assert epochs(given) == {"a": first, "b": first} | dict.fromkeys(("awaited", "c", "d", "e"), late)
-    assert TableReader(given).read(FAILURES).num_rows == 0
-    assert Builds(given.root).find().products == 6
+    assert epochs(settings) == {"a": first, "b": first} | dict.fromkeys(("awaited", "c", "d", "e"), late)
+    assert TableReader(settings).read(FAILURES).num_rows == 0
+    assert Builds(settings.root).find().products == 6
 
     # a date that is given is the epoch, whatever ran before; what is there already stays what it is
     shop.lists("f", "unlisted")
     shop.gets("f")
     jobs.ingest_job(night(4))
-    assert last_run(given)["facts"]["ingest"]["read"] == 2
-    assert epochs(given) == {"a": first, "b": first, "f": FIRST.replace(day=4), "unlisted": FIRST.replace(day=4)} | (
+    assert last_run(settings)["facts"]["ingest"]["read"] == 2
+    assert epochs(settings) == {"a": first, "b": first, "f": FIRST.replace(day=4), "unlisted": FIRST.replace(day=4)} | (
         dict.fromkeys(("awaited", "c", "d", "e"), late)
     )
-    HiddenProducts(given.root).hide(["a", "b"])
-    with Lease(given.root, "load-x", {"run_id": "now", "job": "load", "started": "2026-01-04T00:00:00+00:00"}):
-        told, shown = status(given, capsys)
+    HiddenProducts(settings.root).hide(["a", "b"])
+    with Lease(settings.root, "load-x", {"run_id": "now", "job": "load", "started": "2026-01-04T00:00:00+00:00"}):
+        told, shown = status(settings, capsys)
     assert told["in_service"]["since"] == {"vectors": 0, "listings": 2}
     assert [row["missing"] for row in told["matrix"]] == [0, 2, 0]
     assert [(one["name"], one["run_id"], one["state"]) for one in told["leases"]] == [("load-x", "now", "alive")]
@@ -114,18 +114,18 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert "at work: load-x, run now (process" in shown
     assert "hidden products: 2;" in shown
     run(night(4), jobs.extract_job)
-    assert status(given, capsys)[0]["in_service"]["since"] == {"vectors": 2, "listings": 2}
+    assert status(settings, capsys)[0]["in_service"]["since"] == {"vectors": 2, "listings": 2}
     facts = run(night(9))  # nothing new: no epoch comes of it
     assert (facts["ingest"]["read"], facts["extract"]["wanted"], facts["index"]["vectors"]) == (0, 0, 8)
-    assert status(given, capsys)[0]["in_service"]["since"] == {"vectors": 0, "listings": 0}
-    assert sorted(set(epochs(given).values())) == [first, FIRST.replace(day=4), late]
-    features = TableReader(given).read(FEATURES, ("image_id", "epoch")).to_pylist()
-    assert sorted(row["epoch"] for row in features) == sorted(epochs(given).values())
+    assert status(settings, capsys)[0]["in_service"]["since"] == {"vectors": 0, "listings": 0}
+    assert sorted(set(epochs(settings).values())) == [first, FIRST.replace(day=4), late]
+    features = TableReader(settings).read(FEATURES, ("image_id", "epoch")).to_pylist()
+    assert sorted(row["epoch"] for row in features) == sorted(epochs(settings).values())
 
 
 def test_a_run_that_is_completed_on_another_day_divides_its_photos(configure, tmp_path, monkeypatch):
     shop = Shop(tmp_path / "shop")
-    given = configure(shop.folder, "ingest.chunk_images=2")
+    settings = configure(shop.folder, "ingest.chunk_images=2")
     names = ["a", "b", "c", "d", "e"]
     shop.lists(*names)
     shop.gets(*names)
@@ -138,9 +138,9 @@ def test_a_run_that_is_completed_on_another_day_divides_its_photos(configure, tm
     with monkeypatch.context() as patched:
         patched.setattr(Run, "guard", stop)
         with pytest.raises(InterruptedError):
-            jobs.ingest_job(given)
-    known = TableReader(given).read(SOURCES).num_rows
-    jobs.ingest_job(given.model_copy(update={"date": FIRST.replace(day=3)}))
-    assert last_run(given)["facts"]["ingest"]["known"] == known + (last_run(given)["facts"]["ingest"]["reused"])
-    days = sorted(epochs(given).values())
+            jobs.ingest_job(settings)
+    known = TableReader(settings).read(SOURCES).num_rows
+    jobs.ingest_job(settings.model_copy(update={"date": FIRST.replace(day=3)}))
+    assert last_run(settings)["facts"]["ingest"]["known"] == known + (last_run(settings)["facts"]["ingest"]["reused"])
+    days = sorted(epochs(settings).values())
     assert days == [FIRST] * 4 + [FIRST.replace(day=3)]

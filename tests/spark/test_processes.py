@@ -19,9 +19,9 @@ from .conftest import run, take
 SMALL = ("ingest.chunk_images=6", "extract.chunk_images=4", "gates.max_failure_rate=0.5", "index.pack_vectors=1")
 
 
-def nightly(given, *assignments: str) -> Job:
-    flags = ["--source", given.source.uri, "--root", given.root, "--date", str(given.date)]
-    for text in (f"extract.cache={given.extract.cache}", *assignments):
+def nightly(settings, *assignments: str) -> Job:
+    flags = ["--source", settings.source.uri, "--root", settings.root, "--date", str(settings.date)]
+    for text in (f"extract.cache={settings.extract.cache}", *assignments):
         flags += ["--set", text]
     return Job([sys.executable, "jobs/nightly.py", *flags])
 
@@ -67,28 +67,28 @@ MORE_POINTS = [
 @pytest.mark.kill
 @pytest.mark.parametrize("point", [*POINTS, *(pytest.param(p, marks=pytest.mark.slow) for p in MORE_POINTS)])
 def test_a_killed_run_is_completed_by_the_next(point, configure, source, undisturbed):
-    given = configure(source, *SMALL)
-    with nightly(given, *SMALL) as job:
+    settings = configure(source, *SMALL)
+    with nightly(settings, *SMALL) as job:
         job.until(point)
         job.kill()
-    run(given)
-    assert_equal(state(given), undisturbed)
+    run(settings)
+    assert_equal(state(settings), undisturbed)
     if point != "nightly: ":
-        statuses = [row["status"] for row in TableReader(given).read(RUNS).sort_by("started").to_pylist()]
+        statuses = [row["status"] for row in TableReader(settings).read(RUNS).sort_by("started").to_pylist()]
         assert statuses == ["killed", "done"]
 
 
 @pytest.mark.kill
 def test_a_killed_python_worker_in_extraction_costs_nothing(configure, source, undisturbed):
     """The task is tried again by Spark; the run itself ends well."""
-    given = configure(source, *SMALL)
-    with nightly(given, *SMALL) as job:
+    settings = configure(source, *SMALL)
+    with nightly(settings, *SMALL) as job:
         parent = psutil.Process(job.process.pid)
         job.until("ingest: 16 listed")
         eventually(lambda: extracting(parent.children(recursive=True)), job).kill()
         assert job.code() == 0, job.told
     assert "is in service" in job.told
-    assert_equal(state(given), undisturbed)
+    assert_equal(state(settings), undisturbed)
 
 
 def test_photos_that_crash_or_hang_the_decoder_are_rows(configure, source, tmp_path, tricks):
@@ -99,23 +99,23 @@ def test_photos_that_crash_or_hang_the_decoder_are_rows(configure, source, tmp_p
     photos = [photo for photo in photos if photo.name != "broken.jpg"]
     for trick, photo in zip(("crash", "hang", "leave"), photos[2:9:3], strict=True):
         photo.write_bytes(photo.read_bytes() + f"#{trick}".encode())
-    given = configure(mine, *SMALL, "limits.decode_timeout_s=2")
-    with nightly(given, *SMALL, "limits.decode_timeout_s=2") as job:
+    settings = configure(mine, *SMALL, "limits.decode_timeout_s=2")
+    with nightly(settings, *SMALL, "limits.decode_timeout_s=2") as job:
         assert job.code() == 0, job.told
-    rows = [row for row in TableReader(given).read(FAILURES).to_pylist() if row["stage"] == "extract"]
+    rows = [row for row in TableReader(settings).read(FAILURES).to_pylist() if row["stage"] == "extract"]
     assert sorted((row["reason"], row["detail"], row["attempts"]) for row in rows) == [
         ("decode_timeout", "over 2.0 s", 1),
         ("decoder_died", "exit code 3", 1),
         ("decoder_died", "signal 11", 1),
     ]
-    assert Builds(given.root).find().images == 15 - 3
+    assert Builds(settings.root).find().images == 15 - 3
 
 
 @pytest.mark.slow
 def test_a_local_run_listens_on_loopback_only(configure, source):
-    given = configure(source, *SMALL)
+    settings = configure(source, *SMALL)
     seen: set[tuple[str, int]] = set()
-    with nightly(given, *SMALL) as job:
+    with nightly(settings, *SMALL) as job:
         reader = threading.Thread(target=lambda: list(job.said()))
         reader.start()
         while job.process.poll() is None:
@@ -136,11 +136,11 @@ def test_a_local_run_listens_on_loopback_only(configure, source):
 
 @pytest.mark.slow
 def test_a_second_run_at_once_is_refused(configure, source):
-    given = configure(source, *SMALL)
-    with nightly(given, *SMALL) as first:
+    settings = configure(source, *SMALL)
+    with nightly(settings, *SMALL) as first:
         first.until("ingest: listed")
-        with nightly(given, *SMALL) as second:
+        with nightly(settings, *SMALL) as second:
             assert second.code(60) == 1
         assert "held by run" in second.told
         assert first.code() == 0, first.told
-    assert Builds(given.root).find().images == 15
+    assert Builds(settings.root).find().images == 15

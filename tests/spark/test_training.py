@@ -53,33 +53,33 @@ def trained(tmp_path_factory, model_cache):
     return given, card
 
 
-def changed(given, **train):
-    return given.model_copy(update={"train": given.train.model_copy(update=train)})
+def changed(settings, **train):
+    return settings.model_copy(update={"train": settings.train.model_copy(update=train)})
 
 
 def test_a_head_knows_the_categories(trained):
-    given, card = trained
+    settings, card = trained
     assert card.evaluation == "mine@0001"
     assert (card.task, card.layer, card.frozen) == ("category", "logits", True)
     assert card.metrics["accuracy"].value > 0.6, "chance is a tenth"
     assert card.chosen[0]["settings"] == {"hidden": [], "dropout": 0.0}
-    page = Path(given.root, "reports", f"{card.run_id}.html").read_text()
+    page = Path(settings.root, "reports", f"{card.run_id}.html").read_text()
     for told in ("accuracy", "What was taken for what", "The worst mistakes", "Chosen by cross-validation", "shoes"):
         assert told in page
 
 
 def test_the_head_in_service_is_the_network_on_photos(trained):
-    given, card = trained
-    ModelRegistry(given.root).promote("category", card.version, "for this test")
-    classifier, photo = ImagenetClassifier(given, "category"), min((SAMPLE / "hat").iterdir()).read_bytes()
-    service = Service(given)
+    settings, card = trained
+    ModelRegistry(settings.root).promote("category", card.version, "for this test")
+    classifier, photo = ImagenetClassifier(settings, "category"), min((SAMPLE / "hat").iterdir()).read_bytes()
+    service = Service(settings)
     service.start()
     try:
         answer = service.photos([photo], SearchParams())
         label = classifier.labels(photo)[0]
         assert answer["category"]["predicted"] == label.name
         assert answer["category"]["score"] == pytest.approx(label.probability, abs=2e-3)
-        told = load_category_classifier(given, service.current.loaded().manifest.space)
+        told = load_category_classifier(settings, service.current.loaded().manifest.space)
         assert told
         assert told.head
     finally:
@@ -87,8 +87,8 @@ def test_the_head_in_service_is_the_network_on_photos(trained):
 
 
 def test_the_commands(trained, capsys):
-    given, card = trained
-    root = ["--root", given.root]
+    settings, card = trained
+    root = ["--root", settings.root]
 
     def told(*words):
         app(["models", *words, *root], standalone_mode=False)
@@ -105,45 +105,49 @@ def test_the_commands(trained, capsys):
     with pytest.raises(UsageError, match=r"--force wants --reason WHY"):
         told("promote", "category", "--force")
     assert told("freeze", "again", "--share", "0.5").startswith("again@0001: ")
-    Path(given.root, "evaluation", "again", "0001.json").unlink()
-    Path(given.root, "evaluation", "again").rmdir()
+    Path(settings.root, "evaluation", "again", "0001.json").unlink()
+    Path(settings.root, "evaluation", "again").rmdir()
 
 
 def test_listings_in_doubt_are_in_the_report(trained, tmp_path):
-    given, card = trained
-    ModelRegistry(given.root).promote("category", card.version, "for this test")
+    settings, card = trained
+    ModelRegistry(settings.root).promote("category", card.version, "for this test")
     wrong = sorted((SAMPLE / "shoes").iterdir())[3]
     (tmp_path / "hat").mkdir()
     (tmp_path / "hat" / "wrong.jpg").write_bytes(wrong.read_bytes() + b" ")
-    facts = run(given.model_copy(update={"source": given.source.model_copy(update={"uri": str(tmp_path)})}))["doubts"]
+    facts = run(settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(tmp_path)})}))[
+        "doubts"
+    ]
     mine = [row for row in facts["worst"] if row["product_id"].startswith("hat/wrong")]
     assert [(row["category"], row["said"]) for row in mine] == [("hat", "shoes")]
     assert facts["doubted"] < 30
-    page = Path(given.root, "reports", "latest.html").read_text()
+    page = Path(settings.root, "reports", "latest.html").read_text()
     assert "Categories in doubt" in page
     assert "hat/wrong" in page
-    again = run(given.model_copy(update={"source": given.source.model_copy(update={"uri": str(tmp_path)})}))["doubts"]
+    again = run(settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(tmp_path)})}))[
+        "doubts"
+    ]
     assert again["worst"] == facts["worst"]
 
 
 def test_a_space_of_ones_own_is_filled_searched_and_taken_back(trained, capsys):
-    given, _ = trained
-    before = Builds(given.root).find()
-    card = jobs.train_job(given, TrainingRequest("metric"))
-    models = ModelRegistry(given.root)
+    settings, _ = trained
+    before = Builds(settings.root).find()
+    card = jobs.train_job(settings, TrainingRequest("metric"))
+    models = ModelRegistry(settings.root)
     models.promote("metric")
-    mine = given.model_copy(update={"extract": given.extract.model_copy(update={"space": "metric.embedding"})})
+    mine = settings.model_copy(update={"extract": settings.extract.model_copy(update={"space": "metric.embedding"})})
     space = space_of(mine)
     assert space.dim == 256
     jobs.backfill(mine, jobs.Scope())
-    vectors = TableReader(given).read(FEATURES, ("vector",), f"space = '{space.id}'")
-    assert vectors.num_rows == len(TableReader(given).read(IMAGES, ("image_id",)))
+    vectors = TableReader(settings).read(FEATURES, ("vector",), f"space = '{space.id}'")
+    assert vectors.num_rows == len(TableReader(settings).read(IMAGES, ("image_id",)))
     lengths = np.linalg.norm(np.array(vectors["vector"].to_pylist()), axis=1)
     assert np.allclose(lengths, 1, atol=1e-4)
     jobs.index_job(mine)
     jobs.publish_job(mine)
-    assert Builds(given.root).find().space == space.id
-    service = Service(given)
+    assert Builds(settings.root).find().space == space.id
+    service = Service(settings)
     service.start()
     try:
         answer = service.photos([min((SAMPLE / "shoes").iterdir()).read_bytes()], SearchParams())
@@ -151,8 +155,8 @@ def test_a_space_of_ones_own_is_filled_searched_and_taken_back(trained, capsys):
         assert answer["results"][0]["category"] == "shoes"
     finally:
         service.stop()
-    assert Builds(given.root).rollback() == (
-        Builds(given.root).chain() and f"{space.id}/{answer['build']}",
+    assert Builds(settings.root).rollback() == (
+        Builds(settings.root).chain() and f"{space.id}/{answer['build']}",
         before.path,
     )
     assert card.metrics["p10"].value > 0.4
@@ -163,92 +167,92 @@ def test_shuffled_labels_are_chance(configure, tmp_path):
     photos = sorted(SAMPLE.glob("*/*.jpg"))
     lines = [f"{n},{photo.relative_to(SAMPLE)},{names[rng.integers(0, 4)]}" for n, photo in enumerate(photos)]
     (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category", *lines]))
-    given = configure(SAMPLE, f"source.catalogue={tmp_path}/catalogue.csv", *QUICK)
-    jobs.ingest_job(given)
-    jobs.extract_job(given)
-    EvaluationSets(given.root).freeze(given, "mine", "", 0.4)
-    card = learn(plan(given, TrainingRequest("category"), "shuffled"))
+    settings = configure(SAMPLE, f"source.catalogue={tmp_path}/catalogue.csv", *QUICK)
+    jobs.ingest_job(settings)
+    jobs.extract_job(settings)
+    EvaluationSets(settings.root).freeze(settings, "mine", "", 0.4)
+    card = learn(plan(settings, TrainingRequest("category"), "shuffled"))
     assert card
     assert card.metrics["accuracy"].low < 0.25 < card.metrics["accuracy"].high
 
 
 def test_what_cannot_be_learned_is_told(trained, tmp_path, configure):
-    given, _ = trained
-    models = ModelRegistry(given.root).versions("category")
+    settings, _ = trained
+    models = ModelRegistry(settings.root).versions("category")
     with pytest.raises(DataError, match=r"a class needs train.least = 2 photos to learn from: 'gloves' has 0"):
-        jobs.train_job(changed(given, classes=["gloves", "hat"]), TrainingRequest("category"))
+        jobs.train_job(changed(settings, classes=["gloves", "hat"]), TrainingRequest("category"))
     with pytest.raises(DataError, match=r"train.least = 500 photos to learn from: 'dress' has \d+, "):
-        jobs.train_job(changed(given, least=500), TrainingRequest("category"))
+        jobs.train_job(changed(settings, least=500), TrainingRequest("category"))
     with pytest.raises(
         UsageError, match=r"--task 'colours' is none; there are: category, attributes, metric, boxes, distil"
     ):
-        jobs.train_job(given, TrainingRequest("colours"))
+        jobs.train_job(settings, TrainingRequest("colours"))
     with pytest.raises(UsageError, match=r"--task distil wants --teacher"):
-        jobs.train_job(given, TrainingRequest("distil"))
+        jobs.train_job(settings, TrainingRequest("distil"))
     with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
-        jobs.train_job(changed(given, rate=1e30, folds=0, clip=1e30), TrainingRequest("category"))
-    other = given.model_copy(update={"extract": given.extract.model_copy(update={"space": "hog.blocks"})})
+        jobs.train_job(changed(settings, rate=1e30, folds=0, clip=1e30), TrainingRequest("category"))
+    other = settings.model_copy(update={"extract": settings.extract.model_copy(update={"space": "hog.blocks"})})
     with pytest.raises(
         UsageError, match=r"no listed photo has what is learned from; run .*backfill --space hog.blocks"
     ):
         jobs.train_job(other, TrainingRequest("category"))
-    assert ModelRegistry(given.root).versions("category") == models, "nothing was written"
+    assert ModelRegistry(settings.root).versions("category") == models, "nothing was written"
     with pytest.raises(UsageError, match=r"has no listings to learn from"):
         jobs.train_job(configure(tmp_path), TrainingRequest("category"))
 
 
 def test_a_worse_model_is_not_promoted(trained):
-    given, card = trained
-    models = ModelRegistry(given.root)
+    settings, card = trained
+    models = ModelRegistry(settings.root)
     models.promote("category", card.version, "for this test")
-    worse = jobs.train_job(changed(given, epochs=1, folds=0, rate=1e-9), TrainingRequest("category"))
+    worse = jobs.train_job(changed(settings, epochs=1, folds=0, rate=1e-9), TrainingRequest("category"))
     with pytest.raises(GateError, match=rf"category {worse.version} is not promoted: its accuracy on mine@0001"):
         models.promote("category")
     assert models.in_service("category") == card
 
 
 def test_features_for_researchers(trained):
-    given, _ = trained
-    found = features(given.root)
-    assert found.space == space_of(given).id
+    settings, _ = trained
+    found = features(settings.root)
+    assert found.space == space_of(settings).id
     assert found.vectors.shape == (len(found.image_ids), 1280)
     assert len(found.image_ids) >= 160
-    rows = TableReader(given).read(FEATURES, ("image_id", "vector"), f"space = '{found.space}'").to_pylist()
+    rows = TableReader(settings).read(FEATURES, ("image_id", "vector"), f"space = '{found.space}'").to_pylist()
     stored = {row["image_id"]: row["vector"] for row in rows}
     assert found.arrow().to_pylist()[7]["vector"] == stored[found.image_ids[7]]
     vector, number = found.torch()[7]
     assert vector.tolist() == stored[found.image_ids[7]]
     assert sorted(set(found.categories))[number] == found.categories[7]
-    assert features(given.root, snapshot=found.snapshots["features"], photos=5).image_ids == found.image_ids[:5]
+    assert features(settings.root, snapshot=found.snapshots["features"], photos=5).image_ids == found.image_ids[:5]
     with pytest.raises(UsageError, match=r"has no vector of hog.blocks@.*; run ./spark-submit.sh backfill"):
-        features(given.root, "hog.blocks")
+        features(settings.root, "hog.blocks")
 
 
 def test_how_many_photos_it_takes(trained):
-    given, _ = trained
-    how = changed(given, name="curve", epochs=3, folds=0, hidden=[], dropout=0.0, rate=3e-3, batch_size=16)
+    settings, _ = trained
+    how = changed(settings, name="curve", epochs=3, folds=0, hidden=[], dropout=0.0, rate=3e-3, batch_size=16)
     card = jobs.train_job(how, TrainingRequest("category", curve=(20, 60, 0), against_scratch=True))
-    curve = json.loads(ModelRegistry(given.root).more(card, "report.json"))["curve"]
+    curve = json.loads(ModelRegistry(settings.root).more(card, "report.json"))["curve"]
     assert [row["photos"] for row in curve] == [20, 60, card.photos]
     few, _, every = ({way["name"]: way for way in row["ways"]} for row in curve)
     assert every["with transfer"]["value"] > few["with transfer"]["value"]
     assert every["with transfer"]["value"] > every["from scratch"]["value"] + 0.2
     assert every["from scratch"]["seconds"] > 5 * every["with transfer"]["seconds"]
-    page = Path(given.root, "reports", f"{card.run_id}.html").read_text()
+    page = Path(settings.root, "reports", f"{card.run_id}.html").read_text()
     assert "How many photos it takes" in page
     assert "from scratch" in page
 
 
 def test_a_student_learns_what_a_teacher_knows(trained):
-    given, _ = trained
-    small = changed(given, epochs=4, folds=0, distort=1, name="pupil", batch_size=40, rate=1e-4)
+    settings, _ = trained
+    small = changed(settings, epochs=4, folds=0, distort=1, name="pupil", batch_size=40, rate=1e-4)
     small = small.model_copy(update={"extract": small.extract.model_copy(update={"space": "alexnet.fc6"})})
     card = jobs.train_job(small, TrainingRequest("distil", "efficientnet_lite0.pool"))
     assert (card.layer, card.parent.partition("@")[0], card.space) == ("fc6", "efficientnet_lite0.pool", "alexnet.fc6")
-    report = json.loads(ModelRegistry(given.root).more(card, "report.json"))
+    report = json.loads(ModelRegistry(settings.root).more(card, "report.json"))
     assert report["course"][-1]["loss"] < report["course"][0]["loss"]
     assert report["before"]["p10"]["value"] > 0
-    space = space_of(given, "pupil.fc6")
+    space = space_of(settings, "pupil.fc6")
     assert (space.dim, space.name) == (4096, "pupil.fc6")
     assert "pupil" not in registry()
 
@@ -278,7 +282,7 @@ def test_boxes_are_learned(configure, tmp_path):
         middle = f"{(left + wide / 2) / 224:.4f} {(top + high / 2) / 224:.4f}"
         lines.append(f"{number},{number}.jpg,thing,{box},{middle}")
     (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category,box,landmarks", *lines]))
-    given = configure(
+    settings = configure(
         tmp_path / "pasted",
         f"source.catalogue={tmp_path}/catalogue.csv",
         "extract.space=efficientnet_lite0.stage7",
@@ -288,13 +292,13 @@ def test_boxes_are_learned(configure, tmp_path):
         "train.dropout=0.1",
         "train.batch_size=16",
     )
-    jobs.ingest_job(given)
-    jobs.extract_job(given)
-    card = jobs.train_job(given, TrainingRequest("boxes"))
+    jobs.ingest_job(settings)
+    jobs.extract_job(settings)
+    card = jobs.train_job(settings, TrainingRequest("boxes"))
     always_the_middle = 0.3
     assert card.metrics["iou"].value > always_the_middle + 0.1
     assert card.metrics["landmarks_away"].value < 0.2
-    assert space_of(given, "boxes.box").dim == 6
+    assert space_of(settings, "boxes.box").dim == 6
 
 
 @pytest.mark.kill
@@ -316,11 +320,11 @@ def test_two_processes_under_spark_learn_what_one_learns(trained):
 @pytest.mark.kill
 @PIPES
 def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
-    given, _ = trained
-    slow = changed(given, processes=2, folds=0, epochs=400, checkpoint_s=0.01, name="killed", dropout=0.0)
+    settings, _ = trained
+    slow = changed(settings, processes=2, folds=0, epochs=400, checkpoint_s=0.01, name="killed", dropout=0.0)
 
     def state() -> list[Path]:
-        return list(Path(given.root, "training").glob("killed-*.safetensors"))
+        return list(Path(settings.root, "training").glob("killed-*.safetensors"))
 
     def workers() -> list[psutil.Process]:
         found = []
@@ -342,47 +346,47 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
         jobs.train_job(slow, TrainingRequest("category"))
     killer.join()
     assert state()
-    assert ModelRegistry(given.root).versions("killed") == []
+    assert ModelRegistry(settings.root).versions("killed") == []
     card = jobs.train_job(slow, TrainingRequest("category"))
-    assert len(json.loads(ModelRegistry(given.root).more(card, "report.json"))["course"]) == 400
+    assert len(json.loads(ModelRegistry(settings.root).more(card, "report.json"))["course"]) == 400
     assert not state()
 
 
 def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys):
-    given, card = trained
-    models = ModelRegistry(given.root)
-    near = jobs.train_job(changed(given, folds=0, name="near"), TrainingRequest("metric"))
+    settings, card = trained
+    models = ModelRegistry(settings.root)
+    near = jobs.train_job(changed(settings, folds=0, name="near"), TrainingRequest("metric"))
     photos = sorted(SAMPLE.glob("*/*.jpg"))[::3]
     for number, photo in enumerate(photos):
         (tmp_path / f"{number}.jpg").write_bytes(photo.read_bytes() + b"  ")
     lines = [f"later-{number},{number}.jpg,{photo.parent.name},later" for number, photo in enumerate(photos)]
     (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category,batch", *lines]))
-    jobs.ingest_job(given.model_copy(update={"source": given.source.model_copy(update={"uri": str(tmp_path)})}))
-    jobs.extract_job(given)
-    sets = EvaluationSets(given.root)
-    sets.freeze(given, "later", "batch=later", 0.1)
-    sets.freeze(given, "known", "", 0.5)
+    jobs.ingest_job(settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(tmp_path)})}))
+    jobs.extract_job(settings)
+    sets = EvaluationSets(settings.root)
+    sets.freeze(settings, "later", "batch=later", 0.1)
+    sets.freeze(settings, "known", "", 0.5)
 
     with pytest.raises(DataError, match=r"category .* has learned from \d+ of the \d+ photos of evaluation set known@"):
-        jobs.evaluate_job(given, "category", card.version, "known")
+        jobs.evaluate_job(settings, "category", card.version, "known")
     with pytest.raises(UsageError, match=r"'nobody' is not in"):
-        jobs.evaluate_job(given, "nobody", "", "later")
-    found = jobs.evaluate_job(given, "category", card.version, "later")
+        jobs.evaluate_job(settings, "nobody", "", "later")
+    found = jobs.evaluate_job(settings, "category", card.version, "later")
     assert found.metrics["accuracy"].value > 0.8, "they look like those that were learned from"
     assert list(models.measured(card)) == ["mine@0001", "later@0001"]
     assert "later@0001" in capsys.readouterr().err
-    vectors = jobs.evaluate_job(given, "near", near.version, "later")
+    vectors = jobs.evaluate_job(settings, "near", near.version, "later")
     assert vectors.metrics["p1"].value > 0.8
 
     models.promote("category", card.version, "for this test")
     other = jobs.train_job(
-        changed(given, evaluation="later", epochs=1, folds=0, rate=1e-9), TrainingRequest("category")
+        changed(settings, evaluation="later", epochs=1, folds=0, rate=1e-9), TrainingRequest("category")
     )
     with pytest.raises(GateError, match=r"its accuracy on later@0001 is 0\.\d+, that in service"):
-        jobs.promote_job(given, "category", other.version, "")
-    jobs.promote_job(given, "category", other.version, "it is newer")
+        jobs.promote_job(settings, "category", other.version, "")
+    jobs.promote_job(settings, "category", other.version, "it is newer")
     assert models.in_service("category") == other
-    rows = TableReader(given).read(RUNS, ("started", "facts"), "job = 'promote'").sort_by("started").to_pylist()
+    rows = TableReader(settings).read(RUNS, ("started", "facts"), "job = 'promote'").sort_by("started").to_pylist()
     assert json.loads(rows[-1]["facts"])["promote"]["before"] == card.version
     models.promote("category", card.version, "for other tests")
 
@@ -394,12 +398,14 @@ def test_attributes_are_learned_from_distorted_photos(configure, tmp_path):
         worn = {"shoes": "feet", "hat": "head"}.get(kind, "body")
         lines.append(f"{number},{photo.relative_to(SAMPLE)},thing,{kind},{worn}")
     (tmp_path / "catalogue.csv").write_text("\n".join(["product_id,image,category,kind,worn", *lines]))
-    given = configure(SAMPLE, f"source.catalogue={tmp_path}/catalogue.csv", *QUICK, "train.distort=1", "train.folds=1")
-    jobs.ingest_job(given)
+    settings = configure(
+        SAMPLE, f"source.catalogue={tmp_path}/catalogue.csv", *QUICK, "train.distort=1", "train.folds=1"
+    )
+    jobs.ingest_job(settings)
     classes = ["kind=dress", "kind=shoes", "worn=body", "worn=feet", "worn=head"]
-    card = jobs.train_job(changed(given, classes=classes, hidden=[64]), TrainingRequest("attributes"))
+    card = jobs.train_job(changed(settings, classes=classes, hidden=[64]), TrainingRequest("attributes"))
     assert list(card.classes) == classes
     assert card.metrics["map"].value > 0.6
-    assert space_of(given, "attributes.logits").dim == 5
+    assert space_of(settings, "attributes.logits").dim == 5
     with pytest.raises(DataError, match=r"train.least = 2 photos to learn from: 'worn=hands' has 0"):
-        jobs.train_job(changed(given, classes=["worn=hands", "worn=feet"]), TrainingRequest("attributes"))
+        jobs.train_job(changed(settings, classes=["worn=hands", "worn=feet"]), TrainingRequest("attributes"))

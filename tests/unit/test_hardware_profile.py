@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from likeness.cli.app import app
-from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
-from likeness.core.settings import Limits, Settings
+from likeness.core.settings import Limits, Settings, load_settings
 from likeness.images.image import BadImage
 from likeness.models.runtimes import Otherwise, Pictures
 from likeness.ops import hardware_profile
@@ -40,8 +39,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware_profile, "time", clock)
 
 
-def given(source: Path, cache: str, *more: str) -> Settings:
-    return settings_module.load(None, {"source.uri": str(source)}, (f"extract.cache={cache}", *more))
+def settings_of(source: Path, cache: str, *more: str) -> Settings:
+    return load_settings(None, {"source.uri": str(source)}, (f"extract.cache={cache}", *more))
 
 
 class Network:
@@ -67,7 +66,7 @@ class Gpu(Network):
 
 def test_a_cpu_shares_its_cores(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_: Network())
-    found = hardware_profile.profile(given(sample, cache))
+    found = hardware_profile.profile(settings_of(sample, cache))
     assert found.photos == 12
     assert found.model == max(found.batches.values())
     assert found.batches[1] < found.batches[8] < 1000
@@ -93,7 +92,7 @@ def test_bfloat16_is_chosen_where_it_is_as_good_and_faster(
             return rows + self.half * noise * np.array([1, -1, 1, -1]) * rows
 
     monkeypatch.setattr(hardware_profile, "open_runtime", lambda space, wanted, on: Vectors(on.precision == "bfloat16"))
-    found = hardware_profile.profile(given(sample, cache))
+    found = hardware_profile.profile(settings_of(sample, cache))
     assert found.settings.get("extract.precision") == ("bfloat16" if chosen else None)
     assert (found.parity >= 0.999) == (noise < 0.1)
 
@@ -101,7 +100,7 @@ def test_bfloat16_is_chosen_where_it_is_as_good_and_faster(
 def test_a_gpu_waits_for_decoders(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_: Gpu())
     monkeypatch.setattr(hardware_profile, "choose", lambda wanted: "torch")
-    found = hardware_profile.profile(given(sample, cache))
+    found = hardware_profile.profile(settings_of(sample, cache))
     assert found.ceiling == min(found.decode, found.model, found.read)
     assert found.bottleneck == "decode"
     assert found.settings["extract.decode_threads"] == found.cores
@@ -126,7 +125,7 @@ def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
     monkeypatch.setattr(hardware_profile, "choose", lambda wanted: "torch")
     for network, decoder in ((Fast, "network"), (Slow, "processes")):
         monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_, one=network: one())
-        found = hardware_profile.profile(given(sample, cache))
+        found = hardware_profile.profile(settings_of(sample, cache))
         assert found.decoder == found.settings.get("extract.decode", "processes") == decoder
         assert (found.settings["extract.decode_threads"] == 1) == (decoder == "network")
         assert found.ceiling == min(found.decode, found.model, found.read)
@@ -135,10 +134,10 @@ def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
 def test_a_source_without_photos(tmp_path: Path, cache: str) -> None:
     (tmp_path / "x").mkdir()
     with pytest.raises(UsageError, match="no photo there can be read"):
-        hardware_profile.profile(given(tmp_path, cache))
+        hardware_profile.profile(settings_of(tmp_path, cache))
     (tmp_path / "x" / "bad.jpg").write_bytes(b"no photo")
     with pytest.raises(UsageError, match="no photo there can be decoded"):
-        hardware_profile.profile(given(tmp_path, cache))
+        hardware_profile.profile(settings_of(tmp_path, cache))
 
 
 def test_the_command(sample: Path, cache: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,18 +158,18 @@ def test_a_space_of_a_model_is_that_in_service_or_the_pinned_one(
 ) -> None:
     cards = [make("1", 0.8), make("2", 0.9)]
     models.promote("clothes", "1")
-    given = Settings(root=str(tmp_path / "root"), extract=Extract(space="clothes.logits"))
+    settings = Settings(root=str(tmp_path / "root"), extract=Extract(space="clothes.logits"))
     one, two = (models.space(card).id for card in cards)
-    assert space_of(given).id == one
-    assert space_of(given, two).id == two
-    assert space_of(given, "clothes-flip.pool").backbone == "clothes-flip"
-    assert space_of(given, "efficientnet_lite0.pool").id == "efficientnet_lite0.pool@48a432dd"
+    assert space_of(settings).id == one
+    assert space_of(settings, two).id == two
+    assert space_of(settings, "clothes-flip.pool").backbone == "clothes-flip"
+    assert space_of(settings, "efficientnet_lite0.pool").id == "efficientnet_lite0.pool@48a432dd"
     with pytest.raises(SpaceMismatch, match=r"no version of model clothes gives it"):
-        space_of(given, "clothes.logits@00000000")
+        space_of(settings, "clothes.logits@00000000")
     with pytest.raises(UsageError, match=r"'clothes.fc6': no such backbone and layer; did you mean clothes\."):
-        space_of(given, "clothes.fc6")
+        space_of(settings, "clothes.fc6")
     with pytest.raises(UsageError, match=r"'hats.logits'"):
-        space_of(given, "hats.logits")
+        space_of(settings, "hats.logits")
 
 
 def test_a_card_is_plain_json(models: ModelRegistry, make: Make, tmp_path: Path) -> None:

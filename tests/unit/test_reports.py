@@ -508,8 +508,8 @@ def test_search_command_without_a_photo_at_hand(tmp_path: Path) -> None:
 
 
 def test_search_command_names_weights_of_its_own(made: Made) -> None:
-    given = Settings(root=str(made.root), extract={"weights": "/w/my weights.safetensors"})
-    words = shlex.split(terminal.search_command(given, made.manifest))
+    settings = Settings(root=str(made.root), extract={"weights": "/w/my weights.safetensors"})
+    words = shlex.split(terminal.search_command(settings, made.manifest))
     assert words[-2:] == ["--set", "extract.weights=/w/my weights.safetensors"]
 
 

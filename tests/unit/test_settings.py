@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from likeness.core import settings
 from likeness.core.errors import UsageError
+from likeness.core.settings import Settings, known_keys, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def written(folder: Path, text: str) -> str:
 def refusal(*args: Any, **kwargs: Any) -> list[str]:
     """The lines of the error, without its first."""
     with pytest.raises(UsageError) as caught:
-        settings.load(*args, **kwargs)
+        load_settings(*args, **kwargs)
     assert caught.value.exit_code == 2
     return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
@@ -37,15 +37,19 @@ def test_the_later_overrules_the_earlier_key_by_key(tmp_path: Path, monkeypatch:
     config = written(tmp_path, 'root = "file"\n[gates]\nmin_recall = 0.1\nmax_failure_rate = 0.1\n[index]\nkind = "f"')
     monkeypatch.setenv("LIKENESS_GATES__MIN_RECALL", "0.2")
     monkeypatch.setenv("LIKENESS_INDEX__KIND", "environment")
-    given = settings.load(config, {"index.kind": "flag", "root": None}, ["gates.max_withdraw_rate=0.3"])
-    assert given.root == "file"  # a flag that was not given says nothing
-    assert (given.gates.max_failure_rate, given.gates.min_recall, given.gates.max_withdraw_rate) == (0.1, 0.2, 0.3)
-    assert given.index.kind == "flag"
-    assert given.index.keep_builds == 5
+    settings = load_settings(config, {"index.kind": "flag", "root": None}, ["gates.max_withdraw_rate=0.3"])
+    assert settings.root == "file"  # a flag that was not given says nothing
+    assert (settings.gates.max_failure_rate, settings.gates.min_recall, settings.gates.max_withdraw_rate) == (
+        0.1,
+        0.2,
+        0.3,
+    )
+    assert settings.index.kind == "flag"
+    assert settings.index.keep_builds == 5
 
 
 def test_set_overrules_a_flag_of_the_same_key() -> None:
-    assert settings.load(None, {"root": "a"}, ["root=b", "root=c"]).root == "c"
+    assert load_settings(None, {"root": "a"}, ["root=b", "root=c"]).root == "c"
 
 
 def test_every_error_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +75,7 @@ def test_every_error_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_an_error_shows_the_value_and_the_file(tmp_path: Path) -> None:
     config = written(tmp_path, "[gates]\nmin_recall = 7")
     with pytest.raises(UsageError, match=r"(?s)config\.toml.*gates\.min_recall = 7"):
-        settings.load(config)
+        load_settings(config)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_an_unknown_variable_is_refused_too(name: str, meant: str, monkeypatch: 
 def test_variables_that_are_no_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("JARS", "PYTHON", "MASTER", "DRIVER_MEMORY", "MAVEN_REPOSITORY", "CLOTHING"):
         monkeypatch.setenv(f"LIKENESS_{name}", "x")
-    assert settings.load() == settings.Settings()
+    assert load_settings() == Settings()
 
 
 def test_a_variable_that_is_not_json_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,13 +130,13 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | str | None,
     elif content:
         path.mkdir()
     with pytest.raises(UsageError, match=told) as caught:
-        settings.load(str(path))
+        load_settings(str(path))
     assert str(path) in str(caught.value)
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b'\xef\xbb\xbfroot = "x"')
-    assert settings.load(str(tmp_path / "x.toml")).root == "x"
+    assert load_settings(str(tmp_path / "x.toml")).root == "x"
 
 
 @pytest.mark.parametrize("text", ["root", "=x", " =x", ""])
@@ -164,7 +168,7 @@ def test_set_below_a_value() -> None:
     ],
 )
 def test_values_as_typed(assignment: str, value: object) -> None:
-    given: Any = settings.load(assignments=[assignment])
+    given: Any = load_settings(assignments=[assignment])
     for part in assignment.partition("=")[0].split(".")[:2]:
         given = getattr(given, part)
     assert given == value
@@ -177,7 +181,7 @@ def test_times_without_end_are_refused() -> None:
     assert line.startswith("limits.decode_timeout_s = inf")
 
 
-def models(model: type[BaseModel] = settings.Settings) -> Mapping[str, type[BaseModel]]:
+def models(model: type[BaseModel] = Settings) -> Mapping[str, type[BaseModel]]:
     inner = {
         name: field.annotation
         for name, field in model.model_fields.items()
@@ -188,26 +192,26 @@ def models(model: type[BaseModel] = settings.Settings) -> Mapping[str, type[Base
 
 @pytest.mark.parametrize("name", models())
 def test_settings_are_frozen(name: str) -> None:
-    given = settings.load()
-    concern = getattr(given, name) if name else given
+    settings = load_settings()
+    concern = getattr(settings, name) if name else settings
     field = next(iter(type(concern).model_fields))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(concern, field, getattr(concern, field))
 
 
 def test_every_known_key_is_a_described_setting_that_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = settings.known_keys()
+    known = known_keys()
     assert len(known) > 25
-    given = settings.load()
+    settings = load_settings()
     for key, field in known.items():
         assert field.description, f"{key} has no description"
-        value: Any = given
+        value: Any = settings
         for part in key.split("."):
             value = getattr(value, part)
         if not isinstance(value, dict):
             text = str(list(value) if isinstance(value, tuple) else value)
             monkeypatch.setenv("LIKENESS_" + key.upper().replace(".", "__"), text)
-    assert settings.load() == given  # every key has its variable, and every default passes its own check
+    assert load_settings() == settings  # every key has its variable, and every default passes its own check
 
 
 def test_the_sum_of_all_models_is_known() -> None:
@@ -217,4 +221,4 @@ def test_the_sum_of_all_models_is_known() -> None:
         for name in model.model_fields
         if prefix or name not in models()
     }
-    assert set(settings.known_keys()) == expected
+    assert set(known_keys()) == expected

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from likeness.core import settings
 from likeness.core.errors import UsageError
-from likeness.core.settings import Extract
+from likeness.core.settings import Extract, load_settings
 from likeness.spark.submit import yarn
 from likeness.spark.submit.job_cli import read_flags
 from likeness.spark.submit.options import Options, read_options
@@ -61,8 +60,10 @@ def test_a_local_run_listens_on_this_machine_alone() -> None:
 
 
 def plan(options: Options, environment: dict[str, str] | None = None, *assignments: str) -> list[str]:
-    given = settings.load(None, {"root": "hdfs://name/root"}, assignments)
-    return yarn.yarn_options(options, "/jars/iceberg.jar", given, "20260102T000000-nightly-abcdef", environment or {})
+    settings = load_settings(None, {"root": "hdfs://name/root"}, assignments)
+    return yarn.yarn_options(
+        options, "/jars/iceberg.jar", settings, "20260102T000000-nightly-abcdef", environment or {}
+    )
 
 
 def test_a_driver_elsewhere_gets_its_environment() -> None:
@@ -91,10 +92,10 @@ def test_a_packed_environment() -> None:
 
 def test_flags_are_those_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
     """What is to run elsewhere is read here first."""
-    given = read_flags(
+    settings = read_flags(
         "backfill", ["--space", "alexnet.fc6", "--from", "2026-01-02", "--category", "hat", "--root", "r"]
     )
-    assert (given.extract.space, given.root) == ("alexnet.fc6", "r")
+    assert (settings.extract.space, settings.root) == ("alexnet.fc6", "r")
     assert read_flags("nightly", ["--date", "2026-01-02"]).date.isoformat() == "2026-01-02"
     for job, flags in (("nightly", ["--from", "2026-01-02"]), ("backfill", ["--from", "2026-13-02"])):
         with pytest.raises(SystemExit) as ended:

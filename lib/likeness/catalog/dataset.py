@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from likeness.catalog.samples import draw_sample, vector_matrix
-from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
+from likeness.core.settings import load_settings
 from likeness.models.model_registry import space_of
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
@@ -63,8 +63,8 @@ def features(root: str, space: str = "", snapshot: int | None = None, photos: in
     Raises:
         UsageError: there is no such space, snapshot or vector.
     """
-    given = settings_module.load(None, {"root": root})
-    name, warehouse = space_of(given, space).id, TableReader(given)
+    settings = load_settings(None, {"root": root})
+    name, warehouse = space_of(settings, space).id, TableReader(settings)
     at = {FEATURES.name: snapshot if snapshot is not None else warehouse.snapshot(FEATURES)}
     at |= {LISTINGS.name: warehouse.snapshot(LISTINGS)}
     known = {table: number for table, number in at.items() if number is not None}

@@ -30,12 +30,12 @@ def verify(
     assignments: Assignments = None,
 ) -> None:
     """Check a build: checksums, loads every shard, counts against the tables and the keyed store."""
-    given = load(root, config, assignments)
-    builds = Builds(given.root, given.extract.cache)
+    settings = load(root, config, assignments)
+    builds = Builds(settings.root, settings.extract.cache)
     manifest = builds.find(build)
     problems = builds.problems(manifest) or _load_all(builds, manifest)
-    problems += _against_tables(TableReader(given), manifest)
-    apart = _against_store(given, manifest)
+    problems += _against_tables(TableReader(settings), manifest)
+    apart = _against_store(settings, manifest)
     if as_json:
         show_json({"build": manifest.path, "ok": not problems + apart, "problems": problems + apart})
     elif not problems + apart:
@@ -78,11 +78,11 @@ def _against_tables(warehouse: TableReader, manifest: Manifest) -> list[str]:
     return found
 
 
-def _against_store(given: Settings, manifest: Manifest) -> list[str]:
+def _against_store(settings: Settings, manifest: Manifest) -> list[str]:
     """Every row that the keyed store and the tables disagree on, the first of each kind named."""
-    warehouse = TableReader(given)
+    warehouse = TableReader(settings)
     try:
-        store = storage.keyed(storage.keyed_uri(given.keyed.uri, given.root))
+        store = storage.keyed(storage.keyed_uri(settings.keyed.uri, settings.root))
     except ServiceError as error:
         return [str(error)]
     found: dict[tuple[str, str], list[str]] = {}
@@ -107,8 +107,8 @@ def rollback(
     assignments: Assignments = None,
 ) -> None:
     """Put the previous build back in service."""
-    given = load(root, config, assignments)
-    before, now = Builds(given.root).rollback(to)
+    settings = load(root, config, assignments)
+    before, now = Builds(settings.root).rollback(to)
     print(f"in service: {now} (was {before or 'damaged'}); the next nightly run brings it up to the tables")
 
 
@@ -121,10 +121,10 @@ def export(
     assignments: Assignments = None,
 ) -> None:
     """Write the vectors of a snapshot as one plain Parquet file: image_id, epoch, vector, norm."""
-    given = load(root, config, assignments)
-    warehouse = TableReader(given)
+    settings = load(root, config, assignments)
+    warehouse = TableReader(settings)
     known = sorted({part["space"] for part in warehouse.partitions(FEATURES)})
-    wanted = space or Builds(given.root).find().space
+    wanted = space or Builds(settings.root).find().space
     if wanted not in known:
         raise UsageError(f"--space {wanted!r}: no such vectors; there are: {', '.join(known) or 'none'}")
     columns = ("image_id", "epoch", "vector", "norm")

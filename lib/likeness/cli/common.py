@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 
 Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
 Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
@@ -23,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
 
 def load(root: str | None, config: str | None = None, assignments: list[str] | None = None) -> Settings:
     """The settings of a command."""
-    return settings_module.load(config, {"root": root}, assignments or ())
+    return load_settings(config, {"root": root}, assignments or ())
 
 
 def read_photo(path: Path) -> bytes:

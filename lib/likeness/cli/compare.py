@@ -22,11 +22,11 @@ def compare(
     """Neighbours, agreement with categories, time and memory of one feature space, or of two on the same photos."""
     from likeness.evaluation import compare_spaces
 
-    given = load(root, config, assignments)
-    spaces = list(dict.fromkeys(space or [Builds(given.root).find().space]))
+    settings = load(root, config, assignments)
+    spaces = list(dict.fromkeys(space or [Builds(settings.root).find().space]))
     if len(spaces) > 2:
         raise UsageError(f"--space was given {len(spaces)} times; name two to compare")
-    told = compare_spaces.compare(given, spaces).plain()
+    told = compare_spaces.compare(settings, spaces).plain()
     if as_json:
         show_json(told)
     else:

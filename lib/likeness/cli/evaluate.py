@@ -33,15 +33,15 @@ def evaluate(
     """What a build is worth by judged queries (recall, nDCG), or a network by a labelled folder (top-1, top-5)."""
     if (judgements is None) == (labels is None):
         raise UsageError("name one of --judgements FILE and --labels FOLDER")
-    given = load(root, config, assignments)
+    settings = load(root, config, assignments)
     if judgements:
         from likeness.evaluation.judged_search import evaluate as judged
 
-        told = judged(given, build, judgements, k).plain()
+        told = judged(settings, build, judgements, k).plain()
         show = _show
     else:
         assert labels
-        told = _classified(given, backbone, labels)
+        told = _classified(settings, backbone, labels)
         show = _show_classes
     if as_json:
         show_json(told)
@@ -49,10 +49,10 @@ def evaluate(
         show(told)
 
 
-def _classified(given: Settings, backbone: str, folder: Path) -> dict[str, Any]:
+def _classified(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
     from likeness.models.imagenet_classifier import ImagenetClassifier
 
-    classifier = ImagenetClassifier(given, backbone, os.cpu_count() or 1)
+    classifier = ImagenetClassifier(settings, backbone, os.cpu_count() or 1)
     published = classifier.space.spec.published
     return {
         "space": classifier.space.id,

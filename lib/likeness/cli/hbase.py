@@ -8,8 +8,8 @@ from likeness.core.errors import UsageError
 
 def hbase_init(root: Root = None, config: Config = None, assignments: Assignments = None) -> None:
     """Make the tables that the keyed store lacks in HBase; those that are there stay as they are."""
-    given = load(root, config, assignments)
-    uri = storage.keyed_uri(given.keyed.uri, given.root)
+    settings = load(root, config, assignments)
+    uri = storage.keyed_uri(settings.keyed.uri, settings.root)
     if uris.scheme(uri) != "hbase":
         raise UsageError(f"keyed.uri = {uri!r} is not HBase; write hbase://host:port/name")
     storage.keyed(uri, create=True).close()

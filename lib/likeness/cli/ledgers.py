@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
-from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, Source, known_keys
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS
 
@@ -101,10 +100,10 @@ def show_config(
     root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None
 ) -> None:
     """Every setting: its value here, its default and what it does."""
-    given = load(root, config, assignments).model_dump(mode="json")
+    settings = load(root, config, assignments).model_dump(mode="json")
     rows = []
-    for key, field in settings_module.known_keys().items():
-        value: Any = given
+    for key, field in known_keys().items():
+        value: Any = settings
         for part in key.split("."):
             value = value[part]
         default = field.get_default(call_default_factory=True)
@@ -124,33 +123,33 @@ def validate_config(config: Config = None, assignments: Assignments = None) -> N
 
 def retry_failed(root: Root = None, config: Config = None, assignments: Assignments = None) -> None:
     """Read and extract again what stands in the failure ledger, with the source of the last run."""
-    given = load(root, config, assignments)
-    if not given.source.uri:
-        given = given.model_copy(update={"source": _last_source(given)})
+    settings = load(root, config, assignments)
+    if not settings.source.uri:
+        settings = settings.model_copy(update={"source": _last_source(settings)})
     from likeness.spark.jobs import retry_failed as job
 
-    job(given)
+    job(settings)
 
 
-def _last_source(given: Settings) -> settings_module.Source:
-    for row in reversed(_runs(given)):
+def _last_source(settings: Settings) -> Source:
+    for row in reversed(_runs(settings)):
         source = json.loads(row["settings"]).get("source") or {}
         if source.get("uri"):
-            return settings_module.Source(**source)
-    raise UsageError(f"root {given.root} has no run with a source; name one with --set source.uri=URI")
+            return Source(**source)
+    raise UsageError(f"root {settings.root} has no run with a source; name one with --set source.uri=URI")
 
 
-def _runs(given: Settings) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = TableReader(given).read(RUNS).sort_by("started").to_pylist()
+def _runs(settings: Settings) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = TableReader(settings).read(RUNS).sort_by("started").to_pylist()
     return rows
 
 
-def _failures(given: Settings, stage: str) -> list[dict[str, Any]]:
+def _failures(settings: Settings, stage: str) -> list[dict[str, Any]]:
     if stage not in ("", "list", "ingest", "extract"):
         raise UsageError(f"--stage {stage!r}: not one of list, ingest, extract")
     where = f"stage = '{stage}'" if stage else ""
     rows: list[dict[str, Any]] = (
-        TableReader(given)
+        TableReader(settings)
         .read(FAILURES, where=where)
         .sort_by([("stage", "ascending"), ("what", "ascending")])
         .to_pylist()

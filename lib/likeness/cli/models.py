@@ -117,6 +117,6 @@ def freeze(
     """Keep photos apart for good, so that models are measured on what none of them has seen."""
     from likeness.evaluation.evaluation_sets import EvaluationSets
 
-    given = load(root)
-    made = EvaluationSets(given.root).freeze(given, name, where, share)
+    settings = load(root)
+    made = EvaluationSets(settings.root).freeze(settings, name, where, share)
     print(f"{made.id}: {len(made.photos):,} photos of {len(made.products):,} products ({made.made_of})")

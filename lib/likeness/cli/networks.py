@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, load, read_photo, show_json, show_table
-from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
+from likeness.core.settings import load_settings
 from likeness.images.image import BadImage
 from likeness.models.backbones import Backbone, registry
 
@@ -117,8 +117,8 @@ def profile(
     """What this machine can extract a second: reading, decoding and the network, each alone, and what follows."""
     from likeness.ops import hardware_profile
 
-    given = settings_module.load(config, {"source.uri": source, "extract.space": space}, assignments or ())
-    found = hardware_profile.profile(given, lambda told: print(f"profile: {told}", file=sys.stderr))
+    settings = load_settings(config, {"source.uri": source, "extract.space": space}, assignments or ())
+    found = hardware_profile.profile(settings, lambda told: print(f"profile: {told}", file=sys.stderr))
     if as_json:
         show_json(vars(found))
         return

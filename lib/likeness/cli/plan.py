@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, Root, show_json, show_table
-from likeness.core import settings as settings_module
 from likeness.core.errors import UsageError
+from likeness.core.settings import load_settings
 
 if TYPE_CHECKING:
     from likeness.ops.estimate import StageEstimate
@@ -43,9 +43,9 @@ def plan(
     if scope and source:
         raise UsageError(f"--source {source}: a backfill reads the tables alone; leave --source away, or the range")
     flags = {"root": root, "source.uri": source, "extract.space": space}
-    given = settings_module.load(config, flags, assignments or ())
-    chosen = space_of(given)
-    steps = [backfill(given, chosen, scope)[0]] if scope else estimate(given, chosen)
+    settings = load_settings(config, flags, assignments or ())
+    chosen = space_of(settings)
+    steps = [backfill(settings, chosen, scope)[0]] if scope else estimate(settings, chosen)
     if as_json:
         show_json({"space": chosen.id, "scope": str(scope), "steps": [dataclasses.asdict(step) for step in steps]})
         return

@@ -22,14 +22,14 @@ def hide(
     assignments: Assignments = None,
 ) -> None:
     """Take products out of all answers within seconds, until they are shown again."""
-    given = load(root, config, assignments)
-    listed = TableReader(given).read(LISTINGS, ("product_id",))["product_id"].unique().to_pylist()
+    settings = load(root, config, assignments)
+    listed = TableReader(settings).read(LISTINGS, ("product_id",))["product_id"].unique().to_pylist()
     if missing := sorted(set(products) - set(listed)):
         raise UsageError(
             f"no listing names product {', '.join(map(repr, missing))}; nothing is changed. "
             "An id is what the catalogue names it, or a photo's path in its folder"
         )
-    HiddenProducts(given.root).hide(products)
+    HiddenProducts(settings.root).hide(products)
     print(f"hidden: {', '.join(products)}; `likeness show PRODUCT` puts it back, `likeness show` lists what is hidden")
 
 
@@ -65,12 +65,12 @@ def forget(
     assignments: Assignments = None,
 ) -> None:
     """Erase products: rows, photos, vectors, builds that hold them, reports and older snapshots."""
-    given = load(root, config, assignments)
-    current = Builds(given.root).current()
+    settings = load(root, config, assignments)
+    current = Builds(settings.root).current()
     if current:  # the build that takes over is one of the space in service
-        extract = given.extract.model_copy(update={"space": current.space})
-        given = given.model_copy(update={"extract": extract})
+        extract = settings.extract.model_copy(update={"space": current.space})
+        settings = settings.model_copy(update={"extract": extract})
     from likeness.spark.jobs import forget_products
 
-    forget_products(given, list(dict.fromkeys(products)))
+    forget_products(settings, list(dict.fromkeys(products)))
     print("forgotten; take them out of the source as well, or the next nightly run lists them again")

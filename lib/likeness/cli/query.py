@@ -43,13 +43,13 @@ def search(
     from likeness.serving.root import Root as Merger
     from likeness.serving.root import SearchParams
 
-    given = load(root, config, assignments)
+    settings = load(root, config, assignments)
     photo = read_photo(image)
     begun = time.perf_counter()
-    builds = Builds(given.root, given.extract.cache)
+    builds = Builds(settings.root, settings.extract.cache)
     manifest = builds.find(build)
-    merger = Merger(manifest, Leaf(builds, manifest), HiddenProducts(given.root))
-    encoder = Encoder(given, manifest.space)
+    merger = Merger(manifest, Leaf(builds, manifest), HiddenProducts(settings.root))
+    encoder = Encoder(settings, manifest.space)
     loaded = time.perf_counter()
     try:
         vectors = encoder.encode(photo, looks=look or ())
@@ -59,7 +59,7 @@ def search(
     with ExitStack() as stack:
         facts = None
         if where:
-            store = stack.enter_context(closing(storage.keyed(storage.keyed_uri(given.keyed.uri, given.root))))
+            store = stack.enter_context(closing(storage.keyed(storage.keyed_uri(settings.keyed.uri, settings.root))))
             facts = AttributeLookup(lambda: store, manifest.space)
         wish = SearchParams(k, category, where=where or ())
         answer = merger.search(vectors, manifest.space, wish, known=facts)
@@ -68,7 +68,7 @@ def search(
         "encode": round((encoded - loaded) * 1000, 3),
     }
     if save:
-        _save(save, photo, answer, TableReader(given))
+        _save(save, photo, answer, TableReader(settings))
     if as_json:
         show_json(answer)
     else:

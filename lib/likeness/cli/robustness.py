@@ -23,9 +23,11 @@ def robustness(
     """How often a photo that was mirrored, cut, turned, marked or blurred finds itself first, and what helps."""
     from likeness.evaluation import robustness as robust
 
-    given = load(root, config, assignments)
+    settings = load(root, config, assignments)
     looks = tuple(dict.fromkeys(look or QueryView))
-    found = robust.robustness(given, build, photos, looks, lambda told: print(f"robustness: {told}", file=sys.stderr))
+    found = robust.robustness(
+        settings, build, photos, looks, lambda told: print(f"robustness: {told}", file=sys.stderr)
+    )
     told = found.plain()
     if as_json:
         show_json(told)

@@ -14,8 +14,8 @@ def copy(
     assignments: Assignments = None,
 ) -> None:
     """Copy a root to another place, with tables, builds, reports and a SQLite keyed store."""
-    given = load(root, config, assignments)
+    settings = load(root, config, assignments)
     from likeness.spark.jobs import copy_root
 
-    copy_root(given, to)
+    copy_root(settings, to)
     print(f"try it: likeness verify --root {to}")

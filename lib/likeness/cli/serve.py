@@ -37,19 +37,19 @@ def serve(
     from likeness.serving.http.app import create_app
     from likeness.serving.service import Service
 
-    given = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
+    settings = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together; name both, or none")
     malloc.give_back(_LARGE)
     listener = _listen(host, port)
-    service = Service(given, _say)
+    service = Service(settings, _say)
     options = uvicorn.Config(
         create_app(service, _say),
         log_level="warning",
         access_log=False,
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
-        timeout_graceful_shutdown=given.serve.drain_s,
+        timeout_graceful_shutdown=settings.serve.drain_s,
         server_header=False,
     )
     try:
@@ -73,7 +73,7 @@ def leaf(
     from likeness.index.builds import Builds
     from likeness.serving.leaf_server import LeafServer, read_token
 
-    given = load(root, config, assignments)
+    settings = load(root, config, assignments)
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {listen!r} is not HOST:PORT")
@@ -81,8 +81,8 @@ def leaf(
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    builds = Builds(given.root, given.extract.cache)
-    server = LeafServer(builds, host, int(port), read_token(given.serve.leaf_token), _say)
+    builds = Builds(settings.root, settings.extract.cache)
+    server = LeafServer(builds, host, int(port), read_token(settings.serve.leaf_token), _say)
     _say(f"leaf listening on {host}:{server.port}")
     while not stopped.wait(_LOOK_S):  # the system may hand a signal to another thread, which wakes nobody here
         pass

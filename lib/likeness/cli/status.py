@@ -21,18 +21,18 @@ from likeness.storage.tables import FAILURES, FEATURES, LISTINGS
 
 def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
     """Epochs x feature spaces: present, missing, failed; who is at work; the build in service, and what came since."""
-    given = load(root, config, assignments)
-    warehouse, builds = TableReader(given), Builds(given.root)
-    cells, current, held = backfill_coverage(warehouse), builds.current(), leases.held(given.root)
+    settings = load(root, config, assignments)
+    warehouse, builds = TableReader(settings), Builds(settings.root)
+    cells, current, held = backfill_coverage(warehouse), builds.current(), leases.held(settings.root)
     failures = Counter(warehouse.read(FAILURES, ("stage",))["stage"].to_pylist())
     told: dict[str, Any] = {
-        "root": given.root,
+        "root": settings.root,
         "matrix": [dataclasses.asdict(cell) | {"missing": cell.missing} for cell in cells],
         "in_service": _service(current, warehouse) if current else None,
         "builds": list(builds.all()),
         "leases": [dataclasses.asdict(one) for one in held],
         "failures": dict(sorted(failures.items())),
-        "hidden": len(HiddenProducts(given.root).all()),
+        "hidden": len(HiddenProducts(settings.root).all()),
     }
     if as_json:
         show_json(told)

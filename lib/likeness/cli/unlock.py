@@ -20,19 +20,19 @@ def unlock(
     assignments: Assignments = None,
 ) -> None:
     """Who works on a root; with --name, release the lease of a dead run, or of any with --force."""
-    given = load(root, config, assignments)
+    settings = load(root, config, assignments)
     if name:
-        was = leases.release(given.root, name, force)
+        was = leases.release(settings.root, name, force)
         if as_json:
             show_json({"released": dataclasses.asdict(was)})
         else:
             print(f"released: {name}, {was.holder}")
         return
-    found = leases.held(given.root)
+    found = leases.held(settings.root)
     if as_json:
         show_json([dataclasses.asdict(one) for one in found])
     elif not found:
-        print(f"no run holds a lease of root {given.root}")
+        print(f"no run holds a lease of root {settings.root}")
     else:
         columns = ("name", "state", "run_id", "started", "host", "pid", "beat_age_s")
         titles = ("lease", "holder", "run", "started", "host", "process", "last beat, s ago")

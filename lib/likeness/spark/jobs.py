@@ -36,14 +36,14 @@ from likeness.training.request import TrainingRequest
 _ALL = ("ingest", "extract", "load", "index")
 
 
-def nightly(given: Settings, retry: bool = False) -> None:
+def nightly(settings: Settings, retry: bool = False) -> None:
     """Ingest, extract, load, index, audit, publish, report."""
-    check_source(given.source)
+    check_source(settings.source)
     built: Manifest | None = None
     unloaded: ServiceError | None = None
     reporter = Reporter()
-    expect_store(given, reporter)
-    with Run("retry-failed" if retry else "nightly", given, _ALL, reporter) as run:
+    expect_store(settings, reporter)
+    with Run("retry-failed" if retry else "nightly", settings, _ALL, reporter) as run:
         try:
             ingest(run, retry)
             extract(run, retry)
@@ -55,12 +55,12 @@ def nightly(given: Settings, retry: bool = False) -> None:
         except GateError as refused:
             _report(run, built, "refused", str(refused))
             raise
-        current = Builds(given.root).find()
+        current = Builds(settings.root).find()
         run.build = current.path
         _report(run, current, "failed" if unloaded else "done", str(unloaded) if unloaded else None)
         if unloaded:
             raise unloaded
-    print(reports.summary(run.facts, given, current))
+    print(reports.summary(run.facts, settings, current))
 
 
 def _load_or_later(run: Run) -> ServiceError | None:
@@ -73,40 +73,40 @@ def _load_or_later(run: Run) -> ServiceError | None:
     return None
 
 
-def retry_failed(given: Settings) -> None:
+def retry_failed(settings: Settings) -> None:
     """Nightly, reading and extracting again what stands in the failure ledger."""
-    nightly(given, retry=True)
+    nightly(settings, retry=True)
 
 
-def ingest_job(given: Settings) -> None:
+def ingest_job(settings: Settings) -> None:
     """Bring the tables up to date with a source."""
-    check_source(given.source)
-    with Run("ingest", given, ("ingest",)) as run:
+    check_source(settings.source)
+    with Run("ingest", settings, ("ingest",)) as run:
         ingest(run)
 
 
-def extract_job(given: Settings) -> None:
+def extract_job(settings: Settings) -> None:
     """Extract every photo that the space lacks."""
-    with Run("extract", given, ("extract",)) as run:
+    with Run("extract", settings, ("extract",)) as run:
         extract(run)
 
 
-def backfill(given: Settings, scope: Scope, dry_run: bool = False) -> None:
+def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
     """Fill what is missing for a space, over epochs and of a category if so told."""
-    spaces = {space.id: estimate.backfill(given, space, scope) for space in spaces_of(given)}
+    spaces = {space.id: estimate.backfill(settings, space, scope) for space in spaces_of(settings)}
     if dry_run:
         for name, (step, cells) in spaces.items():
             print(_would_do(step, cells, f"{name}, {scope}"))
         print("a dry run: nothing was done")
         return
-    with Run("backfill", given, ("extract",)) as run:
+    with Run("backfill", settings, ("extract",)) as run:
         run.say(f"backfill: {scope}, {max(step.count for step, _ in spaces.values())} photos are missing")
         extract(run, scope=scope)
     told = run.facts["extract"]
     done = f"{told['extracted']:,} extracted, {told['failed']:,} failed of {told['wanted']:,}"
     print(f"{', '.join(spaces)}, {scope}: {done}")
     if told["standing_failures"]:
-        print(f"{told['standing_failures']:,} stand failed; why: `likeness failures list --root {given.root}`")
+        print(f"{told['standing_failures']:,} stand failed; why: `likeness failures list --root {settings.root}`")
 
 
 def _would_do(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what: str) -> str:
@@ -123,11 +123,11 @@ def _would_do(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what:
     )
 
 
-def label_job(given: Settings) -> None:
+def label_job(settings: Settings) -> None:
     """Tag every photo with what the space's network takes it for."""
-    backbone = given.extract.space.partition(".")[0]
-    space, names = class_scores(given, backbone)
-    with Run("label", given, ("extract",), space=space) as run:
+    backbone = settings.extract.space.partition(".")[0]
+    space, names = class_scores(settings, backbone)
+    with Run("label", settings, ("extract",), space=space) as run:
         extract(run)
         label(run, names)
     told = run.facts["label"]
@@ -136,19 +136,19 @@ def label_job(given: Settings) -> None:
         print(f"{count:>9,}  {name}")
 
 
-def train_job(given: Settings, ask: TrainingRequest) -> ModelCard:
+def train_job(settings: Settings, ask: TrainingRequest) -> ModelCard:
     """Train a model on the catalogue, and measure it on photos that it never saw."""
     from likeness.spark.stages.train import train  # torch takes seconds to load, and no other job wants it here
     from likeness.training.job import plan
 
-    space = weightless(given.extract.space) if ask.scratch or ask.teacher else space_of(given)
-    with Run("train", given, ("train",), space=space) as run:
-        card = train(run, plan(given, ask, run.run_id))
+    space = weightless(settings.extract.space) if ask.scratch or ask.teacher else space_of(settings)
+    with Run("train", settings, ("train",), space=space) as run:
+        card = train(run, plan(settings, ask, run.run_id))
         with run.stage("report"):
-            run.say(f"report: {reports.write_trained(card, given)}")
+            run.say(f"report: {reports.write_trained(card, settings)}")
         run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")
     _show(card.metrics)
-    print(f"put it in service: likeness models promote {card.name} --root {given.root}")
+    print(f"put it in service: likeness models promote {card.name} --root {settings.root}")
     return card
 
 
@@ -157,54 +157,54 @@ def _show(metrics: Mapping[str, Metric]) -> None:
         print(f"{name:<16} {metric.value:.4f}  ({metric.low:.4f} to {metric.high:.4f})")
 
 
-def evaluate_job(given: Settings, model: str, version: str, on: str) -> Evaluation:
+def evaluate_job(settings: Settings, model: str, version: str, on: str) -> Evaluation:
     """Measure a model on an evaluation set that it has never seen."""
     from likeness.spark.stages.evaluate import evaluate
 
-    held = EvaluationSets(given.root).find(on)
+    held = EvaluationSets(settings.root).find(on)
     if not held:
-        raise UsageError(f"root {given.root} has no evaluation set; make one with `likeness models freeze`")
-    models = ModelRegistry(given.root, given.extract.cache)
+        raise UsageError(f"root {settings.root} has no evaluation set; make one with `likeness models freeze`")
+    models = ModelRegistry(settings.root, settings.extract.cache)
     card = models.card(model, version)
-    with Run("evaluate", given, ("extract",), space=models.space(card)) as run:
+    with Run("evaluate", settings, ("extract",), space=models.space(card)) as run:
         found = evaluate(run, card, held)
         run.say(f"evaluate: model {card.name} {card.version}, on {held.id}:")
     _show(found.metrics)
     return found
 
 
-def promote_job(given: Settings, model: str, version: str, reason: str) -> None:
+def promote_job(settings: Settings, model: str, version: str, reason: str) -> None:
     """Put a version of a model in service, unless it is worse than the one that is."""
-    models = ModelRegistry(given.root, given.extract.cache)
+    models = ModelRegistry(settings.root, settings.extract.cache)
     card = models.candidate(model, version)
-    with Run("promote", given, (), space=models.space(card)) as run, run.stage("promote") as facts:
+    with Run("promote", settings, (), space=models.space(card)) as run, run.stage("promote") as facts:
         before, now = models.promote(model, card.version, reason)
         facts |= {"model": model, "version": now.version, "before": before.version if before else None}
     print(f"{model}: {now.version} is in service" + (f", before: {before.version}" if before else ""))
 
 
-def load_job(given: Settings) -> None:
+def load_job(settings: Settings) -> None:
     """Bring the keyed store up to date with the tables."""
-    with Run("load", given, ("load",)) as run:
+    with Run("load", settings, ("load",)) as run:
         load(run)
 
 
-def index_job(given: Settings) -> None:
+def index_job(settings: Settings) -> None:
     """Build and audit shards, without publishing them."""
-    with Run("index", given, ("index",)) as run:
+    with Run("index", settings, ("index",)) as run:
         built = index(run)
         run.build = built.path if built else None
     if built:
-        print(f"try it: likeness search PHOTO --root {given.root} --build {built.build}")
+        print(f"try it: likeness search PHOTO --root {settings.root} --build {built.build}")
 
 
-def publish_job(given: Settings) -> None:
+def publish_job(settings: Settings) -> None:
     """Put the newest build of the space in service, if it passes its gates."""
-    with Run("publish", given, ("index",)) as run:
-        builds = Builds(given.root)
+    with Run("publish", settings, ("index",)) as run:
+        builds = Builds(settings.root)
         mine = builds.of(run.space.id)
         if not mine:
-            raise UsageError(f"root {given.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
+            raise UsageError(f"root {settings.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
         _publish(run, builds.read(mine[-1]))
 
 
@@ -213,27 +213,27 @@ def _publish(run: Run, manifest: Manifest) -> None:
         publish(run, manifest)
 
 
-def compact_job(given: Settings) -> None:
+def compact_job(settings: Settings) -> None:
     """Put the tables' small files together, and let go of snapshots that nothing needs."""
-    with Run("compact", given, _ALL, alone=True) as run:
+    with Run("compact", settings, _ALL, alone=True) as run:
         compact(run)
 
 
-def gc_job(given: Settings) -> None:
+def gc_job(settings: Settings) -> None:
     """Delete builds, files and snapshots that nothing refers to."""
-    with Run("gc", given, _ALL, alone=True) as run:
+    with Run("gc", settings, _ALL, alone=True) as run:
         gc(run)
 
 
-def copy_root(given: Settings, to: str) -> None:
+def copy_root(settings: Settings, to: str) -> None:
     """Copy a root to another place."""
-    with Run("copy", given, _ALL, alone=True) as run:
+    with Run("copy", settings, _ALL, alone=True) as run:
         copy(run, to)
 
 
-def forget_products(given: Settings, product_ids: Sequence[str]) -> None:
+def forget_products(settings: Settings, product_ids: Sequence[str]) -> None:
     """Erase products from tables, keyed store, builds and reports."""
-    with Run("forget", given, _ALL, alone=True) as run:
+    with Run("forget", settings, _ALL, alone=True) as run:
         forget(run, product_ids)
 
 

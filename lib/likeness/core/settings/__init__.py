@@ -18,7 +18,7 @@ from likeness.core.errors import UsageError
 from likeness.core.settings.models import Extract, Index, Limits, Serve, Settings, Source, Train, document, known_keys
 
 
-def load(
+def load_settings(
     config: str | None = None, flags: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
 ) -> Settings:
     """Reads file, environment and flags.
@@ -145,4 +145,15 @@ def _meant(key: str) -> str:
 
 _TEXT_TABLES = tuple(key for key, field in known_keys().items() if field.annotation == dict[str, str])
 
-__all__ = ["Extract", "Index", "Limits", "Serve", "Settings", "Source", "Train", "document", "known_keys", "load"]
+__all__ = [
+    "Extract",
+    "Index",
+    "Limits",
+    "Serve",
+    "Settings",
+    "Source",
+    "Train",
+    "document",
+    "known_keys",
+    "load_settings",
+]

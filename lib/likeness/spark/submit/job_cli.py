@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from likeness.core import settings
 from likeness.core.errors import LikenessError, UsageError
-from likeness.core.settings import Settings
+from likeness.core.settings import Settings, load_settings
 from likeness.models.backbones import registry
 from likeness.models.model_registry import overruling
 from likeness.ops.backfill_coverage import Scope
@@ -32,10 +31,10 @@ def job_command(job: Callable[[Settings], None], sample: Path | None = None) -> 
         sample: the source that is indexed when none is named; None where a source is not needed.
     """
 
-    def use(given: Settings) -> None:
-        if sample and not given.source.uri:
-            given = given.model_copy(update={"source": given.source.model_copy(update={"uri": str(sample)})})
-        job(given)
+    def use(settings: Settings) -> None:
+        if sample and not settings.source.uri:
+            settings = settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(sample)})})
+        job(settings)
 
     main = _command(use)
     main.__doc__ = job.__doc__
@@ -74,7 +73,7 @@ def read_flags(job: str, flags: Sequence[str]) -> Settings:
     """The settings that a job's flags give it; a flag that it does not know ends the program with exit code 2.
 
     Raises:
-        UsageError: as `settings.load`.
+        UsageError: as `load_settings`.
     """
     found: list[Settings] = []
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -116,7 +115,7 @@ def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
             "date": date.date() if date else None,
             "extract.space": space,
         }
-        use(settings.load(config, flags, assignments or ()))
+        use(load_settings(config, flags, assignments or ()))
 
     return main
 
@@ -140,8 +139,8 @@ def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., Non
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
-        given = settings.load(config, {"root": root, "extract.space": space}, assignments or ())
-        use(given, Scope(first.date() if first else None, last.date() if last else None, category), dry_run)
+        settings = load_settings(config, {"root": root, "extract.space": space}, assignments or ())
+        use(settings, Scope(first.date() if first else None, last.date() if last else None, category), dry_run)
 
     return main
 
@@ -169,7 +168,7 @@ def _train(use: Callable[[Settings, TrainingRequest], object]) -> Callable[..., 
         if compare not in ("", "scratch"):
             raise UsageError(f"--compare {compare!r}: there is only scratch")
         ask = TrainingRequest(task, teacher, scratch, _counts(learning_curve), bool(compare))
-        use(settings.load(config, flags, assignments or ()), ask)
+        use(load_settings(config, flags, assignments or ()), ask)
 
     return main
 
@@ -185,7 +184,7 @@ def _evaluate(use: Callable[[Settings, str, str, str], object]) -> Callable[...,
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
-        use(settings.load(config, {"root": root}, assignments or ()), model, version, on)
+        use(load_settings(config, {"root": root}, assignments or ()), model, version, on)
 
     return main
 
@@ -202,7 +201,7 @@ def _promote(use: Callable[[Settings, str, str, str], object]) -> Callable[..., 
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
-        use(settings.load(config, {"root": root}, assignments or ()), model, version, overruling(force, reason))
+        use(load_settings(config, {"root": root}, assignments or ()), model, version, overruling(force, reason))
 
     return main
 

@@ -37,12 +37,12 @@ def submit(spark_submit: str, jars: str, program: str, flags: Sequence[str], opt
         ServiceError: HDFS cannot be reached, or the run left no row.
     """
     job = Path(program).stem.replace("_", "-")
-    given, run_id = read_flags(job, flags), run_name(job)
-    _check(given, options)
-    _announce(given.root, run_id)
-    words = yarn_options(options, jars, given, run_id, os.environ)
+    settings, run_id = read_flags(job, flags), run_name(job)
+    _check(settings, options)
+    _announce(settings.root, run_id)
+    words = yarn_options(options, jars, settings, run_id, os.environ)
     if not {"spark.yarn.archive", "spark.yarn.jars"} & options.confs.keys():
-        words += ["--conf", f"spark.yarn.archive={_spark_archive(Path(spark_submit).parents[1], jars, given.root)}"]
+        words += ["--conf", f"spark.yarn.archive={_spark_archive(Path(spark_submit).parents[1], jars, settings.root)}"]
     environment = os.environ | {"LIKENESS_RUN_ID": run_id}
     if os.environ.get("LIKENESS_ARCHIVE"):
         environment["PYSPARK_PYTHON"] = _ARCHIVED_PYTHON
@@ -50,11 +50,11 @@ def submit(spark_submit: str, jars: str, program: str, flags: Sequence[str], opt
         return run([spark_submit, *words, program, *flags], env=environment, check=False).returncode
     flags, files = shipped(flags)
     code = run([spark_submit, *words, *files, program, *flags], env=environment, check=False).returncode
-    return _outcome(given, run_id) or code
+    return _outcome(settings, run_id) or code
 
 
 def yarn_options(
-    options: Options, jars: str, given: Settings, run_id: str, environment: Mapping[str, str]
+    options: Options, jars: str, settings: Settings, run_id: str, environment: Mapping[str, str]
 ) -> list[str]:
     """spark-submit's options for YARN, but for the archive of Spark's jars and the configuration file."""
     archive = environment.get("LIKENESS_ARCHIVE", "")
@@ -70,7 +70,7 @@ def yarn_options(
         # otherwise each file closed costs 400 ms
         "spark.hadoop.dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "10",
         **{f"spark.executorEnv.{name}": value for name, value in shared.items()},
-        **gpu_confs(given.extract),
+        **gpu_confs(settings.extract),
     }
     if options.cluster:
         master = shared | {"PYSPARK_DRIVER_PYTHON": python, "LIKENESS_RUN_ID": run_id}
@@ -125,9 +125,9 @@ def shipped(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, options
 
 
-def _outcome(given: Settings, run_id: str) -> int:
+def _outcome(settings: Settings, run_id: str) -> int:
     """The exit code of a run that ended elsewhere, from its row; what it said is printed."""
-    rows = TableReader(given).read(RUNS, where=f"run_id = '{run_id}'").to_pylist()
+    rows = TableReader(settings).read(RUNS, where=f"run_id = '{run_id}'").to_pylist()
     if not rows:
         raise ServiceError(
             f"run {run_id} left no row: its driver never began or was killed. `yarn application -list -appStates ALL "
@@ -139,7 +139,7 @@ def _outcome(given: Settings, run_id: str) -> int:
     if row["error"]:
         print(f"error: {row['error']}", file=sys.stderr)
     elif row["build"]:
-        print(summary(facts, given, Builds(given.root, given.extract.cache).find(row["build"])))
+        print(summary(facts, settings, Builds(settings.root, settings.extract.cache).find(row["build"])))
     return int(facts.get("end", {}).get("exit_code", 1))
 
 
@@ -156,14 +156,14 @@ def gpu_confs(extract: Extract) -> dict[str, str]:
     }
 
 
-def _check(given: Settings, options: Options) -> None:
+def _check(settings: Settings, options: Options) -> None:
     if not os.environ.get("HADOOP_CONF_DIR") and not os.environ.get("YARN_CONF_DIR"):
         raise UsageError("--master yarn wants the cluster's configuration; set HADOOP_CONF_DIR to its folder")
-    if uris.scheme(given.root) == "file":
-        raise UsageError(f"root = {given.root!r} is not shared by the machines of the cluster; name it as hdfs://")
-    if options.cluster and given.source.uri and uris.scheme(given.source.uri) == "file":
+    if uris.scheme(settings.root) == "file":
+        raise UsageError(f"root = {settings.root!r} is not shared by the machines of the cluster; name it as hdfs://")
+    if options.cluster and settings.source.uri and uris.scheme(settings.source.uri) == "file":
         raise UsageError(
-            f"source.uri = {given.source.uri!r} is a path of this machine, and the driver will run on another; "
+            f"source.uri = {settings.source.uri!r} is a path of this machine, and the driver will run on another; "
             "name it as hdfs://"
         )
 
