@@ -1,4 +1,4 @@
-"""Fill what is missing for a space over epochs."""
+"""Fill what is missing for a space over ingest dates."""
 
 from likeness.spark.jobs import backfill, backfill_command
 

@@ -36,9 +36,9 @@ PROJECT = Path(__file__).parents[1]
 _SEEDED = 5000
 KEYS = {
     SOURCES: ("uri", "length", "outcome", "image_id"),
-    IMAGES: ("image_id", "bytes", "epoch"),
+    IMAGES: ("image_id", "bytes", "ingest_date"),
     LISTINGS: ("product_id", "image_id", "category", "active"),
-    FEATURES: ("image_id", "space", "epoch"),
+    FEATURES: ("image_id", "space", "ingest_date"),
     FAILURES: ("what", "stage", "reason"),
 }
 

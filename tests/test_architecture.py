@@ -14,14 +14,7 @@ import likeness
 LIB = Path(likeness.__file__).parent
 JOBS = Path(__file__).parents[1] / "jobs"
 
-PACKAGES = ("core", "storage", "images", "models", "index", "catalog") + (
-    "serving",
-    "evaluation",
-    "training",
-    "ops",
-    "spark",
-    "cli",
-)
+PACKAGES = set("core storage images models index catalog serving evaluation training ops spark cli".split())
 
 LIBRARIES = {
     "PIL": ("images/",),

@@ -1,4 +1,4 @@
-"""Backfills: what is missing and nothing else, in a scope or in all epochs, killed or beside a nightly run."""
+"""Backfills: what is missing and nothing else, in a scope or in all ingest dates, killed or beside a nightly run."""
 
 import collections
 import datetime
@@ -45,10 +45,10 @@ def spoil(folder: Path, number: int) -> None:
 
 
 def extracted(settings, space: str = "") -> dict[str, datetime.date]:
-    """image_id to epoch of every vector of a space; each is there once."""
+    """image_id to ingest date of every vector of a space; each is there once."""
     space = space or resolve(settings.extract.space).id
-    rows = TableReader(settings).read(FEATURES, ("image_id", "epoch"), f"space = '{space}'").to_pylist()
-    found = {row["image_id"]: row["epoch"] for row in rows}
+    rows = TableReader(settings).read(FEATURES, ("image_id", "ingest_date"), f"space = '{space}'").to_pylist()
+    found = {row["image_id"]: row["ingest_date"] for row in rows}
     assert len(found) == len(rows)
     return found
 
@@ -60,16 +60,16 @@ def vectors(settings, name: str) -> dict[str, np.ndarray]:
 
 
 def photos(settings, *days: datetime.date, category: str = "") -> set[str]:
-    """image_ids of epochs, and of a category, as the tables list them."""
+    """image_ids of ingest dates, and of a category, as the tables list them."""
     listings = TableReader(settings).read(LISTINGS, ("image_id", "category")).to_pylist()
     shown = {row["image_id"] for row in listings if category in ("", row["category"])}
-    images = TableReader(settings).read(IMAGES, ("image_id", "epoch")).to_pylist()
-    return shown & {row["image_id"] for row in images if row["epoch"] in (days or DAYS)}
+    images = TableReader(settings).read(IMAGES, ("image_id", "ingest_date")).to_pylist()
+    return shown & {row["image_id"] for row in images if row["ingest_date"] in (days or DAYS)}
 
 
 @pytest.fixture(scope="module")
 def three_days(tmp_path_factory, model_cache):
-    """A root of three epochs, each of two hats and two shoes, one more hat damaged; nothing is extracted."""
+    """A root of three ingest dates, each of two hats and two shoes, one more hat damaged; nothing is extracted."""
     from likeness.core import settings
 
     folder = tmp_path_factory.mktemp("backfill")
@@ -169,7 +169,7 @@ def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
     told = capsys.readouterr().out
     assert "2026-01-05             4           0           0           4\n" in told
     assert "2026-01-02" not in told
-    assert f"{space.id}, epochs 2026-01-05 to the last: 4 photos to extract; time: never measured here" in told
+    assert f"{space.id}, ingest dates 2026-01-05 to the last: 4 photos to extract; time: never measured here" in told
     assert (extracted(given), TableReader(given).snapshot(RUNS)) == ({}, runs)
 
     for scope, wanted, failed in (
@@ -192,8 +192,8 @@ def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
     assert (row["stage"], row["space"], row["reason"], row["attempts"]) == ("extract", space.id, "undecodable", 1)
     assert {**extracted(given), row["what"]: DAYS[1]}.keys() == photos(given)
     features = extracted(given)
-    images = TableReader(given).read(IMAGES, ("image_id", "epoch")).to_pylist()
-    assert all(features.get(image["image_id"], image["epoch"]) == image["epoch"] for image in images)
+    images = TableReader(given).read(IMAGES, ("image_id", "ingest_date")).to_pylist()
+    assert all(features.get(image["image_id"], image["ingest_date"]) == image["ingest_date"] for image in images)
     snapshot = TableReader(given).snapshot(FEATURES)
     for scope in (Scope(), Scope(), last):  # nothing is left, and what failed is not tried each time
         jobs.backfill(given, scope)
@@ -395,7 +395,7 @@ def test_a_plan_of_a_backfill_is_what_it_would_extract(three_days, capsys):
     capsys.readouterr()
     plan(settings.root, first=day, category="hat", as_json=True, assignments=cache)
     told = json.loads(capsys.readouterr().out)
-    assert told["scope"] == "epochs 2026-01-05 to the last, category 'hat'"
+    assert told["scope"] == "ingest dates 2026-01-05 to the last, category 'hat'"
     (step,) = told["steps"]
     missing = sum(
         cell.missing for cell in space_coverage(TableReader(settings), told["space"], Scope(day.date(), category="hat"))

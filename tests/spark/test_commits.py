@@ -41,7 +41,7 @@ def commit_often(root: str, who: str) -> None:
                 {
                     "image_id": f"{who}-{number}-{row}",
                     "space": space,
-                    "epoch": settings.date,
+                    "ingest_date": settings.date,
                     "vector": np.ones(4, np.float32),
                     "norm": 2.0,
                 }

@@ -73,7 +73,7 @@ def settings(tmp_path_factory, model_cache):
     columns = {
         "image_id": keys,
         "space": [OTHER] * len(keys),
-        "epoch": [made.date] * len(keys),
+        "ingest_date": [made.date] * len(keys),
         "vector": vectors.tolist(),
         "norm": np.linalg.norm(vectors, axis=1),
     }

@@ -61,7 +61,7 @@ class Shop:
             space, lake = run.space.id, run.lake
             here = {row["image_id"] for row in lake.read(FEATURES).select("image_id").collect()}
             vectors = [
-                {"image_id": image, "space": space, "epoch": NOW.date(), "vector": vector.tolist(), "norm": 1.0}
+                {"image_id": image, "space": space, "ingest_date": NOW.date(), "vector": vector.tolist(), "norm": 1.0}
                 for image, vector in self.vectors.items()
                 if image not in here
             ]

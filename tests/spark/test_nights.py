@@ -50,10 +50,11 @@ class Shop:
                 os.utime(path, (changed, changed))
 
 
-def epochs(settings) -> dict[str, datetime.date]:
-    """product_id to the epoch of its photo."""
+def dates(settings) -> dict[str, datetime.date]:
+    """product_id to the ingest date of its photo."""
     of_image = {
-        row["image_id"]: row["epoch"] for row in TableReader(settings).read(IMAGES, ("image_id", "epoch")).to_pylist()
+        row["image_id"]: row["ingest_date"]
+        for row in TableReader(settings).read(IMAGES, ("image_id", "ingest_date")).to_pylist()
     }
     rows = TableReader(settings).read(LISTINGS, ("product_id", "image_id", "active")).to_pylist()
     return {row["product_id"]: of_image[row["image_id"]] for row in rows if row["active"]}
@@ -92,16 +93,16 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert (facts["ingest"]["read"], facts["ingest"]["known"], facts["ingest"]["unlisted"]) == (4, 2, 1)
     assert (facts["extract"]["wanted"], facts["load"]["vectors"]) == (6, 6)  # of the first night nothing was extracted
     first, late = FIRST, FIRST.replace(day=6)
-    assert epochs(settings) == {"a": first, "b": first} | dict.fromkeys(("awaited", "c", "d", "e"), late)
+    assert dates(settings) == {"a": first, "b": first} | dict.fromkeys(("awaited", "c", "d", "e"), late)
     assert TableReader(settings).read(FAILURES).num_rows == 0
     assert Builds(settings.root).find().products == 6
 
-    # a date that is given is the epoch, whatever ran before; what is there already stays what it is
+    # a date that is given is the ingest date, whatever ran before; what is there already stays what it is
     shop.lists("f", "unlisted")
     shop.gets("f")
     jobs.ingest_job(night(4))
     assert last_run(settings)["facts"]["ingest"]["read"] == 2
-    assert epochs(settings) == {"a": first, "b": first, "f": FIRST.replace(day=4), "unlisted": FIRST.replace(day=4)} | (
+    assert dates(settings) == {"a": first, "b": first, "f": FIRST.replace(day=4), "unlisted": FIRST.replace(day=4)} | (
         dict.fromkeys(("awaited", "c", "d", "e"), late)
     )
     HiddenProducts(settings.root).hide(["a", "b"])
@@ -115,12 +116,12 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert "hidden products: 2;" in shown
     run(night(4), jobs.extract_job)
     assert status(settings, capsys)[0]["in_service"]["since"] == {"vectors": 2, "listings": 2}
-    facts = run(night(9))  # nothing new: no epoch comes of it
+    facts = run(night(9))  # nothing new: no ingest date comes of it
     assert (facts["ingest"]["read"], facts["extract"]["wanted"], facts["index"]["vectors"]) == (0, 0, 8)
     assert status(settings, capsys)[0]["in_service"]["since"] == {"vectors": 0, "listings": 0}
-    assert sorted(set(epochs(settings).values())) == [first, FIRST.replace(day=4), late]
-    features = TableReader(settings).read(FEATURES, ("image_id", "epoch")).to_pylist()
-    assert sorted(row["epoch"] for row in features) == sorted(epochs(settings).values())
+    assert sorted(set(dates(settings).values())) == [first, FIRST.replace(day=4), late]
+    features = TableReader(settings).read(FEATURES, ("image_id", "ingest_date")).to_pylist()
+    assert sorted(row["ingest_date"] for row in features) == sorted(dates(settings).values())
 
 
 def test_a_run_that_is_completed_on_another_day_divides_its_photos(configure, tmp_path, monkeypatch):
@@ -142,5 +143,5 @@ def test_a_run_that_is_completed_on_another_day_divides_its_photos(configure, tm
     known = TableReader(settings).read(SOURCES).num_rows
     jobs.ingest_job(settings.model_copy(update={"date": FIRST.replace(day=3)}))
     assert last_run(settings)["facts"]["ingest"]["known"] == known + (last_run(settings)["facts"]["ingest"]["reused"])
-    days = sorted(epochs(settings).values())
+    days = sorted(dates(settings).values())
     assert days == [FIRST] * 4 + [FIRST.replace(day=3)]

@@ -42,7 +42,7 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     assert not stray.exists()
     assert {name: told[1] for name, told in facts["compact"].items() if name != "seconds"} == {
         "sources": 1,
-        "images": NIGHTS,  # a file an epoch
+        "images": NIGHTS,  # a file an ingest date
         "listings": 1,
         "features": NIGHTS,
         "runs": 1,

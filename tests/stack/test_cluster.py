@@ -83,7 +83,7 @@ def vectors(site: Site) -> dict[str, np.ndarray]:
 
 def test_the_tables_are_equal(sites: dict[str, Site]) -> None:
     for table, columns in (
-        (IMAGES, ("image_id", "bytes", "format", "width", "height", "epoch")),
+        (IMAGES, ("image_id", "bytes", "format", "width", "height", "ingest_date")),
         (LISTINGS, ("product_id", "image_id", "category", "attributes", "active")),
     ):
         rows = [TableReader(site.given).read(table, columns) for site in sites.values()]

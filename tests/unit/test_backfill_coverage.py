@@ -1,4 +1,4 @@
-"""Scopes: which epochs they hold, and how they are said."""
+"""Scopes: which ingest dates they hold, and how they are said."""
 
 import datetime
 
@@ -21,10 +21,10 @@ def test_a_scope_holds_what_lies_between_its_ends(
 def test_a_scope_says_what_it_leaves_out() -> None:
     first, last = datetime.date(2026, 1, 2), datetime.date(2026, 2, 3)
     assert [bool(scope) for scope in (Scope(), Scope(first), Scope(category=""))] == [False, True, True]
-    assert str(Scope()) == "all epochs"
-    assert str(Scope(first, last)) == "epochs 2026-01-02 to 2026-02-03"
-    assert str(Scope(last=last, category="鞋")) == "epochs from the first to 2026-02-03, category '鞋'"
-    assert str(Scope(first)) == "epochs 2026-01-02 to the last"
+    assert str(Scope()) == "all ingest dates"
+    assert str(Scope(first, last)) == "ingest dates 2026-01-02 to 2026-02-03"
+    assert str(Scope(last=last, category="鞋")) == "ingest dates from the first to 2026-02-03, category '鞋'"
+    assert str(Scope(first)) == "ingest dates 2026-01-02 to the last"
 
 
 def test_a_failed_photo_is_not_missing() -> None:

@@ -120,14 +120,14 @@ def export(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Write the vectors of a snapshot as one plain Parquet file: image_id, epoch, vector, norm."""
+    """Write the vectors of a snapshot as one plain Parquet file: image_id, ingest_date, vector, norm."""
     settings = load(root, config, assignments)
     warehouse = TableReader(settings)
     known = sorted({part["space"] for part in warehouse.partitions(FEATURES)})
     wanted = space or Builds(settings.root).find().space
     if wanted not in known:
         raise UsageError(f"--space {wanted!r}: no such vectors; there are: {', '.join(known) or 'none'}")
-    columns = ("image_id", "epoch", "vector", "norm")
+    columns = ("image_id", "ingest_date", "vector", "norm")
     rows, writer = 0, None
     draft = out.with_name(f".{out.name}.draft")
     try:
@@ -154,8 +154,8 @@ def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     vectors = pa.FixedSizeListArray.from_arrays(values, dim)
     columns = [
         batch.column("image_id").cast(pa.string()),
-        batch.column("epoch"),
+        batch.column("ingest_date"),
         vectors,
         batch.column("norm"),
     ]
-    return pa.RecordBatch.from_arrays(columns, names=["image_id", "epoch", "vector", "norm"])
+    return pa.RecordBatch.from_arrays(columns, names=["image_id", "ingest_date", "vector", "norm"])

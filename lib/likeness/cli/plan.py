@@ -24,10 +24,11 @@ def plan(
         str | None, typer.Option(help="feature space, as alexnet.fc6 (default: the settings' own)")
     ] = None,
     first: Annotated[
-        datetime.datetime | None, typer.Option("--from", help="of a backfill: its first epoch", formats=["%Y-%m-%d"])
+        datetime.datetime | None,
+        typer.Option("--from", help="of a backfill: its first ingest date", formats=["%Y-%m-%d"]),
     ] = None,
     last: Annotated[
-        datetime.datetime | None, typer.Option("--to", help="of a backfill: its last epoch", formats=["%Y-%m-%d"])
+        datetime.datetime | None, typer.Option("--to", help="of a backfill: its last ingest date", formats=["%Y-%m-%d"])
     ] = None,
     category: Annotated[str | None, typer.Option(help="of a backfill: only photos of this category")] = None,
     as_json: AsJson = False,

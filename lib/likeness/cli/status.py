@@ -86,7 +86,7 @@ def _show(told: dict[str, Any], cells: Sequence[CoverageCell], held: Sequence[Le
     if not cells:
         print(f"root {told['root']} holds no photos yet; run ./spark-submit.sh nightly")
         return
-    columns = ("epoch", "space", "photos", "present", "missing", "failed")
+    columns = ("ingest_date", "space", "photos", "present", "missing", "failed")
     show_table(columns, [[getattr(cell, name) for name in columns] for cell in cells])
     if told["failures"]:
         stages = ", ".join(f"{stage} {count:,}" for stage, count in told["failures"].items())

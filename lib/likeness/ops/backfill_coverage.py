@@ -1,4 +1,4 @@
-"""The matrix of work, epochs x feature spaces: a root's tables in; photos present, failed and missing out.
+"""The matrix of work, ingest dates x feature spaces: a root's tables in; photos present, failed and missing out.
 
 What is asked of all photos is answered from the tables' metadata; a category is looked up photo by photo.
 """
@@ -21,7 +21,7 @@ _NAMED = 20
 
 @dataclass(frozen=True)
 class Scope:
-    """A part of the photos: from an epoch to an epoch, both included, and shown in a category by an active listing.
+    """A part of the photos: a range of ingest dates, both ends included, and a category of active listings.
 
     What is None restricts nothing.
     """
@@ -36,21 +36,21 @@ class Scope:
 
     def __str__(self) -> str:
         if not self.first and not self.last:
-            epochs = "all epochs"
+            dates = "all ingest dates"
         else:
-            epochs = f"epochs {self.first or 'from the first'} to {self.last or 'the last'}"
-        return epochs if self.category is None else f"{epochs}, category {self.category!r}"
+            dates = f"ingest dates {self.first or 'from the first'} to {self.last or 'the last'}"
+        return dates if self.category is None else f"{dates}, category {self.category!r}"
 
-    def holds(self, epoch: str) -> bool:
-        """Whether an epoch (ISO date) is within."""
-        return str(self.first or epoch) <= epoch <= str(self.last or epoch)
+    def holds(self, ingest_date: str) -> bool:
+        """Whether an ingest date (ISO date) is within."""
+        return str(self.first or ingest_date) <= ingest_date <= str(self.last or ingest_date)
 
 
 @dataclass(frozen=True)
 class CoverageCell:
-    """One epoch (ISO date) in one space: its photos, those that have a vector, and those that stand failed."""
+    """One ingest date (ISO date) in one space: its photos, those that have a vector, and those that stand failed."""
 
-    epoch: str
+    ingest_date: str
     space: str
     photos: int
     present: int
@@ -63,18 +63,18 @@ class CoverageCell:
 
 
 def backfill_coverage(warehouse: TableReader) -> list[CoverageCell]:
-    """Every epoch in every space that has a vector or a failure, by epoch and space."""
+    """Every ingest date in every space that has a vector or a failure, by ingest date and space."""
     photos, present, failed = _photos(warehouse), _present(warehouse), _failed(warehouse)
     spaces = sorted({space for _, space in [*present, *failed]}) or [""]
     return [
-        CoverageCell(epoch, space, photos[epoch], present[epoch, space], failed[epoch, space])
-        for epoch in sorted(photos)
+        CoverageCell(ingest_date, space, photos[ingest_date], present[ingest_date, space], failed[ingest_date, space])
+        for ingest_date in sorted(photos)
         for space in spaces
     ]
 
 
 def space_coverage(warehouse: TableReader, space: str, scope: Scope) -> list[CoverageCell]:
-    """The epochs of a scope in one space, each with at least one photo.
+    """The ingest dates of a scope in one space, each with at least one photo.
 
     Raises:
         UsageError: the scope cannot be meant as given, or holds no photo.
@@ -83,20 +83,25 @@ def space_coverage(warehouse: TableReader, space: str, scope: Scope) -> list[Cov
     _check(scope, photos)
     if scope.category is None:
         present, failed = _present(warehouse), _failed(warehouse)
-        epochs = [epoch for epoch in sorted(photos) if scope.holds(epoch)]
-        return [CoverageCell(e, space, photos[e], present[e, space], failed[e, space]) for e in epochs]
+        dates = [ingest_date for ingest_date in sorted(photos) if scope.holds(ingest_date)]
+        return [CoverageCell(e, space, photos[e], present[e, space], failed[e, space]) for e in dates]
     rows = _in_category(warehouse, scope.category)
-    inside = rows.filter(pa.array([scope.holds(epoch) for epoch in rows["epoch"].to_pylist()], pa.bool_()))
+    inside = rows.filter(
+        pa.array([scope.holds(ingest_date) for ingest_date in rows["ingest_date"].to_pylist()], pa.bool_())
+    )
     if not inside.num_rows:
-        there = _epochs(rows["epoch"].to_pylist())
-        raise UsageError(f"no photo of category {scope.category!r} is of {_range(scope)}; its epochs are {there}")
+        there = _date_range(rows["ingest_date"].to_pylist())
+        raise UsageError(f"no photo of category {scope.category!r} is of {_range(scope)}; its ingest dates are {there}")
     vectors = warehouse.read(FEATURES, ("image_id",), f"space = '{space}'")["image_id"]
     failures = warehouse.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space}'")["what"]
     totals, present, failed = (
-        Counter(table["epoch"].to_pylist())
+        Counter(table["ingest_date"].to_pylist())
         for table in (inside, *(inside.filter(pc.is_in(inside["image_id"], ids)) for ids in (vectors, failures)))
     )
-    return [CoverageCell(epoch, space, totals[epoch], present[epoch], failed[epoch]) for epoch in sorted(totals)]
+    return [
+        CoverageCell(ingest_date, space, totals[ingest_date], present[ingest_date], failed[ingest_date])
+        for ingest_date in sorted(totals)
+    ]
 
 
 def _check(scope: Scope, photos: Counter[str]) -> None:
@@ -106,7 +111,7 @@ def _check(scope: Scope, photos: Counter[str]) -> None:
     if not photos:
         raise UsageError("this root holds no photos yet; run ./spark-submit.sh nightly or ingest first")
     if not any(map(scope.holds, photos)):
-        raise UsageError(f"no photo is of {_range(scope)}; the epochs of this root are {_epochs(photos)}")
+        raise UsageError(f"no photo is of {_range(scope)}; the ingest dates of this root are {_date_range(photos)}")
 
 
 def _range(scope: Scope) -> str:
@@ -115,7 +120,7 @@ def _range(scope: Scope) -> str:
 
 
 def _in_category(warehouse: TableReader, category: str) -> pa.Table:
-    """(image_id, epoch) of the photos that an active listing shows in a category."""
+    """(image_id, ingest_date) of the photos that an active listing shows in a category."""
     found: list[pa.Array] = []
     known: set[str] = set()
     for batch in warehouse.batches(LISTINGS, ("category", "image_id", "active")):
@@ -128,40 +133,42 @@ def _in_category(warehouse: TableReader, category: str) -> pa.Table:
         raise UsageError(
             f"--category {category!r}: no active listing is of this category{meant} there are: {_named(known)}"
         )
-    rows = warehouse.read(IMAGES, ("image_id", "epoch"))
+    rows = warehouse.read(IMAGES, ("image_id", "ingest_date"))
     rows = rows.filter(pc.is_in(rows["image_id"], pa.chunked_array(found, pa.string())))
-    return rows.set_column(1, "epoch", rows["epoch"].cast(pa.string()))
+    return rows.set_column(1, "ingest_date", rows["ingest_date"].cast(pa.string()))
 
 
 def _photos(warehouse: TableReader) -> Counter[str]:
-    """Photos by epoch."""
+    """Photos by ingest date."""
     found = Counter[str]()
     for part in warehouse.partitions(IMAGES):
-        found[str(part["epoch"])] += part["rows"]
+        found[str(part["ingest_date"])] += part["rows"]
     return found
 
 
 def _present(warehouse: TableReader) -> Counter[tuple[str, str]]:
-    """Vectors by epoch and space."""
+    """Vectors by ingest date and space."""
     found = Counter[tuple[str, str]]()
     for part in warehouse.partitions(FEATURES):
-        found[str(part["epoch"]), part["space"]] += part["rows"]
+        found[str(part["ingest_date"]), part["space"]] += part["rows"]
     return found
 
 
 def _failed(warehouse: TableReader) -> Counter[tuple[str, str]]:
-    """Standing failures of extraction by epoch and space."""
+    """Standing failures of extraction by ingest date and space."""
     failures = warehouse.read(FAILURES, ("what", "space"), where="stage = 'extract'")
     if not failures.num_rows:
         return Counter()
-    epochs = warehouse.read(IMAGES, ("image_id", "epoch"))
+    dates = warehouse.read(IMAGES, ("image_id", "ingest_date"))
     counts = (
-        failures.join(epochs, "what", "image_id", "inner").group_by(["epoch", "space"]).aggregate([("what", "count")])
+        failures.join(dates, "what", "image_id", "inner")
+        .group_by(["ingest_date", "space"])
+        .aggregate([("what", "count")])
     )
-    return Counter({(str(row["epoch"]), row["space"]): row["what_count"] for row in counts.to_pylist()})
+    return Counter({(str(row["ingest_date"]), row["space"]): row["what_count"] for row in counts.to_pylist()})
 
 
-def _epochs(names: Iterable[str]) -> str:
+def _date_range(names: Iterable[str]) -> str:
     found = sorted(set(names))
     return f"{found[0]} to {found[-1]} ({len(found)})" if found else "none"
 

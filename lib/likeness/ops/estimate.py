@@ -84,7 +84,7 @@ def _grows(settings: Settings, space: Space, vectors: int, new: int) -> bool:
 
 
 def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[StageEstimate, Sequence[CoverageCell]]:
-    """What a backfill of a space would extract, in all and by epoch.
+    """What a backfill of a space would extract, in all and by ingest date.
 
     Raises:
         UsageError: the scope cannot be meant, or holds no photo.

@@ -92,7 +92,7 @@ def extract_job(settings: Settings) -> None:
 
 
 def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
-    """Fill what is missing for a space, over epochs and of a category if so told."""
+    """Fill what is missing for a space, over ingest dates and of a category if so told."""
     spaces = {space.id: estimate.backfill(settings, space, scope) for space in spaces_of(settings)}
     if dry_run:
         for name, (step, cells) in spaces.items():
@@ -110,9 +110,9 @@ def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
 
 
 def _would_do(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what: str) -> str:
-    """The dry run's words on a space: a line an epoch, then all of it."""
-    lines = [f"{'epoch':<12}{'photos':>12}{'present':>12}{'failed':>12}{'to extract':>12}"]
-    lines += [f"{c.epoch:<12}{c.photos:>12,}{c.present:>12,}{c.failed:>12,}{c.missing:>12,}" for c in cells]
+    """The dry run's words on a space: a line an ingest date, then all of it."""
+    lines = [f"{'ingest_date':<12}{'photos':>12}{'present':>12}{'failed':>12}{'to extract':>12}"]
+    lines += [f"{c.ingest_date:<12}{c.photos:>12,}{c.present:>12,}{c.failed:>12,}{c.missing:>12,}" for c in cells]
     basis = f" at the rate of run {step.basis}" if step.basis else ""
     return "\n".join(
         [

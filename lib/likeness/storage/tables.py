@@ -119,9 +119,9 @@ IMAGES = Table(
         Column("height", pa.int32(), "pixels as stored"),
         Column("size", pa.int64(), "bytes"),
         Column("uri", pa.string(), "where it was first found"),
-        Column("epoch", pa.date32(), "ingest date"),
+        Column("ingest_date", pa.date32(), "ingest date"),
     ),
-    partition=("epoch",),
+    partition=("ingest_date",),
     # small row groups: a task is a share of them, so that one file keeps every core busy without a shuffle
     properties=(
         ("write.parquet.row-group-size-bytes", "8388608"),
@@ -153,11 +153,11 @@ FEATURES = Table(
     (
         Column("image_id", pa.string(), "of the photo"),
         Column("space", pa.string(), "feature space, backbone.layer@hash"),
-        Column("epoch", pa.date32(), "ingest date of the photo"),
+        Column("ingest_date", pa.date32(), "ingest date of the photo"),
         Column("vector", pa.list_(pa.float32()), "as the layer gives it"),
         Column("norm", pa.float64(), "Euclidean length of the vector"),
     ),
-    partition=("space", "epoch"),
+    partition=("space", "ingest_date"),
     properties=(("read.split.target-size", "33554432"), ("read.split.open-file-cost", "65536")),
 )
 

@@ -200,7 +200,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="LIKENESS_", env_nested_delimiter="__")
 
     root: str = Field("var", description="folder that holds everything the project writes")
-    date: datetime.date = Field(default_factory=datetime.date.today, description="epoch of new photos")
+    date: datetime.date = Field(default_factory=datetime.date.today, description="ingest date of new photos")
     source: Source = Source()
     limits: Limits = Limits()
     gates: Gates = Gates()

@@ -74,7 +74,7 @@ class Task:
     settings: Extract
     limits: Limits
     machine: Machine
-    epoch: datetime.date
+    ingest_date: datetime.date
     folders: Mapping[str, str]
 
 
@@ -136,7 +136,7 @@ def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]
     """Writes a Parquet file for each space; yields a row for each failure and each file, and in the end one of all."""
     spent = dict.fromkeys(SPENT, 0.0)
     with ExitStack() as stack:
-        written = {space: stack.enter_context(_File(space.id, task.epoch)) for space in task.spaces}
+        written = {space: stack.enter_context(_File(space.id, task.ingest_date)) for space in task.spaces}
         for batch in batches:
             spent = {name: seconds + batch.seconds[name] for name, seconds in spent.items()}
             for what, bad in batch.failures:
@@ -157,8 +157,8 @@ def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]
 class _File:
     """A Parquet file of vectors of one space, on this machine until it is uploaded."""
 
-    def __init__(self, space: str, epoch: datetime.date) -> None:
-        self.rows, self._space, self._epoch = 0, space, epoch
+    def __init__(self, space: str, ingest_date: datetime.date) -> None:
+        self.rows, self._space, self._ingest_date = 0, space, ingest_date
         self._group = list[pa.RecordBatch]()
 
     def __enter__(self) -> "_File":
@@ -173,7 +173,7 @@ class _File:
 
     def add(self, keys: Sequence[str], vectors: np.ndarray) -> None:
         """Adds the vectors, float32 (n, dim), of the photos `keys`."""
-        self._group.append(record_batch(self._space, self._epoch, keys, vectors))
+        self._group.append(record_batch(self._space, self._ingest_date, keys, vectors))
         self.rows += len(keys)
         if sum(part.nbytes for part in self._group) >= _ROW_GROUP:
             self._flush()
@@ -190,11 +190,11 @@ class _File:
         self._group.clear()
 
 
-def record_batch(space: str, epoch: datetime.date, keys: Sequence[str], vectors: np.ndarray) -> pa.RecordBatch:
+def record_batch(space: str, ingest_date: datetime.date, keys: Sequence[str], vectors: np.ndarray) -> pa.RecordBatch:
     """Rows of `features`: the vectors, float32 (n, dim), of the photos `keys` in a space."""
     rows, dim = vectors.shape
     kind = FEATURES.arrow().field("vector").type
     lists = pa.ListArray.from_arrays(np.arange(0, (rows + 1) * dim, dim, dtype=np.int32), vectors.ravel(), type=kind)
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    columns = [pa.array(keys), pa.array([space] * rows), pa.array([epoch] * rows), lists, pa.array(norms)]
+    columns = [pa.array(keys), pa.array([space] * rows), pa.array([ingest_date] * rows), lists, pa.array(norms)]
     return pa.RecordBatch.from_arrays(columns, schema=FEATURES.arrow())

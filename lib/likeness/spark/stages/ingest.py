@@ -179,7 +179,7 @@ def _fresh(run: Run, good: pa.Table) -> pa.Table:
 
 def _images(run: Run, read: DataFrame, fresh: pa.Table) -> DataFrame:
     keys = F.broadcast(run.lake.spark.createDataFrame(fresh.select(["uri"])))
-    rows = read.join(keys, "uri", "left_semi").withColumn("epoch", F.lit(run.settings.date))
+    rows = read.join(keys, "uri", "left_semi").withColumn("ingest_date", F.lit(run.settings.date))
     # sorted files let a range of ids be read without the rest
     return rows.sortWithinPartitions("image_id")
 

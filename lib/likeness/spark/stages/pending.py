@@ -32,10 +32,10 @@ _FEWEST = 16
 
 @dataclass(frozen=True)
 class Chunk:
-    """Wanted photos of an epoch that lie beside each other, and so in a few files. All lack in the same spaces."""
+    """Pending photos of one ingest date that lie close together, in few files. All lack the same spaces."""
 
     spaces: tuple[Space, ...]
-    epoch: datetime.date
+    ingest_date: datetime.date
     places: Sequence[Place]
 
     @property
@@ -89,12 +89,12 @@ class PendingImages:
         return self._run.lake.read(IMAGES, self._images)
 
     def photos(self) -> DataFrame:
-        """(image_id, epoch, file, pos) of the scope: the data file, and the row in it."""
-        rows, scope = self.table().selectExpr("image_id", "epoch", "_file file", "_pos pos"), self._scope
+        """(image_id, ingest_date, file, pos) of the scope: the data file, and the row in it."""
+        rows, scope = self.table().selectExpr("image_id", "ingest_date", "_file file", "_pos pos"), self._scope
         if scope.first:
-            rows = rows.where(F.col("epoch") >= F.lit(scope.first))
+            rows = rows.where(F.col("ingest_date") >= F.lit(scope.first))
         if scope.last:
-            rows = rows.where(F.col("epoch") <= F.lit(scope.last))
+            rows = rows.where(F.col("ingest_date") <= F.lit(scope.last))
         if scope.category is not None:
             listings = self._run.lake.read(LISTINGS, self._listings)
             shown = listings.where(F.col("active") & (F.col("category") == F.lit(scope.category)))
@@ -116,36 +116,41 @@ class PendingImages:
         return (failed.join(self.photos(), "image_id", "left_semi") if self._scope else failed).count()
 
     def chunks(self) -> Iterator[Chunk]:
-        """What lacks, epoch by epoch, in the order in which it lies in the files."""
+        """What lacks, ingest date by ingest date, in the order in which it lies in the files."""
         if self._images is None:
             return
         most = self._run.settings.extract.chunk_images
-        for (spaces, epoch), places in sorted(self._places().items(), key=lambda found: found[0][1]):
+        for (spaces, ingest_date), places in sorted(self._places().items(), key=lambda found: found[0][1]):
             held, room = list[Place](), most
             for uri, rows in places:
                 for part in np.split(rows, range(room, len(rows), most)):
                     held.append((uri, part))
                     room -= len(part)
                     if not room:
-                        yield Chunk(spaces, epoch, tuple(held))
+                        yield Chunk(spaces, ingest_date, tuple(held))
                         held, room = [], most
             if held:
-                yield Chunk(spaces, epoch, tuple(held))
+                yield Chunk(spaces, ingest_date, tuple(held))
 
     def _places(self) -> dict[tuple[tuple[Space, ...], datetime.date], list[Place]]:
-        """Where the photos lie that lack in the same spaces and are of an epoch; eight bytes for each."""
+        """Where the photos lie that lack in the same spaces and are of an ingest date; eight bytes for each."""
         lacking = defaultdict[tuple[datetime.date, str], dict[Space, np.ndarray]](dict)
         for space in sorted(self._run.spaces, key=lambda space: space.id):
-            found = self._lacking(space.id).groupBy("epoch", "file").agg(F.collect_list("pos").alias("rows")).toArrow()
-            for epoch, file, rows in zip(*(found[name] for name in ("epoch", "file", "rows")), strict=True):
-                lacking[epoch.as_py(), file.as_py()][space] = np.sort(rows.values.to_numpy())
+            found = (
+                self._lacking(space.id)
+                .groupBy("ingest_date", "file")
+                .agg(F.collect_list("pos").alias("rows"))
+                .toArrow()
+            )
+            for ingest_date, file, rows in zip(*(found[name] for name in ("ingest_date", "file", "rows")), strict=True):
+                lacking[ingest_date.as_py(), file.as_py()][space] = np.sort(rows.values.to_numpy())
         places = defaultdict[tuple[tuple[Space, ...], datetime.date], list[Place]](list)
-        for (epoch, file), each in sorted(lacking.items(), key=lambda found: found[0]):
+        for (ingest_date, file), each in sorted(lacking.items(), key=lambda found: found[0]):
             rows = functools.reduce(np.union1d, each.values())
             lacks = np.stack([np.isin(rows, mine) for mine in each.values()], axis=1)
             for which in np.unique(lacks, axis=0):
                 spaces = tuple(itertools.compress(each, which))
-                places[spaces, epoch].append((file, rows[(lacks == which).all(axis=1)]))
+                places[spaces, ingest_date].append((file, rows[(lacks == which).all(axis=1)]))
         return places
 
     def _failed(self, space: str) -> DataFrame:

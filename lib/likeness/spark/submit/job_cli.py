@@ -102,7 +102,7 @@ def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
         source_mode: Annotated[
             str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")
         ] = None,
-        date: Annotated[datetime.datetime | None, typer.Option(help="epoch of new photos", formats=_DAY)] = None,
+        date: Annotated[datetime.datetime | None, typer.Option(help="ingest date of new photos", formats=_DAY)] = None,
         space: Space = None,
         config: Config = None,
         assignments: Assignments = None,
@@ -126,10 +126,10 @@ def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., Non
     def main(
         space: Space = None,
         first: Annotated[
-            datetime.datetime | None, typer.Option("--from", help="first epoch (default: all)", formats=_DAY)
+            datetime.datetime | None, typer.Option("--from", help="first ingest date (default: all)", formats=_DAY)
         ] = None,
         last: Annotated[
-            datetime.datetime | None, typer.Option("--to", help="last epoch (default: all)", formats=_DAY)
+            datetime.datetime | None, typer.Option("--to", help="last ingest date (default: all)", formats=_DAY)
         ] = None,
         category: Annotated[
             str | None, typer.Option(help="only photos that an active listing of this category shows")
