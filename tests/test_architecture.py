@@ -14,7 +14,20 @@ import likeness
 LIB = Path(likeness.__file__).parent
 JOBS = Path(__file__).parents[1] / "jobs"
 
-PACKAGES = set("core storage images models index catalog serving evaluation training ops spark cli".split())
+PACKAGES = {
+    "core",
+    "storage",
+    "images",
+    "models",
+    "index",
+    "catalog",
+    "serving",
+    "evaluation",
+    "training",
+    "ops",
+    "spark",
+    "cli",
+}
 
 LIBRARIES = {
     "PIL": ("images/",),
