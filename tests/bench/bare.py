@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from likeness.core.settings import Settings
-from likeness.images.image import WHOLE, prepared
+from likeness.images.image import WHOLE, preprocess
 from likeness.models.backbones import resolve
-from likeness.models.runtimes import machine, open_runtime
+from likeness.models.runtimes import local_machine, open_runtime
 
 
 def rate(photos: list[Path], settings: Settings, workers: int) -> float:
@@ -30,20 +30,20 @@ def vectors(photos: list[Path], settings: Settings, workers: int) -> tuple[np.nd
     ]
     for process in processes:
         process.start()
-    found: dict[int, np.ndarray] = {}
+    extracted: dict[int, np.ndarray] = {}
     spans = []
-    while len(found) < workers:
+    while len(extracted) < workers:
         try:
-            number, mine, begin, end = results.get(timeout=5)
-            found[number] = mine
+            number, block, begin, end = results.get(timeout=5)
+            extracted[number] = block
             spans.append((begin, end))
         except queue.Empty:
             assert not any(process.exitcode for process in processes), "a bare loop failed"
     for process in processes:
         process.join()
-    rows = np.empty((len(photos), found[0].shape[1]), np.float32)
-    for number, mine in found.items():
-        rows[number::workers] = mine
+    rows = np.empty((len(photos), extracted[0].shape[1]), np.float32)
+    for number, block in extracted.items():
+        rows[number::workers] = block
     return rows, len(photos) / (max(end for _, end in spans) - min(begin for begin, _ in spans))
 
 
@@ -55,15 +55,17 @@ def _work(
     results: "multiprocessing.Queue[tuple[int, np.ndarray, float, float]]",
 ) -> None:
     space = resolve(settings.extract.space, settings.extract.weights)
-    runtime = open_runtime(space, settings.extract.runtime, machine(settings, 1))
+    runtime = open_runtime(space, settings.extract.runtime, local_machine(settings, 1))
     data = [path.read_bytes() for path in photos]
 
-    def run(some: list[bytes]) -> np.ndarray:
-        size, found = settings.extract.batch_size, []
-        for start in range(0, len(some), size):
-            batch = [prepared(one, WHOLE, space.preprocessing, settings.limits) for one in some[start : start + size]]
-            found.append(runtime(np.stack(batch)))
-        return np.concatenate(found)
+    def run(photos: list[bytes]) -> np.ndarray:
+        size, batches = settings.extract.batch_size, []
+        for start in range(0, len(photos), size):
+            batch = [
+                preprocess(photo, WHOLE, space.preprocessing, settings.limits) for photo in photos[start : start + size]
+            ]
+            batches.append(runtime(np.stack(batch)))
+        return np.concatenate(batches)
 
     run(data[: settings.extract.batch_size])
     ready.wait()

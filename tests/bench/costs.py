@@ -41,9 +41,9 @@ def measure(clothing: Path, scratch: Path) -> None:
         if not weights:
             _worth(name, clothing, scratch)
             continue
-        given = _given(name, scratch, f"extract.weights={weights}")
-        pilot = bare.rate(photos[:_FIRST], given, _CORES)
-        _say(name, bare.rate(photos[: int(np.clip(pilot * _SECONDS, _FIRST, _MOST))], given, _CORES), {})
+        settings = _settings(name, scratch, f"extract.weights={weights}")
+        pilot = bare.rate(photos[:_FIRST], settings, _CORES)
+        _say(name, bare.rate(photos[: int(np.clip(pilot * _SECONDS, _FIRST, _MOST))], settings, _CORES), {})
         weights.unlink()
     for name in WAYS:
         _worth(name, clothing, scratch)
@@ -53,19 +53,19 @@ def _worth(name: str, clothing: Path, scratch: Path) -> None:
     """One space whose weights are at hand: the validation photos ask for those of train."""
     with (clothing / "catalogue.csv").open(encoding="utf-8", newline="") as file:
         category = {Path(one["image"]).name: one["category"] for one in csv.DictReader(file)}
-    train, asked = (sorted((clothing / part).rglob("*.jpg")) for part in ("train", "validation"))
-    found, rate = bare.vectors([*train, *asked], _given(name, scratch), _CORES)
-    unit = distance.prepared(found, "cosine")
+    train, queries = (sorted((clothing / part).rglob("*.jpg")) for part in ("train", "validation"))
+    vectors, rate = bare.vectors([*train, *queries], _settings(name, scratch), _CORES)
+    unit = distance.prepared(vectors, "cosine")
     nearest = np.argsort(-(unit[len(train) :] @ unit[: len(train)].T), axis=1, kind="stable")[:, :10]
-    labels, truth = (np.array([category[path.name] for path in paths]) for paths in (train, asked))
+    labels, truth = (np.array([category[path.name] for path in paths]) for paths in (train, queries))
     good = labels[nearest] == truth[:, None]
     _say(name, rate, dict(zip(("P@1", "P@10"), figures(np.stack([good[:, 0], good.mean(1)], 1)), strict=True)))
 
 
-def _say(name: str, rate: float, told: dict[str, Figure]) -> None:
-    each = "".join(f", {key} {one.value:.3f} ({one.low:.3f}-{one.high:.3f})" for key, one in told.items())
+def _say(name: str, rate: float, metrics: dict[str, Figure]) -> None:
+    each = "".join(f", {key} {one.value:.3f} ({one.low:.3f}-{one.high:.3f})" for key, one in metrics.items())
     row(name, f"{rate:.1f} photos/s, {3600 * rate / _CORES:,.0f} per core-hour{each}", "")
 
 
-def _given(space: str, scratch: Path, *more: str) -> Settings:
+def _settings(space: str, scratch: Path, *more: str) -> Settings:
     return load_settings(None, {"extract.space": space}, (f"extract.cache={scratch / 'cache'}", *more))

@@ -37,18 +37,18 @@ SPACES = (
 """Space, photos of the stage and of the bare loop, and the share of the ceiling that is asked for."""
 
 
-def measure(photos: Path, sample: Path, scratch: Path, made: Path) -> None:
-    """All rows, of photos kept in `made`; networks whose weights cannot be had have seeded noise: as much work."""
+def measure(photos: Path, sample: Path, scratch: Path, work: Path) -> None:
+    """All rows, of photos kept in `work`; networks whose weights cannot be had have seeded noise: as much work."""
     rates = {}
     for space, count, few, goal in SPACES:
-        source = variants(photos, made / f"photos-{count}", count)
+        source = variants(photos, work / f"photos-{count}", count)
         settings = _settings(source, scratch / f"{space}-{count}", space, scratch)
         chosen = profile(settings)
         precision = chosen.settings.get("extract.precision", settings.extract.precision)
         row(f"{space}: precision that `likeness profile` chooses", f"{precision} (cosine {chosen.parity:.5f})", "")
         settings = settings.model_copy(update={"extract": settings.extract.model_copy(update={"precision": precision})})
         rates[space] = _stage(settings, sample, scratch, few, goal)
-    paths = sorted((made / f"photos-{_COUNT}").rglob("*.jpg"))[:_PEER]
+    paths = sorted((work / f"photos-{_COUNT}").rglob("*.jpg"))[:_PEER]
     weights = str(scratch / "alexnet.pth")
     loop = _plain(paths, weights)
     row("alexnet.fc6 through Spark / a DataLoader with torch in float32", _ratio(rates["alexnet.fc6"], loop), ">= 2.3")
@@ -73,16 +73,15 @@ def _stage(settings: Settings, sample: Path, scratch: Path, few: int, goal: floa
     for _ in range(_PASSES):
         with Run("extract", settings, ("extract",)) as run:
             run.lake.spark.sql(f"DELETE FROM {run.lake.name(FEATURES)} WHERE space = '{run.space.id}'")
-            extract(run)
-            facts = run.facts["extract"]
+            facts = extract(run)
         after = bare.rate(chosen, settings, workers)
-        rates.append(facts["extracted"] / facts["seconds"])
+        rates.append(facts.extracted / facts.seconds)
         shares.append(rates[-1] / ((before + after) / 2))
         before = after
     shares, rates = shares[_WARM:], rates[_WARM:]
-    each = f"{statistics.median(rates):.0f}/s, {facts['extracted']} photos, {len(shares)} passes"
-    told = f"{statistics.median(shares):.2f} ({each})"
-    row(f"{space} through Spark, commit included / bare loop", told, f">= {goal:.2f}")
+    each = f"{statistics.median(rates):.0f}/s, {facts.extracted} photos, {len(shares)} passes"
+    figure = f"{statistics.median(shares):.2f} ({each})"
+    row(f"{space} through Spark, commit included / bare loop", figure, f">= {goal:.2f}")
     return statistics.median(rates)
 
 
@@ -150,8 +149,8 @@ def _predict_batch_udf(paths: Sequence[Path], weights: str) -> float:
 
         def predict(pixels: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                found: np.ndarray = net(torch.from_numpy(pixels)).numpy()
-            return found
+                vectors: np.ndarray = net(torch.from_numpy(pixels)).numpy()
+            return vectors
 
         return predict
 

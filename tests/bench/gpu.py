@@ -31,18 +31,17 @@ def measure(photos: Path, scratch: Path) -> None:
     weights = seeded(registry()["alexnet"], scratch)
     sets = [f"extract.cache={scratch / 'cache'}", *([f"extract.weights={weights}"] if weights else [])]
     flags = {"source.uri": str(source), "root": str(scratch / "gpu"), "extract.space": _SPACE}
-    told = hardware_profile.profile(load_settings(None, flags, sets))
-    settings = load_settings(None, flags, [*sets, *(f"{name}={value}" for name, value in told.settings.items())])
+    limits = hardware_profile.profile(load_settings(None, flags, sets))
+    settings = load_settings(None, flags, [*sets, *(f"{name}={value}" for name, value in limits.settings.items())])
     jobs.ingest_job(settings)
     rates, busy = [], []
     for _ in range(_PASSES):
         with Run("extract", settings, ("extract",)) as run:
             run.lake.spark.sql(f"DELETE FROM {run.lake.name(FEATURES)} WHERE space = '{run.space.id}'")
-            extract(run)
-            facts = run.facts["extract"]
-        rates.append(facts["extracted"] / facts["seconds"])
-        busy.append(facts["gpu_busy"])
-    rate, ceiling = statistics.median(rates), min(told.decode, told.model)
-    each = f"{rate:.0f}/s; {os.cpu_count()} cores decode {told.decode:.0f}/s, the network does {told.model:.0f}/s"
+            facts = extract(run)
+        rates.append(facts.extracted / facts.seconds)
+        busy.append(facts.gpu_busy)
+    rate, ceiling = statistics.median(rates), min(limits.decode, limits.model)
+    each = f"{rate:.0f}/s; {os.cpu_count()} cores decode {limits.decode:.0f}/s, the network does {limits.model:.0f}/s"
     row(f"{_SPACE} on {torch.cuda.get_device_name()}", f"{rate / ceiling:.2f} ({each})", _GOAL)
     row("share of the time in which it works", f"{statistics.median(busy):.2f}", "")

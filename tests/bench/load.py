@@ -30,15 +30,15 @@ def main(address: str, seconds: str, threads: str, products: str) -> None:
         while time.monotonic() < ends:
             begun = time.perf_counter()
             try:
-                status, told = connection.get(f"/v1/products/{quote(rng.choice(names), safe='')}/similar?category=all")
+                status, body = connection.get(f"/v1/products/{quote(rng.choice(names), safe='')}/similar?category=all")
             except OSError as error:
                 failed.append(f"{type(error).__name__}: {error}")
                 return
             spans.append(time.perf_counter() - begun)
             if status != 200:
-                failed.append(told.decode())
+                failed.append(body.decode())
                 continue
-            answer = json.loads(told)
+            answer = json.loads(body)
             searched[answer["build"]].add(answer["coverage"]["searched"])
         connection.close()
 
@@ -48,8 +48,8 @@ def main(address: str, seconds: str, threads: str, products: str) -> None:
     for asker in askers:
         asker.join()
     p99 = statistics.quantiles(spans, n=100)[98]
-    told = {"rate": len(spans) / float(seconds), "p50_ms": 1000 * statistics.median(spans), "p99_ms": 1000 * p99}
-    print(json.dumps(told | {"failed": failed[:3], "searched": {build: sorted(n) for build, n in searched.items()}}))
+    summary = {"rate": len(spans) / float(seconds), "p50_ms": 1000 * statistics.median(spans), "p99_ms": 1000 * p99}
+    print(json.dumps(summary | {"failed": failed[:3], "searched": {build: sorted(n) for build, n in searched.items()}}))
 
 
 class _Connection:

@@ -40,28 +40,28 @@ def measure(photos: Path, scratch: Path, plots: Path) -> None:
         stop.set()
         thread.join()
     figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
-    told = []
+    growth = []
     for number, sizes in enumerate(seen.values(), 1):
         axes.plot(*zip(*sizes, strict=True), label=f"worker {number} and its decoder")
         fifth = len(sizes) // 5
         first, last = max(size for _, size in sizes[:fifth]), max(size for _, size in sizes[-fifth:])
-        told.append(f"{first:.0f} MB in the first fifth, {last:.0f} MB in the last ({last - first:+.0f} MB)")
+        growth.append(f"{first:.0f} MB in the first fifth, {last:.0f} MB in the last ({last - first:+.0f} MB)")
     axes.set(xlabel="seconds", ylabel="resident MB", ylim=(0, None), title=f"extraction of {COUNT:,} photos")
     axes.legend()
     path = plots / "extraction-memory.png"
     figure.savefig(path, dpi=100)
-    row(f"a worker's largest memory over {COUNT:,} photos ({path})", "; ".join(told), "does not grow")
+    row(f"a worker's largest memory over {COUNT:,} photos ({path})", "; ".join(growth), "does not grow")
 
 
 def _workers() -> dict[int, float]:
     """MB of Spark's Python workers that have a decoder, which is their child, with it."""
-    found = {}
+    sizes = {}
     for one in psutil.Process().children(recursive=True):
         try:
             if "likeness.images.decoder_process" in one.cmdline():
                 parent = one.parent()
                 if parent:
-                    found[parent.pid] = (parent.memory_info().rss + one.memory_info().rss) / 1e6
+                    sizes[parent.pid] = (parent.memory_info().rss + one.memory_info().rss) / 1e6
         except psutil.Error:
             continue
-    return found
+    return sizes

@@ -23,6 +23,7 @@ from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root, SearchParams
 from likeness.spark.run import Run
 from likeness.spark.stages.index import index, publish
+from likeness.storage.run_facts import IndexFacts
 from likeness.storage.tables import LISTINGS
 
 from .rows import row
@@ -41,43 +42,43 @@ def measure(real: np.ndarray, scratch: Path, full: bool) -> None:
 
 def night(real: np.ndarray, root: Path) -> None:
     """One in a hundred photos new and one in two hundred withdrawn, against the whole build before."""
-    given, keys = Settings(root=str(root)), _keys("night", NIGHT + NIGHT // 100)
+    settings, keys = Settings(root=str(root)), _keys("night", NIGHT + NIGHT // 100)
     names = np.random.default_rng(1).choice([f"category {n}" for n in range(20)], len(keys))
-    before, facts = _indexed(given, DIM, keys[:NIGHT], names[:NIGHT], blocks(real, NIGHT, DIM, 1))
+    before, facts = _indexed(settings, DIM, keys[:NIGHT], names[:NIGHT], blocks(real, NIGHT, DIM, 1))
     gone = keys[:NIGHT:200]
-    with Run("withdraw", given, ()) as run:
+    with Run("withdraw", settings, ()) as run:
         listed = run.lake.read(LISTINGS).where(F.col("image_id").isin(gone)).withColumn("active", F.lit(False))
         run.lake.upsert(LISTINGS, listed.localCheckpoint())
-    after, grown = _indexed(given, DIM, keys[NIGHT:], names[NIGHT:], blocks(real, NIGHT // 100, DIM, 3))
-    assert (grown["step"], grown["added"], grown["removed"]) == ("delta", NIGHT // 100, len(gone))
+    after, grown = _indexed(settings, DIM, keys[NIGHT:], names[NIGHT:], blocks(real, NIGHT // 100, DIM, 3))
+    assert (grown.step, grown.added, grown.removed) == ("delta", NIGHT // 100, len(gone))
     assert after.vectors == before.vectors + NIGHT // 100 - len(gone)
-    limit = 0.05 * facts["seconds"] + 20
-    share = grown["seconds"] / facts["seconds"]
-    figure = f"{grown['seconds']:.1f} s, a whole build {facts['seconds']:.1f} s ({share:.2f} of it)"
+    limit = 0.05 * facts.seconds + 20
+    share = grown.seconds / facts.seconds
+    figure = f"{grown.seconds:.1f} s, a whole build {facts.seconds:.1f} s ({share:.2f} of it)"
     row(f"index stage, 1 % new and 0.5 % withdrawn of {NIGHT} x {DIM}", figure, f"<= 5 % + 20 s, {limit:.1f} s here")
-    _searched(given, real, f"{NIGHT} x {DIM} after that night", DIM)
+    _searched(settings, real, f"{NIGHT} x {DIM} after that night", DIM)
 
 
 def skew(real: np.ndarray, root: Path, largest: int) -> None:
     """Categories by Zipf's law: planned, built by tasks of even size, and searched within memory."""
     sizes = {f"category {rank:03d}": max(1, largest // rank) for rank in range(1, CATEGORIES + 1)}
-    total, given = sum(sizes.values()), Settings(root=str(root))
+    total, settings = sum(sizes.values()), Settings(root=str(root))
     names = np.repeat(list(sizes), list(sizes.values()))
     with _Watch() as watch:
-        _, facts = _indexed(given, NARROW, _keys("skew", total), names, blocks(real, total, NARROW, 1))
+        _, facts = _indexed(settings, NARROW, _keys("skew", total), names, blocks(real, total, NARROW, 1))
     planned = plan(sizes, Index().max_shard_vectors, Index().pack_vectors)
-    held = [sum(sizes[name] for name in shard.categories) // shard.parts for shard in planned]
-    places = tasks(held, 4 * (psutil.cpu_count() or 1))
-    sums = np.bincount(places, held)
+    rows = [sum(sizes[name] for name in shard.categories) // shard.parts for shard in planned]
+    places = tasks(rows, 4 * (psutil.cpu_count() or 1))
+    sums = np.bincount(places, rows)
     name = f"{CATEGORIES} categories by Zipf, {total} x {NARROW}"
     row(
         f"{name}: largest task / mean",
         f"{sums.max() / sums.mean():.2f} ({len(planned)} shards, {len(sums)} tasks)",
         "<= 2",
     )
-    figure = f"{facts['seconds']:.0f} s, workers' peak {watch.peak / 1e6:.0f} MB anonymous in all"
+    figure = f"{facts.seconds:.0f} s, workers' peak {watch.peak / 1e6:.0f} MB anonymous in all"
     row(f"{name}: build", figure, "within memory")
-    _searched(given, real, name, NARROW)
+    _searched(settings, real, name, NARROW)
 
 
 def _searched(settings: Settings, real: np.ndarray, name: str, dim: int) -> None:
@@ -100,7 +101,7 @@ def _searched(settings: Settings, real: np.ndarray, name: str, dim: int) -> None
 
 def _indexed(
     settings: Settings, dim: int, keys: list[str], names: np.ndarray, vectors: Iterator[np.ndarray]
-) -> tuple[Manifest, dict[str, float]]:
+) -> tuple[Manifest, IndexFacts]:
     """Adds photos to the tables, indexes and publishes; the build and the stage's facts."""
     run = Run("index", settings, ("index",))
     run.space = dataclasses.replace(run.space, dim=dim)
@@ -120,7 +121,8 @@ def _indexed(
         built = index(run)
         assert built
         publish(run, built)
-    return built, run.facts["index"]
+    assert run.facts.index
+    return built, run.facts.index
 
 
 def _keys(name: str, count: int) -> list[str]:
@@ -132,7 +134,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.peak, self._stop = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> "_Watch":
         self._thread.start()
@@ -142,14 +144,14 @@ class _Watch:
         self._stop.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._stop.wait(0.5):
-            held = 0
+            total = 0
             for process in psutil.Process().children(recursive=True):
                 try:
                     if process.name().startswith("python"):
                         status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-                        held += next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+                        total += next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
                 except (psutil.Error, OSError, StopIteration):
                     continue
-            self.peak = max(self.peak, 1000 * held)
+            self.peak = max(self.peak, 1000 * total)

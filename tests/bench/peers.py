@@ -1,4 +1,4 @@
-"""Peers on given vectors: a folder with vectors.npy and queries.npy in, a line of JSON out; knows no room of ours.
+"""Peers on given vectors: a folder with vectors.npy and queries.npy in, a line of JSON out; needs no likeness.
 
 Each is set as its own documentation advises, and turned until it finds enough on the first hundred queries.
 """
@@ -21,11 +21,11 @@ def main() -> None:
     """Builds and searches the peers that are named after folder and k."""
     folder, k = Path(sys.argv[1]), int(sys.argv[2])
     queries = np.load(folder / "queries.npy")
-    found = []
+    figures = []
     for name in sys.argv[3:]:
         vectors = np.load(folder / "vectors.npy")
-        found.append({"name": name, **measured(PEERS[name](vectors, k), vectors, queries, k)})
-    print(json.dumps(found))
+        figures.append({"name": name, **measured(PEERS[name](vectors, k), vectors, queries, k)})
+    print(json.dumps(figures))
 
 
 def measured(turned, vectors, queries, k):
@@ -91,7 +91,7 @@ def autofaiss(vectors, k):
     """What it chooses within 4 GB, a tenth of them for its own work; its build turns and times it as well."""
     from autofaiss import build_index
 
-    index, told = build_index(
+    index, facts = build_index(
         vectors,
         save_on_disk=False,
         metric_type="ip",
@@ -99,7 +99,7 @@ def autofaiss(vectors, k):
         current_memory_available="3.7G",
         verbose=logging.WARNING,
     )
-    yield f"{told['index_key']},{told['index_param']}", lambda query: index.search(query[None], k)[1][0]
+    yield f"{facts['index_key']},{facts['index_param']}", lambda query: index.search(query[None], k)[1][0]
 
 
 PEERS = {peer.__name__: peer for peer in (usearch, hnswlib, scann, autofaiss)}

@@ -42,9 +42,9 @@ from .vectors import K, blocks
 
 ROWS, ASKED, _SWAPS_S = 30_185, 300, 60
 UNBATCHED = """
-import likeness.serving.current as current
+import likeness.serving.build_watcher as build_watcher
 from likeness.cli import main
-current.Batched = lambda leaf: leaf
+build_watcher.BatchedLeaf = lambda leaf: leaf
 main()
 """
 
@@ -144,25 +144,25 @@ def _swaps(settings: Settings, real: np.ndarray, scratch: Path) -> None:
 
         def swap(times: int) -> list[int]:
             """Bytes of the three processes that are theirs alone after each pair of swaps."""
-            held = []
+            memory = []
             for path in [old, new] * times:
                 builds.rollback(path)
                 while json.loads(urllib.request.urlopen(address + "/readyz").read())["build"] != path:
                     time.sleep(0.05)
-                held.append(sum(one.memory_full_info().uss for one in processes))
-            return held[1::2]
+                memory.append(sum(one.memory_full_info().uss for one in processes))
+            return memory[1::2]
 
         load = pool.submit(_load, settings, address, scratch, _SWAPS_S, 8)
-        held = swap(12)
-        told = load.result()
-        assert not told["failed"], told["failed"]
-    mixed = sum(len(numbers) - 1 for numbers in told["searched"].values())
-    assert sorted(told["searched"]) == ["bench", "other"]
-    assert held[-1] < 1.2 * held[1], held
-    figure = f"0 of {told['rate'] * _SWAPS_S:.0f} answers failed, {mixed} mixed, p99 {told['p99_ms']:.0f} ms"
+        memory = swap(12)
+        summary = load.result()
+        assert not summary["failed"], summary["failed"]
+    mixed = sum(len(numbers) - 1 for numbers in summary["searched"].values())
+    assert sorted(summary["searched"]) == ["bench", "other"]
+    assert memory[-1] < 1.2 * memory[1], memory
+    figure = f"0 of {summary['rate'] * _SWAPS_S:.0f} answers failed, {mixed} mixed, p99 {summary['p99_ms']:.0f} ms"
     row(
         "24 publishes and rollbacks under load, root and two leaves",
-        f"{figure}; memory {held[1] / 1e6:.0f} MB after four, {held[-1] / 1e6:.0f} MB after all",
+        f"{figure}; memory {memory[1] / 1e6:.0f} MB after four, {memory[-1] / 1e6:.0f} MB after all",
         "20: none failed, none mixed, memory back at its level",
     )
 
@@ -173,9 +173,9 @@ def _steady(settings: Settings, scratch: Path) -> None:
         server = _listener(address)
         _load(settings, address, scratch, 30, 8)
         before = server.memory_full_info().uss
-        told = _load(settings, address, scratch, 600, 8)
+        summary = _load(settings, address, scratch, 600, 8)
         after = server.memory_full_info().uss
-    figure = f"{(after - before) / 1e6:+.0f} MB of {before / 1e6:.0f} MB, {told['rate'] * 600:.0f} answers"
+    figure = f"{(after - before) / 1e6:+.0f} MB of {before / 1e6:.0f} MB, {summary['rate'] * 600:.0f} answers"
     row("memory over ten minutes of load", figure, "flat")
 
 
@@ -256,9 +256,9 @@ def _asker(address: str) -> Callable[..., bytes]:
     def ask(method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
-        told = answer.read()
-        assert answer.status == 200, told
-        return told
+        content = answer.read()
+        assert answer.status == 200, content
+        return content
 
     return ask
 
@@ -275,13 +275,13 @@ def _load(settings: Settings, address: str, scratch: Path, seconds: int, clients
     products.write_text("\n".join(list(_vectors(settings))[:2000]), encoding="utf-8")
     command = [sys.executable, "-m", "tests.bench.load", address, str(seconds), str(clients // 2), str(products)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [json.loads(one.communicate()[0]) for one in both]
-    builds = {name for one in told for name in one["searched"]}
+    summaries = [json.loads(one.communicate()[0]) for one in both]
+    builds = {name for one in summaries for name in one["searched"]}
     return {
-        "rate": sum(one["rate"] for one in told),
-        "failed": [text for one in told for text in one["failed"]],
-        "p99_ms": max(one["p99_ms"] for one in told),
-        "searched": {name: {n for one in told for n in one["searched"].get(name, ())} for name in builds},
+        "rate": sum(one["rate"] for one in summaries),
+        "failed": [text for one in summaries for text in one["failed"]],
+        "p99_ms": max(one["p99_ms"] for one in summaries),
+        "searched": {name: {n for one in summaries for n in one["searched"].get(name, ())} for name in builds},
     }
 
 
@@ -350,9 +350,9 @@ def _published(
     def batches() -> Iterator[pa.RecordBatch]:
         for begin in range(0, rows, 256):
             few = keys[begin : begin + 256]
-            shown = [[{"category": "all", "uri": f"file:///{key}", "products": [key]}] for key in few]
+            listed = [[{"category": "all", "uri": f"file:///{key}", "products": [key]}] for key in few]
             vectors = [vector.tobytes() for vector in spooled[begin : begin + 256]]
-            yield pa.RecordBatch.from_pydict({"image_id": few, "shown": shown, "vector": vectors})
+            yield pa.RecordBatch.from_pydict({"image_id": few, "shown": listed, "vector": vectors})
 
     index = Index(kind=kind)
     folder = f"{builds.folder}/{space.id}"

@@ -70,17 +70,17 @@ def loads(stack: Any, rows: np.ndarray, scratch: Path) -> None:
     vectors = seed_features(_settings(scratch / "features"), rows)
     rates: dict[str, list[float]] = {"bare": [], "1": [], "4": []}
     for turn in range(ROUNDS):
-        for kind, found in sorted(rates.items(), reverse=bool(turn % 2)):
+        for kind, measured in sorted(rates.items(), reverse=bool(turn % 2)):
             name = f"bench{turn}{kind}"
             keyed = f"{stack.hbase}/{name}?writers={kind if kind != 'bare' else 1}"
             storage.keyed(keyed, create=True).close()
             took = _bare(stack, name, vectors) if kind == "bare" else _load(scratch, keyed)
-            found.append(VECTORS / took)
+            measured.append(VECTORS / took)
             _drop(stack, name)
-    bare, one, several = (statistics.median(found) for found in rates.values())
-    told = f"{VECTORS} vectors of {DIM}"
+    bare, one, several = (statistics.median(measured) for measured in rates.values())
+    size = f"{VECTORS} vectors of {DIM}"
     row(
-        f"load / bare happybase loop, one connection, {told}",
+        f"load / bare happybase loop, one connection, {size}",
         f"{one / bare:.2f} ({one:.0f}/s / {bare:.0f}/s)",
         ">= 0.8",
     )
@@ -114,9 +114,10 @@ def _load(scratch: Path, keyed: str) -> float:
     settings = _settings(scratch / "features", keyed=keyed)
     with Run("load", settings, ("load",)) as run:
         load(run)
-        facts = run.facts["load"]
-    assert facts["vectors"] == VECTORS
-    return float(facts["seconds"])
+        facts = run.facts.load
+    assert facts
+    assert facts.vectors == VECTORS
+    return facts.seconds
 
 
 def _settings(root: Path, source: str = "", keyed: str = "") -> Settings:

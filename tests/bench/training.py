@@ -29,10 +29,10 @@ from likeness.serving.root import Root, SearchParams
 from likeness.spark import jobs
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
-from likeness.training.job import plan
 from likeness.training.network import Network
+from likeness.training.plan import plan_training
 from likeness.training.request import TrainingRequest
-from likeness.training.training_run import learn
+from likeness.training.training_run import train_model
 
 from .rows import row
 
@@ -68,26 +68,26 @@ def measure(clothing: Path, scratch: Path) -> None:
     settings = _settings(clothing, root, "efficientnet_lite0.pool")
     jobs.nightly(settings)
     EvaluationSets(str(root)).freeze(settings, "validation", "split=validation", 0.1)
-    plain = learn(plan(settings, TrainingRequest("category"), "plain"))
+    plain = train_model(plan_training(settings, TrainingRequest("category"), "plain"))
     assert plain
-    row("head on efficientnet_lite0.pool, accuracy", _told([plain], "accuracy"), "0.865 by hand")
+    row("head on efficientnet_lite0.pool, accuracy", _interval([plain], "accuracy"), "0.865 by hand")
     large = _settings(clothing, root, _SPACE)
     jobs.extract_job(large)
     heads = _seeds(large, "category")
-    row(f"head on frozen {_SPACE}, accuracy", _told(heads, "accuracy"), ">= 0.88")
-    found = _seeds(large, "metric", *_METRIC)
-    row("space learned on it, P@10 of validation in train", _told(found, "p10"), ">= 0.87")
-    row("space learned on it, P@1 of validation in train", _told(found, "p1"), ">= 0.87")
+    row(f"head on frozen {_SPACE}, accuracy", _interval(heads, "accuracy"), ">= 0.88")
+    cards = _seeds(large, "metric", *_METRIC)
+    row("space learned on it, P@10 of validation in train", _interval(cards, "p10"), ">= 0.87")
+    row("space learned on it, P@1 of validation in train", _interval(cards, "p1"), ">= 0.87")
     best = _settings(clothing, root, _BEST)
     jobs.extract_job(best)
-    row(f"head on frozen {_BEST}, accuracy", _told(_seeds(best, "category", *_HEAD), "accuracy"), "aim 0.93")
+    row(f"head on frozen {_BEST}, accuracy", _interval(_seeds(best, "category", *_HEAD), "accuracy"), "aim 0.93")
     distorted = _timed(_settings(clothing, root, _BEST, *_HEAD, "train.distort=3"), "distorted")
     row("the same with three distorted versions of each photo, accuracy", distorted, "aim 0.93 in 20 minutes")
     tuned = _timed(_settings(clothing, root, _TUNED_SPACE, *_TUNED), "tuned")
     row(f"{_TUNED_SPACE} trained from stage 4 on, accuracy", tuned, "aim 0.93 in 20 minutes")
-    found = _seeds(best, "metric", *_METRIC)
-    row(f"space learned on {_BEST}, P@10", _told(found, "p10"), "aim 0.92")
-    row(f"space learned on {_BEST}, P@1", _told(found, "p1"), "")
+    cards = _seeds(best, "metric", *_METRIC)
+    row(f"space learned on {_BEST}, P@10", _interval(cards, "p10"), "aim 0.92")
+    row(f"space learned on {_BEST}, P@1", _interval(cards, "p1"), "")
     _fast(large)
     _steps(settings.extract.cache)
     _category_first(clothing, settings, plain)
@@ -102,13 +102,15 @@ def _seeds(settings: Settings, task: str, *more: str) -> list[ModelCard]:
     """Models of five seeds with what cross-validation chose for the first."""
     base = _settings(Path(settings.source.uri), Path(settings.root), settings.extract.space, *more)
     name = f"{task}-{settings.extract.space.partition('.')[0]}"
-    first = learn(plan(base, TrainingRequest(task), f"{name}-0"))
+    first = train_model(plan_training(base, TrainingRequest(task), f"{name}-0"))
     assert first
     best = max(first.chosen, key=lambda one: one["value"])
     cards = [first]
     for seed in range(1, _SEEDS):
         how = base.train.model_copy(update={"candidates": [best["settings"]], "seed": seed})
-        card = learn(plan(base.model_copy(update={"train": how}), TrainingRequest(task), f"{name}-{seed}"))
+        card = train_model(
+            plan_training(base.model_copy(update={"train": how}), TrainingRequest(task), f"{name}-{seed}")
+        )
         assert card
         cards.append(card)
     return cards
@@ -116,12 +118,12 @@ def _seeds(settings: Settings, task: str, *more: str) -> list[ModelCard]:
 
 def _timed(settings: Settings, name: str) -> str:
     begun = time.monotonic()
-    card = learn(plan(settings, TrainingRequest("category"), name))
+    card = train_model(plan_training(settings, TrainingRequest("category"), name))
     assert card
-    return f"{_told([card], 'accuracy')}, in {(time.monotonic() - begun) / 60:.0f} minutes"
+    return f"{_interval([card], 'accuracy')}, in {(time.monotonic() - begun) / 60:.0f} minutes"
 
 
-def _told(cards: Sequence[ModelCard], name: str) -> str:
+def _interval(cards: Sequence[ModelCard], name: str) -> str:
     values = [card.metrics[name].value for card in cards]
     if len(values) == 1:
         metric = cards[0].metrics[name]
@@ -136,8 +138,8 @@ def _told(cards: Sequence[ModelCard], name: str) -> str:
 
 def _fast(settings: Settings) -> None:
     """Vectors read, and an epoch on them, against the bare read, and an epoch with the network in the loop."""
-    warehouse, space = TableReader(settings), space_of(settings)
-    files = [uri for uri, _ in warehouse.parts(FEATURES, f"space = '{space.id}'")]
+    tables, space = TableReader(settings), space_of(settings)
+    files = [uri for uri, _ in tables.parts(FEATURES, f"space = '{space.id}'")]
     paths = [uri.removeprefix("file:") for uri in files]
     keys = [key for path in paths for key in pq.read_table(path, columns=["image_id"])[0].to_pylist()]
     shares = []
@@ -156,30 +158,30 @@ def _fast(settings: Settings) -> None:
     for name, sets in (("vectors", ()), ("network", ("train.unfreeze=all", "train.batch_size=32", "train.photos=512"))):
         how = ("train.folds=0", "train.epochs=2", *sets)
         small = _settings(Path(settings.source.uri), Path(settings.root), "efficientnet_lite0.pool", *how)
-        card = learn(plan(small, TrainingRequest("category"), f"speed-{name}"))
+        card = train_model(plan_training(small, TrainingRequest("category"), f"speed-{name}"))
         assert card
-        told = ModelRegistry(settings.root).more(card, "report.json")
-        seconds[name] = json.loads(told)["course"][-1]["seconds"] / card.photos
+        report = ModelRegistry(settings.root).more(card, "report.json")
+        seconds[name] = json.loads(report)["course"][-1]["seconds"] / card.photos
     row("an epoch with the network in the loop / on vectors", f"{seconds['network'] / seconds['vectors']:.0f}", ">= 20")
 
 
 def _steps(cache: str) -> None:
     """Steps of stage 4 and all after it, forward and backward, with what the one before freed and on fresh pages."""
-    learner = Network(resolve(_TUNED_SPACE), Head("logits", 1280, (), 10), cache, "stage4")
-    learner.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    side = learner.how.crop
+    network = Network(resolve(_TUNED_SPACE), Head("logits", 1280, (), 10), cache, "stage4")
+    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    side = network.how.crop
     photos = torch.randint(256, (64, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    maps = learner.before(photos).clone(memory_format=torch.channels_last)
+    maps = network.before(photos).clone(memory_format=torch.channels_last)
     rates = []
     for memory in (nullcontext(), kept()):
         with memory:
             for number in range(8):
                 if number == 2:
                     begun = time.perf_counter()
-                learner(maps).square().mean().backward()
+                network(maps).square().mean().backward()
             rates.append(6 * len(maps) / (time.perf_counter() - begun))
-    told = f"{rates[1] / rates[0]:.1f} ({rates[1]:.0f}/s, {rates[0]:.0f}/s)"
-    row(f"{_TUNED_SPACE} from stage 4 on: steps with memory kept / given back", told, "")
+    figure = f"{rates[1] / rates[0]:.1f} ({rates[1]:.0f}/s, {rates[0]:.0f}/s)"
+    row(f"{_TUNED_SPACE} from stage 4 on: steps with memory kept / given back", figure, "")
 
 
 def _category_first(clothing: Path, settings: Settings, card: ModelCard) -> None:
@@ -187,23 +189,23 @@ def _category_first(clothing: Path, settings: Settings, card: ModelCard) -> None
     ModelRegistry(settings.root).promote(card.name, card.version)
     builds = Builds(settings.root)
     manifest = builds.find()
-    told = load_category_classifier(settings, manifest.space)
-    assert told
+    classifier = load_category_classifier(settings, manifest.space)
+    assert classifier
     leaf, hidden = Leaf(builds, manifest), HiddenProducts(settings.root)
-    root = Root(manifest, leaf, hidden, told)
+    root = Root(manifest, leaf, hidden, classifier)
     with (clothing / "catalogue.csv").open(encoding="utf-8", newline="") as file:
-        asked = [one["product_id"] for one in csv.DictReader(file) if one["split"] == "validation"]
-    warehouse = TableReader(settings)
-    held = EvaluationSets(settings.root).find("validation")
-    assert held
-    keys = sorted(held.photos)
-    files = [uri for uri, _ in warehouse.parts(FEATURES, f"space = '{manifest.space}'")]
+        queries = [one["product_id"] for one in csv.DictReader(file) if one["split"] == "validation"]
+    tables = TableReader(settings)
+    evaluation_set = EvaluationSets(settings.root).find("validation")
+    assert evaluation_set
+    keys = sorted(evaluation_set.photos)
+    files = [uri for uri, _ in tables.parts(FEATURES, f"space = '{manifest.space}'")]
     vectors = samples.vector_matrix(files, manifest.space, keys)
-    ways = {"neighbours": None, "the model": told}
+    ways = {"neighbours": None, "the model": classifier}
     for name, model in ways.items():
         kept, searched = [], []
         for key, vector in zip(keys, vectors, strict=True):
-            products = list(held.photos[key].products)
+            products = list(evaluation_set.photos[key].products)
             everything = root.search(vector, manifest.space, SearchParams(10, "all"), without=products)
             voted = dataclasses.replace(root.predict(vector), known=True) if model else None
             best = root.search(vector, manifest.space, SearchParams(10), voted, without=products)
@@ -212,6 +214,6 @@ def _category_first(clothing: Path, settings: Settings, card: ModelCard) -> None
             searched.append(best["coverage"]["searched"] / everything["coverage"]["searched"])
         row(
             f"best three categories by {name}: ids kept of the first ten, share searched",
-            f"{statistics.mean(kept):.3f}, {statistics.mean(searched):.2f} ({len(asked)} photos)",
+            f"{statistics.mean(kept):.3f}, {statistics.mean(searched):.2f} ({len(queries)} photos)",
             ">= 0.95, <= 0.35",
         )

@@ -34,14 +34,14 @@ def blocks(real: np.ndarray, rows: int, dim: int, seed: int) -> Iterator[np.ndar
 
 def exact(vectors: Iterable[np.ndarray], queries: np.ndarray, allowed: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
     """The rows of the K nearest by cosine, int64 (q, K): of all vectors, then of those that each mask allows."""
-    found = [(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)) for _ in (0, *allowed)]
+    nearest = [(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)) for _ in (0, *allowed)]
     start = 0
     for block in vectors:
         scores, rows = queries @ distance.prepared(block, "cosine").T, np.arange(start, start + len(block))
         for number, mask in enumerate((np.ones(len(block), bool), *(mask[rows] for mask in allowed))):
-            found[number] = _nearest(*found[number], scores[:, mask], rows[mask])
+            nearest[number] = _nearest(*nearest[number], scores[:, mask], rows[mask])
         start += len(block)
-    return [rows for _, rows in found]
+    return [rows for _, rows in nearest]
 
 
 def _nearest(best: np.ndarray, rows: np.ndarray, scores: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,17 +55,17 @@ def one_by_one(search: Callable[[np.ndarray], np.ndarray], queries: np.ndarray) 
     """Milliseconds and answers of queries asked one after the other; the first fifty warm up and are asked again."""
     for query in queries[:50]:
         search(query[None])
-    spans, found = [], []
+    spans, neighbours = [], []
     for query in queries:
         begun = time.perf_counter()
         rows = search(query[None])
         spans.append(1000 * (time.perf_counter() - begun))
-        found.append([int(row) for row in rows])
-    return spans, found
+        neighbours.append([int(row) for row in rows])
+    return spans, neighbours
 
 
-def recall(found: Sequence[Sequence[int]], truth: np.ndarray) -> float:
-    """The share of the true nearest that were found."""
+def recall(neighbours: Sequence[Sequence[int]], truth: np.ndarray) -> float:
+    """The share of the true nearest neighbours that were returned."""
     return statistics.mean(
-        len(set(mine) & set(true)) / len(true) for mine, true in zip(found, truth.tolist(), strict=True)
+        len(set(mine) & set(true)) / len(true) for mine, true in zip(neighbours, truth.tolist(), strict=True)
     )
