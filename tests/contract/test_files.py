@@ -173,7 +173,7 @@ def test_of_two_that_create_at_once_one_wins(files: Files, base: str) -> None:
 
 CREATE = """
 import sys
-from likeness import stores
+from likeness import storage as stores
 uri, me = sys.argv[1:]
 files = stores.files(uri)
 print("ready", flush=True)

@@ -221,7 +221,7 @@ def test_what_was_put_is_there_after_it_was_closed(uri: str, rng: np.random.Gene
 
 READ = """
 import sys
-from likeness import stores
+from likeness import storage as stores
 store = stores.keyed(sys.argv[1])
 print("ready", flush=True)
 least = 0
@@ -252,7 +252,7 @@ def test_another_process_reads_while_one_writes(store: KeyedStore, uri: str) -> 
 
 OPEN = """
 import sys
-from likeness import stores
+from likeness import storage as stores
 print("ready", flush=True)
 sys.stdin.readline()
 store = stores.keyed(sys.argv[1], create=True)

@@ -41,7 +41,7 @@ def alter(root: Path, **more: object) -> None:
 
 HOLD = """
 import os, sys, time
-from likeness.leases import Lease
+from likeness.storage.leases import Lease
 with Lease(sys.argv[1], "ingest", {"run_id": sys.argv[2], "job": "nightly", "started": "then"}):
     print("held", flush=True)
     sys.stdin.readline()
@@ -224,8 +224,8 @@ def test_a_lease_that_cannot_be_given_back_does_not_hide_how_the_run_ended(tmp_p
 
 RACE = """
 import os, sys, time
-from likeness.errors import ServiceError, UsageError
-from likeness.leases import Lease
+from likeness.core.errors import ServiceError, UsageError
+from likeness.storage.leases import Lease
 me, root = sys.argv[1:]
 print("ready", flush=True)
 for line in sys.stdin:

@@ -194,10 +194,10 @@ def test_a_source_of_an_unknown_scheme() -> None:
 
 UNREADABLE = """
 import ctypes, sys
-from likeness.errors import UsageError
-from likeness.images import BadImage
-from likeness.settings import Limits, Source
-from likeness.sources import Reader, read_listing
+from likeness.core.errors import UsageError
+from likeness.images.image import BadImage
+from likeness.core.settings import Limits, Source
+from likeness.catalog.sources import Reader, read_listing
 # root may read everything, unless it gives its capabilities up
 ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
 try:

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 
 _STEPS = """
 import resource, torch
-from likeness import memory
+from likeness.core import malloc
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -28,7 +28,7 @@ def _told(script: str) -> list[float]:
 
 
 def test_a_step_takes_up_what_the_one_before_it_freed() -> None:
-    script = "plain = faults()\nwith memory.kept():\n    faults(); kept = faults()\nprint(plain, kept, faults())"
+    script = "plain = faults()\nwith malloc.kept():\n    faults(); kept = faults()\nprint(plain, kept, faults())"
     plain, kept, after = _told(script)
     assert plain > 100_000
     assert kept < plain / 100
@@ -37,7 +37,7 @@ def test_a_step_takes_up_what_the_one_before_it_freed() -> None:
 
 def test_what_was_kept_goes_back_in_the_end() -> None:
     script = (
-        "begin = resident()\nwith memory.kept():\n    faults(); during = resident()\nprint(begin, during, resident())"
+        "begin = resident()\nwith malloc.kept():\n    faults(); during = resident()\nprint(begin, during, resident())"
     )
     begin, during, end = _told(script)
     assert during > begin + 50
@@ -46,7 +46,7 @@ def test_what_was_kept_goes_back_in_the_end() -> None:
 
 def test_large_arrays_go_back_although_smaller_ones_lie_above_them() -> None:
     script = """
-memory.give_back(1 << 20)
+malloc.give_back(1 << 20)
 begin, held = resident(), []
 for _ in range(40):
     large = torch.ones(1_000_000)

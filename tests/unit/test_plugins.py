@@ -10,7 +10,7 @@ import pytest
 
 PLUGIN = """
 from dataclasses import replace
-from likeness.backbones.hog import BACKBONES
+from likeness.models.backbones.hog import BACKBONES
 
 MINE = replace(BACKBONES[0], name="mine", doc="my own gradients")
 TAKEN = (replace(MINE, name="hog"),)

@@ -78,8 +78,8 @@ MEASURED = """
 import sys, threading
 from pathlib import Path
 import numpy as np
-from likeness.indexes.fill import filled, memory, memory
-from likeness.indexes.kinds import KINDS
+from likeness.index.populate import memory, populate
+from likeness.index.kinds import KINDS
 
 def own():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -103,7 +103,7 @@ watcher = threading.Thread(target=watch)
 watcher.start()
 kind = KINDS[name]
 index = kind.make(vectors[np.arange(min(rows, max(kind.sample, 1)))], rows, 1)
-filled(index, vectors, np.arange(rows), folder)
+populate(index, vectors, np.arange(rows), folder)
 over.set()
 watcher.join()
 print(memory(kind, rows, dim) / (peak - before))

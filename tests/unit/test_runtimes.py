@@ -14,19 +14,19 @@ import pytest
 from PIL import Image
 
 from likeness.core.errors import ServiceError
-from likeness.images.image import Preprocessing, fit
+from likeness.images.image import Preprocessing, resize_and_crop
 from likeness.models import runtimes
 from likeness.models.backbones import Backbone, Layer, Space, alexnet, registry, resolve
-from likeness.models.runtimes import Machine, choose, open_runtime, openvino_cpu, prepare
+from likeness.models.runtimes import Machine, choose_runtime, open_runtime, openvino_cpu, prepare_runtime
 from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime, convert
-from likeness.models.runtimes.torch_any import Busy, TorchRuntime
+from likeness.models.runtimes.torch_any import BusyTime, TorchRuntime
 
 DEFAULT = "efficientnet_lite0.pool"
 
 
 @pytest.fixture
 def inputs(pictures: list[Image.Image]) -> np.ndarray:
-    return np.stack([fit(picture, registry()["efficientnet_lite0"].preprocessing) for picture in pictures])
+    return np.stack([resize_and_crop(picture, registry()["efficientnet_lite0"].preprocessing) for picture in pictures])
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_callers_at_once_get_their_own_answers(cache: str, inputs: np.ndarray) -
 
 def test_every_kind_opens_by_name(cache: str, inputs: np.ndarray) -> None:
     space = resolve(DEFAULT)
-    for wanted, name in (("openvino", "openvino"), ("torch", "torch"), ("auto", choose("auto"))):
+    for wanted, name in (("openvino", "openvino"), ("torch", "torch"), ("auto", choose_runtime("auto"))):
         runtime = open_runtime(space, wanted, Machine(cache, 1))
         assert runtime.name.startswith(name)
         assert runtime(inputs[:1]).shape == (1, space.dim)
@@ -90,17 +90,17 @@ def test_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"openvino", "torch"}
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: name in installed or None)
     monkeypatch.setattr(runtimes, "Path", lambda device: Path("/nowhere"))
-    assert choose("auto") == "openvino"
+    assert choose_runtime("auto") == "openvino"
     monkeypatch.setattr(runtimes, "Path", lambda device: Path("/"))  # a GPU's driver
-    assert choose("auto") == "torch"
+    assert choose_runtime("auto") == "torch"
     installed.remove("torch")
-    assert choose("auto") == "openvino"
+    assert choose_runtime("auto") == "openvino"
     with pytest.raises(ServiceError, match=r"extract\.runtime = 'torch'.*not installed"):
-        choose("torch")
+        choose_runtime("torch")
     installed.clear()
     for wanted in ("auto", "openvino"):
         with pytest.raises(ServiceError, match=r"install likeness\[extract\]"):
-            choose(wanted)
+            choose_runtime(wanted)
 
 
 # -- the cache
@@ -129,8 +129,8 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = sys.modules["efficientnet_lite_pytorch"] = None
 import numpy as np
-from likeness.backbones import resolve
-from likeness.runtimes import Machine, open_runtime, prepare
+from likeness.models.backbones import resolve
+from likeness.models.runtimes import Machine, open_runtime, prepare
 space = resolve("efficientnet_lite0.pool")
 prepare(space, "openvino", Machine(sys.argv[1], 1))
 runtime = open_runtime(space, "openvino", Machine(sys.argv[1], 1))
@@ -201,11 +201,11 @@ def test_a_damaged_network_is_a_named_error(own_cache: Path, content: bytes) -> 
 def test_a_cache_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ServiceError, match=r"extract\.cache = .*file/cache"):
-        prepare(resolve(DEFAULT), "openvino", Machine(str(tmp_path / "file" / "cache"), 1))
+        prepare_runtime(resolve(DEFAULT), "openvino", Machine(str(tmp_path / "file" / "cache"), 1))
 
 
 def test_preparing_for_torch_converts_nothing(tmp_path: Path) -> None:
-    prepare(resolve(DEFAULT), "torch", Machine(str(tmp_path / "cache"), 1))
+    prepare_runtime(resolve(DEFAULT), "torch", Machine(str(tmp_path / "cache"), 1))
     assert not (tmp_path / "cache").exists()
 
 
@@ -277,7 +277,7 @@ def test_photos_that_the_memory_does_not_hold_at_once_come_in_parts(tiny: Space,
     ],
 )
 def test_a_gpu_is_busy_once_however_many_streams_work(spans: list[tuple[float, float]], covered: float) -> None:
-    busy = Busy()
+    busy = BusyTime()
     for begin, end in spans:
         busy.count(begin, end)
     assert busy.seconds == covered
@@ -308,8 +308,8 @@ FORKS = """
 import os, sys, time
 forks = []
 os.register_at_fork(before=lambda: forks.append(1))
-from likeness.backbones import resolve
-from likeness.runtimes.openvino_cpu import OpenVinoRuntime
+from likeness.models.backbones import resolve
+from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
 OpenVinoRuntime(resolve("efficientnet_lite0.pool"), sys.argv[1], 1)
 time.sleep(2)
 sys.exit(len(forks))

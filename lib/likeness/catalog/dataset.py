@@ -1,6 +1,6 @@
 """The vectors of a root for whoever wants to study them: Arrow, numpy or a torch Dataset.   [torch]
 
-from likeness.dataset import features
+from likeness.catalog.dataset import features
 found = features("var", "efficientnet_lite0.pool")
 found.vectors, found.categories
 """
