@@ -143,9 +143,9 @@ SCOPES = [
         r"no photo is of --from 2025-03-01 --to 2025-04-01; .* 2026-01-02 to 2026-01-05 \(3\)",
     ),
     (Scope(first=datetime.date(2026, 1, 6)), r"no photo is of --from 2026-01-06;"),
-    (Scope(category="hats"), r"--category 'hats': no active listing .*did you mean 'hat'\? there are: 'hat', 'shoes'"),
-    (Scope(category=""), r"--category '': no active listing .*; there are: 'hat', 'shoes'"),
-    (Scope(category="x' OR '1'='1"), r"no active listing is of this category"),
+    (Scope(category="hats"), r"--category 'hats': no active listing .*Did you mean 'hat'\? Categories: 'hat', 'shoes'"),
+    (Scope(category=""), r"--category '': no active listing .* Categories: 'hat', 'shoes'"),
+    (Scope(category="x' OR '1'='1"), r"no active listing has this category"),
     (
         Scope(datetime.date(2026, 1, 4), datetime.date(2026, 1, 4), "hat"),
         r"no photo is of --from 2026-01-04 --to 2026-01-04",
@@ -182,7 +182,7 @@ def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
         assert forecast(given, space, scope)[0].count == len(wanted)
         jobs.backfill(given, scope)
         facts = last_run(given)["facts"]["extract"]
-        assert (facts["wanted"], facts["failed"]) == (len(wanted), failed)
+        assert (facts["pending"], facts["failed"]) == (len(wanted), failed)
         assert facts["scope"] == str(scope)
         added = extracted(given).keys() - before.keys()
         assert added <= wanted
@@ -197,10 +197,10 @@ def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
     snapshot = TableReader(given).snapshot(FEATURES)
     for scope in (Scope(), Scope(), last):  # nothing is left, and what failed is not tried each time
         jobs.backfill(given, scope)
-        assert last_run(given)["facts"]["extract"]["wanted"] == 0
+        assert last_run(given)["facts"]["extract"]["pending"] == 0
     assert TableReader(given).snapshot(FEATURES) == snapshot
     assert "1 stand failed; why: `likeness failures list" in capsys.readouterr().out
-    assert run(given, jobs.extract_job)["extract"]["wanted"] == 0
+    assert run(given, jobs.extract_job)["extract"]["pending"] == 0
 
 
 def started(job: str, settings, *flags: str) -> Job:
@@ -288,7 +288,7 @@ def test_one_pass_gives_the_vectors_of_several_spaces(configure, tmp_path, capsy
         f"{resolve(name).id}," for name in LAYERS
     ]
     facts = run(settings, jobs.extract_job)["extract"]
-    assert (facts["wanted"], facts["extracted"], facts["failed"]) == (7, 6, 1)
+    assert (facts["pending"], facts["extracted"], facts["failed"]) == (7, 6, 1)
     assert facts["networks"] <= facts["workers"]
     failed = TableReader(settings).read(FAILURES, ("what", "space")).to_pylist()
     assert len({row["what"] for row in failed}) == 1
@@ -312,13 +312,13 @@ def test_what_lacks_in_some_of_several_spaces_is_extracted_for_these(configure, 
     jobs.ingest_job(settings)
     both = configure(source, f"extract.space={LAYERS[0]}", f"extract.also=['{LAYERS[1]}']", *SMALL)
     before = extracted(settings, resolve(LAYERS[0]).id)
-    assert run(both, jobs.extract_job)["extract"]["wanted"] == 5
+    assert run(both, jobs.extract_job)["extract"]["pending"] == 5
     assert len(before) == 3
     for name in LAYERS:
         assert extracted(settings, resolve(name).id).keys() == photos(settings, settings.date)
-    assert run(both, jobs.extract_job)["extract"]["wanted"] == 0
+    assert run(both, jobs.extract_job)["extract"]["pending"] == 0
     shoes = configure(source, f"extract.space={LAYERS[1]}", *SMALL)
-    assert run(shoes, jobs.extract_job)["extract"]["wanted"] == 0
+    assert run(shoes, jobs.extract_job)["extract"]["pending"] == 0
 
 
 def test_one_pass_is_of_one_network(configure, tmp_path):
@@ -352,10 +352,10 @@ def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, w
     }
     assert {job: row["status"] for job, row in rows.items()} == dict.fromkeys(("ingest", "backfill", "nightly"), "done")
     facts = rows["nightly"]["facts"]
-    assert (facts["ingest"]["new"], facts["extract"]["wanted"], facts["extract"]["failed"]) == (4, 45, 2)
+    assert (facts["ingest"]["new"], facts["extract"]["pending"], facts["extract"]["failed"]) == (4, 45, 2)
     assert facts["load"]["vectors"] == facts["index"]["vectors"] == 43
     told = rows["backfill"]["facts"]["extract"]
-    assert (told["wanted"], told["extracted"], told["failed"]) == (41, 40, 1)
+    assert (told["pending"], told["extracted"], told["failed"]) == (41, 40, 1)
     new = photos(settings, tomorrow)
     assert len(new) == 4
     ledger = {(row["what"], row["space"]) for row in TableReader(settings).read(FAILURES).to_pylist()}
@@ -372,9 +372,9 @@ def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, w
     # what came in meanwhile is the next one's
     other = configure(source, "extract.space=alexnet.fc6", f"extract.weights={weights}", "gates.max_failure_rate=0.9")
     jobs.backfill(other, Scope())
-    assert last_run(settings)["facts"]["extract"]["wanted"] == 4
+    assert last_run(settings)["facts"]["extract"]["pending"] == 4
     assert extracted(settings, alexnet).keys() == (old | new) - failed[lite]
-    assert run(settings)["extract"]["wanted"] == 0
+    assert run(settings)["extract"]["pending"] == 0
 
 
 def test_a_dry_run_starts_no_spark(three_days):

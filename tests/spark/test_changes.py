@@ -69,7 +69,7 @@ def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp
         (source / "outwear").mkdir(exist_ok=True)
         shutil.copy(photo, source / "outwear" / f"again-{photo.name}")
     facts = run(configure(source))
-    assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["wanted"]) == (0, 4, 0)
+    assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["pending"]) == (0, 4, 0)
     assert TableReader(settings).read(IMAGES).num_rows == 14
     found = _everything(settings)
     assert len(found) == 18  # 14 images, four of them shown by two products
@@ -120,7 +120,7 @@ def test_a_commit_that_fails_behind_the_workers_fails_the_run(configure, tmp_pat
         extract.extract(alone)
     assert len(files) == 1  # what came after it is not committed
     facts = run(settings, jobs.extract_job)
-    assert (facts["extract"]["wanted"], facts["extract"]["extracted"]) == (8, 8)
+    assert (facts["extract"]["pending"], facts["extract"]["extracted"]) == (8, 8)
 
 
 def test_a_product_is_recategorised_withdrawn_and_listed_again(configure, tmp_path):
@@ -132,7 +132,7 @@ def test_a_product_is_recategorised_withdrawn_and_listed_again(configure, tmp_pa
     # moved to another category: no photo is read, none extracted
     run(configure(_catalogue(folder, ("p3", c, "帽子/夏. 2026"))))
     facts = last_run(settings)["facts"]
-    assert (facts["ingest"]["read"], facts["extract"]["wanted"]) == (0, 0)
+    assert (facts["ingest"]["read"], facts["extract"]["pending"]) == (0, 0)
     assert _active(settings) == [("p1", "hat"), ("p1", "hat"), ("p2", "hat"), ("p3", "帽子/夏. 2026")]
     assert "帽子/夏. 2026" in Builds(settings.root).find().categories()
     # withdrawn by word; the photo it shared with p1 stays and is answered once
@@ -146,7 +146,7 @@ def test_a_product_is_recategorised_withdrawn_and_listed_again(configure, tmp_pa
     store.close()
     # and back
     facts = run(configure(_catalogue(folder, ("p2", b, "cap"))))
-    assert facts["extract"]["wanted"] == 0
+    assert facts["extract"]["pending"] == 0
     assert ("p2", "cap") in _active(settings)
 
 
@@ -243,13 +243,13 @@ def test_a_photo_that_fails_in_extraction_is_tried_again_on_demand(configure, tm
     (source / "hat" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     settings = configure(source, "gates.max_failure_rate=0.5")
     facts = run(settings)
-    assert (facts["extract"]["wanted"], facts["extract"]["failed"]) == (4, 1)
+    assert (facts["extract"]["pending"], facts["extract"]["failed"]) == (4, 1)
     assert facts["index"]["unsearchable"] == 1
     (row,) = TableReader(settings).read(FAILURES).to_pylist()
     assert (row["stage"], row["reason"], row["space"]) == ("extract", "undecodable", resolve(settings.extract.space).id)
-    assert run(settings)["extract"]["wanted"] == 0
+    assert run(settings)["extract"]["pending"] == 0
     jobs.retry_failed(settings)
-    assert last_run(settings)["facts"]["extract"]["wanted"] == 1
+    assert last_run(settings)["facts"]["extract"]["pending"] == 1
     assert TableReader(settings).read(FAILURES)["attempts"].to_pylist() == [2]
 
 

@@ -51,7 +51,7 @@ def commit_often(root: str, who: str) -> None:
             failed = {f"{who}-{n}": BadImage("undecodable", "") for n in range(number + 1)}
             failures.record(run, "extract", space, failed, [f"{who}-gone-{number - 1}"])
             failures.record(run, "extract", space, {f"{who}-gone-{number}": BadImage("undecodable", "")})
-            row = run.row(run_id=f"{who}-{number}", status="done", error=None)
+            row = run.row("done").model_copy(update={"run_id": f"{who}-{number}"}).columns()
             assert run.lake.append(RUNS, run.lake.rows(RUNS, [row])) == 1
             print(f"{who}: round {number}", flush=True)
 
@@ -92,7 +92,7 @@ def test_a_commit_waits_for_that_of_another_process(configure, tmp_path, spark):
     """A local disk lets both rename to one version, and loses the first: the turn of the other has to be over."""
     settings = configure(tmp_path)
     with Run("here", settings, ()) as run:
-        rows = run.lake.rows(RUNS, [run.row(run_id="here-0", status="done", error=None)])
+        rows = run.lake.rows(RUNS, [run.row("done").model_copy(update={"run_id": "here-0"}).columns()])
         command = [sys.executable, "-c", HELD, location(settings), RUNS.name]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdin

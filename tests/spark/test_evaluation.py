@@ -152,7 +152,7 @@ def test_two_spaces_side_by_side(settings):
     assert [one["bytes_per_vector"]["flat"] for one in told["spaces"]] == [4 * 1280 + 8, 4 * OTHER_DIM + 8]
     runs = json.loads(likeness(settings, "runs", "list", "--json"))
     facts = json.loads(likeness(settings, "runs", "show", runs[0]["run_id"], "--json"))["facts"]["extract"]
-    assert told["spaces"][0]["seconds_per_photo"] == pytest.approx(facts["seconds"] / facts["wanted"], abs=1e-5)
+    assert told["spaces"][0]["seconds_per_photo"] == pytest.approx(facts["seconds"] / facts["pending"], abs=1e-5)
     assert told["spaces"][0]["run_id"] == runs[0]["run_id"]
     assert told["spaces"][1]["seconds_per_photo"] is None
 

@@ -91,6 +91,6 @@ def test_fifty_new_photos_among_3068_cost_fifty_extractions(settings, first):
     for row in fresh:
         shutil.copyfile(Path(CLOTHING, row["image"]), source / row["category"] / f"again-{Path(row['image']).name}")
     facts = run(settings)
-    assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["wanted"]) == (0, 50, 0)
+    assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["pending"]) == (0, 50, 0)
     manifest = Builds(settings.root).find()
     assert (manifest.images, manifest.products) == (3118, 3168)

@@ -71,7 +71,7 @@ class Shop:
             built = index(run)
             assert built
             publish(run, built)
-            self.steps.append(run.facts["index"]["step"])
+            self.steps.append(run.facts.index.step)
 
     def check(self) -> None:
         """Every category's answers, and those of all, are those of a scan over what is active."""

@@ -34,7 +34,7 @@ def test_every_photo_is_labelled_once(configure, tmp_path, capsys):
     take(tmp_path / "photos", "shoes", start=3, count=1)
     jobs.ingest_job(settings)
     facts = run(settings, jobs.label_job)
-    assert (facts["extract"]["wanted"], facts["label"]["labelled"]) == (1, 1)
+    assert (facts["extract"]["pending"], facts["label"]["labelled"]) == (1, 1)
     assert sum(facts["label"]["labels"].values()) == 7
     assert run(settings, jobs.label_job)["label"]["labelled"] == 0
 

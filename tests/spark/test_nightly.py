@@ -47,7 +47,7 @@ def test_a_first_run_fills_every_table_and_publishes(configure, tmp_path):
     settings = configure(take(tmp_path / "photos", count=3))
     facts = run(settings)
     assert facts["ingest"]["listed"] == facts["ingest"]["new"] == 30
-    assert facts["extract"]["wanted"] == facts["extract"]["extracted"] == 30
+    assert facts["extract"]["pending"] == facts["extract"]["extracted"] == 30
     manifest, _ = _root(settings)
     assert manifest.images == manifest.products == manifest.vectors == 30
     assert manifest.categories() == dict.fromkeys(manifest.categories(), 3)
@@ -148,8 +148,8 @@ def test_a_run_without_changes_reads_no_photo_and_runs_no_model(configure, tmp_p
         os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
     empty = tmp_path / "no-models"
     facts = run(configure(source, f"extract.cache={empty}"))
-    assert facts["ingest"]["known"] == facts["ingest"]["listed"] == 6
-    assert facts["ingest"]["read"] == facts["extract"]["wanted"] == facts["load"]["vectors"] == 0
+    assert facts["ingest"]["existing"] == facts["ingest"]["listed"] == 6
+    assert facts["ingest"]["read"] == facts["extract"]["pending"] == facts["load"]["vectors"] == 0
     assert not empty.exists()
     assert Builds(settings.root).find().build == before
     assert facts["start"]["snapshots"] == facts["end"]["snapshots"]
@@ -216,7 +216,7 @@ def test_a_plan_comes_true(configure, tmp_path):
         facts = run(settings)
         assert planned == {
             "ingest": facts["ingest"]["read"],
-            "extract": facts["extract"]["wanted"],
+            "extract": facts["extract"]["pending"],
             "load": facts["load"]["vectors"],
             "index": facts["index"]["vectors"],
         }

@@ -90,8 +90,8 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     shop.gets("unlisted")
     shop.lists("c", "d", "e")
     facts = run(night(6))
-    assert (facts["ingest"]["read"], facts["ingest"]["known"], facts["ingest"]["unlisted"]) == (4, 2, 1)
-    assert (facts["extract"]["wanted"], facts["load"]["vectors"]) == (6, 6)  # of the first night nothing was extracted
+    assert (facts["ingest"]["read"], facts["ingest"]["existing"], facts["ingest"]["unlisted"]) == (4, 2, 1)
+    assert (facts["extract"]["pending"], facts["load"]["vectors"]) == (6, 6)  # of the first night nothing was extracted
     first, late = FIRST, FIRST.replace(day=6)
     assert dates(settings) == {"a": first, "b": first} | dict.fromkeys(("awaited", "c", "d", "e"), late)
     assert TableReader(settings).read(FAILURES).num_rows == 0
@@ -117,7 +117,7 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     run(night(4), jobs.extract_job)
     assert status(settings, capsys)[0]["in_service"]["since"] == {"vectors": 2, "listings": 2}
     facts = run(night(9))  # nothing new: no ingest date comes of it
-    assert (facts["ingest"]["read"], facts["extract"]["wanted"], facts["index"]["vectors"]) == (0, 0, 8)
+    assert (facts["ingest"]["read"], facts["extract"]["pending"], facts["index"]["vectors"]) == (0, 0, 8)
     assert status(settings, capsys)[0]["in_service"]["since"] == {"vectors": 0, "listings": 0}
     assert sorted(set(dates(settings).values())) == [first, FIRST.replace(day=4), late]
     features = TableReader(settings).read(FEATURES, ("image_id", "ingest_date")).to_pylist()
@@ -142,6 +142,6 @@ def test_a_run_that_is_completed_on_another_day_divides_its_photos(configure, tm
             jobs.ingest_job(settings)
     known = TableReader(settings).read(SOURCES).num_rows
     jobs.ingest_job(settings.model_copy(update={"date": FIRST.replace(day=3)}))
-    assert last_run(settings)["facts"]["ingest"]["known"] == known + (last_run(settings)["facts"]["ingest"]["reused"])
+    assert last_run(settings)["facts"]["ingest"]["existing"] == known + last_run(settings)["facts"]["ingest"]["reused"]
     days = sorted(dates(settings).values())
     assert days == [FIRST] * 4 + [FIRST.replace(day=3)]

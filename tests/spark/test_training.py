@@ -26,9 +26,9 @@ from likeness.serving.service import Service
 from likeness.spark import jobs
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, RUNS
-from likeness.training.job import plan
+from likeness.training.plan import plan_training
 from likeness.training.request import TrainingRequest
-from likeness.training.training_run import learn
+from likeness.training.training_run import train_model
 
 from .conftest import SAMPLE, run
 
@@ -116,16 +116,16 @@ def test_listings_in_doubt_are_in_the_report(trained, tmp_path):
     (tmp_path / "hat").mkdir()
     (tmp_path / "hat" / "wrong.jpg").write_bytes(wrong.read_bytes() + b" ")
     facts = run(settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(tmp_path)})}))[
-        "doubts"
+        "suspect_labels"
     ]
     mine = [row for row in facts["worst"] if row["product_id"].startswith("hat/wrong")]
-    assert [(row["category"], row["said"]) for row in mine] == [("hat", "shoes")]
-    assert facts["doubted"] < 30
+    assert [(row["category"], row["predicted"]) for row in mine] == [("hat", "shoes")]
+    assert facts["suspects"] < 30
     page = Path(settings.root, "reports", "latest.html").read_text()
     assert "Categories in doubt" in page
     assert "hat/wrong" in page
     again = run(settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(tmp_path)})}))[
-        "doubts"
+        "suspect_labels"
     ]
     assert again["worst"] == facts["worst"]
 
@@ -171,7 +171,7 @@ def test_shuffled_labels_are_chance(configure, tmp_path):
     jobs.ingest_job(settings)
     jobs.extract_job(settings)
     EvaluationSets(settings.root).freeze(settings, "mine", "", 0.4)
-    card = learn(plan(settings, TrainingRequest("category"), "shuffled"))
+    card = train_model(plan_training(settings, TrainingRequest("category"), "shuffled"))
     assert card
     assert card.metrics["accuracy"].low < 0.25 < card.metrics["accuracy"].high
 

@@ -40,7 +40,7 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     facts = run(settings, jobs.compact_job)
     assert_equal(state(settings), before)
     assert not stray.exists()
-    assert {name: told[1] for name, told in facts["compact"].items() if name != "seconds"} == {
+    assert {name: told[1] for name, told in facts["compact"]["tables"].items()} == {
         "sources": 1,
         "images": NIGHTS,  # a file an ingest date
         "listings": 1,
@@ -48,14 +48,14 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
         "runs": 1,
     }
     assert len(warehouse.files(IMAGES)) == len(warehouse.files(FEATURES)) == NIGHTS
-    assert facts["gc"]["features"] == [NIGHTS + 1, 3]  # of two builds, and of the compaction
+    assert facts["gc"]["tables"]["features"] == [NIGHTS + 1, 3]  # of two builds, and of the compaction
     for build in kept:
         assert likeness("verify", settings, "--build", build).returncode == 0
     take(source, "hat", start=NIGHTS + 1, count=1)
     facts = run(settings)
     assert facts["load"]["vectors"] == 1
     assert facts["load"]["deleted"] == 0
-    assert facts["extract"]["wanted"] == 1
+    assert facts["extract"]["pending"] == 1
     run(settings, jobs.index_job)
     assert run(settings, jobs.gc_job)["gc"]["builds"] == 0
     assert likeness("verify", settings).returncode == 0
@@ -152,7 +152,7 @@ def test_a_copied_root_goes_on_where_the_old_one_was(configure, tmp_path):
     for build in Builds(other.root).all():
         assert likeness("verify", other, "--build", build).returncode == 0
     facts = run(other)
-    assert (facts["ingest"]["new"], facts["extract"]["wanted"], facts["index"]["built"]) == (0, 0, 0)
+    assert (facts["ingest"]["new"], facts["extract"]["pending"], facts["index"]["built"]) == (0, 0, 0)
     take(source, "hat", start=3, count=1)
     assert run(other)["load"]["vectors"] == 1
 

@@ -4,7 +4,6 @@ import base64
 import datetime
 import hashlib
 import io
-import json
 import re
 import shlex
 import sys
@@ -30,6 +29,8 @@ from likeness.index.manifest import Manifest, OperatingPoint, Recall, Shard
 from likeness.index.shard_plan import plan
 from likeness.ops import reports
 from likeness.ops.reports import figures, samples, terminal
+from likeness.storage.run_facts import RunFacts
+from likeness.storage.run_history import RunRow
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, Table
 
@@ -41,14 +42,16 @@ FACTS: dict[str, dict[str, Any]] = {
     "start": {"snapshots": {"images": 11, "failures": None}, "seconds": 9.0},
     "ingest": {
         "new": 150, "reused": 50, "read": 202, "rejected_now": 2, "bytes": 3_700_000, "listed": 210,
-        "known": 57, "rejected": 3, "withdrawn": 0, "seconds": 10.1,
+        "existing": 57, "rejected": 3, "withdrawn": 0, "seconds": 10.1,
     },
-    "extract": {"wanted": 150, "extracted": 149, "failed": 1, "standing_failures": 1, "seconds": 7.5},
+    "extract": {"pending": 150, "extracted": 149, "failed": 1, "standing_failures": 1, "seconds": 7.5},
     "load": {"vectors": 149, "products": 100, "deleted": 0, "seconds": 0.5},
-    "index": {"built": 7, "vectors": 140, "wanted": 140, "unsearchable": 1, "seconds": 65.2},
+    "index": {"built": 7, "vectors": 140, "expected": 140, "unsearchable": 1, "seconds": 65.2},
     "publish": {"recall": 1.0, "seconds": 0.007},
     "report": {},
 }  # fmt: skip
+
+RAN = RunFacts.model_validate(FACTS)
 
 COMPARED = Comparison(
     [
@@ -153,8 +156,8 @@ def record(number: int, category: str, vectors: int, recall: float = 1.0) -> Sha
     return shard_record(number, category, vectors, recall=recall)
 
 
-def run_row(facts: Mapping[str, Any] = FACTS, **more: Any) -> dict[str, Any]:
-    return {
+def run_row(facts: Mapping[str, Any] = FACTS, **more: Any) -> RunRow:
+    values = {
         "run_id": "20261121T092347-nightly-5864ad",
         "job": "nightly",
         "status": "done",
@@ -164,8 +167,9 @@ def run_row(facts: Mapping[str, Any] = FACTS, **more: Any) -> dict[str, Any]:
         "space": SPACE,
         "build": f"{SPACE}/one",
         "settings": "{}",
-        "facts": json.dumps(facts),
-    } | more
+        "facts": RunFacts.model_validate(facts),
+    }
+    return RunRow(**values | more)
 
 
 def ledger(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
@@ -203,13 +207,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_page_tells_the_run(made: Made) -> None:
     text = page(made)
     for told in (
-        "210 photos listed: 150 new, 57 known, 3 rejected. Build one is in service with 140 images in 7 shards.",
+        "210 photos listed: 150 new, 57 existing, 3 rejected. Build one is in service with 140 images in 7 shards.",
         "20261121T092347-nightly-5864ad",
         "2026-11-21 09:23:47 UTC, 3 min 05 s",
         f"{SPACE}/one",
-        "listed 210 = new 150 + known 57 + rejected 3",
-        "wanted 150 = extracted 149 + failed 1",
-        "wanted 140 = vectors 140",
+        "listed 210 = new 150 + existing 57 + rejected 3",
+        "pending 150 = extracted 149 + failed 1",
+        "expected 140 = vectors 140",
         "25.0% (50 of 200 photos read",
         "1 min 05 s",
         "<code>11</code>",
@@ -256,7 +260,7 @@ def test_nothing_changed_is_said(made: Made) -> None:
     assert "did not change: build one stays in service with 140 images" in figures.sentence(
         facts, made.manifest, made.manifest.path
     )
-    assert "stays in service" in reports.summary(facts, made.settings, made.manifest)
+    assert "stays in service" in reports.summary(RunFacts.model_validate(facts), made.settings, made.manifest)
 
 
 def test_stages_have_throughput_and_share() -> None:
@@ -271,7 +275,7 @@ def test_stages_have_throughput_and_share() -> None:
 def test_a_stage_without_work_has_no_throughput() -> None:
     (row,) = figures.stages({"extract": {"worker_seconds": {"read": 0.04, "model": 1234.5}, "seconds": 1.0}})
     assert row["counts"] == "worker seconds: read 0.0, model 1,234.5"
-    rows = figures.stages({"extract": {"wanted": 0, "seconds": 1.3}, "load": {"vectors": 5, "seconds": 0.0}})
+    rows = figures.stages({"extract": {"pending": 0, "seconds": 1.3}, "load": {"vectors": 5, "seconds": 0.0}})
     assert [row["rate"] for row in rows] == ["", ""]
 
 
@@ -467,9 +471,9 @@ def test_write_leaves_the_report_and_the_latest(made: Made, monkeypatch: pytest.
 
 def test_summary_is_short_and_says_what_to_try(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made.root.parent)
-    lines = dict(line.split(maxsplit=1) for line in reports.summary(FACTS, made.settings, made.manifest).splitlines())
+    lines = dict(line.split(maxsplit=1) for line in reports.summary(RAN, made.settings, made.manifest).splitlines())
     assert 6 <= len(lines) <= 12
-    assert lines["photos"] == "210 listed, 150 new, 57 known, 3 rejected, 0 withdrawn"
+    assert lines["photos"] == "210 listed, 150 new, 57 existing, 3 rejected, 0 withdrawn"
     assert lines["time"].startswith("start 9.0 s, ingest 10.1 s, extract 7.5 s")
     assert lines["time"].endswith("; 1 min 32 s in all")
     assert lines["build"] == f"{SPACE}/one is in service: 140 images in 7 shards"
@@ -485,14 +489,14 @@ def test_summary_is_short_and_says_what_to_try(made: Made, monkeypatch: pytest.M
 
 def test_summary_of_a_clean_run_names_no_failures(made: Made) -> None:
     facts = {"ingest": {"rejected": 0}, "extract": {"standing_failures": 0}}
-    assert "failures" not in reports.summary(facts, made.settings, made.manifest)
+    assert "failures" not in reports.summary(RunFacts.model_validate(facts), made.settings, made.manifest)
 
 
 def test_summary_gives_the_terminal_nothing_to_obey(made: Made) -> None:
     low = made.manifest.shards[NAMES.index(NAMES[-1])].model_copy(
         update={"categories": {NAMES[-1]: 20}, "recall": Recall(k=10, queries=64, value=0.5)}
     )
-    told = reports.summary(FACTS, made.settings, made.manifest.model_copy(update={"shards": [low]}))
+    told = reports.summary(RAN, made.settings, made.manifest.model_copy(update={"shards": [low]}))
     assert "\x1b" not in told
     assert "0.500 at 10 in the worst shard" in told
     assert "a?[31mred" in told

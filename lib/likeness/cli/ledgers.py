@@ -11,6 +11,7 @@ import typer
 from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings, Source, known_keys
+from likeness.storage.run_facts import RunFacts
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS
 
@@ -46,7 +47,10 @@ def show_run(
     found = rows[-1:] if run_id == "last" else [row for row in rows if row["run_id"] == run_id]
     if not found:
         raise UsageError(f"run {run_id!r} is not in this root; `likeness runs list` names them")
-    row = found[0] | {"settings": json.loads(found[0]["settings"]), "facts": json.loads(found[0]["facts"])}
+    row = found[0] | {
+        "settings": json.loads(found[0]["settings"]),
+        "facts": RunFacts.from_json(found[0]["facts"]).dump(),
+    }
     if as_json:
         show_json(row)
         return

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from likeness.images.image import BadImage
 from likeness.spark.run import Run
+from likeness.storage.run_history import FailureRow
 from likeness.storage.tables import FAILURES, FEATURES
 
 
@@ -16,29 +17,29 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
     if not failed and not succeeded:
         return
     lake = run.lake
-    known = {what: attempts for what, (attempts, _) in standing(run, stage, space).items()}
+    attempts = {what: failure.attempts for what, failure in standing(run, stage, space).items()}
     now = datetime.datetime.now(datetime.UTC)
-    told = [
-        {
-            "what": what,
-            "stage": stage,
-            "space": space,
-            "reason": bad.reason,
-            "detail": bad.detail,
-            "attempts": known.get(what, 0) + 1,
-            "last": now,
-            "run_id": run.run_id,
-        }
+    added = [
+        FailureRow(
+            what=what,
+            stage=stage,
+            space=space,
+            reason=bad.reason,
+            detail=bad.detail,
+            attempts=attempts.get(what, 0) + 1,
+            last=now,
+            run_id=run.run_id,
+        )
         for what, bad in failed.items()
     ]
-    if told:
+    if added:
         run.guard()
-        frame = lake.rows(FAILURES, told)
-        if known.keys() & failed.keys():
+        frame = lake.rows(FAILURES, [dict(row) for row in added])
+        if attempts.keys() & failed.keys():
             lake.upsert(FAILURES, frame)
         else:
             lake.append(FAILURES, frame)
-    _clear(run, stage, space, known.keys() & set(succeeded))
+    _clear(run, stage, space, attempts.keys() & set(succeeded))
 
 
 def heal(run: Run, space: str) -> None:
@@ -58,19 +59,18 @@ def _clear(run: Run, stage: str, space: str, healed: Collection[str]) -> None:
 
 def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str, ...]) -> None:
     """Brings the rows of stage `list` for one source up to date; a row that stays is not counted up each night."""
-    known = {what: reason for what, (_, reason) in standing(run, "list", "").items() if what.startswith(prefixes)}
-    changed = {what: bad for what, bad in failed.items() if known.get(what) != bad.reason}
-    healed = known.keys() - failed.keys()
+    before = {what: row.reason for what, row in standing(run, "list", "").items() if what.startswith(prefixes)}
+    changed = {what: bad for what, bad in failed.items() if before.get(what) != bad.reason}
+    healed = before.keys() - failed.keys()
     if changed or healed:
         record(run, "list", "", changed, healed)
 
 
-def standing(run: Run, stage: str, space: str) -> dict[str, tuple[int, str]]:
-    """What stands failed, with its attempts and reason; a ledger that was never written is not asked."""
-    if run.lake.snapshot(FAILURES) is None:
+def standing(run: Run, stage: str, space: str) -> dict[str, FailureRow]:
+    """The failures of a stage and a space that stand, by what failed."""
+    if run.lake.snapshot(FAILURES) is None:  # never written
         return {}
-    found = rows(run, stage, space).select("what", "attempts", "reason").collect()
-    return {row.what: (row.attempts, row.reason) for row in found}
+    return {row.what: FailureRow(**row.asDict()) for row in rows(run, stage, space).collect()}
 
 
 def rows(run: Run, stage: str, space: str) -> DataFrame:

@@ -10,8 +10,8 @@ from likeness.core.settings import Settings
 from likeness.evaluation.evaluation_sets import EvaluationSets
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
-from likeness.models.backbones import weightless
-from likeness.models.imagenet_classifier import class_scores
+from likeness.models.backbones import untrained_space
+from likeness.models.imagenet_classifier import logits_space
 from likeness.models.model_card import Evaluation, Metric, ModelCard
 from likeness.models.model_registry import ModelRegistry, space_of, spaces_of
 from likeness.ops import estimate, reports
@@ -31,6 +31,7 @@ from likeness.spark.submit.job_cli import evaluate_command as evaluate_command
 from likeness.spark.submit.job_cli import job_command as job_command
 from likeness.spark.submit.job_cli import promote_command as promote_command
 from likeness.spark.submit.job_cli import train_command as train_command
+from likeness.storage.run_facts import PromoteFacts, ReportFacts
 from likeness.training.request import TrainingRequest
 
 _ALL = ("ingest", "extract", "load", "index")
@@ -101,12 +102,11 @@ def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
         return
     with Run("backfill", settings, ("extract",)) as run:
         run.say(f"backfill: {scope}, {max(step.count for step, _ in spaces.values())} photos are missing")
-        extract(run, scope=scope)
-    told = run.facts["extract"]
-    done = f"{told['extracted']:,} extracted, {told['failed']:,} failed of {told['wanted']:,}"
+        facts = extract(run, scope=scope)
+    done = f"{facts.extracted:,} extracted, {facts.failed:,} failed of {facts.pending:,}"
     print(f"{', '.join(spaces)}, {scope}: {done}")
-    if told["standing_failures"]:
-        print(f"{told['standing_failures']:,} stand failed; why: `likeness failures list --root {settings.root}`")
+    if facts.standing_failures:
+        print(f"{facts.standing_failures:,} stand failed; why: `likeness failures list --root {settings.root}`")
 
 
 def _would_do(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what: str) -> str:
@@ -126,25 +126,24 @@ def _would_do(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what:
 def label_job(settings: Settings) -> None:
     """Tag every photo with what the space's network takes it for."""
     backbone = settings.extract.space.partition(".")[0]
-    space, names = class_scores(settings, backbone)
+    space, names = logits_space(settings, backbone)
     with Run("label", settings, ("extract",), space=space) as run:
         extract(run)
-        label(run, names)
-    told = run.facts["label"]
-    print(f"{run.space.id}: {told['labelled']:,} photos labelled; the first label of all of them:")
-    for name, count in told["labels"].items():
+        facts = label(run, names)
+    print(f"{run.space.id}: {facts.labelled:,} photos labelled; the first label of all of them:")
+    for name, count in facts.labels.items():
         print(f"{count:>9,}  {name}")
 
 
 def train_job(settings: Settings, ask: TrainingRequest) -> ModelCard:
     """Train a model on the catalogue, and measure it on photos that it never saw."""
     from likeness.spark.stages.train import train  # torch takes seconds to load, and no other job wants it here
-    from likeness.training.job import plan
+    from likeness.training.plan import plan_training
 
-    space = weightless(settings.extract.space) if ask.scratch or ask.teacher else space_of(settings)
+    space = untrained_space(settings.extract.space) if ask.scratch or ask.teacher else space_of(settings)
     with Run("train", settings, ("train",), space=space) as run:
-        card = train(run, plan(settings, ask, run.run_id))
-        with run.stage("report"):
+        card = train(run, plan_training(settings, ask, run.run_id))
+        with run.stage(ReportFacts):
             run.say(f"report: {reports.write_trained(card, settings)}")
         run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")
     _show(card.metrics)
@@ -177,9 +176,9 @@ def promote_job(settings: Settings, model: str, version: str, reason: str) -> No
     """Put a version of a model in service, unless it is worse than the one that is."""
     models = ModelRegistry(settings.root, settings.extract.cache)
     card = models.candidate(model, version)
-    with Run("promote", settings, (), space=models.space(card)) as run, run.stage("promote") as facts:
+    with Run("promote", settings, (), space=models.space(card)) as run, run.stage(PromoteFacts) as facts:
         before, now = models.promote(model, card.version, reason)
-        facts |= {"model": model, "version": now.version, "before": before.version if before else None}
+        facts.model, facts.version, facts.before = model, now.version, before.version if before else None
     print(f"{model}: {now.version} is in service" + (f", before: {before.version}" if before else ""))
 
 
@@ -238,8 +237,8 @@ def forget_products(settings: Settings, product_ids: Sequence[str]) -> None:
 
 
 def _report(run: Run, manifest: Manifest | None, status: str, error: str | None = None) -> None:
-    with run.stage("report"):
+    with run.stage(ReportFacts):
         try:
-            run.say(f"report: {reports.write(run.row(status=status, error=error), run.settings, manifest)}")
+            run.say(f"report: {reports.write(run.row(status, error), run.settings, manifest)}")
         except OSError as failed:  # the work is done and published; its report is not worth a failed run
             run.say(f"report: cannot be written: {failed}; `likeness runs show {run.run_id}` says the same")

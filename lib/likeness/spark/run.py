@@ -1,13 +1,11 @@
 """One run: its leases, counts, times and its row in the ledger. Settings in, a context for the stages out."""
 
 import datetime
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any
 
 from likeness.core.errors import DataError, GateError, LikenessError, ServiceError
 from likeness.core.progress import Reporter
@@ -17,6 +15,8 @@ from likeness.models.model_registry import spaces_of
 from likeness.spark.session import open_session
 from likeness.spark.tables import SparkTables
 from likeness.storage.leases import HeldLease, Lease, held, run_name
+from likeness.storage.run_facts import EndFacts, RunFacts, S, StageFacts, StartFacts
+from likeness.storage.run_history import RunRow
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
 
@@ -47,9 +47,9 @@ class Run:
         self.run_id = os.environ.get("LIKENESS_RUN_ID") or run_name(job)  # on YARN the submitter wants to know it
         self.spaces = (space,) if space else spaces_of(settings)
         self.space = self.spaces[0]
-        self.facts: dict[str, dict[str, Any]] = {}
+        self.facts = RunFacts()
         self.build: str | None = None
-        self._past: list[dict[str, Any]] | None = None
+        self._past: list[tuple[str, RunFacts]] | None = None
         taken = [(stage, space) for stage in stages for space in (self.spaces if stage == "extract" else [self.space])]
         self._names = [_lease_name(stage, space.id) for stage, space in taken] + [_UPKEEP] * alone
         self._leases, self._stack = [], ExitStack()  # type: ignore[var-annotated]
@@ -60,10 +60,10 @@ class Run:
             for name in self._names:
                 self._leases.append(stack.enter_context(self._lease(name)))
             self._refuse_company()
-            with self.stage("start"):
+            with self.stage(StartFacts) as facts:
                 self.lake = SparkTables(open_session(self.settings, self.job), self.settings)
                 self._record_killed()
-                self.facts["start"]["snapshots"] = self._snapshots()
+                facts.snapshots = self._snapshots()
             self._stack = stack.pop_all()
         return self
 
@@ -100,14 +100,14 @@ class Run:
             yield
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Times a stage; the dict given is its facts."""
-        begun = time.monotonic()
-        facts = self.facts.setdefault(name, {})
+    def stage(self, kind: type[S]) -> Iterator[S]:
+        """Times a stage, and yields its facts for it to fill in."""
+        begun, facts = time.monotonic(), kind()
+        setattr(self.facts, kind.stage(), facts)
         try:
             yield facts
         finally:
-            facts["seconds"] = round(time.monotonic() - begun, 3)
+            facts.seconds = round(time.monotonic() - begun, 3)
 
     def say(self, text: str) -> None:
         """One line of progress."""
@@ -118,34 +118,34 @@ class Run:
         for lease in self._leases:
             lease.check()
 
-    def last_facts(self, stage: str, *tables: Table) -> dict[str, Any]:
-        """What the last run that did a stage left of it, if none of the tables changed since it ended; else nothing.
+    def last_facts(self, kind: type[S], *tables: Table) -> S | None:
+        """The facts of the last run that did a stage; None if one of the tables has changed since that run ended.
 
-        Listings are of all spaces; what was made of them counts for the run's own.
+        The source is shared by all spaces; runs of other stages count only if they are of this run's space.
         """
         if self._past is None:
-            rows = TableReader(self.settings).read(RUNS, ("started", "space", "facts")).sort_by("started")
-            self._past = rows.to_pylist()[::-1]
-        for row in self._past:
-            facts: dict[str, Any] = json.loads(row["facts"])
-            if stage in facts and (stage == "ingest" or row["space"] == self.space.id):
-                then, now = facts.get("end", {}).get("snapshots", {}), self._snapshots()
-                left: dict[str, Any] = facts[stage]
-                return left if all(then.get(table.name) == now[table.name] for table in tables) else {}
-        return {}
+            rows = TableReader(self.settings).read(RUNS, ("started", "space", "facts")).sort_by("started").to_pylist()
+            self._past = [(row["space"], RunFacts.from_json(row["facts"])) for row in reversed(rows)]
+        for space, past in self._past:
+            facts = past.of(kind)
+            if facts and (kind.stage() == "ingest" or space == self.space.id):
+                then, now = past.end.snapshots if past.end else {}, self._snapshots()
+                return facts if all(then.get(table.name) == now[table.name] for table in tables) else None
+        return None
 
-    def must_add_up(self, stage: str, left: str, *right: str) -> None:
-        """Enforces a count identity of a stage: `left` is the sum of `right`.
+    @staticmethod
+    def must_add_up(facts: StageFacts) -> None:
+        """Enforces the count identity of a stage.
 
         Raises:
-            DataError: it is not.
+            DataError: the counts do not add up.
         """
-        facts = self.facts[stage]
-        if facts[left] != sum(facts[name] for name in right):
-            told = " + ".join(f"{name} {facts[name]}" for name in right)
+        total, *parts = facts.identity
+        counts = dict(facts)
+        if counts[total] != sum(counts[name] for name in parts):
             raise DataError(
-                f"{stage}: {left} {facts[left]} is not {told}; nothing is published, run the job again "
-                "and report this if it stays"
+                f"{facts.stage()}: {total} {counts[total]} is not {' + '.join(f'{n} {counts[n]}' for n in parts)}; "
+                "nothing is published. Run the job again; if the error stays, report it as a bug"
             )
 
     def gate_failures(self, stage: str, failed: int, total: int) -> None:
@@ -163,19 +163,20 @@ class Run:
                 f"nothing is published. `likeness failures list` says why; mend the source, or raise the gate"
             )
 
-    def row(self, **more: Any) -> dict[str, Any]:
+    def row(self, status: str, error: str | None = None) -> RunRow:
         """This run's row of the `runs` table."""
-        return {
-            "run_id": self.run_id,
-            "job": self.job,
-            "started": self.started,
-            "ended": datetime.datetime.now(datetime.UTC),
-            "space": self.space.id,
-            "build": self.build,
-            "settings": self.settings.model_dump_json(),
-            "facts": json.dumps(self.facts),
-            **more,
-        }
+        return RunRow(
+            run_id=self.run_id,
+            job=self.job,
+            status=status,
+            started=self.started,
+            ended=datetime.datetime.now(datetime.UTC),
+            space=self.space.id,
+            build=self.build,
+            error=error,
+            settings=self.settings.model_dump_json(),
+            facts=self.facts,
+        )
 
     def _refuse_company(self) -> None:
         """Two runs that each see the other's lease both stop; they never both go on.
@@ -193,34 +194,39 @@ class Run:
 
     def _record(self, error: BaseException | None) -> None:
         code = 0 if error is None else error.exit_code if isinstance(error, LikenessError) else 1
-        self.facts["end"] = {"snapshots": self._snapshots(), "exit_code": code}
+        self.facts.end = EndFacts(snapshots=self._snapshots(), exit_code=code)
         status = "done" if error is None else "refused" if isinstance(error, GateError) else "failed"
-        told = None if error is None else str(error) if isinstance(error, LikenessError) else repr(error)
-        self.lake.append(RUNS, self.lake.rows(RUNS, [self.row(status=status, error=told)]))
+        message = None if error is None else str(error) if isinstance(error, LikenessError) else repr(error)
+        self._append(self.row(status, message))
+
+    def _append(self, *rows: RunRow) -> None:
+        self.lake.append(RUNS, self.lake.rows(RUNS, [row.columns() for row in rows]))
 
     def _record_killed(self) -> None:
         """A run that died without a row gets one from the lease it left behind."""
         killed = {lease.replaced["run_id"]: lease.replaced for lease in self._leases if lease.replaced}
         if killed:  # another run may have taken over some of its leases, and written its row
-            told = set(TableReader(self.settings).read(RUNS, ("run_id",))["run_id"].to_pylist())
-            killed = {run_id: holder for run_id, holder in killed.items() if run_id not in told}
-        rows = [
-            self.row(
-                run_id=run_id,
-                job=holder["job"],
-                started=datetime.datetime.fromisoformat(holder["started"]),
-                ended=None,
-                build=None,
-                status="killed",
-                error="the process ended without a word",
-                settings="{}",
-                facts="{}",
+            recorded = set(TableReader(self.settings).read(RUNS, ("run_id",))["run_id"].to_pylist())
+            killed = {run_id: holder for run_id, holder in killed.items() if run_id not in recorded}
+        if killed:
+            self.say(f"run {', '.join(killed)} was killed; this run completes its work")
+            self._append(
+                *(
+                    RunRow(
+                        run_id=run_id,
+                        job=holder["job"],
+                        status="killed",
+                        started=datetime.datetime.fromisoformat(holder["started"]),
+                        ended=None,
+                        space=self.space.id,
+                        build=None,
+                        error="the process was killed, or its machine stopped",
+                        settings="{}",
+                        facts=RunFacts(),
+                    )
+                    for run_id, holder in killed.items()
+                )
             )
-            for run_id, holder in killed.items()
-        ]
-        if rows:
-            self.say(f"completing what run {', '.join(killed)} left when it was killed")
-            self.lake.append(RUNS, self.lake.rows(RUNS, rows))
 
     def _snapshots(self) -> dict[str, int | None]:
         return {t.name: self.lake.snapshot(t) for t in (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES)}

@@ -1,31 +1,74 @@
-"""Run history: the rows of the `runs` table in, how fast each stage was out."""
+"""Rows of the tables `runs` and `failures` as types, and how fast each stage was in earlier runs."""
 
-import json
+import datetime
+from typing import Any
 
-import pyarrow as pa
+from pydantic import BaseModel, field_validator
 
+from likeness.storage.run_facts import RunFacts
 from likeness.storage.table_reader import TableReader
-from likeness.storage.tables import RUNS
+from likeness.storage.tables import FAILURES, RUNS
 
-_MEASURED = {"ingest": "read", "extract": "wanted", "load": "vectors", "index": "indexed"}
-"""What a stage counts that its time depends on."""
 _ENOUGH = 1000
-"""A stage that had less to do tells its start, not its rate."""
+"""The seconds of a stage with less work than this show its start-up, not its rate."""
 
 
-def rates(warehouse: TableReader, space: str) -> dict[str, tuple[float, str]]:
+class RunRow(BaseModel):
+    """A row of the table `runs`; `settings` is the JSON of `Settings`."""
+
+    run_id: str
+    job: str
+    status: str
+    started: datetime.datetime
+    ended: datetime.datetime | None
+    space: str | None
+    build: str | None
+    error: str | None
+    settings: str
+    facts: RunFacts
+
+    @field_validator("facts", mode="before")
+    @classmethod
+    def _parse(cls, facts: str | RunFacts) -> RunFacts:
+        return RunFacts.from_json(facts) if isinstance(facts, str) else facts
+
+    def columns(self) -> dict[str, Any]:
+        """The row as the table takes it."""
+        return dict(self) | {"facts": self.facts.to_json()}
+
+
+class FailureRow(BaseModel):
+    """A row of the table `failures`."""
+
+    what: str
+    stage: str
+    space: str
+    reason: str
+    detail: str
+    attempts: int
+    last: datetime.datetime
+    run_id: str
+
+
+def read_runs(tables: TableReader, where: str = "") -> list[RunRow]:
+    """Runs by their start, the latest last."""
+    return [RunRow(**row) for row in tables.read(RUNS, where=where).sort_by("started").to_pylist()]
+
+
+def read_failures(tables: TableReader, where: str = "") -> list[FailureRow]:
+    """Standing failures by stage and by what failed."""
+    rows = tables.read(FAILURES, where=where).sort_by([("stage", "ascending"), ("what", "ascending")])
+    return [FailureRow(**row) for row in rows.to_pylist()]
+
+
+def rates(tables: TableReader, space: str) -> dict[str, tuple[float, str]]:
     """(a second, run) by stage, from the latest run of the space that had enough to do, else the one that had most."""
-    rows = warehouse.read(RUNS, ("run_id", "started", "space", "facts")).sort_by("started")
-    return {stage: found for stage in _MEASURED if (found := _rate(stage, rows, space))}
-
-
-def _rate(stage: str, rows: pa.Table, space: str) -> tuple[float, str] | None:
-    best: tuple[int, float, str] | None = None
-    for row in rows.to_pylist():
-        told = json.loads(row["facts"]).get(stage, {})
-        done, seconds = told.get(_MEASURED[stage], 0), told.get("seconds", 0)
-        if not done or not seconds or (row["space"] != space and stage != "ingest"):
-            continue
-        if best is None or done >= min(_ENOUGH, best[0]):
-            best = done, done / seconds, row["run_id"]
-    return best[1:] if best else None
+    best: dict[str, tuple[int, float, str]] = {}
+    for row in tables.read(RUNS, ("run_id", "started", "space", "facts")).sort_by("started").to_pylist():
+        for facts in RunFacts.from_json(row["facts"]).ran():
+            stage, count = facts.stage(), facts.amount
+            if not count or not facts.seconds or (row["space"] != space and stage != "ingest"):
+                continue
+            if stage not in best or count >= min(_ENOUGH, best[stage][0]):
+                best[stage] = count, count / facts.seconds, row["run_id"]
+    return {stage: (rate, run_id) for stage, (_, rate, run_id) in best.items()}

@@ -3,7 +3,6 @@
 The page needs nothing but itself: style and photos are inline, and there is no script.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,13 +17,14 @@ from likeness.ops.reports import figures, samples
 from likeness.ops.reports.model_report import write_trained
 from likeness.ops.reports.pages import page
 from likeness.ops.reports.terminal import shown, summary
+from likeness.storage.run_history import RunRow
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS, TABLES
 
 _LEDGER = ("what", "stage", "space", "reason", "detail", "attempts", "last")
 
 
-def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None) -> str:
+def write(row: RunRow, settings: Settings, manifest: Manifest | None) -> str:
     """Writes ROOT/reports/RUN_ID.html, and the same as latest.html.
 
     Args:
@@ -43,13 +43,13 @@ def write(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None)
             "samples": samples.draw(builds, manifest, warehouse) if manifest else None,
             "agreement": agreement(warehouse, manifest) if manifest else None,
             "snapshots": figures.snapshots(
-                json.loads(row["facts"]),
+                row.facts.dump(),
                 {table.name: warehouse.snapshot(table) for table in TABLES if table is not RUNS},
             ),
         }
     )
     folder = uris.join(uris.canonical(settings.root), "reports")
-    place = uris.join(folder, f"{row['run_id']}.html")
+    place = uris.join(folder, f"{row.run_id}.html")
     for uri in (place, uris.join(folder, "latest.html")):
         storage.files(uri).write(uri, made)
     return shown(place)
@@ -63,21 +63,20 @@ def agreement(warehouse: TableReader, manifest: Manifest) -> dict[str, Any]:
         return {"rows": [], "missing": str(error)}
 
 
-def context(row: Mapping[str, Any], settings: Settings, manifest: Manifest | None) -> dict[str, Any]:
+def context(row: RunRow, settings: Settings, manifest: Manifest | None) -> dict[str, Any]:
     """What the page says of a run and its build; the tables and the samples are not asked."""
-    facts = json.loads(row["facts"])
-    ended = row["ended"]
+    facts = row.facts.dump()
     return {
         "run": row,
-        "started": formatting.timestamp(row["started"]),
-        "took": formatting.duration((ended - row["started"]).total_seconds()) if ended else "",
-        "sentence": figures.sentence(facts, manifest, row["build"]),
+        "started": formatting.timestamp(row.started),
+        "took": formatting.duration((row.ended - row.started).total_seconds()) if row.ended else "",
+        "sentence": figures.sentence(facts, manifest, row.build),
         "manifest": manifest,
         "worst": figures.worst_shard(manifest) if manifest else None,
         "identities": figures.identities(facts),
         "stages": figures.stages(facts),
         "reuse": figures.reuse(facts),
-        "doubts": facts.get("doubts"),
+        "suspect_labels": row.facts.suspect_labels,
         "categories": figures.categories(manifest) if manifest else None,
         "shards": figures.shards(manifest) if manifest else None,
         "curve": figures.curve(manifest) if manifest else None,

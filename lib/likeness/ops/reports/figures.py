@@ -17,13 +17,13 @@ from likeness.index.shard_plan import UNCHANGED
 Facts = Mapping[str, Mapping[str, Any]]
 
 _IDENTITIES = (
-    ("ingest", "listed", ("new", "known", "rejected")),
-    ("extract", "wanted", ("extracted", "failed")),
-    ("index", "wanted", ("vectors",)),
+    ("ingest", "listed", ("new", "existing", "rejected")),
+    ("extract", "pending", ("extracted", "failed")),
+    ("index", "expected", ("vectors",)),
 )
 _RATES = {
     "ingest": ("read", "photos"),
-    "extract": ("wanted", "photos"),
+    "extract": ("pending", "photos"),
     "load": ("vectors", "vectors"),
     "index": ("indexed", "vectors"),
 }
@@ -34,7 +34,7 @@ def sentence(facts: Facts, manifest: Manifest | None, in_service: str | None) ->
     """What happened, in words; `in_service` is the path of the build that was put or left in service."""
     ingest, told = facts.get("ingest", {}), ""
     if "listed" in ingest:
-        parts = ", ".join(f"{ingest[name]:,} {name}" for name in ("new", "known", "rejected"))
+        parts = ", ".join(f"{ingest[name]:,} {name}" for name in ("new", "existing", "rejected"))
         told = f"{pluralize(ingest['listed'], 'photo')} listed: {parts}. "
     if manifest is None:
         return f"{told}Nothing is published."
@@ -74,7 +74,7 @@ def identities(facts: Facts) -> list[dict[str, Any]]:
 
 def stages(facts: Facts) -> list[dict[str, Any]]:
     """Each timed stage: its seconds, their share of the longest, its throughput and what it counted."""
-    timed = {name: told for name, told in facts.items() if "seconds" in told}
+    timed = {name: told for name, told in facts.items() if name != "version" and "seconds" in told}
     longest = max((told["seconds"] for told in timed.values()), default=0) or 1
     rows = []
     for name, told in timed.items():

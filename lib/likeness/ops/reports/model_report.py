@@ -11,7 +11,7 @@ from likeness import storage
 from likeness.core import uris
 from likeness.core.settings import Settings
 from likeness.evaluation.model_metrics import by_class
-from likeness.images.contact_sheet import encoded, thumbnail
+from likeness.images.contact_sheet import encode_image, thumbnail
 from likeness.models.model_card import ModelCard
 from likeness.models.model_registry import ModelRegistry
 from likeness.ops.reports.pages import page
@@ -98,4 +98,4 @@ def _lines(curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _small(photo: bytes | None) -> str | None:
     small = thumbnail(photo, _SIDE) if photo else None
-    return base64.b64encode(encoded(small, "JPEG")).decode() if small else None
+    return base64.b64encode(encode_image(small, "JPEG")).decode() if small else None

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.core.errors import DataError, LikenessError
-from likeness.images.contact_sheet import encoded, thumbnail
+from likeness.images.contact_sheet import encode_image, thumbnail
 from likeness.index import tombstones
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest, Shard
@@ -158,4 +158,4 @@ def _with_photos(rows: Sequence[Sequence[Tile]], warehouse: TableReader) -> list
 
 def _drawn(data: bytes) -> str | None:
     small = thumbnail(data, _SIDE)
-    return base64.b64encode(encoded(small, "JPEG")).decode() if small else None
+    return base64.b64encode(encode_image(small, "JPEG")).decode() if small else None

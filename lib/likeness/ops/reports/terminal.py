@@ -16,18 +16,19 @@ from likeness.index.manifest import Manifest
 from likeness.index.shard_plan import UNCHANGED
 from likeness.ops.reports import figures
 from likeness.ops.reports.samples import id_map
+from likeness.storage.run_facts import RunFacts
 
 _TRIES = 100
 
 
-def summary(facts: Mapping[str, Mapping[str, Any]], settings: Settings, manifest: Manifest) -> str:
+def summary(run_facts: RunFacts, settings: Settings, manifest: Manifest) -> str:
     """What a run did, where its report is, and what to try next."""
-    worst = figures.worst_shard(manifest)
-    timed = {name: told["seconds"] for name, told in facts.items() if "seconds" in told}
+    facts, worst = run_facts.dump(), figures.worst_shard(manifest)
+    timed = {name: told["seconds"] for name, told in facts.items() if name != "version" and "seconds" in told}
     each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in timed.items())
     lines = {
-        "photos": _told(facts, "ingest", "listed", "new", "known", "rejected", "withdrawn"),
-        "extract": _told(facts, "extract", "wanted", "extracted", "failed"),
+        "photos": _told(facts, "ingest", "listed", "new", "existing", "rejected", "withdrawn"),
+        "extract": _told(facts, "extract", "pending", "extracted", "failed"),
         "load": _told(facts, "load", "vectors", "products", "deleted"),
         "time": f"{each}; {duration(sum(timed.values()))} in all",
         "build": _build(facts, manifest),

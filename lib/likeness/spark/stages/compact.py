@@ -11,6 +11,7 @@ from likeness.core.errors import DataError
 from likeness.index.builds import Builds
 from likeness.spark.run import Run
 from likeness.spark.stages.load import PRODUCTS_MARK, opened, vectors_mark
+from likeness.storage.run_facts import CompactFacts, GcFacts
 from likeness.storage.tables import TABLES
 
 
@@ -20,15 +21,15 @@ def compact(run: Run) -> None:
     Raises:
         ServiceError: as `gc`.
     """
-    with run.stage("compact") as facts:
+    with run.stage(CompactFacts) as facts:
         for table in TABLES:
             if run.lake.snapshot(table) is None:
                 continue
             before = run.lake.files(table)
             run.guard()
             run.lake.rewrite(table)
-            facts[table.name] = [before, run.lake.files(table)]
-            run.say(f"compact: {table.name}: {before} files to {facts[table.name][1]}")
+            facts.tables |= {table.name: (before, run.lake.files(table))}
+            run.say(f"compact: {table.name}: {before} files to {facts.tables[table.name][1]}")
     gc(run)
 
 
@@ -39,11 +40,10 @@ def gc(run: Run) -> None:
     Raises:
         ServiceError: the keyed store does not answer; how far its loads came decides what may go.
     """
-    with run.stage("gc") as facts:
+    with run.stage(GcFacts) as facts:
         run.guard()
-        gone, files = Builds(run.settings.root).sweep_all(run.space.id)
-        facts |= {"builds": gone, "build_files": files}
-        run.say(f"gc: {gone} builds, {files} of their files")
+        facts.builds, facts.build_files = Builds(run.settings.root).sweep_all(run.space.id)
+        run.say(f"gc: {facts.builds} builds deleted, with {facts.build_files} files")
         needed = set(_needed(run))
         for table in TABLES:
             if run.lake.snapshot(table) is None:
@@ -52,8 +52,8 @@ def gc(run: Run) -> None:
             run.guard()
             run.lake.expire(table, needed)
             run.lake.delete_orphans(table)
-            facts[table.name] = [before, len(run.lake.snapshots(table))]
-            run.say(f"gc: {table.name}: {before} snapshots to {facts[table.name][1]}")
+            facts.tables |= {table.name: (before, len(run.lake.snapshots(table)))}
+            run.say(f"gc: {table.name}: {before} snapshots to {facts.tables[table.name][1]}")
 
 
 def _needed(run: Run) -> Iterator[int]:

@@ -18,6 +18,7 @@ from likeness.index.builds import CURRENT, MANIFEST, Builds
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
 from likeness.spark.stages.load import opened
+from likeness.storage.run_facts import CopyRootFacts
 from likeness.storage.tables import TABLES
 
 _PAIRS = pa.schema([("source", pa.string()), ("target", pa.string())])
@@ -39,19 +40,19 @@ def copy(run: Run, to: str) -> None:
     tables = uris.join(new, "tables")
     if storage.files(new).names(uris.join(tables, run.settings.warehouse.namespace)):
         raise UsageError(f"{to} holds tables already; name an empty place, or delete what an earlier copy left there")
-    with run.stage("copy") as facts:
-        facts["files"] = 0
+    with run.stage(CopyRootFacts) as facts:
+        facts.files = 0
         staging = uris.join(new, "staging")
         for table in TABLES:
             if run.lake.snapshot(table) is not None:
                 place = uris.join(tables, run.settings.warehouse.namespace, table.name)
                 pairs = run.lake.relocated(table, place, uris.join(staging, table.name))
-                facts["files"] += _copy(run, pairs)
+                facts.files += _copy(run, pairs)
                 run.say(f"copy: {table.name}: {len(pairs)} files")
         storage.files(staging).delete(staging)
-        facts["files"] += _copy(run, list(_beside(run, old, new)))
+        facts.files += _copy(run, list(_beside(run, old, new)))
         _copy_keyed_store(run, new)
-        run.say(f"copy: {facts['files']} files are in {to}")
+        run.say(f"copy: {facts.files} files are in {to}")
         if run.settings.warehouse.uri:
             run.say(f"copy: the tables are in {tables}; leave warehouse.uri out of the settings of the new root")
 

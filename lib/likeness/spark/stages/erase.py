@@ -20,6 +20,7 @@ from likeness.index.builds import Builds
 from likeness.spark.run import Run
 from likeness.spark.stages.index import index, publish, searchable
 from likeness.spark.stages.load import opened
+from likeness.storage.run_facts import ForgetFacts, SweepFacts
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LABELS, LISTINGS, SOURCES, TABLES, Table
 
 
@@ -30,10 +31,10 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
         UsageError: a product that no listing names, and none ever did.
         GateError: the index without them does not pass its gates; run it again with other settings.
     """
-    with run.stage("forget") as facts:
+    with run.stage(ForgetFacts) as facts:
         listed = _listings(run, product_ids)
         photos, places = _theirs_alone(run, listed, product_ids)
-        facts |= {"products": len(product_ids), "photos": len(photos)}
+        facts.products, facts.photos = len(product_ids), len(photos)
         run.say(f"forget: {len(product_ids)} products, {len(photos)} photos that no other product lists")
         with opened(run.settings) as store:
             store.delete_vectors(photos)
@@ -56,16 +57,16 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
         if built:
             publish(run, built)
         kept = builds.find()
-    with run.stage("sweep") as facts:
+    with run.stage(SweepFacts) as facts:
         run.guard()
-        facts["builds"] = builds.keep_only(kept)
+        facts.builds = builds.keep_only(kept)
         reports = uris.join(uris.canonical(run.settings.root), "reports")
         storage.files(reports).delete(reports)
         for table in TABLES:
             if run.lake.snapshot(table) is not None:
                 run.lake.expire(table)
                 run.lake.delete_orphans(table)
-        run.say(f"forget: {facts['builds']} earlier builds, the reports and all older snapshots are deleted")
+        run.say(f"forget: {facts.builds} earlier builds, the reports and all older snapshots are deleted")
 
 
 def _listings(run: Run, product_ids: Sequence[str]) -> pa.Table:

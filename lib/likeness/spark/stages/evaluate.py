@@ -7,7 +7,8 @@ from likeness.models.model_card import Evaluation, ModelCard
 from likeness.models.model_registry import ModelRegistry
 from likeness.spark.run import Run
 from likeness.spark.stages.extract import extract
-from likeness.training.evaluate_model import by_neighbours, examined
+from likeness.storage.run_facts import EvaluateFacts
+from likeness.training.evaluate_model import evaluate_model, measured_by_neighbours
 
 
 def evaluate(run: Run, card: ModelCard, held: EvaluationSet) -> Evaluation:
@@ -16,17 +17,13 @@ def evaluate(run: Run, card: ModelCard, held: EvaluationSet) -> Evaluation:
     Raises:
         DataError: it has learned from photos of the set.
     """
-    if by_neighbours(card):
+    if measured_by_neighbours(card):
         extract(run)
-    with run.stage("evaluate") as facts:
-        metrics = examined(run.settings, card, held, run.space)
+    with run.stage(EvaluateFacts) as facts:
+        metrics = evaluate_model(run.settings, card, held, run.space)
         now = datetime.datetime.now(datetime.UTC)
         found = Evaluation(evaluation=held.id, metrics=metrics, made=now, run_id=run.run_id)
         ModelRegistry(run.settings.root).add(card, found)
-        facts |= {
-            "model": card.name,
-            "version": card.version,
-            "evaluation": held.id,
-            "metrics": {name: metric.value for name, metric in metrics.items()},
-        }
+        facts.model, facts.version, facts.evaluation = card.name, card.version, held.id
+        facts.metrics = {name: metric.value for name, metric in metrics.items()}
     return found

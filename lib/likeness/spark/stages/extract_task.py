@@ -28,10 +28,11 @@ from pyspark import TaskContext
 from likeness import storage
 from likeness.core import malloc, uris
 from likeness.core.settings import Extract, Limits
-from likeness.models.backbones import Space, joined
-from likeness.models.extractor import Extracted, Extractor
+from likeness.models.backbones import Space, concatenated
+from likeness.models.extractor import ExtractedBatch, Extractor
 from likeness.models.runtimes import Machine, open_runtime
 from likeness.spark.arrow_map import Work
+from likeness.storage.items import WHOLE_PHOTO
 from likeness.storage.table_reader import photos
 from likeness.storage.tables import FEATURES
 
@@ -86,7 +87,7 @@ def work(task: Task) -> Work:
         if not pieces:
             return
         opened, gpu = _extractor.cache_info().misses, _gpu()
-        extractor = _extractor(joined(task.spaces), task.settings, task.limits, task.machine, gpu)
+        extractor = _extractor(concatenated(task.spaces), task.settings, task.limits, task.machine, gpu)
         networks, busy = _extractor.cache_info().misses - opened, extractor.busy_s
         found = (photos(one["uri"], one["group"], one["rows"]) for one in pieces)
         rows = list(_write(task, extractor.run(itertools.chain.from_iterable(found))))
@@ -132,7 +133,7 @@ def take_long_turns() -> None:
             ctypes.CDLL(None).syscall(number, 0, wanted, 0)
 
 
-def _write(task: Task, batches: Iterator[Extracted]) -> Iterator[dict[str, Any]]:
+def _write(task: Task, batches: Iterator[ExtractedBatch]) -> Iterator[dict[str, Any]]:
     """Writes a Parquet file for each space; yields a row for each failure and each file, and in the end one of all."""
     spent = dict.fromkeys(SPENT, 0.0)
     with ExitStack() as stack:
@@ -164,7 +165,7 @@ class _File:
     def __enter__(self) -> "_File":
         self._scratch = tempfile.TemporaryDirectory(prefix="likeness-features-")
         self._path = Path(self._scratch.name, "part.parquet")
-        self._writer = pq.ParquetWriter(self._path, FEATURES.arrow(), compression="zstd", use_dictionary=["space"])
+        self._writer = pq.ParquetWriter(self._path, FEATURES.arrow(), compression="zstd", use_dictionary=["space", "region"])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -196,5 +197,6 @@ def record_batch(space: str, ingest_date: datetime.date, keys: Sequence[str], ve
     kind = FEATURES.arrow().field("vector").type
     lists = pa.ListArray.from_arrays(np.arange(0, (rows + 1) * dim, dim, dtype=np.int32), vectors.ravel(), type=kind)
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    columns = [pa.array(keys), pa.array([space] * rows), pa.array([ingest_date] * rows), lists, pa.array(norms)]
+    same = [pa.repeat(value, rows) for value in (space, ingest_date, WHOLE_PHOTO)]
+    columns = [pa.array(keys), same[0], same[1], lists, pa.array(norms), same[2]]
     return pa.RecordBatch.from_arrays(columns, schema=FEATURES.arrow())

@@ -22,6 +22,7 @@ from likeness.index.shard_plan import UNCHANGED, delta_plan, plan, step
 from likeness.spark.run import Run
 from likeness.spark.stages import build_shards, incremental
 from likeness.storage.artifact import File
+from likeness.storage.run_facts import IndexFacts, PublishFacts
 from likeness.storage.tables import FEATURES, LISTINGS
 
 _DECIDING = ("kind", "metric", "max_shard_vectors", "pack_vectors", "recall", "memory_gb")
@@ -39,12 +40,12 @@ def index(run: Run, whole: bool = False) -> Manifest | None:
         UsageError: there is nothing to index.
         DataError: the shards do not hold what the tables do.
     """
-    with run.stage("index") as facts:
+    with run.stage(IndexFacts) as facts:
         kinds.check(run.settings.index.kind)
-        job = _Job(run)
+        job = _Job(run, facts)
         before = None if whole else job.in_service()
         if before and before.snapshots == job.snapshots:
-            facts |= {"built": 0, "step": UNCHANGED}
+            facts.built, facts.step = 0, UNCHANGED
             run.say("index: nothing changed, the build in service stays")
             return None
         members = _members(run, job.snapshots).persist()
@@ -56,9 +57,9 @@ def index(run: Run, whole: bool = False) -> Manifest | None:
             manifest = job.manifest(members, *made)
         finally:
             members.unpersist()
-        facts |= {"vectors": sum(manifest.categories().values()), "wanted": sum(sizes.values())}
-        facts["unsearchable"] = _unsearchable(run, job.snapshots, manifest.images)
-        run.must_add_up("index", "wanted", "vectors")
+        facts.vectors, facts.expected = sum(manifest.categories().values()), sum(sizes.values())
+        facts.unsearchable = _unsearchable(run, job.snapshots, manifest.images)
+        run.must_add_up(facts)
         job.builds.write(manifest)
         run.say(
             f"index: {manifest.build} is whole, {pluralize(len(manifest.shards), 'shard')}, {manifest.vectors} vectors"
@@ -69,8 +70,8 @@ def index(run: Run, whole: bool = False) -> Manifest | None:
 class _Job:
     """What one index run works with."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.settings = run, run.settings.index
+    def __init__(self, run: Run, facts: IndexFacts) -> None:
+        self.run, self.facts, self.settings = run, facts, run.settings.index
         self.snapshots = {t.name: run.lake.snapshot(t) for t in (LISTINGS, FEATURES)}
         self.deciding = {name: getattr(self.settings, name) for name in _DECIDING}
         if self.settings.traffic:
@@ -102,7 +103,7 @@ class _Job:
         expected = [sum(sizes[name] for name in s.categories) // s.parts for s in planned]
         work = build_shards.Work(rows, planned, expected, build_shards.files_of(self.run, self._features()))
         built = build_shards.build(self.run, work, self._order(sum(sizes.values())))
-        self.run.facts["index"] |= {"step": "whole", "built": len(built), "indexed": sum(s.vectors for s in built)}
+        self.facts.step, self.facts.built, self.facts.indexed = "whole", len(built), sum(s.vectors for s in built)
         return built, None
 
     def grown(
@@ -125,12 +126,12 @@ class _Job:
             found.lacking.unpersist()
             numbers = {s.number for s in before.shards if not s.delta}
             found = incremental.change(self.run, self.builds, before, members, numbers)
-        self.run.facts["index"] |= {"step": chosen, "added": found.added, "removed": found.dead.num_rows}
+        self.facts.step, self.facts.added, self.facts.removed = chosen, found.added, found.dead.num_rows
         old = incremental.removed(self.builds, before)
         pairs = [incremental.kept(s, found, old) for s in before.shards if s.number in numbers]
         pairs = [(shard, ids) for shard, ids in pairs if shard.living]
         new = self._delta(found, max(s.number for s in before.shards) + 1, live)
-        self.run.facts["index"] |= {"built": len(new), "indexed": sum(s.vectors for s in new)}
+        self.facts.built, self.facts.indexed = len(new), sum(s.vectors for s in new)
         dead = {shard.number: ids for shard, ids in pairs if len(ids)}
         return [*(shard for shard, _ in pairs), *new], self._tombstones(dead)
 
@@ -186,8 +187,8 @@ def publish(run: Run, manifest: Manifest) -> None:
     Raises:
         GateError: a shard's recall, with or without a filter, is below `gates.min_recall`.
     """
-    with run.stage("publish") as facts:
-        facts["recall"] = min(shard.lowest for shard in manifest.shards)
+    with run.stage(PublishFacts) as facts:
+        facts.recall = min(shard.lowest for shard in manifest.shards)
         low = sorted((s for s in manifest.shards if s.lowest < run.settings.gates.min_recall), key=lambda s: s.lowest)
         if low:
             told = "; ".join(f"shard {s.number} ({s.told}) {s.lowest:.3f}" for s in low[:10])

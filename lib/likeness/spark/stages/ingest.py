@@ -21,6 +21,7 @@ from likeness.spark import failures
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
 from likeness.spark.stages import listings
+from likeness.storage.run_facts import IngestFacts
 from likeness.storage.tables import FAILURES, IMAGES, LISTINGS, SOURCES
 
 _READ = pa.schema(
@@ -49,38 +50,36 @@ def ingest(run: Run, retry: bool = False) -> None:
     """Brings the tables up to date with the source.
 
     Args:
-        run: the run; its facts get listed = new + known + rejected.
+        run: the run; its facts get listed = new + existing + rejected.
         retry: reads again what was rejected before.
     """
-    with run.stage("ingest") as facts:
+    with run.stage(IngestFacts) as facts:
         listing = read_listing(run.settings.source)
         run.say(f"ingest: listed {listing.items.num_rows} in {run.settings.source.uri}")
         fingerprint = _fingerprint(run, listing)
-        before = run.last_facts("ingest", SOURCES, LISTINGS, FAILURES)
-        if before.get("fingerprint") == fingerprint and not retry:
-            facts |= _nothing_new(before)
+        before = run.last_facts(IngestFacts, SOURCES, LISTINGS, FAILURES)
+        if before and before.fingerprint == fingerprint and not retry:
+            _carry_over(before, facts)
         else:
             _take_in(run, listing, retry, facts)
-        facts["fingerprint"] = fingerprint  # only now: a listing that was refused was not taken in
-        run.must_add_up("ingest", "listed", "new", "known", "rejected")
-        told = ("listed", "new", "known", "reused", "rejected", "changed", "withdrawn")
-        run.say("ingest: " + ", ".join(f"{facts[name]} {name}" for name in told))
-        run.gate_failures("ingest", facts["rejected"], facts["listed"])
+        facts.fingerprint = fingerprint  # only now: a listing that was refused was not ingested
+        run.must_add_up(facts)
+        counts = ("listed", "new", "existing", "reused", "rejected", "changed", "withdrawn")
+        run.say("ingest: " + ", ".join(f"{getattr(facts, name)} {name}" for name in counts))
+        run.gate_failures("ingest", facts.rejected, facts.listed)
 
 
-def _take_in(run: Run, listing: Listing, retry: bool, facts: dict[str, Any]) -> None:
+def _take_in(run: Run, listing: Listing, retry: bool, facts: IngestFacts) -> None:
     _record_listing(run, listing)
     pending, standing = _split(run, listing, retry)
-    facts |= {"new": 0, "reused": 0, "read": pending.num_rows, "rejected_now": 0, "bytes": 0}
+    facts.new = facts.reused = facts.rejected_now = facts.bytes = 0
+    facts.read = pending.num_rows
     for chunk in _chunks(pending, run.settings.ingest.chunk_images, run.settings.ingest.chunk_bytes):
         _ingest_chunk(run, chunk, facts)
-    facts |= {
-        "listed": sum(standing.values()) + pending.num_rows + len(listing.rejected),
-        "known": standing.get("image", 0) + facts["reused"],
-        "rejected": facts["rejected_now"] + standing.get("rejected", 0) + len(listing.rejected),
-        "ignored": listing.ignored,
-        "unlisted": listing.unlisted,
-    }
+    facts.listed = sum(standing.values()) + pending.num_rows + len(listing.rejected)
+    facts.existing = standing.get("image", 0) + facts.reused
+    facts.rejected = facts.rejected_now + standing.get("rejected", 0) + len(listing.rejected)
+    facts.ignored, facts.unlisted = listing.ignored, listing.unlisted
     listings.update(run, listing.items, facts)
 
 
@@ -93,11 +92,11 @@ def _fingerprint(run: Run, listing: Listing) -> str:
     return digest.hexdigest()
 
 
-def _nothing_new(before: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a listing that was taken in already, without asking the tables."""
-    nothing = dict.fromkeys(("new", "reused", "read", "rejected_now", "bytes", "changed", "withdrawn"), 0)
-    standing = {name: before[name] for name in ("listed", "rejected", "ignored", "unlisted")}
-    return nothing | standing | {"known": before["new"] + before["known"]}
+def _carry_over(before: IngestFacts, facts: IngestFacts) -> None:
+    """Counts a listing that the last run has ingested, without a query to the tables."""
+    facts.new = facts.reused = facts.read = facts.rejected_now = facts.bytes = facts.changed = facts.withdrawn = 0
+    facts.listed, facts.existing, facts.rejected = before.listed, before.new + before.existing, before.rejected
+    facts.ignored, facts.unlisted = before.ignored, before.unlisted
 
 
 def _record_listing(run: Run, listing: Listing) -> None:
@@ -144,7 +143,7 @@ def _chunks(pending: pa.Table, images: int, size: int) -> Iterator[pa.Table]:
         yield pending.slice(start)
 
 
-def _ingest_chunk(run: Run, chunk: pa.Table, facts: dict[str, Any]) -> None:
+def _ingest_chunk(run: Run, chunk: pa.Table, facts: IngestFacts) -> None:
     lake = run.lake
     places = lake.spark.createDataFrame(chunk)
     read = arrow_map(places, _reader(run.settings.limits), _READ_DDL).persist(StorageLevel.MEMORY_AND_DISK)
@@ -154,7 +153,7 @@ def _ingest_chunk(run: Run, chunk: pa.Table, facts: dict[str, Any]) -> None:
         fresh = _fresh(run, good)
         if fresh.num_rows:
             run.guard()
-            facts["new"] += lake.append(IMAGES, _images(run, read, fresh))
+            facts.new += lake.append(IMAGES, _images(run, read, fresh))
             run.say(f"ingest: committed {fresh.num_rows} images")
         bad = outcomes.filter(pc.is_null(outcomes["image_id"])).to_pylist()
         failed = {row["uri"]: BadImage(row["reason"], row["detail"]) for row in bad}
@@ -163,9 +162,9 @@ def _ingest_chunk(run: Run, chunk: pa.Table, facts: dict[str, Any]) -> None:
         run.say(f"ingest: recorded {outcomes.num_rows} places")
     finally:
         read.unpersist()
-    facts["reused"] += good.num_rows - fresh.num_rows
-    facts["rejected_now"] += len(bad)
-    facts["bytes"] += pc.sum(good["size"]).as_py() or 0
+    facts.reused += good.num_rows - fresh.num_rows
+    facts.rejected_now += len(bad)
+    facts.bytes += pc.sum(good["size"]).as_py() or 0
 
 
 def _fresh(run: Run, good: pa.Table) -> pa.Table:

@@ -5,15 +5,16 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 from pyspark.sql import functions as F
 
-from likeness.models.imagenet_classifier import best
+from likeness.models.imagenet_classifier import top_labels
 from likeness.spark.arrow_map import Work, arrow_map
 from likeness.spark.run import Run
+from likeness.storage.run_facts import LabelFacts
 from likeness.storage.tables import FEATURES, LABELS
 
 _KEPT, _SHOWN = 5, 20
 
 
-def label(run: Run, names: Sequence[str]) -> None:
+def label(run: Run, names: Sequence[str]) -> LabelFacts:
     """Labels every photo that has class scores in the run's space and no labels.
 
     Args:
@@ -21,21 +22,22 @@ def label(run: Run, names: Sequence[str]) -> None:
         names: of the classes, in the order of the scores.
     """
     lake, space = run.lake, run.space.id
-    with run.stage("label") as facts:
+    with run.stage(LabelFacts) as facts:
         mine = F.col("space") == space
         there = lake.read(LABELS).where(mine).select("image_id")
         lacking = lake.read(FEATURES).where(mine).join(there, "image_id", "left_anti").select("image_id", "vector")
-        facts["labelled"] = lake.append(LABELS, arrow_map(lacking, _worker(space, names), LABELS.arrow()))
+        facts.labelled = lake.append(LABELS, arrow_map(lacking, _worker(space, names), LABELS.arrow()))
         firsts = lake.read(LABELS).where(mine).groupBy(F.col("labels")[0].alias("label")).count()
         most = firsts.orderBy(F.desc("count"), "label").limit(_SHOWN).collect()
-        facts["labels"] = {row["label"]: row["count"] for row in most}
+        facts.labels = {row["label"]: row["count"] for row in most}
+    return facts
 
 
 def _worker(space: str, names: Sequence[str]) -> Work:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             scores = batch.column("vector").flatten().to_numpy().reshape(-1, len(names))
-            found = [best(row, names, _KEPT) for row in scores]
+            found = [top_labels(row, names, _KEPT) for row in scores]
             columns = {
                 "image_id": batch.column("image_id"),
                 "space": pa.array([space] * len(found)),

@@ -1,19 +1,18 @@
 """Listings: which product shows which image, brought up to date with a catalogue.   [pyspark]"""
 
-from typing import Any
-
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from likeness.core.errors import GateError
 from likeness.spark.run import Run
+from likeness.storage.run_facts import IngestFacts
 from likeness.storage.tables import LISTINGS, SOURCES
 
 _FACTS = ("uri", "category", "attributes", "active")
 
 
-def update(run: Run, items: pa.Table, facts: dict[str, Any]) -> None:
+def update(run: Run, items: pa.Table, facts: IngestFacts) -> None:
     """Applies a listing to the `listings` table in one commit; writes nothing if nothing changed.
 
     A row is withdrawn when its catalogue row says `active = false`, when the bytes at its place changed
@@ -25,9 +24,9 @@ def update(run: Run, items: pa.Table, facts: dict[str, Any]) -> None:
     changes = _changes(run, items).persist()
     try:
         counts = {row.op: row["count"] for row in changes.groupBy("op").count().collect()}
-        facts["changed"] = sum(counts.get(op, 0) for op in ("new", "changed", "superseded"))
-        facts["withdrawn"] = counts.get("withdrawn", 0)
-        _gate(run, facts["withdrawn"])
+        facts.changed = sum(counts.get(op, 0) for op in ("new", "changed", "superseded"))
+        facts.withdrawn = counts.get("withdrawn", 0)
+        _gate(run, facts.withdrawn)
         if not counts:
             return
         rows = changes.withColumn("since", F.lit(run.started))

@@ -22,6 +22,7 @@ from likeness.core.settings import Settings
 from likeness.ops import consistency
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
+from likeness.storage.run_facts import LoadFacts
 from likeness.storage.table_reader import TableReader, vectors
 from likeness.storage.tables import FEATURES, LISTINGS, Table
 
@@ -58,16 +59,15 @@ def load(run: Run) -> None:
         ServiceError: the store does not answer; what was put stays, and the next load goes on.
     """
     uri = storage.keyed_uri(run.settings.keyed.uri, run.settings.root)
-    with run.stage("load") as facts:
+    with run.stage(LoadFacts) as facts:
         with opened(run.settings) as store:
-            facts["vectors"] = _load_vectors(run, store, uri)
+            facts.vectors = _load_vectors(run, store, uri)
             with run.turn("load-products"):  # which are of all spaces: an older run must not put them last
-                facts["products"], facts["deleted"] = _load_products(run, store, uri)
+                facts.products, facts.deleted = _load_products(run, store, uri)
                 if run.settings.keyed.reload:
-                    facts["deleted"] += _delete_surplus(run, store)
-        if any(facts[name] for name in ("vectors", "products", "deleted")):
-            told = f"{facts['vectors']} vectors, {facts['products']} products, {facts['deleted']} deleted"
-            run.say(f"load: {told}")
+                    facts.deleted += _delete_surplus(run, store)
+        if facts.vectors or facts.products or facts.deleted:
+            run.say(f"load: {facts.vectors} vectors, {facts.products} products, {facts.deleted} deleted")
 
 
 def vectors_mark(space: str) -> str:
@@ -116,7 +116,10 @@ def _load_products(run: Run, store: storage.KeyedStore, uri: str) -> tuple[int, 
 def _delete_surplus(run: Run, store: storage.KeyedStore) -> int:
     """Deletes what no table knows; everything else was put just now."""
     warehouse = TableReader(run.settings)
-    differences = [*consistency.vectors(warehouse, store, run.space.id), *consistency.products(warehouse, store)]
+    differences = [
+        *consistency.compare_vectors(warehouse, store, run.space.id),
+        *consistency.compare_products(warehouse, store),
+    ]
     surplus = [item for item in differences if item.kind == "surplus"]
     store.delete_vectors([item.key for item in surplus if item.table == FEATURES.name], run.space.id)
     store.delete_products([item.key for item in surplus if item.table == LISTINGS.name])

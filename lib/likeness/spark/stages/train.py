@@ -11,33 +11,29 @@ from likeness.core import errors
 from likeness.core.errors import LikenessError, ServiceError
 from likeness.models.model_card import ModelCard
 from likeness.spark.run import Run
-from likeness.training.job import Job
-from likeness.training.training_run import learn
+from likeness.storage.run_facts import TrainFacts
+from likeness.training.plan import TrainingPlan
+from likeness.training.training_run import train_model
 
 
-def train(run: Run, job: Job) -> ModelCard:
+def train(run: Run, job: TrainingPlan) -> ModelCard:
     """Trains a model.
 
     Raises:
         ServiceError: a process that trains has died; the next run goes on from the checkpoint.
-        LikenessError: as `learn`.
+        LikenessError: as `train_model`.
     """
-    with run.stage("train") as facts:
+    with run.stage(TrainFacts) as facts:
         processes = job.settings.train.processes
-        card = learn(job) if processes == 1 else _together(run, job, processes)
+        card = train_model(job) if processes == 1 else _together(run, job, processes)
         assert card
-        facts |= {
-            "model": card.name,
-            "version": card.version,
-            "photos": card.photos,
-            "evaluation": card.evaluation,
-            "metrics": {name: metric.value for name, metric in card.metrics.items()},
-            "processes": processes,
-        }
+        facts.model, facts.version, facts.evaluation = card.name, card.version, card.evaluation
+        facts.metrics = {name: metric.value for name, metric in card.metrics.items()}
+        facts.photos, facts.processes = card.photos, processes
     return card
 
 
-def _together(run: Run, job: Job, processes: int) -> ModelCard:
+def _together(run: Run, job: TrainingPlan, processes: int) -> ModelCard:
     """Processes of this machine where Spark is local, else tasks of Spark, one each."""
     local = str(run.lake.spark.sparkContext.master).startswith("local")
     gpus = job.settings.extract.gpus > 0
@@ -67,10 +63,10 @@ def _briefly(error: RuntimeError) -> str:
     return re.sub(r"Command \[.*?\] ", "torchrun ", str(error), count=1).partition(" The task output")[0]
 
 
-def _process(job: Job) -> str:
+def _process(job: TrainingPlan) -> str:
     """What one of the processes does: the card, as JSON, in the first."""
     try:
-        card = learn(job)
+        card = train_model(job)
     except LikenessError as error:
         told = json.dumps({"kind": type(error).__name__, "error": str(error)})
         storage.files(_told(job)).write(_told(job), told.encode())
@@ -78,6 +74,6 @@ def _process(job: Job) -> str:
     return card.model_dump_json() if card else ""
 
 
-def _told(job: Job) -> str:
+def _told(job: TrainingPlan) -> str:
     """Where a process says why it stops."""
     return job.file(job.run_id, "error.json")

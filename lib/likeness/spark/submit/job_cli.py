@@ -11,7 +11,7 @@ import typer
 from likeness.core.errors import LikenessError, UsageError
 from likeness.core.settings import Settings, load_settings
 from likeness.models.backbones import registry
-from likeness.models.model_registry import overruling
+from likeness.models.model_registry import override_reason
 from likeness.ops.backfill_coverage import Scope
 from likeness.training.request import TrainingRequest
 
@@ -201,7 +201,7 @@ def _promote(use: Callable[[Settings, str, str, str], object]) -> Callable[..., 
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
-        use(load_settings(config, {"root": root}, assignments or ()), model, version, overruling(force, reason))
+        use(load_settings(config, {"root": root}, assignments or ()), model, version, override_reason(force, reason))
 
     return main
 

@@ -4,7 +4,6 @@ In cluster mode YARN tells success or failure, nothing more: the exit code is re
 """
 
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -22,8 +21,8 @@ from likeness.ops.reports import summary
 from likeness.spark.submit.job_cli import read_flags
 from likeness.spark.submit.options import Options, confs
 from likeness.storage.leases import run_name
+from likeness.storage.run_history import read_runs
 from likeness.storage.table_reader import TableReader
-from likeness.storage.tables import RUNS
 
 _ARCHIVED_PYTHON = "./environment/bin/python"
 _GPU_SCRIPT = Path(__file__).with_name("gpu_addresses.sh")
@@ -127,7 +126,7 @@ def shipped(flags: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _outcome(settings: Settings, run_id: str) -> int:
     """The exit code of a run that ended elsewhere, from its row; what it said is printed."""
-    rows = TableReader(settings).read(RUNS, where=f"run_id = '{run_id}'").to_pylist()
+    rows = read_runs(TableReader(settings), f"run_id = '{run_id}'")
     if not rows:
         raise ServiceError(
             f"run {run_id} left no row: its driver never began or was killed. `yarn application -list -appStates ALL "
@@ -135,12 +134,11 @@ def _outcome(settings: Settings, run_id: str) -> int:
             "again to complete the run"
         )
     row = rows[0]
-    facts = json.loads(row["facts"])
-    if row["error"]:
-        print(f"error: {row['error']}", file=sys.stderr)
-    elif row["build"]:
-        print(summary(facts, settings, Builds(settings.root, settings.extract.cache).find(row["build"])))
-    return int(facts.get("end", {}).get("exit_code", 1))
+    if row.error:
+        print(f"error: {row.error}", file=sys.stderr)
+    elif row.build:
+        print(summary(row.facts, settings, Builds(settings.root, settings.extract.cache).find(row.build)))
+    return row.facts.end.exit_code if row.facts.end else 1
 
 
 def gpu_confs(extract: Extract) -> dict[str, str]:
