@@ -15,7 +15,7 @@ def test_a_scope_holds_what_lies_between_its_ends(
     first: datetime.date, last: datetime.date, day: datetime.date
 ) -> None:
     between = (first is None or first <= day) and (last is None or day <= last)
-    assert Scope(first, last).holds(day.isoformat()) == between
+    assert Scope(first, last).contains(day.isoformat()) == between
 
 
 def test_a_scope_says_what_it_leaves_out() -> None:

@@ -54,12 +54,12 @@ def test_each_row_that_differs_is_named(store: KeyedStore, rng: np.random.Genera
     tables = cast(TableReader, Tables(vectors, rows))
     store.put_vectors("s", vectors.items())
     store.put_products(fold(rows))
-    assert [*consistency.vectors(tables, store, "s"), *consistency.products(tables, store)] == []
+    assert [*consistency.compare_vectors(tables, store, "s"), *consistency.compare_products(tables, store)] == []
     by_hand = vectors[IDS[3]].copy()
     by_hand[0] = np.nextafter(by_hand[0], np.float32(9))
     store.put_vectors("s", [(IDS[3], by_hand), ("f" * 64, by_hand)])
     store.delete_vectors([IDS[5]])
-    found = {(item.kind, item.table, item.key) for item in consistency.vectors(tables, store, "s")}
+    found = {(item.kind, item.table, item.key) for item in consistency.compare_vectors(tables, store, "s")}
     assert found == {
         ("stale", "features", IDS[3]),
         ("surplus", "features", "f" * 64),
@@ -67,14 +67,14 @@ def test_each_row_that_differs_is_named(store: KeyedStore, rng: np.random.Genera
     }
     store.put_products([Product("p1", "shoe", {}, (IDS[1],)), Product("new", "hat", {}, ())])
     store.delete_products(["p2"])
-    found = {(item.kind, item.table, item.key) for item in consistency.products(tables, store)}
+    found = {(item.kind, item.table, item.key) for item in consistency.compare_products(tables, store)}
     assert found == {("stale", "listings", "p1"), ("surplus", "listings", "new"), ("missing", "listings", "p2")}
 
 
 def test_empty_tables_leave_everything_surplus(store: KeyedStore) -> None:
     store.put_vectors("s", [(IDS[0], np.ones(2))])
     tables = cast(TableReader, Tables({}, []))
-    assert [(item.kind, item.key) for item in consistency.vectors(tables, store, "s")] == [("surplus", IDS[0])]
+    assert [(item.kind, item.key) for item in consistency.compare_vectors(tables, store, "s")] == [("surplus", IDS[0])]
 
 
 def test_facts_are_those_of_the_first_active_listing() -> None:

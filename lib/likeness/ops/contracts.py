@@ -1,4 +1,7 @@
-"""Renders the published contracts into schemas/, and the settings into docs/. `make schemas` runs it."""
+"""Published contracts: tables, HBase layout, HTTP API, manifest and settings in; schemas/ and docs/ out.
+
+`make schemas` runs this module.
+"""
 
 import json
 import sys
@@ -11,8 +14,8 @@ from likeness.storage.tables import TABLES, Table
 
 
 def render() -> dict[str, str]:
-    """File name to content."""
-    files = {f"{table.name}.sql": table.ddl(f"likeness.{table.name}") + ";\n" for table in TABLES}
+    """Content of each file of schemas/ by file name."""
+    files = {f"{table.name}.sql": "".join(f"{sql};\n" for sql in table.ddl(f"likeness.{table.name}")) for table in TABLES}
     files["tables.md"] = "# Tables\n\nRendered from `likeness.storage.tables`.\n\n" + "\n".join(map(_page, TABLES))
     files["hbase.md"] = _hbase()
     files["openapi.json"] = json.dumps(_openapi(), indent=2, ensure_ascii=False) + "\n"
@@ -41,7 +44,7 @@ def _hbase() -> str:
     return (
         "# HBase\n\nRendered from `likeness.storage.hbase_layout`. NAME is the end of `keyed.uri`.\n\n"
         f"| table | family | row key | cells |\n| --- | --- | --- | --- |\n{rows}\n"
-        f"`likeness hbase-init` makes them; an administrator may run the same:\n\n```\n{commands}\n```\n\n"
+        f"`likeness hbase-init` creates them; an administrator may run the same commands:\n\n```\n{commands}\n```\n\n"
         "`NAME_marks` is small and needs no split: `create 'NAME_marks', 'm'` in the HBase shell.\n"
     )
 
@@ -54,7 +57,12 @@ def _openapi() -> dict[str, Any]:
 
 
 def main(folder: str = "schemas", page: str = "docs/operating.md") -> None:
-    """Writes every file, and the settings into their place in the documentation."""
+    """Writes every file, and the table of settings into its place in the documentation.
+
+    Args:
+        folder: where the schemas are.
+        page: the page with the markers `<!-- settings -->` and `<!-- /settings -->`.
+    """
     for name, content in render().items():
         Path(folder, name).write_text(content, encoding="utf-8")
     before, begin, rest = Path(page).read_text(encoding="utf-8").partition("<!-- settings -->\n")

@@ -1,7 +1,7 @@
-"""What a run would do: a root's tables and a source's listing in; photos, seconds, bytes and memory by stage out.
+"""Estimate of a run: a root's tables and a source's listing in; photos, seconds, bytes and memory by stage out.
 
-Nothing is read but listings and columns of names. Times are those of the root's own last runs, so they are of its
-machines and its photos; a stage that never ran here has none.
+It reads listings and id columns only. Rates are those of earlier runs on this root, so of its machines and photos; a
+stage that never ran here has no rate.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCE
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage: how many, the seconds that takes (None if never measured here), and what it leaves.
+    """Work of one stage: items, seconds (None if this root has no rate for it) and bytes.
 
-    `stored` is bytes written, at most, before HDFS copies them; `memory` is what the shards want of the machines that
-    search; `basis` is the run that the rate was taken from.
+    `stored` is the bytes written, at most, before HDFS replicates them; `memory` is the bytes that the shards take on
+    the machines that search; `basis` is the run that the rate comes from.
     """
 
     stage: str
@@ -40,67 +40,75 @@ class StageEstimate:
 
 
 def estimate(settings: Settings, space: Space) -> list[StageEstimate]:
-    """The steps of a nightly run with these settings; without a source, of what the tables alone ask for.
+    """Estimates each stage of a nightly run with these settings; without a source, for the tables alone.
 
     Raises:
-        UsageError: the source is not there.
+        UsageError: the source does not exist.
     """
-    warehouse = TableReader(settings)
-    measured = rates(warehouse, space.id)
-    new, new_bytes, categories = _new(warehouse, settings)
-    failed = set(warehouse.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space.id}'")["what"].to_pylist())
-    images = warehouse.read(IMAGES, ("image_id",))["image_id"]
-    here = warehouse.read(FEATURES, ("image_id",), f"space = '{space.id}'")["image_id"]
-    lacking = images.filter(pc.invert(pc.is_in(images, here))).to_pylist()
-    wanted = sum(image_id not in failed for image_id in lacking) + new
-    for category, count in _searchable(warehouse).items():
+    tables = TableReader(settings)
+    measured = rates(tables, space.id)
+    new, new_bytes, categories = _unread(tables, settings)
+    failed = set(tables.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space.id}'")["what"].to_pylist())
+    images = tables.read(IMAGES, ("image_id",))["image_id"]
+    extracted = tables.read(FEATURES, ("image_id",), f"space = '{space.id}'")["image_id"]
+    missing = images.filter(pc.invert(pc.is_in(images, extracted))).to_pylist()
+    to_extract = sum(image_id not in failed for image_id in missing) + new
+    for category, count in _searchable(tables).items():
         categories[category] = categories.get(category, 0) + count
     vectors = sum(categories.values())
     budget = settings.index.memory_gb * 1e9 / max(1, vectors)
     memory, stored = 0, 0
     for count in categories.values():
-        chosen = candidates(settings.index.kind, count, space.dim, budget * count)[0]
-        memory += count * chosen.bytes_per_vector(space.dim)
-        refined = 0 if chosen.name.startswith("flat") else 2 * space.dim
-        stored += count * (chosen.bytes_per_vector(space.dim) + refined)
-    plan = [
+        kind = candidates(settings.index.kind, count, space.dim, budget * count)[0]
+        memory += count * kind.bytes_per_vector(space.dim)
+        refined = 0 if kind.name.startswith("flat") else 2 * space.dim
+        stored += count * (kind.bytes_per_vector(space.dim) + refined)
+    work = [
         ("ingest", new, "photos", new_bytes, 0),
-        ("extract", wanted, "photos", 4 * space.dim * wanted, 0),
-        ("load", wanted, "vectors", 4 * space.dim * wanted, 0),
-        ("index", wanted if _grows(settings, space, vectors, wanted) else vectors, "vectors", stored, memory),
+        ("extract", to_extract, "photos", 4 * space.dim * to_extract, 0),
+        ("load", to_extract, "vectors", 4 * space.dim * to_extract, 0),
+        (
+            "index",
+            to_extract if _is_incremental(settings, space, vectors, to_extract) else vectors,
+            "vectors",
+            stored,
+            memory,
+        ),
     ]
-    return [_step(*row, rates=measured) for row in plan]
+    return [_stage_estimate(*row, rates=measured) for row in work]
 
 
-def _grows(settings: Settings, space: Space, vectors: int, new: int) -> bool:
-    """Whether the index stage adds to the build in service, and does not make all shards anew."""
+def _is_incremental(settings: Settings, space: Space, vectors: int, new: int) -> bool:
+    """Whether the index stage adds deltas to the build in service, rather than rebuild every shard."""
     try:
         current = Builds(settings.root).current()
     except DataError:
         return False
-    chosen = settings.index
-    small = vectors < chosen.whole_below or new > chosen.max_changed * vectors
-    return current is not None and current.space == space.id and not small
+    index = settings.index
+    rebuild = vectors < index.whole_below or new > index.max_changed * vectors
+    return current is not None and current.space == space.id and not rebuild
 
 
 def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[StageEstimate, Sequence[CoverageCell]]:
-    """What a backfill of a space would extract, in all and by ingest date.
+    """Estimates a backfill of a space: the extraction in all, and the counts by ingest date.
 
     Raises:
-        UsageError: the scope cannot be meant, or holds no photo.
+        UsageError: the scope is not valid, or has no photo.
     """
-    warehouse = TableReader(settings)
-    cells = space_coverage(warehouse, space.id, scope)
-    wanted = sum(cell.missing for cell in cells)
-    return _step("extract", wanted, "photos", 4 * space.dim * wanted, 0, rates=rates(warehouse, space.id)), cells
+    tables = TableReader(settings)
+    cells = space_coverage(tables, space.id, scope)
+    to_extract = sum(cell.missing for cell in cells)
+    return _stage_estimate(
+        "extract", to_extract, "photos", 4 * space.dim * to_extract, 0, rates=rates(tables, space.id)
+    ), cells
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person would say them; None is a stage that has no rate yet."""
+    """Seconds for people, such as `3 min 05 s`; None is a stage without a rate."""
     return "never measured here" if seconds is None else formatting.duration(seconds)
 
 
-def _step(
+def _stage_estimate(
     stage: str, count: int, unit: str, stored: int, memory: int, rates: dict[str, tuple[float, str]]
 ) -> StageEstimate:
     rate, basis = rates.get(stage, (0.0, ""))
@@ -109,23 +117,23 @@ def _step(
     )
 
 
-def _new(warehouse: TableReader, settings: Settings) -> tuple[int, int, dict[str, int]]:
-    """Places of the source that no run has read: how many, their bytes, and how many by category."""
+def _unread(tables: TableReader, settings: Settings) -> tuple[int, int, dict[str, int]]:
+    """Files of the source that no run has read: their number, their bytes, and their number by category."""
     if not settings.source.uri:
         return 0, 0, {}
     check_source(settings.source)
     items = read_listing(settings.source).items.select(["uri", "length", "mtime", "category"])
-    known = warehouse.read(SOURCES, ("uri", "length", "mtime"))
-    unread = items.join(known, ["uri", "length", "mtime"], join_type="left anti")
-    places = unread.group_by(["uri"]).aggregate([("length", "max")])
+    read = tables.read(SOURCES, ("uri", "length", "mtime"))
+    unread = items.join(read, ["uri", "length", "mtime"], join_type="left anti")
+    files = unread.group_by(["uri"]).aggregate([("length", "max")])
     by_category = unread.group_by(["category"]).aggregate([("uri", "count_distinct")])
     counts = dict(zip(by_category["category"].to_pylist(), by_category["uri_count_distinct"].to_pylist(), strict=True))
-    return places.num_rows, int(pc.sum(places["length_max"]).as_py() or 0), counts
+    return files.num_rows, int(pc.sum(files["length_max"]).as_py() or 0), counts
 
 
-def _searchable(warehouse: TableReader) -> dict[str, int]:
+def _searchable(tables: TableReader) -> dict[str, int]:
     """Images of active listings by category."""
-    rows = warehouse.read(LISTINGS, ("category", "image_id", "active"))
+    rows = tables.read(LISTINGS, ("category", "image_id", "active"))
     active = rows.filter(rows["active"]).group_by(["category", "image_id"]).aggregate([])
     counts = active.group_by(["category"]).aggregate([("image_id", "count")])
     return dict(zip(counts["category"].to_pylist(), counts["image_id_count"].to_pylist(), strict=True))

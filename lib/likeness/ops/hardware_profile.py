@@ -1,4 +1,4 @@
-"""What this machine can do with some photos and a network: each stage alone, photos a second; the slowest decides."""
+"""Hardware profile: photos a second of reading, decoding and the network on this machine, and settings that follow."""
 
 import dataclasses
 import os
@@ -17,23 +17,23 @@ from likeness.images.decoder_pool import DecoderPool
 from likeness.images.image import BadImage, Preprocessing
 from likeness.models.backbones import Space
 from likeness.models.model_registry import space_of
-from likeness.models.runtimes import Decoding, Runtime, choose, machine, open_runtime
+from likeness.models.runtimes import DecodingRuntime, Runtime, choose_runtime, local_machine, open_runtime
 
 _PHOTOS, _SECONDS = 200, 3.0
 _BATCHES = (1, 8, 16, 32, 64, 128)
 _PARITY, _GAIN = 0.999, 1.1
 _ENOUGH = 0.97
-"""Share of the best rate that is good enough, where a smaller batch has it."""
+"""The smallest batch size that reaches this share of the best rate is chosen."""
 
 
 @dataclass(frozen=True)
 class HardwareProfile:
-    """Photos a second of each stage alone on all cores, and what follows.
+    """Photos a second of each stage alone on all cores, and the settings that follow.
 
-    `ceiling` is what extraction cannot pass: on a CPU decoders and networks share the cores, on a GPU the slower of
-    both decides. `decoder` is what decodes faster, as `extract.decode` has it. `bottleneck` is the stage that most of
-    the time goes into. `parity` is the smallest cosine between vectors in bfloat16 and in float32; 1 where bfloat16
-    was not tried.
+    `ceiling` is the upper bound of extraction: on a CPU decoders and network share the cores, on a GPU the slowest
+    stage decides. `decoder` is the faster value of `extract.decode`. `bottleneck` is the stage that takes the largest
+    part of the time. `parity` is the smallest cosine between vectors in bfloat16 and in float32; 1 if bfloat16 was not
+    tried.
     """
 
     space: str
@@ -52,68 +52,69 @@ class HardwareProfile:
     parity: float
 
 
-def profile(settings: Settings, report: Callable[[str], None] = lambda told: None) -> HardwareProfile:
+def profile(settings: Settings, report: Callable[[str], None] = lambda message: None) -> HardwareProfile:
     """Measures reading, decoding and the network, one after the other.
 
+    Args:
+        settings: the source, and how photos are extracted.
+        report: called with a line of progress before each measurement.
+
     Raises:
-        UsageError: the source holds no photo that can be used.
+        UsageError: no photo of the source can be read or decoded.
     """
-    cores, given = os.cpu_count() or 1, settings.extract
+    cores = os.cpu_count() or 1
     report("reading")
     photos, read = _read(settings)
     space = space_of(settings)
     report("decoding")
     images, decode = _decode(settings, space.preprocessing, photos, cores)
     report(f"loading {space.name}")
-    precision, runtime, parity = _precise(settings, space, images, cores, report)
+    precision, runtime, parity = _choose_precision(settings, space, images, cores, report)
     batches = {}
     for size in _BATCHES:
-        report(f"{space.name}, {size} photos at once")
+        report(f"{space.name}, batches of {size}")
         batches[size] = _rate(runtime, images, size)
     model = max(batches.values())
-    gpu = choose(given.runtime) == "torch" and "cuda" in runtime.name
-    by_network = _by_network(settings, runtime, space.preprocessing, photos) if gpu else 0.0
+    gpu = choose_runtime(settings.extract.runtime) == "torch" and "cuda" in runtime.name
+    by_network = _decode_by_network(settings, runtime, space.preprocessing, photos) if gpu else 0.0
     decoder = "network" if by_network > decode else "processes"
     decode = max(decode, by_network)
-    ceiling = min(decode, model, read) if gpu else 1 / (1 / decode + 1 / model + 1 / (read * cores))
     costs = {"read": 1 / read if gpu else 1 / (read * cores), "decode": 1 / decode, "model": 1 / model}
     decoders = 1
     if gpu and decoder == "processes":
         decoders = min(cores, max(1, -(-round(model) // max(1, round(decode / cores)))))
-    chosen: dict[str, int | str] = {
-        "extract.batch_size": next(size for size, rate in batches.items() if rate >= _ENOUGH * model),
-        "extract.decode_threads": decoders,
-        **({"extract.precision": precision} if precision != "auto" else {}),
-        **({"extract.decode": decoder} if decoder != given.decode else {}),
-    }
-    megabytes = sum(map(len, photos)) / len(photos) / 1e6
-    bottleneck = max(costs, key=costs.__getitem__)
     return HardwareProfile(
-        space.id,
-        runtime.name,
-        cores,
-        len(photos),
-        megabytes,
-        read,
-        decode,
-        decoder,
-        model,
-        batches,
-        ceiling,
-        bottleneck,
-        chosen,
-        parity,
+        space=space.id,
+        runtime=runtime.name,
+        cores=cores,
+        photos=len(photos),
+        megabytes=sum(map(len, photos)) / len(photos) / 1e6,
+        read=read,
+        decode=decode,
+        decoder=decoder,
+        model=model,
+        batches=batches,
+        ceiling=min(decode, model, read) if gpu else 1 / sum(costs.values()),
+        bottleneck=max(costs, key=costs.__getitem__),
+        settings={
+            "extract.batch_size": next(size for size, rate in batches.items() if rate >= _ENOUGH * model),
+            "extract.decode_threads": decoders,
+            **({"extract.precision": precision} if precision != "auto" else {}),
+            **({"extract.decode": decoder} if decoder != settings.extract.decode else {}),
+        },
+        parity=parity,
     )
 
 
-def _precise(
+def _choose_precision(
     settings: Settings, space: Space, images: np.ndarray, cores: int, report: Callable[[str], None]
 ) -> tuple[str, Runtime, float]:
-    """What is computed in, the network, and the smallest cosine between its vectors and those in bfloat16.
+    """Chooses bfloat16 where it is faster and its vectors stay within 0.999 of those in float32.
 
-    Bfloat16 is taken where it is faster and vectors stay within 0.999.
+    Returns:
+        `extract.precision`, the network, and the smallest cosine between vectors of both precisions.
     """
-    plain = machine(settings, cores)
+    plain = local_machine(settings, cores)
     runtime = open_runtime(space, settings.extract.runtime, plain)
     if plain.precision != "auto" or "cuda" in runtime.name:
         return plain.precision, runtime, 1.0
@@ -129,15 +130,13 @@ def _precise(
 
 
 def _read(settings: Settings) -> tuple[list[bytes], float]:
-    """Some photos of the source, and how many a second one reader reads."""
+    """The first photos of the source, and how many a second one reader reads."""
     listing, reader, photos = read_listing(settings.source), Reader(settings.limits), list[bytes]()
     items = listing.items.slice(0, _PHOTOS).to_pylist()
     begun = time.perf_counter()
     for item in items:
-        try:
+        with suppress(BadImage):
             photos.append(reader.read(item["uri"], item["length"], item["container"], item["position"]))
-        except BadImage:
-            continue
     took = time.perf_counter() - begun
     reader.close()
     if not photos:
@@ -146,48 +145,60 @@ def _read(settings: Settings) -> tuple[list[bytes], float]:
 
 
 def _decode(settings: Settings, how: Preprocessing, photos: Sequence[bytes], cores: int) -> tuple[np.ndarray, float]:
-    """The photos as the network takes them, uint8 (n, side, side, 3), and how many a second all cores decode."""
-    decoders = DecoderPool(cores, how, settings.limits)
+    """Photos as the network takes them, uint8 (n, side, side, 3), and how many a second all cores decode."""
+    pool = DecoderPool(cores, how, settings.limits)
 
-    def decoded(some: Sequence[bytes]) -> list[np.ndarray]:
-        found = []
-        for pixels in [decoders.submit(photo) for photo in some]:
+    def decoded(batch: Sequence[bytes]) -> list[np.ndarray]:
+        images = []
+        for pixels in [pool.submit(photo) for photo in batch]:
             with suppress(BadImage):
-                found.append(pixels.result())
-        return found
+                images.append(pixels.result())
+        return images
 
-    decoded(photos[:cores])  # the processes start
-    begun, done = time.perf_counter(), 0
-    while time.perf_counter() - begun < _SECONDS:
+    images = decoded(photos[:cores])  # starts the processes
+
+    def decode_all() -> int:
+        nonlocal images
         images = decoded(photos)
-        done += len(photos)
-    took = time.perf_counter() - begun
+        return len(photos)
+
+    rate = _per_second(decode_all)
     if not images:
         raise UsageError(f"--source {uris.canonical(settings.source.uri)}: no photo there can be decoded")
-    return np.stack(images), done / took
+    return np.stack(images), rate
 
 
-def _by_network(settings: Settings, runtime: Runtime, how: Preprocessing, photos: Sequence[bytes]) -> float:
-    """Photos a second that are decoded where the network runs; 0 if it decodes none."""
-    if not isinstance(runtime, Decoding):
+def _decode_by_network(settings: Settings, runtime: Runtime, how: Preprocessing, photos: Sequence[bytes]) -> float:
+    """Photos a second that the network's device decodes; 0 if the runtime does not decode."""
+    if not isinstance(runtime, DecodingRuntime):
         return 0.0
     pool = DecoderPool(1, how, settings.limits)
     decoded, size = runtime.decoder(settings.limits, pool.submit), max(_BATCHES)
     decoded(photos[:size])
-    begun, done = time.perf_counter(), 0
-    while time.perf_counter() - begun < _SECONDS:
+
+    def decode_all() -> int:
         for start in range(0, len(photos), size):
             decoded(photos[start : start + size])
-        done += len(photos)
-    return done / (time.perf_counter() - begun)
+        return len(photos)
+
+    return _per_second(decode_all)
 
 
 def _rate(runtime: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> float:
-    """Photos a second in batches of a size, after one that is not counted."""
+    """Photos a second of the network in batches of a size, after one batch to warm up."""
     batch = np.resize(images, (size, *images.shape[1:]))
     runtime(batch)
+
+    def run() -> int:
+        runtime(batch)
+        return size
+
+    return _per_second(run)
+
+
+def _per_second(work: Callable[[], int]) -> float:
+    """Repeats work, which returns how many photos it processed, and returns photos a second."""
     begun, done = time.perf_counter(), 0
     while time.perf_counter() - begun < _SECONDS:
-        runtime(batch)
-        done += size
+        done += work()
     return done / (time.perf_counter() - begun)
