@@ -160,10 +160,10 @@ def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray])
         names, keys = keys[: len(part)], keys[len(part) :]
         rows = pa.Table.from_batches([record_batch(run.space.id, settings.date, names, part)])
         pq.write_table(rows, held := io.BytesIO(), compression="zstd")
-        uri = uris.join(run.lake.location(FEATURES), "data", f"{uuid.uuid4()}.parquet")
+        uri = uris.join(run.tables.location(FEATURES), "data", f"{uuid.uuid4()}.parquet")
         storage.files(uri).write(uri, held.getvalue())
         files.append(DataFile(uri, len(names)))
-    run.lake.append_files(FEATURES, files, (run.space.id, str(settings.date)))
+    run.tables.append_files(FEATURES, files, (run.space.id, str(settings.date)))
 
 
 def state(settings: Settings) -> tuple[Any, ...]:

@@ -72,7 +72,7 @@ def _stage(settings: Settings, sample: Path, scratch: Path, few: int, goal: floa
     shares, rates, before = [], [], bare.rate(chosen, settings, workers)
     for _ in range(_PASSES):
         with Run("extract", settings, ("extract",)) as run:
-            run.lake.spark.sql(f"DELETE FROM {run.lake.name(FEATURES)} WHERE space = '{run.space.id}'")
+            run.tables.spark.sql(f"DELETE FROM {run.tables.name(FEATURES)} WHERE space = '{run.space.id}'")
             facts = extract(run)
         after = bare.rate(chosen, settings, workers)
         rates.append(facts.extracted / facts.seconds)

@@ -37,7 +37,7 @@ def measure(photos: Path, scratch: Path) -> None:
     rates, busy = [], []
     for _ in range(_PASSES):
         with Run("extract", settings, ("extract",)) as run:
-            run.lake.spark.sql(f"DELETE FROM {run.lake.name(FEATURES)} WHERE space = '{run.space.id}'")
+            run.tables.spark.sql(f"DELETE FROM {run.tables.name(FEATURES)} WHERE space = '{run.space.id}'")
             facts = extract(run)
         rates.append(facts.extracted / facts.seconds)
         busy.append(facts.gpu_busy)

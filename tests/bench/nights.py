@@ -47,8 +47,8 @@ def night(real: np.ndarray, root: Path) -> None:
     before, facts = _indexed(settings, DIM, keys[:NIGHT], names[:NIGHT], blocks(real, NIGHT, DIM, 1))
     gone = keys[:NIGHT:200]
     with Run("withdraw", settings, ()) as run:
-        listed = run.lake.read(LISTINGS).where(F.col("image_id").isin(gone)).withColumn("active", F.lit(False))
-        run.lake.upsert(LISTINGS, listed.localCheckpoint())
+        listed = run.tables.read(LISTINGS).where(F.col("image_id").isin(gone)).withColumn("active", F.lit(False))
+        run.tables.upsert(LISTINGS, listed.localCheckpoint())
     after, grown = _indexed(settings, DIM, keys[NIGHT:], names[NIGHT:], blocks(real, NIGHT // 100, DIM, 3))
     assert (grown.step, grown.added, grown.removed) == ("delta", NIGHT // 100, len(gone))
     assert after.vectors == before.vectors + NIGHT // 100 - len(gone)
@@ -117,7 +117,7 @@ def _indexed(
             "since": [_NOW] * len(keys),
         }
         schema = pa.schema([pa.field(column.name, column.type) for column in LISTINGS.columns])
-        run.lake.append(LISTINGS, run.lake.spark.createDataFrame(pa.table(listed, schema=schema)))
+        run.tables.append(LISTINGS, run.tables.spark.createDataFrame(pa.table(listed, schema=schema)))
         built = index(run)
         assert built
         publish(run, built)

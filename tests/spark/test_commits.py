@@ -47,12 +47,12 @@ def commit_often(root: str, who: str) -> None:
                 }
                 for row in range(rows)
             ]
-            assert run.lake.append_files(FEATURES, [_written(run, vectors)], (space, str(settings.date))) == rows
+            assert run.tables.append_files(FEATURES, [_written(run, vectors)], (space, str(settings.date))) == rows
             failed = {f"{who}-{n}": BadImage("undecodable", "") for n in range(number + 1)}
             failures.record(run, "extract", space, failed, [f"{who}-gone-{number - 1}"])
             failures.record(run, "extract", space, {f"{who}-gone-{number}": BadImage("undecodable", "")})
             row = run.row("done").model_copy(update={"run_id": f"{who}-{number}"}).columns()
-            assert run.lake.append(RUNS, run.lake.rows(RUNS, [row])) == 1
+            assert run.tables.append(RUNS, run.tables.rows(RUNS, [row])) == 1
             print(f"{who}: round {number}", flush=True)
 
 
@@ -64,7 +64,7 @@ def _written(run: Run, rows: list[dict[str, object]]) -> DataFile:
 
     table = pa.Table.from_pylist(rows, schema=FEATURES.arrow())
     pq.write_table(table, held := io.BytesIO())
-    uri = uris.join(run.lake.location(FEATURES), "data", f"{rows[0]['image_id']}.parquet")
+    uri = uris.join(run.tables.location(FEATURES), "data", f"{rows[0]['image_id']}.parquet")
     storage.files(uri).write(uri, held.getvalue())
     return DataFile(uri, len(rows))
 
@@ -92,14 +92,14 @@ def test_a_commit_waits_for_that_of_another_process(configure, tmp_path, spark):
     """A local disk lets both rename to one version, and loses the first: the turn of the other has to be over."""
     settings = configure(tmp_path)
     with Run("here", settings, ()) as run:
-        rows = run.lake.rows(RUNS, [run.row("done").model_copy(update={"run_id": "here-0"}).columns()])
+        rows = run.tables.rows(RUNS, [run.row("done").model_copy(update={"run_id": "here-0"}).columns()])
         command = [sys.executable, "-c", HELD, location(settings), RUNS.name]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdin
             assert other.stdout
             assert other.stdout.readline() == "at it\n"
             committed: list[int] = []
-            mine = threading.Thread(target=lambda: committed.append(run.lake.append(RUNS, rows)))
+            mine = threading.Thread(target=lambda: committed.append(run.tables.append(RUNS, rows)))
             mine.start()
             mine.join(3)
             assert (mine.is_alive(), committed, "here-0" in found(settings)[2]) == (True, [], False)

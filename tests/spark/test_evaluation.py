@@ -81,9 +81,9 @@ def settings(tmp_path_factory, model_cache):
     rows = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema)
     pq.write_table(rows, held := io.BytesIO())
     with Run("seed", made, ()) as seeding:
-        uri = uris.join(seeding.lake.location(FEATURES), "data", "seeded.parquet")
+        uri = uris.join(seeding.tables.location(FEATURES), "data", "seeded.parquet")
         storage.files(uri).write(uri, held.getvalue())
-        seeding.lake.append_files(FEATURES, [DataFile(uri, len(keys))], (OTHER, str(made.date)))
+        seeding.tables.append_files(FEATURES, [DataFile(uri, len(keys))], (OTHER, str(made.date)))
     return made
 
 

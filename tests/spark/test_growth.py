@@ -58,16 +58,16 @@ class Shop:
             for (product, image), (category, active) in sorted(self.listings.items())
         ]
         with Run("index", self.given, ("index",)) as run:
-            space, lake = run.space.id, run.lake
-            here = {row["image_id"] for row in lake.read(FEATURES).select("image_id").collect()}
+            space, tables = run.space.id, run.tables
+            here = {row["image_id"] for row in tables.read(FEATURES).select("image_id").collect()}
             vectors = [
                 {"image_id": image, "space": space, "ingest_date": NOW.date(), "vector": vector.tolist(), "norm": 1.0}
                 for image, vector in self.vectors.items()
                 if image not in here
             ]
-            lake.upsert(LISTINGS, lake.rows(LISTINGS, rows))
+            tables.upsert(LISTINGS, tables.rows(LISTINGS, rows))
             if vectors:
-                lake.append(FEATURES, lake.rows(FEATURES, vectors))
+                tables.append(FEATURES, tables.rows(FEATURES, vectors))
             built = index(run)
             assert built
             publish(run, built)
@@ -151,8 +151,8 @@ def test_a_night_of_nothing_but_withdrawals_builds_no_shard(configure: Any, tmp_
     shop.check()
     second = Builds(settings.root).find()
     assert [shard.index for shard in second.shards] == [shard.index for shard in first.shards]
-    assert second.removed
-    assert sum(shard.removed for shard in second.shards) == first.vectors - second.vectors > 0
+    assert second.tombstones
+    assert sum(shard.tombstoned for shard in second.shards) == first.vectors - second.vectors > 0
     assert all(file.name.startswith(first.build) for shard in second.shards for file in (shard.index, shard.ids))
     shop.change("add", 2)
     shop.night()

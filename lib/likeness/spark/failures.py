@@ -16,7 +16,7 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
     """Adds or counts up failures, and clears those of what has succeeded since. Writes nothing if nothing changed."""
     if not failed and not succeeded:
         return
-    lake = run.lake
+    tables = run.tables
     attempts = {what: failure.attempts for what, failure in standing(run, stage, space).items()}
     now = datetime.datetime.now(datetime.UTC)
     added = [
@@ -34,19 +34,19 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
     ]
     if added:
         run.guard()
-        frame = lake.rows(FAILURES, [dict(row) for row in added])
+        frame = tables.rows(FAILURES, [dict(row) for row in added])
         if attempts.keys() & failed.keys():
-            lake.upsert(FAILURES, frame)
+            tables.upsert(FAILURES, frame)
         else:
-            lake.append(FAILURES, frame)
+            tables.append(FAILURES, frame)
     _clear(run, stage, space, attempts.keys() & set(succeeded))
 
 
 def heal(run: Run, space: str) -> None:
     """Clears those of stage `extract` whose vectors are there by now, from whichever run."""
-    if run.lake.snapshot(FAILURES) is not None:
+    if run.tables.snapshot(FAILURES) is not None:
         failed = rows(run, "extract", space)
-        here = run.lake.read(FEATURES).where(F.col("space") == space).select(F.col("image_id").alias("what"))
+        here = run.tables.read(FEATURES).where(F.col("space") == space).select(F.col("image_id").alias("what"))
         _clear(run, "extract", space, [row.what for row in failed.join(here, "what", "left_semi").collect()])
 
 
@@ -54,7 +54,7 @@ def _clear(run: Run, stage: str, space: str, healed: Collection[str]) -> None:
     if healed:
         run.guard()
         keys = [{"what": what, "stage": stage, "space": space} for what in healed]
-        run.lake.delete(FAILURES, run.lake.rows(FAILURES, keys))
+        run.tables.delete(FAILURES, run.tables.rows(FAILURES, keys))
 
 
 def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str, ...]) -> None:
@@ -68,11 +68,11 @@ def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str
 
 def standing(run: Run, stage: str, space: str) -> dict[str, FailureRow]:
     """The failures of a stage and a space that stand, by what failed."""
-    if run.lake.snapshot(FAILURES) is None:  # never written
+    if run.tables.snapshot(FAILURES) is None:  # never written
         return {}
     return {row.what: FailureRow(**row.asDict()) for row in rows(run, stage, space).collect()}
 
 
 def rows(run: Run, stage: str, space: str) -> DataFrame:
     """The rows of `failures` of a stage and a space."""
-    return run.lake.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))
+    return run.tables.read(FAILURES).where((F.col("stage") == stage) & (F.col("space") == space))

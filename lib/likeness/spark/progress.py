@@ -12,7 +12,7 @@ from likeness.spark.run import Run
 def watched(run: Run, bar: Bar, done: float, amount: float) -> Iterator[None]:
     """While the body runs one Spark job, moves the bar from `done` by the finished share of `amount`."""
     stop = threading.Event()
-    tracker = run.lake.spark.sparkContext.statusTracker()
+    tracker = run.tables.spark.sparkContext.statusTracker()
 
     def look() -> None:
         while not stop.wait(0.5):

@@ -61,7 +61,7 @@ class Run:
                 self._leases.append(stack.enter_context(self._lease(name)))
             self._refuse_company()
             with self.stage(StartFacts) as facts:
-                self.lake = SparkTables(open_session(self.settings, self.job), self.settings)
+                self.tables = SparkTables(open_session(self.settings, self.job), self.settings)
                 self._record_killed()
                 facts.snapshots = self._snapshots()
             self._stack = stack.pop_all()
@@ -200,7 +200,7 @@ class Run:
         self._append(self.row(status, message))
 
     def _append(self, *rows: RunRow) -> None:
-        self.lake.append(RUNS, self.lake.rows(RUNS, [row.columns() for row in rows]))
+        self.tables.append(RUNS, self.tables.rows(RUNS, [row.columns() for row in rows]))
 
     def _record_killed(self) -> None:
         """A run that died without a row gets one from the lease it left behind."""
@@ -229,7 +229,7 @@ class Run:
             )
 
     def _snapshots(self) -> dict[str, int | None]:
-        return {t.name: self.lake.snapshot(t) for t in (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES)}
+        return {t.name: self.tables.snapshot(t) for t in (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES)}
 
 
 def _lease_name(stage: str, space: str) -> str:

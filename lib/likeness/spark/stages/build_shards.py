@@ -73,8 +73,8 @@ def build(run: Run, work: Work, order: BuildSpec) -> list[Shard]:
         UsageError: they would take more memory than the settings give.
     """
     refuse_memory(work.sizes, order)
-    planned, spark = work.planned, run.lake.spark
-    places = tasks(work.sizes, run.lake.tasks)
+    planned, spark = work.planned, run.tables.spark
+    places = tasks(work.sizes, run.tables.tasks)
     numbers = pa.array([shard.number for shard in planned], pa.int32())
     task = spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
     ordered = (
@@ -94,8 +94,8 @@ def build(run: Run, work: Work, order: BuildSpec) -> list[Shard]:
 def files_of(run: Run, snapshot: int, image_ids: DataFrame | None = None) -> list[str]:
     """The data files of `features` that hold vectors of the space: all, or those of some images."""
     if image_ids is None:
-        return run.lake.files_of(FEATURES, "space", run.space.id, snapshot)
-    rows = run.lake.read(FEATURES, snapshot).where(F.col("space") == run.space.id).select("image_id", "_file")
+        return run.tables.files_of(FEATURES, "space", run.space.id, snapshot)
+    rows = run.tables.read(FEATURES, snapshot).where(F.col("space") == run.space.id).select("image_id", "_file")
     found = rows.join(image_ids.select("image_id"), "image_id", "left_semi").select("_file").distinct()
     return sorted(row["_file"] for row in found.collect())
 
@@ -112,7 +112,7 @@ def _vectors(run: Run, files: Sequence[str]) -> DataFrame:
                     yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["image_id", "vector"])
 
     named = pa.table({"uri": pa.array(files, pa.string())})
-    return arrow_map(run.lake.spread(named), read, "image_id string, vector binary")
+    return arrow_map(run.tables.spread(named), read, "image_id string, vector binary")
 
 
 def _worker(planned: Mapping[int, PlannedShard], order: BuildSpec) -> Any:

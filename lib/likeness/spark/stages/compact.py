@@ -23,12 +23,12 @@ def compact(run: Run) -> None:
     """
     with run.stage(CompactFacts) as facts:
         for table in TABLES:
-            if run.lake.snapshot(table) is None:
+            if run.tables.snapshot(table) is None:
                 continue
-            before = run.lake.files(table)
+            before = run.tables.files(table)
             run.guard()
-            run.lake.rewrite(table)
-            facts.tables |= {table.name: (before, run.lake.files(table))}
+            run.tables.rewrite(table)
+            facts.tables |= {table.name: (before, run.tables.files(table))}
             run.say(f"compact: {table.name}: {before} files to {facts.tables[table.name][1]}")
     gc(run)
 
@@ -46,13 +46,13 @@ def gc(run: Run) -> None:
         run.say(f"gc: {facts.builds} builds deleted, with {facts.build_files} files")
         needed = set(_needed(run))
         for table in TABLES:
-            if run.lake.snapshot(table) is None:
+            if run.tables.snapshot(table) is None:
                 continue
-            before = len(run.lake.snapshots(table))
+            before = len(run.tables.snapshots(table))
             run.guard()
-            run.lake.expire(table, needed)
-            run.lake.delete_orphans(table)
-            facts.tables |= {table.name: (before, len(run.lake.snapshots(table)))}
+            run.tables.expire(table, needed)
+            run.tables.delete_orphans(table)
+            facts.tables |= {table.name: (before, len(run.tables.snapshots(table)))}
             run.say(f"gc: {table.name}: {before} snapshots to {facts.tables[table.name][1]}")
 
 

@@ -44,9 +44,9 @@ def copy(run: Run, to: str) -> None:
         facts.files = 0
         staging = uris.join(new, "staging")
         for table in TABLES:
-            if run.lake.snapshot(table) is not None:
+            if run.tables.snapshot(table) is not None:
                 place = uris.join(tables, run.settings.warehouse.namespace, table.name)
-                pairs = run.lake.relocated(table, place, uris.join(staging, table.name))
+                pairs = run.tables.relocated(table, place, uris.join(staging, table.name))
                 facts.files += _copy(run, pairs)
                 run.say(f"copy: {table.name}: {len(pairs)} files")
         storage.files(staging).delete(staging)
@@ -88,7 +88,7 @@ def _copy(run: Run, pairs: Sequence[tuple[str, str]]) -> int:
     """Copies files on all cores; returns how many."""
     table = pa.table([[source for source, _ in pairs], [target for _, target in pairs]], schema=_PAIRS)
     copier: Any = _copier
-    failed = arrow_map(run.lake.spread(table), copier, "told string").collect()
+    failed = arrow_map(run.tables.spread(table), copier, "told string").collect()
     if failed:
         raise ServiceError(f"copy: {failed[0].told}; {len(failed)} of {len(pairs)} files were not copied")
     return len(pairs)

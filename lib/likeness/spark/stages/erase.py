@@ -63,17 +63,17 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
         reports = uris.join(uris.canonical(run.settings.root), "reports")
         storage.files(reports).delete(reports)
         for table in TABLES:
-            if run.lake.snapshot(table) is not None:
-                run.lake.expire(table)
-                run.lake.delete_orphans(table)
+            if run.tables.snapshot(table) is not None:
+                run.tables.expire(table)
+                run.tables.delete_orphans(table)
         run.say(f"forget: {facts.builds} earlier builds, the reports and all older snapshots are deleted")
 
 
 def _listings(run: Run, product_ids: Sequence[str]) -> pa.Table:
     """(product_id, image_id, uri) of the products, each from the newest snapshot that lists it."""
     found, missing = [], set(product_ids)
-    for snapshot in run.lake.snapshots(LISTINGS):
-        rows = run.lake.read(LISTINGS, snapshot).where(F.col("product_id").isin(sorted(missing)))
+    for snapshot in run.tables.snapshots(LISTINGS):
+        rows = run.tables.read(LISTINGS, snapshot).where(F.col("product_id").isin(sorted(missing)))
         found.append(rows.select("product_id", "image_id", "uri").toArrow())
         missing -= set(found[-1]["product_id"].to_pylist())
         if not missing:
@@ -86,7 +86,7 @@ def _listings(run: Run, product_ids: Sequence[str]) -> pa.Table:
 
 def _theirs_alone(run: Run, listed: pa.Table, product_ids: Sequence[str]) -> tuple[list[str], list[str]]:
     """(image_ids, uris) that are listed by these products, and by no other."""
-    others = run.lake.read(LISTINGS).where(~F.col("product_id").isin(list(product_ids))).select("image_id", "uri")
+    others = run.tables.read(LISTINGS).where(~F.col("product_id").isin(list(product_ids))).select("image_id", "uri")
     alone = []
     for name in ("image_id", "uri"):
         mine = pc.unique(listed[name]).to_pylist()
@@ -97,10 +97,10 @@ def _theirs_alone(run: Run, listed: pa.Table, product_ids: Sequence[str]) -> tup
 
 def _delete(run: Run, table: Table, rows: Column) -> None:
     """Deletes rows in one commit, if there are any."""
-    if run.lake.snapshot(table) is None:
+    if run.tables.snapshot(table) is None:
         return
-    keys = run.lake.read(table).where(rows).select(*table.key).toArrow()
+    keys = run.tables.read(table).where(rows).select(*table.key).toArrow()
     if keys.num_rows:
         run.guard()
-        run.lake.delete(table, run.lake.spark.createDataFrame(keys))
+        run.tables.delete(table, run.tables.spark.createDataFrame(keys))
         run.say(f"forget: {keys.num_rows} rows of {table.name}")

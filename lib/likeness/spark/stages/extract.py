@@ -104,9 +104,11 @@ def _complete(run: Run, wanted: PendingImages) -> bool:
 
 def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
     """Extracts a chunk, and records what failed; what its tasks say of their files, failures and work."""
-    spark, ingest_date, settings = run.lake.spark, chunk.ingest_date, run.settings
+    spark, ingest_date, settings = run.tables.spark, chunk.ingest_date, run.settings
     pieces = chunk.pieces(spark.sparkContext.defaultParallelism)
-    folders = {one.id: uris.join(run.lake.location(FEATURES), "data", one.id, str(ingest_date)) for one in chunk.spaces}
+    folders = {
+        one.id: uris.join(run.tables.location(FEATURES), "data", one.id, str(ingest_date)) for one in chunk.spaces
+    }
     task = Task(chunk.spaces, settings.extract, settings.limits, _machine(settings), ingest_date, folders)
     tasks = pieces["task"][-1].as_py() + 1
     placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
@@ -123,7 +125,7 @@ def _commit(run: Run, chunk: Chunk, results: Sequence[Row], facts: ExtractFacts)
     for space in chunk.spaces:  # after each of them all is well: what then lacks in one, lacks in that alone
         files = [DataFile(row.file, row.rows) for row in results if row.space == space.id]
         run.guard()
-        added.append(run.lake.append_files(FEATURES, files, (space.id, str(chunk.ingest_date))))
+        added.append(run.tables.append_files(FEATURES, files, (space.id, str(chunk.ingest_date))))
     facts.extracted += min(added)
     facts.failed += sum(bool(row.what) for row in results)
     run.say(f"extract: committed {facts.extracted + facts.failed} of {facts.pending}")

@@ -59,7 +59,7 @@ def change(run: Run, builds: Builds, manifest: Manifest, members: DataFrame, num
 
 def removed(builds: Builds, manifest: Manifest) -> dict[int, np.ndarray]:
     """Sorted ids by shard that a build finds no more."""
-    return _removed(builds.uri(manifest, manifest.removed)) if manifest.removed else {}
+    return _removed(builds.uri(manifest, manifest.tombstones)) if manifest.tombstones else {}
 
 
 def _removed(uri: str) -> dict[int, np.ndarray]:
@@ -72,13 +72,13 @@ def kept(shard: Shard, found: BuildChange, before: Mapping[int, np.ndarray]) -> 
     ids = np.array([faiss_id(image_id) for image_id in mine], np.int64)
     ids = np.union1d(ids, before.get(shard.number, np.empty(0, np.int64)))
     categories = dict(sorted(found.living.get(shard.number, {}).items()))
-    return shard.model_copy(update={"removed": len(ids), "categories": categories}), ids
+    return shard.model_copy(update={"tombstoned": len(ids), "categories": categories}), ids
 
 
 def _held(run: Run, builds: Builds, manifest: Manifest, numbers: Collection[int]) -> DataFrame:
     """(shard, image_id, shown) of the living rows of some shards."""
     places = [(shard.number, builds.uri(manifest, shard.ids)) for shard in manifest.shards if shard.number in numbers]
-    tombs = builds.uri(manifest, manifest.removed) if manifest.removed else ""
+    tombs = builds.uri(manifest, manifest.tombstones) if manifest.tombstones else ""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         dead = _removed(tombs) if tombs else {}
@@ -94,4 +94,4 @@ def _held(run: Run, builds: Builds, manifest: Manifest, numbers: Collection[int]
 
     shards, uris = [number for number, _ in places], [uri for _, uri in places]
     named = pa.table({"shard": pa.array(shards, pa.int32()), "uri": pa.array(uris, pa.string())})
-    return arrow_map(run.lake.spread(named), read, f"shard int, image_id string, {SHOWN}")
+    return arrow_map(run.tables.spread(named), read, f"shard int, image_id string, {SHOWN}")

@@ -72,7 +72,7 @@ class _Job:
 
     def __init__(self, run: Run, facts: IndexFacts) -> None:
         self.run, self.facts, self.settings = run, facts, run.settings.index
-        self.snapshots = {t.name: run.lake.snapshot(t) for t in (LISTINGS, FEATURES)}
+        self.snapshots = {t.name: run.tables.snapshot(t) for t in (LISTINGS, FEATURES)}
         self.deciding = {name: getattr(self.settings, name) for name in _DECIDING}
         if self.settings.traffic:
             self.deciding["traffic"] = json.dumps(self.settings.traffic, ensure_ascii=False, sort_keys=True)
@@ -113,7 +113,7 @@ class _Job:
         live = sum(sizes.values())
         nights = {s.ids.name.partition("/")[0]: s for s in before.shards if s.delta}
         deltas = sum(s.vectors for s in before.shards if s.delta)
-        removed = sum(s.removed for s in before.shards if not s.delta)
+        removed = sum(s.tombstoned for s in before.shards if not s.delta)
         if step(live, len(nights), deltas + removed, 1, self.settings) == "whole":
             return None
         numbers = {s.number for s in before.shards}
@@ -129,7 +129,7 @@ class _Job:
         self.facts.step, self.facts.added, self.facts.removed = chosen, found.added, found.dead.num_rows
         old = incremental.removed(self.builds, before)
         pairs = [incremental.kept(s, found, old) for s in before.shards if s.number in numbers]
-        pairs = [(shard, ids) for shard, ids in pairs if shard.living]
+        pairs = [(shard, ids) for shard, ids in pairs if shard.live]
         new = self._delta(found, max(s.number for s in before.shards) + 1, live)
         self.facts.built, self.facts.indexed = len(new), sum(s.vectors for s in new)
         dead = {shard.number: ids for shard, ids in pairs if len(ids)}
@@ -175,9 +175,9 @@ class _Job:
             index_settings=self.deciding,
             images=members.select("image_id").distinct().count(),
             products=members.select(F.explode("products")).distinct().count(),
-            vectors=sum(shard.living for shard in built),
+            vectors=sum(shard.live for shard in built),
             shards=built,
-            removed=removed,
+            tombstones=removed,
         )
 
 
@@ -191,7 +191,7 @@ def publish(run: Run, manifest: Manifest) -> None:
         facts.recall = min(shard.lowest for shard in manifest.shards)
         low = sorted((s for s in manifest.shards if s.lowest < run.settings.gates.min_recall), key=lambda s: s.lowest)
         if low:
-            told = "; ".join(f"shard {s.number} ({s.told}) {s.lowest:.3f}" for s in low[:10])
+            told = "; ".join(f"shard {s.number} ({s.description}) {s.lowest:.3f}" for s in low[:10])
             raise GateError(
                 f"publish: recall@{low[0].recall.k} below gates.min_recall {run.settings.gates.min_recall}: {told}. "
                 f'Build {manifest.build} is kept and not published; index.kind = "flat" reaches 1.0'
@@ -205,8 +205,8 @@ def publish(run: Run, manifest: Manifest) -> None:
 
 def searchable(run: Run, snapshots: Mapping[str, int | None] = MappingProxyType({})) -> DataFrame:
     """Active listings whose photo the space has a vector of, by default as of now: what an index is made of."""
-    listings = run.lake.read(LISTINGS, snapshots.get("listings")).where("active")
-    here = run.lake.read(FEATURES, snapshots.get("features")).where(F.col("space") == run.space.id)
+    listings = run.tables.read(LISTINGS, snapshots.get("listings")).where("active")
+    here = run.tables.read(FEATURES, snapshots.get("features")).where(F.col("space") == run.space.id)
     return listings.join(here.select("image_id"), "image_id", "left_semi")
 
 
@@ -221,5 +221,5 @@ def _members(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
 
 def _unsearchable(run: Run, snapshots: Mapping[str, int | None], images: int) -> int:
     """Images of active listings without a vector: their failures stand in the ledger."""
-    listed = run.lake.read(LISTINGS, snapshots["listings"]).where("active").select("image_id").distinct().count()
+    listed = run.tables.read(LISTINGS, snapshots["listings"]).where("active").select("image_id").distinct().count()
     return listed - images

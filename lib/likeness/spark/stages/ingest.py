@@ -111,10 +111,10 @@ def _split(run: Run, listing: Listing, retry: bool) -> tuple[pa.Table, dict[str,
     A place stands when its uri, length and mtime are those of the last time.
     """
     columns = ["uri", "length", "mtime", "container", "position"]
-    items = run.lake.spark.createDataFrame(listing.items.select(columns)) if listing.items.num_rows else None
+    items = run.tables.spark.createDataFrame(listing.items.select(columns)) if listing.items.num_rows else None
     if items is None:
         return listing.items.select(columns), {}
-    seen = run.lake.read(SOURCES).select(
+    seen = run.tables.read(SOURCES).select(
         "uri", F.col("length").alias("l"), F.col("mtime").alias("m"), F.col("outcome").alias("outcome")
     )
     same = (F.col("length") == F.col("l")) & (F.col("mtime") == F.col("m"))
@@ -144,8 +144,8 @@ def _chunks(pending: pa.Table, images: int, size: int) -> Iterator[pa.Table]:
 
 
 def _ingest_chunk(run: Run, chunk: pa.Table, facts: IngestFacts) -> None:
-    lake = run.lake
-    places = lake.spark.createDataFrame(chunk)
+    tables = run.tables
+    places = tables.spark.createDataFrame(chunk)
     read = arrow_map(places, _reader(run.settings.limits), _READ_DDL).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         outcomes = read.drop("bytes").toArrow()
@@ -153,7 +153,7 @@ def _ingest_chunk(run: Run, chunk: pa.Table, facts: IngestFacts) -> None:
         fresh = _fresh(run, good)
         if fresh.num_rows:
             run.guard()
-            facts.new += lake.append(IMAGES, _images(run, read, fresh))
+            facts.new += tables.append(IMAGES, _images(run, read, fresh))
             run.say(f"ingest: committed {fresh.num_rows} images")
         bad = outcomes.filter(pc.is_null(outcomes["image_id"])).to_pylist()
         failed = {row["uri"]: BadImage(row["reason"], row["detail"]) for row in bad}
@@ -172,12 +172,12 @@ def _fresh(run: Run, good: pa.Table) -> pa.Table:
     first = good.group_by("image_id").aggregate([("uri", "min")]).rename_columns(["image_id", "uri"])
     if not first.num_rows:
         return first
-    ids = run.lake.spark.createDataFrame(first)
-    return ids.join(run.lake.read(IMAGES).select("image_id"), "image_id", "left_anti").toArrow()
+    ids = run.tables.spark.createDataFrame(first)
+    return ids.join(run.tables.read(IMAGES).select("image_id"), "image_id", "left_anti").toArrow()
 
 
 def _images(run: Run, read: DataFrame, fresh: pa.Table) -> DataFrame:
-    keys = F.broadcast(run.lake.spark.createDataFrame(fresh.select(["uri"])))
+    keys = F.broadcast(run.tables.spark.createDataFrame(fresh.select(["uri"])))
     rows = read.join(keys, "uri", "left_semi").withColumn("ingest_date", F.lit(run.settings.date))
     # sorted files let a range of ids be read without the rest
     return rows.sortWithinPartitions("image_id")
@@ -188,12 +188,12 @@ def _record_places(run: Run, outcomes: pa.Table, replaces: bool) -> None:
     table = outcomes.select(["uri", "length", "mtime", "image_id", "reason"])
     table = table.append_column("outcome", pc.if_else(good, "image", "rejected"))
     table = table.append_column("run_id", pa.array([run.run_id] * table.num_rows))
-    rows = run.lake.spark.createDataFrame(table)
+    rows = run.tables.spark.createDataFrame(table)
     run.guard()
     if replaces:
-        run.lake.upsert(SOURCES, rows)
+        run.tables.upsert(SOURCES, rows)
     else:
-        run.lake.append(SOURCES, rows)
+        run.tables.append(SOURCES, rows)
 
 
 def _reader(limits: Limits) -> Any:

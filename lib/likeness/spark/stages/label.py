@@ -21,13 +21,13 @@ def label(run: Run, names: Sequence[str]) -> LabelFacts:
         run: the run; its facts get the most frequent labels.
         names: of the classes, in the order of the scores.
     """
-    lake, space = run.lake, run.space.id
+    tables, space = run.tables, run.space.id
     with run.stage(LabelFacts) as facts:
         mine = F.col("space") == space
-        there = lake.read(LABELS).where(mine).select("image_id")
-        lacking = lake.read(FEATURES).where(mine).join(there, "image_id", "left_anti").select("image_id", "vector")
-        facts.labelled = lake.append(LABELS, arrow_map(lacking, _worker(space, names), LABELS.arrow()))
-        firsts = lake.read(LABELS).where(mine).groupBy(F.col("labels")[0].alias("label")).count()
+        there = tables.read(LABELS).where(mine).select("image_id")
+        lacking = tables.read(FEATURES).where(mine).join(there, "image_id", "left_anti").select("image_id", "vector")
+        facts.labelled = tables.append(LABELS, arrow_map(lacking, _worker(space, names), LABELS.arrow()))
+        firsts = tables.read(LABELS).where(mine).groupBy(F.col("labels")[0].alias("label")).count()
         most = firsts.orderBy(F.desc("count"), "label").limit(_SHOWN).collect()
         facts.labels = {row["label"]: row["count"] for row in most}
     return facts

@@ -32,9 +32,9 @@ def update(run: Run, items: pa.Table, facts: IngestFacts) -> None:
         rows = changes.withColumn("since", F.lit(run.started))
         run.guard()
         if set(counts) == {"new"}:
-            run.lake.append(LISTINGS, rows)
+            run.tables.append(LISTINGS, rows)
         else:
-            run.lake.upsert(LISTINGS, rows)
+            run.tables.upsert(LISTINGS, rows)
         run.say(f"ingest: committed {sum(counts.values())} listings")
     finally:
         changes.unpersist()
@@ -44,7 +44,7 @@ def _gate(run: Run, withdrawn: int) -> None:
     limit = run.settings.gates.max_withdraw_rate
     if not withdrawn:
         return
-    active = run.lake.read(LISTINGS).where("active").count()
+    active = run.tables.read(LISTINGS).where("active").count()
     if withdrawn / active > limit:
         raise GateError(
             f"ingest: this run would withdraw {withdrawn} of {active} active listings ({withdrawn / active:.0%}), "
@@ -55,18 +55,18 @@ def _gate(run: Run, withdrawn: int) -> None:
 
 def _changes(run: Run, items: pa.Table) -> DataFrame:
     """Rows of `listings` as they must become, with `op`: new, changed, withdrawn or superseded."""
-    lake = run.lake
-    listed = lake.spark.createDataFrame(
+    tables = run.tables
+    listed = tables.spark.createDataFrame(
         items.select(["product_id", "uri", "category", "attributes", "active", "length", "mtime"])
     )
-    places = lake.read(SOURCES).where("outcome = 'image'").select("uri", "length", "mtime", "image_id")
+    places = tables.read(SOURCES).where("outcome = 'image'").select("uri", "length", "mtime", "image_id")
     wanted = (
         listed.join(places, ["uri", "length", "mtime"])
         .groupBy("product_id", "image_id")
         .agg(F.min_by(F.struct(*_FACTS), F.struct(~F.col("active"), "uri")).alias("facts"))
         .select("product_id", "image_id", "facts.*")
     )
-    now = lake.read(LISTINGS).drop("since")
+    now = tables.read(LISTINGS).drop("since")
     before = now.select("product_id", "image_id", F.struct(*_FACTS).alias("before"))
     joined = wanted.join(before, ["product_id", "image_id"], "left")
     differs = F.struct(*_FACTS) != F.col("before")

@@ -78,8 +78,8 @@ def vectors_mark(space: str) -> str:
 def _span(run: Run, store: storage.KeyedStore, table: Table, mark: str) -> tuple[int | None, int | None]:
     """(last loaded, to load up to): snapshots of a table; the first is None where all of it is to be loaded."""
     before = None if run.settings.keyed.reload else store.get_mark(mark)
-    known = before is not None and run.lake.has_snapshot(table, before)
-    return before if known else None, run.lake.snapshot(table)
+    known = before is not None and run.tables.has_snapshot(table, before)
+    return before if known else None, run.tables.snapshot(table)
 
 
 def _load_vectors(run: Run, store: storage.KeyedStore, uri: str) -> int:
@@ -87,11 +87,11 @@ def _load_vectors(run: Run, store: storage.KeyedStore, uri: str) -> int:
     before, now = _span(run, store, FEATURES, mark)
     if now is None or now == before:
         return 0
-    files = run.lake.files_of(FEATURES, "space", run.space.id, now, before)
+    files = run.tables.files_of(FEATURES, "space", run.space.id, now, before)
     put = 0
     if files:
         # tasks read the files themselves: Spark would take each vector apart, number by number
-        shares = run.lake.spread(pa.table({"uri": files}), store.writers)
+        shares = run.tables.spread(pa.table({"uri": files}), store.writers)
         put, _ = _run(shares, _put_vectors(uri, run.space.id))
     store.set_mark(mark, now)
     return put
@@ -101,9 +101,9 @@ def _load_products(run: Run, store: storage.KeyedStore, uri: str) -> tuple[int, 
     before, now = _span(run, store, LISTINGS, PRODUCTS_MARK)
     if now is None or now == before:
         return 0, 0
-    rows = run.lake.read(LISTINGS, now)
+    rows = run.tables.read(LISTINGS, now)
     if before is not None:
-        old = run.lake.read(LISTINGS, before)
+        old = run.tables.read(LISTINGS, before)
         changed = rows.exceptAll(old).unionByName(old.exceptAll(rows)).select("product_id").distinct()
         rows = rows.join(changed, "product_id", "left_semi")
     # a product's listings come one after the other, whatever their order

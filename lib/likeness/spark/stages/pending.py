@@ -77,7 +77,7 @@ class PendingImages:
 
     def __init__(self, run: Run, scope: Scope, retry: bool = False) -> None:
         self.retry, self._run, self._scope = retry, run, scope
-        self._images, self._listings = run.lake.snapshot(IMAGES), run.lake.snapshot(LISTINGS)
+        self._images, self._listings = run.tables.snapshot(IMAGES), run.tables.snapshot(LISTINGS)
 
     @property
     def name(self) -> str:
@@ -86,7 +86,7 @@ class PendingImages:
 
     def table(self) -> DataFrame:
         """`images` as it stood when the run began."""
-        return self._run.lake.read(IMAGES, self._images)
+        return self._run.tables.read(IMAGES, self._images)
 
     def photos(self) -> DataFrame:
         """(image_id, ingest_date, file, pos) of the scope: the data file, and the row in it."""
@@ -96,21 +96,21 @@ class PendingImages:
         if scope.last:
             rows = rows.where(F.col("ingest_date") <= F.lit(scope.last))
         if scope.category is not None:
-            listings = self._run.lake.read(LISTINGS, self._listings)
+            listings = self._run.tables.read(LISTINGS, self._listings)
             shown = listings.where(F.col("active") & (F.col("category") == F.lit(scope.category)))
             rows = rows.join(shown.select("image_id"), "image_id", "left_semi")
         return rows
 
     def _lacking(self, space: str) -> DataFrame:
-        here = self._run.lake.read(FEATURES).where(F.col("space") == space).select("image_id")
+        here = self._run.tables.read(FEATURES).where(F.col("space") == space).select("image_id")
         lacking = self.photos().join(here, "image_id", "left_anti")
-        if self.retry or self._run.lake.snapshot(FAILURES) is None:
+        if self.retry or self._run.tables.snapshot(FAILURES) is None:
             return lacking
         return lacking.join(self._failed(space), "image_id", "left_anti")
 
     def standing(self) -> int:
         """How many of the scope stand failed in the run's first space."""
-        if self._run.lake.snapshot(FAILURES) is None:
+        if self._run.tables.snapshot(FAILURES) is None:
             return 0
         failed = self._failed(self._run.space.id)
         return (failed.join(self.photos(), "image_id", "left_semi") if self._scope else failed).count()

@@ -41,8 +41,8 @@ def doubts(run: Run) -> None:
         return
     with run.stage(SuspectLabelsFacts) as facts:
         known = F.col("category").isin(list(model.card.classes))
-        listings = run.lake.read(LISTINGS).where("active").where(known)
-        mine = run.lake.read(FEATURES).where(F.col("space") == run.space.id).select("image_id", "vector")
+        listings = run.tables.read(LISTINGS).where("active").where(known)
+        mine = run.tables.read(FEATURES).where(F.col("space") == run.space.id).select("image_id", "vector")
         asked = listings.select("image_id", "product_id", "uri", "category").join(mine, "image_id")
         found = arrow_map(asked, _worker(model), _RESULT).orderBy(F.desc("probability"), "image_id").collect()
         facts.model, facts.suspects = model.card.version, len(found)

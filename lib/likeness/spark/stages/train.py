@@ -35,7 +35,7 @@ def train(run: Run, job: TrainingPlan) -> ModelCard:
 
 def _together(run: Run, job: TrainingPlan, processes: int) -> ModelCard:
     """Processes of this machine where Spark is local, else tasks of Spark, one each."""
-    local = str(run.lake.spark.sparkContext.master).startswith("local")
+    local = str(run.tables.spark.sparkContext.master).startswith("local")
     gpus = job.settings.extract.gpus > 0
     told = _told(job)
     storage.files(told).delete(told)
