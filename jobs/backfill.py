@@ -1,4 +1,4 @@
-"""Fill what is missing for a space over ingest dates."""
+"""Extract the missing vectors of a space, optionally of some ingest dates or one category."""
 
 from likeness.spark.jobs import backfill, backfill_command
 

@@ -1,4 +1,4 @@
-"""Put the tables' small files together, and let go of snapshots that nothing needs."""
+"""Merge the tables' small files, and delete snapshots that nothing refers to."""
 
 from likeness.spark.jobs import compact_job, job_command
 

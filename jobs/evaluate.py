@@ -1,4 +1,4 @@
-"""Measure a model on an evaluation set that it has never seen."""
+"""Evaluate a model on an evaluation set that it was not trained on."""
 
 from likeness.spark.jobs import evaluate_command, evaluate_job
 

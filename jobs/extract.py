@@ -1,4 +1,4 @@
-"""Extract every photo that the space lacks."""
+"""Extract every photo without a vector in the space."""
 
 from likeness.spark.jobs import extract_job, job_command
 

@@ -1,4 +1,4 @@
-"""Bring the tables up to date with a source."""
+"""Update the tables from a source."""
 
 from pathlib import Path
 

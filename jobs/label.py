@@ -1,4 +1,4 @@
-"""Tag every photo with what the space's network takes it for."""
+"""Tag every photo with the classes that the space's network predicts."""
 
 from likeness.spark.jobs import job_command, label_job
 

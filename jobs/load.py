@@ -1,4 +1,4 @@
-"""Bring the keyed store up to date with the tables."""
+"""Update the keyed store from the tables."""
 
 from likeness.spark.jobs import job_command, load_job
 

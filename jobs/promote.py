@@ -1,4 +1,4 @@
-"""Put a version of a model in service, unless it is worse than the one that is."""
+"""Put a version of a model in service, unless it is worse than the one in service."""
 
 from likeness.spark.jobs import promote_command, promote_job
 

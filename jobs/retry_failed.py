@@ -1,4 +1,4 @@
-"""Nightly, reading and extracting again what stands in the failure ledger."""
+"""Run nightly, and read and extract again the photos in the failure ledger."""
 
 from pathlib import Path
 

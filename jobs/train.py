@@ -1,4 +1,4 @@
-"""Train a model on the catalogue, and measure it on photos that it never saw."""
+"""Train a model on the catalogue, and evaluate it on photos that it was not trained on."""
 
 from likeness.spark.jobs import train_command, train_job
 

@@ -199,7 +199,7 @@ def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
         jobs.backfill(given, scope)
         assert last_run(given)["facts"]["extract"]["pending"] == 0
     assert TableReader(given).snapshot(FEATURES) == snapshot
-    assert "1 stand failed; why: `likeness failures list" in capsys.readouterr().out
+    assert "1 failure in the ledger: `likeness failures list" in capsys.readouterr().out
     assert run(given, jobs.extract_job)["extract"]["pending"] == 0
 
 
@@ -385,7 +385,7 @@ def test_a_dry_run_starts_no_spark(three_days):
         ["./spark-submit.sh", *words], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "a dry run: nothing was done" in done.stdout
+    assert "dry run: nothing was extracted" in done.stdout
     assert "2026-01-05" not in done.stdout
 
 

@@ -161,10 +161,10 @@ def test_compaction_wants_the_root_alone(configure, tmp_path):
     settings = configure(tmp_path)
     who = {"run_id": "the-other", "job": "backfill", "started": "2026-01-01T00:00:00+00:00"}
     with Lease(settings.root, "extract-alexnet.fc6@00000000", who):
-        with pytest.raises(ServiceError, match=r"compact and run the-other .* at once: compact wants it alone"):
+        with pytest.raises(ServiceError, match=r"compact and run the-other .* at once: compact needs exclusive access"):
             jobs.compact_job(settings)
         with Run("here", settings, ("extract",)):
             pass
     with Lease(settings.root, "upkeep", who | {"job": "compact"}):
-        with pytest.raises(ServiceError, match=r"extract and run the-other .* at once: compact wants it alone"):
+        with pytest.raises(ServiceError, match=r"extract and run the-other .* at once: compact needs exclusive access"):
             jobs.extract_job(settings)

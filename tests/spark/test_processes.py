@@ -58,7 +58,7 @@ MORE_POINTS = [
     "ingest: 16 listed",
     "extract: committed 12 of",
     "load: 15 vectors",
-    "is whole, 3 shards",
+    "is complete, 3 shards",
     "is in service",
     "report: ",
 ]

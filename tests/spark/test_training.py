@@ -342,7 +342,7 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(ServiceError, match=r"a process of the 2 that train has died .*Run the same command again"):
+    with pytest.raises(ServiceError, match=r"one of 2 training processes has died .*Run the same command again"):
         jobs.train_job(slow, TrainingRequest("category"))
     killer.join()
     assert state()

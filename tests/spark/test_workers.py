@@ -13,7 +13,7 @@ import pytest
 from likeness.core.settings import Settings
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.session import open_session
-from likeness.spark.stages.extract_task import take_long_turns
+from likeness.spark.stages.extract_task import lengthen_time_slice
 
 TOLD = pa.schema([("worker", pa.int64()), ("permanent", pa.int64())])
 
@@ -46,6 +46,6 @@ def turns() -> list[int]:
 def test_what_a_worker_starts_has_long_turns():
     with ThreadPoolExecutor(1) as other:  # turns belong to a thread: this one keeps its own
         before = other.submit(turns).result()
-        other.submit(take_long_turns).result()
+        other.submit(lengthen_time_slice).result()
         assert other.submit(turns).result() == [20_000_000] > before
     assert turns() == before

@@ -1,4 +1,4 @@
-"""The way to Spark's Python workers: a table and a function of Arrow batches in, a table out.   [pyspark]"""
+"""Runs a function of Arrow batches over a DataFrame in Spark's Python workers.   [pyspark]"""
 
 import functools
 import gc
@@ -14,30 +14,30 @@ Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 def arrow_map(table: DataFrame, work: Work, result: str | pa.Schema) -> DataFrame:
-    """`table.mapInArrow(work, result)`, in workers that lose little time between two tasks.
+    """As `table.mapInArrow(work, result)`, with less time lost between two tasks of a worker.
 
-    Spark has pyspark.zip on the path and calls `importlib.invalidate_caches` before each task; up to Python 3.12 that
-    reads the directory of the archive anew, 0.2 s of a core. After each task it calls `gc.collect`, which walks through
-    all modules and networks, 0.08 s; so what is left of the first task is taken for permanent.
+    Before each task Spark calls `importlib.invalidate_caches`; up to Python 3.12 that reads the directory of
+    pyspark.zip again, which takes 0.2 s of a core. After each task it calls `gc.collect`, which visits all modules and
+    networks, 0.08 s. So the archives' caches are kept, and the objects of the first task are frozen.
     """
 
-    def kept(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def worker(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for finder in sys.path_importer_cache.values():
             if isinstance(finder, zipimport.zipimporter):
-                finder.invalidate_caches = _nothing  # type: ignore[method-assign]
+                finder.invalidate_caches = _do_nothing  # type: ignore[method-assign]
         yield from work(batches)
-        _settle()
+        _freeze_objects()
 
-    made = result if isinstance(result, str) else from_arrow_schema(result)
-    return table.mapInArrow(kept, made)  # type: ignore[arg-type]
+    schema = result if isinstance(result, str) else from_arrow_schema(result)
+    return table.mapInArrow(worker, schema)  # type: ignore[arg-type]
 
 
 @functools.cache
-def _settle() -> None:
-    """Once a process."""
+def _freeze_objects() -> None:
+    """Exempts the objects of this process from garbage collection, once a process."""
     gc.collect()
     gc.freeze()
 
 
-def _nothing() -> None:
-    """An archive on the path stays as it is as long as the process lives."""
+def _do_nothing() -> None:
+    """Archives on the path do not change while the process runs."""

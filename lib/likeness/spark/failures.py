@@ -1,4 +1,4 @@
-"""The failure ledger: what failed and what succeeded in, rows of `failures` out.   [pyspark]"""
+"""Writes the failure ledger: failures are added and counted up, and cleared after a success.   [pyspark]"""
 
 import datetime
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ from likeness.storage.tables import FAILURES, FEATURES
 
 
 def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()) -> None:
-    """Adds or counts up failures, and clears those of what has succeeded since. Writes nothing if nothing changed."""
+    """Adds failures or counts their attempts up, and clears those that have succeeded. No change, no commit."""
     if not failed and not succeeded:
         return
     tables = run.tables
@@ -33,7 +33,7 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
         for what, bad in failed.items()
     ]
     if added:
-        run.guard()
+        run.check_leases()
         frame = tables.rows(FAILURES, [dict(row) for row in added])
         if attempts.keys() & failed.keys():
             tables.upsert(FAILURES, frame)
@@ -42,32 +42,32 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
     _clear(run, stage, space, attempts.keys() & set(succeeded))
 
 
-def heal(run: Run, space: str) -> None:
-    """Clears those of stage `extract` whose vectors are there by now, from whichever run."""
+def clear_extracted(run: Run, space: str) -> None:
+    """Clears the failures of stage `extract` whose vectors exist by now, whichever run wrote them."""
     if run.tables.snapshot(FAILURES) is not None:
         failed = rows(run, "extract", space)
-        here = run.tables.read(FEATURES).where(F.col("space") == space).select(F.col("image_id").alias("what"))
-        _clear(run, "extract", space, [row.what for row in failed.join(here, "what", "left_semi").collect()])
+        extracted = run.tables.read(FEATURES).where(F.col("space") == space).select(F.col("image_id").alias("what"))
+        _clear(run, "extract", space, [row.what for row in failed.join(extracted, "what", "left_semi").collect()])
 
 
-def _clear(run: Run, stage: str, space: str, healed: Collection[str]) -> None:
-    if healed:
-        run.guard()
-        keys = [{"what": what, "stage": stage, "space": space} for what in healed]
+def _clear(run: Run, stage: str, space: str, succeeded: Collection[str]) -> None:
+    if succeeded:
+        run.check_leases()
+        keys = [{"what": what, "stage": stage, "space": space} for what in succeeded]
         run.tables.delete(FAILURES, run.tables.rows(FAILURES, keys))
 
 
 def record_listing(run: Run, failed: Mapping[str, BadImage], prefixes: tuple[str, ...]) -> None:
-    """Brings the rows of stage `list` for one source up to date; a row that stays is not counted up each night."""
+    """Updates the failures of stage `list` of one source; a failure that stays is not counted up each night."""
     before = {what: row.reason for what, row in standing(run, "list", "").items() if what.startswith(prefixes)}
     changed = {what: bad for what, bad in failed.items() if before.get(what) != bad.reason}
-    healed = before.keys() - failed.keys()
-    if changed or healed:
-        record(run, "list", "", changed, healed)
+    repaired = before.keys() - failed.keys()
+    if changed or repaired:
+        record(run, "list", "", changed, repaired)
 
 
 def standing(run: Run, stage: str, space: str) -> dict[str, FailureRow]:
-    """The failures of a stage and a space that stand, by what failed."""
+    """The standing failures of a stage and a space, by what failed."""
     if run.tables.snapshot(FAILURES) is None:  # never written
         return {}
     return {row.what: FailureRow(**row.asDict()) for row in rows(run, stage, space).collect()}

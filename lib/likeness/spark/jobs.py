@@ -1,10 +1,10 @@
-"""The jobs: settings in, one run out.   [pyspark]"""
+"""The jobs: each takes the settings and does one run.   [pyspark]"""
 
 from collections.abc import Mapping, Sequence
 
 from likeness.catalog.sources import check_source
 from likeness.core.errors import GateError, ServiceError, UsageError
-from likeness.core.formatting import size
+from likeness.core.formatting import pluralize, size
 from likeness.core.progress import Reporter
 from likeness.core.settings import Settings
 from likeness.evaluation.evaluation_sets import EvaluationSets
@@ -24,8 +24,8 @@ from likeness.spark.stages.extract import extract
 from likeness.spark.stages.index import index, publish
 from likeness.spark.stages.ingest import ingest
 from likeness.spark.stages.label import label
-from likeness.spark.stages.load import expect_store, load
-from likeness.spark.stages.suspect_labels import doubts
+from likeness.spark.stages.load import load, warn_if_store_down
+from likeness.spark.stages.suspect_labels import find_suspect_labels
 from likeness.spark.submit.job_cli import backfill_command as backfill_command
 from likeness.spark.submit.job_cli import evaluate_command as evaluate_command
 from likeness.spark.submit.job_cli import job_command as job_command
@@ -43,16 +43,16 @@ def nightly(settings: Settings, retry: bool = False) -> None:
     built: Manifest | None = None
     unloaded: ServiceError | None = None
     reporter = Reporter()
-    expect_store(settings, reporter)
+    warn_if_store_down(settings, reporter)
     with Run("retry-failed" if retry else "nightly", settings, _ALL, reporter) as run:
         try:
             ingest(run, retry)
             extract(run, retry)
-            unloaded = _load_or_later(run)
+            unloaded = _try_load(run)
             built = index(run)
             if built:
                 _publish(run, built)
-            doubts(run)
+            find_suspect_labels(run)
         except GateError as refused:
             _report(run, built, "refused", str(refused))
             raise
@@ -64,41 +64,41 @@ def nightly(settings: Settings, retry: bool = False) -> None:
     print(reports.summary(run.facts, settings, current))
 
 
-def _load_or_later(run: Run) -> ServiceError | None:
-    """Loads; a store that is down keeps no photo from the index, and is returned as the error to end with."""
+def _try_load(run: Run) -> ServiceError | None:
+    """Loads. If the store is down, the run goes on to the index; returns the error to raise at its end."""
     try:
         load(run)
     except ServiceError as error:
         run.say(f"load: {error}")
-        return ServiceError(f"{error} – the index is in service all the same; once the store is back, run `load` alone")
+        return ServiceError(f"{error} – the index was published without the load; run `load` when the store is back")
     return None
 
 
 def retry_failed(settings: Settings) -> None:
-    """Nightly, reading and extracting again what stands in the failure ledger."""
+    """Run nightly, and read and extract again the photos in the failure ledger."""
     nightly(settings, retry=True)
 
 
 def ingest_job(settings: Settings) -> None:
-    """Bring the tables up to date with a source."""
+    """Update the tables from a source."""
     check_source(settings.source)
     with Run("ingest", settings, ("ingest",)) as run:
         ingest(run)
 
 
 def extract_job(settings: Settings) -> None:
-    """Extract every photo that the space lacks."""
+    """Extract every photo without a vector in the space."""
     with Run("extract", settings, ("extract",)) as run:
         extract(run)
 
 
 def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
-    """Fill what is missing for a space, over ingest dates and of a category if so told."""
+    """Extract the missing vectors of a space, optionally of some ingest dates or one category."""
     spaces = {space.id: estimate.backfill(settings, space, scope) for space in spaces_of(settings)}
     if dry_run:
         for name, (step, cells) in spaces.items():
-            print(_would_do(step, cells, f"{name}, {scope}"))
-        print("a dry run: nothing was done")
+            print(_dry_run(step, cells, f"{name}, {scope}"))
+        print("dry run: nothing was extracted")
         return
     with Run("backfill", settings, ("extract",)) as run:
         run.say(f"backfill: {scope}, {max(step.count for step, _ in spaces.values())} photos are missing")
@@ -106,11 +106,12 @@ def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
     done = f"{facts.extracted:,} extracted, {facts.failed:,} failed of {facts.pending:,}"
     print(f"{', '.join(spaces)}, {scope}: {done}")
     if facts.standing_failures:
-        print(f"{facts.standing_failures:,} stand failed; why: `likeness failures list --root {settings.root}`")
+        standing = pluralize(facts.standing_failures, "failure")
+        print(f"{standing} in the ledger: `likeness failures list --root {settings.root}` says why")
 
 
-def _would_do(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what: str) -> str:
-    """The dry run's words on a space: a line an ingest date, then all of it."""
+def _dry_run(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what: str) -> str:
+    """The text of a dry run for a space: a line for each ingest date, then the total."""
     lines = [f"{'ingest_date':<12}{'photos':>12}{'present':>12}{'failed':>12}{'to extract':>12}"]
     lines += [f"{c.ingest_date:<12}{c.photos:>12,}{c.present:>12,}{c.failed:>12,}{c.missing:>12,}" for c in cells]
     basis = f" at the rate of run {step.basis}" if step.basis else ""
@@ -124,27 +125,27 @@ def _would_do(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what:
 
 
 def label_job(settings: Settings) -> None:
-    """Tag every photo with what the space's network takes it for."""
+    """Tag every photo with the classes that the space's network predicts."""
     backbone = settings.extract.space.partition(".")[0]
     space, names = logits_space(settings, backbone)
     with Run("label", settings, ("extract",), space=space) as run:
         extract(run)
         facts = label(run, names)
-    print(f"{run.space.id}: {facts.labelled:,} photos labelled; the first label of all of them:")
+    print(f"{run.space.id}: {facts.labelled:,} photos labelled; most frequent first labels of all photos:")
     for name, count in facts.labels.items():
         print(f"{count:>9,}  {name}")
 
 
 def train_job(settings: Settings, ask: TrainingRequest) -> ModelCard:
-    """Train a model on the catalogue, and measure it on photos that it never saw."""
-    from likeness.spark.stages.train import train  # torch takes seconds to load, and no other job wants it here
+    """Train a model on the catalogue, and evaluate it on photos that it was not trained on."""
+    from likeness.spark.stages.train import train  # torch takes seconds to load, and no other job needs it here
     from likeness.training.plan import plan_training
 
     space = untrained_space(settings.extract.space) if ask.scratch or ask.teacher else space_of(settings)
     with Run("train", settings, ("train",), space=space) as run:
         card = train(run, plan_training(settings, ask, run.run_id))
         with run.stage(ReportFacts):
-            run.say(f"report: {reports.write_trained(card, settings)}")
+            run.say(f"report: {reports.write_model_report(card, settings)}")
         run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")
     _show(card.metrics)
     print(f"put it in service: likeness models promote {card.name} --root {settings.root}")
@@ -157,23 +158,23 @@ def _show(metrics: Mapping[str, Metric]) -> None:
 
 
 def evaluate_job(settings: Settings, model: str, version: str, on: str) -> Evaluation:
-    """Measure a model on an evaluation set that it has never seen."""
+    """Evaluate a model on an evaluation set that it was not trained on."""
     from likeness.spark.stages.evaluate import evaluate
 
-    held = EvaluationSets(settings.root).find(on)
-    if not held:
+    evaluation_set = EvaluationSets(settings.root).find(on)
+    if not evaluation_set:
         raise UsageError(f"root {settings.root} has no evaluation set; make one with `likeness models freeze`")
     models = ModelRegistry(settings.root, settings.extract.cache)
     card = models.card(model, version)
     with Run("evaluate", settings, ("extract",), space=models.space(card)) as run:
-        found = evaluate(run, card, held)
-        run.say(f"evaluate: model {card.name} {card.version}, on {held.id}:")
-    _show(found.metrics)
-    return found
+        evaluation = evaluate(run, card, evaluation_set)
+        run.say(f"evaluate: model {card.name} {card.version}, on {evaluation_set.id}:")
+    _show(evaluation.metrics)
+    return evaluation
 
 
 def promote_job(settings: Settings, model: str, version: str, reason: str) -> None:
-    """Put a version of a model in service, unless it is worse than the one that is."""
+    """Put a version of a model in service, unless it is worse than the one in service."""
     models = ModelRegistry(settings.root, settings.extract.cache)
     card = models.candidate(model, version)
     with Run("promote", settings, (), space=models.space(card)) as run, run.stage(PromoteFacts) as facts:
@@ -183,7 +184,7 @@ def promote_job(settings: Settings, model: str, version: str, reason: str) -> No
 
 
 def load_job(settings: Settings) -> None:
-    """Bring the keyed store up to date with the tables."""
+    """Update the keyed store from the tables."""
     with Run("load", settings, ("load",)) as run:
         load(run)
 
@@ -208,37 +209,37 @@ def publish_job(settings: Settings) -> None:
 
 
 def _publish(run: Run, manifest: Manifest) -> None:
-    with run.turn("publish"):  # one file names the builds of all spaces
+    with run.lock("publish"):  # CURRENT is shared by all spaces
         publish(run, manifest)
 
 
 def compact_job(settings: Settings) -> None:
-    """Put the tables' small files together, and let go of snapshots that nothing needs."""
-    with Run("compact", settings, _ALL, alone=True) as run:
+    """Merge the tables' small files, and delete snapshots that nothing refers to."""
+    with Run("compact", settings, _ALL, exclusive=True) as run:
         compact(run)
 
 
 def gc_job(settings: Settings) -> None:
     """Delete builds, files and snapshots that nothing refers to."""
-    with Run("gc", settings, _ALL, alone=True) as run:
+    with Run("gc", settings, _ALL, exclusive=True) as run:
         gc(run)
 
 
 def copy_root(settings: Settings, to: str) -> None:
     """Copy a root to another place."""
-    with Run("copy", settings, _ALL, alone=True) as run:
+    with Run("copy", settings, _ALL, exclusive=True) as run:
         copy(run, to)
 
 
 def forget_products(settings: Settings, product_ids: Sequence[str]) -> None:
     """Erase products from tables, keyed store, builds and reports."""
-    with Run("forget", settings, _ALL, alone=True) as run:
+    with Run("forget", settings, _ALL, exclusive=True) as run:
         forget(run, product_ids)
 
 
 def _report(run: Run, manifest: Manifest | None, status: str, error: str | None = None) -> None:
     with run.stage(ReportFacts):
         try:
-            run.say(f"report: {reports.write(run.row(status, error), run.settings, manifest)}")
-        except OSError as failed:  # the work is done and published; its report is not worth a failed run
-            run.say(f"report: cannot be written: {failed}; `likeness runs show {run.run_id}` says the same")
+            run.say(f"report: {reports.write_run_report(run.row(status, error), run.settings, manifest)}")
+        except OSError as failed:  # the work is done and published: a missing report does not fail the run
+            run.say(f"report: cannot be written: {failed}; `likeness runs show {run.run_id}` has the same facts")

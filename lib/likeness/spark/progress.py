@@ -1,4 +1,4 @@
-"""Spark's running tasks as a progress bar.   [pyspark]"""
+"""Progress bar of a Spark job, by its finished tasks.   [pyspark]"""
 
 import threading
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from likeness.spark.run import Run
 
 
 @contextmanager
-def watched(run: Run, bar: Bar, done: float, amount: float) -> Iterator[None]:
-    """While the body runs one Spark job, moves the bar from `done` by the finished share of `amount`."""
+def track_tasks(run: Run, bar: Bar, done: float, amount: float) -> Iterator[None]:
+    """Moves the bar from `done` to `done + amount` as the tasks of the Spark job in the body finish."""
     stop = threading.Event()
     tracker = run.tables.spark.sparkContext.statusTracker()
 
-    def look() -> None:
+    def poll() -> None:
         while not stop.wait(0.5):
             for stage in tracker.getActiveStageIds():
                 info = tracker.getStageInfo(stage)
                 if info and info.numTasks > 1:
                     bar.at(done + amount * info.numCompletedTasks / info.numTasks)
 
-    thread = threading.Thread(target=look, name="progress", daemon=True)
+    thread = threading.Thread(target=poll, name="progress", daemon=True)
     thread.start()
     try:
         yield

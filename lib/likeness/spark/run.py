@@ -1,4 +1,4 @@
-"""One run: its leases, counts, times and its row in the ledger. Settings in, a context for the stages out."""
+"""One run of a job: its leases, its facts and its row in the `runs` table.   [pyspark]"""
 
 import datetime
 import os
@@ -20,17 +20,17 @@ from likeness.storage.run_history import RunRow
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
 
-_PATIENCE_S = 1800.0
-_UPKEEP = "upkeep"
-"""The lease of a run that no other may work beside, whatever its space."""
+_LOCK_TIMEOUT_S = 1800.0
+_EXCLUSIVE = "upkeep"
+"""The lease of a run that excludes all other runs of the root."""
 
 
 class Run:
-    """A job on one root. Entering takes the leases of its stages, leaving writes the run's row.
+    """A job on one root. Entering takes the leases of its stages; leaving writes the run's row.
 
-    Runs of other stages or spaces may work beside it, unless it wants the root `alone`. `facts[stage]` collects counts
-    and seconds; the report and `likeness runs show` print them. What is extracted is of `spaces`, all else of `space`,
-    the first of them.
+    Runs of other stages or spaces may work at the same time, unless the run is `exclusive`. `facts` collects the counts
+    and seconds of each stage; the report and `likeness runs show` print them. The extract stage works on all `spaces`,
+    the other stages on `space`, the first of them.
     """
 
     def __init__(
@@ -39,19 +39,19 @@ class Run:
         settings: Settings,
         stages: Sequence[str],
         reporter: Reporter | None = None,
-        alone: bool = False,
+        exclusive: bool = False,
         space: Space | None = None,
     ) -> None:
         self.job, self.settings, self.reporter = job, settings, reporter or Reporter()
         self.started = datetime.datetime.now(datetime.UTC)
-        self.run_id = os.environ.get("LIKENESS_RUN_ID") or run_name(job)  # on YARN the submitter wants to know it
+        self.run_id = os.environ.get("LIKENESS_RUN_ID") or run_name(job)  # on YARN the submitter has chosen it
         self.spaces = (space,) if space else spaces_of(settings)
         self.space = self.spaces[0]
         self.facts = RunFacts()
         self.build: str | None = None
         self._past: list[tuple[str, RunFacts]] | None = None
-        taken = [(stage, space) for stage in stages for space in (self.spaces if stage == "extract" else [self.space])]
-        self._names = [_lease_name(stage, space.id) for stage, space in taken] + [_UPKEEP] * alone
+        pairs = [(stage, space) for stage in stages for space in (self.spaces if stage == "extract" else [self.space])]
+        self._names = [_lease_name(stage, space.id) for stage, space in pairs] + [_EXCLUSIVE] * exclusive
         self._leases, self._stack = [], ExitStack()  # type: ignore[var-annotated]
 
     def __enter__(self) -> "Run":
@@ -59,7 +59,7 @@ class Run:
         with ExitStack() as stack:
             for name in self._names:
                 self._leases.append(stack.enter_context(self._lease(name)))
-            self._refuse_company()
+            self._refuse_concurrent()
             with self.stage(StartFacts) as facts:
                 self.tables = SparkTables(open_session(self.settings, self.job), self.settings)
                 self._record_killed()
@@ -81,13 +81,13 @@ class Run:
         return Lease(self.settings.root, name, identity)
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[None]:
-        """For a short piece of work that runs of all spaces share: one after the other.
+    def lock(self, name: str) -> Iterator[None]:
+        """Serialises a short piece of work among the runs of all spaces.
 
         Raises:
-            ServiceError: another has been at it for half an hour.
+            ServiceError: another run has held the lock for half an hour.
         """
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + _LOCK_TIMEOUT_S
         with ExitStack() as stack:
             while True:
                 try:
@@ -110,11 +110,15 @@ class Run:
             facts.seconds = round(time.monotonic() - begun, 3)
 
     def say(self, text: str) -> None:
-        """One line of progress."""
+        """Prints one line of progress."""
         self.reporter.say(text)
 
-    def guard(self) -> None:
-        """Called before each commit: stops if another run has taken a lease over."""
+    def check_leases(self) -> None:
+        """Must be called before each commit.
+
+        Raises:
+            ServiceError: another run has taken over a lease of this run.
+        """
         for lease in self._leases:
             lease.check()
 
@@ -149,9 +153,9 @@ class Run:
             )
 
     def gate_failures(self, stage: str, failed: int, total: int) -> None:
-        """Refuses to go on when too much of all photos listed (or held, for extraction) stands failed.
+        """Stops the run if too large a share of `total` photos has failed.
 
-        What failed on an earlier night counts too: a bad catalogue is not waved through on the second try.
+        Failures of earlier runs count too, so that a bad catalogue does not pass on the second try.
 
         Raises:
             GateError: over `gates.max_failure_rate`.
@@ -160,7 +164,7 @@ class Run:
         if total and failed / total > limit:
             raise GateError(
                 f"{stage}: {failed} of {total} failed ({failed / total:.1%}), gates.max_failure_rate is {limit:.1%}; "
-                f"nothing is published. `likeness failures list` says why; mend the source, or raise the gate"
+                "nothing is published. `likeness failures list` says why; repair the source, or raise the gate"
             )
 
     def row(self, status: str, error: str | None = None) -> RunRow:
@@ -178,18 +182,18 @@ class Run:
             facts=self.facts,
         )
 
-    def _refuse_company(self) -> None:
-        """Two runs that each see the other's lease both stop; they never both go on.
+    def _refuse_concurrent(self) -> None:
+        """Stops if this run or another one is exclusive. Two runs that see each other's leases both stop.
 
         Raises:
-            ServiceError: another run wants the root alone, or this one does and is not.
+            ServiceError: another run is at work, and this run or that one is exclusive.
         """
-        mine = _UPKEEP in self._names
+        exclusive = _EXCLUSIVE in self._names
         for other in held(self.settings.root):
-            if other.state == "alive" and other.run_id != self.run_id and (mine or other.name == _UPKEEP):
+            if other.state == "alive" and other.run_id != self.run_id and (exclusive or other.name == _EXCLUSIVE):
                 raise ServiceError(
                     f"{self.job} and {other.holder} cannot work on root {self.settings.root} at once: "
-                    f"{self.job if mine else other.job} wants it alone. Wait for the other to end, or stop it"
+                    f"{self.job if exclusive else other.job} needs exclusive access. Wait for the other run, or stop it"
                 )
 
     def _record(self, error: BaseException | None) -> None:
@@ -203,13 +207,13 @@ class Run:
         self.tables.append(RUNS, self.tables.rows(RUNS, [row.columns() for row in rows]))
 
     def _record_killed(self) -> None:
-        """A run that died without a row gets one from the lease it left behind."""
+        """Writes the rows of killed runs, from the leases that they left behind."""
         killed = {lease.replaced["run_id"]: lease.replaced for lease in self._leases if lease.replaced}
         if killed:  # another run may have taken over some of its leases, and written its row
             recorded = set(TableReader(self.settings).read(RUNS, ("run_id",))["run_id"].to_pylist())
             killed = {run_id: holder for run_id, holder in killed.items() if run_id not in recorded}
         if killed:
-            self.say(f"run {', '.join(killed)} was killed; this run completes its work")
+            self.say(f"this run completes the work of {', '.join(killed)}, which was killed")
             self._append(
                 *(
                     RunRow(
@@ -233,5 +237,5 @@ class Run:
 
 
 def _lease_name(stage: str, space: str) -> str:
-    """One source feeds all spaces: its lease is of the root."""
+    """All spaces share one source, so the lease of ingest has no space."""
     return stage if stage == "ingest" else f"{stage}-{space}"

@@ -1,7 +1,7 @@
-"""Compact: tables of many small files in, the same rows in few large files out; garbage collected.   [pyspark]
+"""Compact and gc: merges small files of the tables, and deletes builds, snapshots and files.   [pyspark]
 
-A night adds its own files and snapshots. What is still needed to go back to a kept build, or to load only what
-changed since the last load, stays.
+Each run adds files and snapshots. The snapshots of kept builds and of the last load stay, for a rollback and for the
+next incremental load.
 """
 
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from contextlib import suppress
 from likeness.core.errors import DataError
 from likeness.index.builds import Builds
 from likeness.spark.run import Run
-from likeness.spark.stages.load import PRODUCTS_MARK, opened, vectors_mark
+from likeness.spark.stages.load import PRODUCTS_MARK, open_keyed_store, vectors_mark
 from likeness.storage.run_facts import CompactFacts, GcFacts
 from likeness.storage.tables import TABLES
 
 
 def compact(run: Run) -> None:
-    """Rewrites small files, then collects garbage.
+    """Rewrites small files into large ones, then runs `gc`.
 
     Raises:
         ServiceError: as `gc`.
@@ -26,44 +26,46 @@ def compact(run: Run) -> None:
             if run.tables.snapshot(table) is None:
                 continue
             before = run.tables.files(table)
-            run.guard()
+            run.check_leases()
             run.tables.rewrite(table)
             facts.tables |= {table.name: (before, run.tables.files(table))}
-            run.say(f"compact: {table.name}: {before} files to {facts.tables[table.name][1]}")
+            run.say(f"compact: {table.name}: {before} files, {facts.tables[table.name][1]} after the compaction")
     gc(run)
 
 
 def gc(run: Run) -> None:
-    """Deletes builds that are neither in the chain nor the newest of their space, shards that only those named,
-    snapshots that no kept build or load needs, and files that no snapshot names.
+    """Deletes old builds, old snapshots, and files that nothing refers to.
+
+    Kept are the builds that were in service and the newest one of each space, with the shards that they name, and the
+    snapshots of kept builds and of the last load.
 
     Raises:
-        ServiceError: the keyed store does not answer; how far its loads came decides what may go.
+        ServiceError: the keyed store, which holds the snapshots of the last load, does not answer.
     """
     with run.stage(GcFacts) as facts:
-        run.guard()
+        run.check_leases()
         facts.builds, facts.build_files = Builds(run.settings.root).sweep_all(run.space.id)
-        run.say(f"gc: {facts.builds} builds deleted, with {facts.build_files} files")
+        run.say(f"gc: deleted {facts.builds} builds with {facts.build_files} files")
         needed = set(_needed(run))
         for table in TABLES:
             if run.tables.snapshot(table) is None:
                 continue
             before = len(run.tables.snapshots(table))
-            run.guard()
+            run.check_leases()
             run.tables.expire(table, needed)
             run.tables.delete_orphans(table)
             facts.tables |= {table.name: (before, len(run.tables.snapshots(table)))}
-            run.say(f"gc: {table.name}: {before} snapshots to {facts.tables[table.name][1]}")
+            run.say(f"gc: {table.name}: {before} snapshots, {facts.tables[table.name][1]} kept")
 
 
 def _needed(run: Run) -> Iterator[int]:
-    """The snapshots that kept builds were made of, and those that were loaded last."""
+    """The snapshots of kept builds, and those of the last load."""
     builds = Builds(run.settings.root)
     spaces = {run.space.id}
     for path in builds.all():
         spaces.add(path.partition("/")[0])
-        with suppress(DataError):  # a damaged build cannot be gone back to
+        with suppress(DataError):  # a damaged build cannot be rolled back to
             yield from builds.read(path).snapshots.values()
-    with opened(run.settings) as store:
+    with open_keyed_store(run.settings) as store:
         marks = [store.get_mark(name) for name in (PRODUCTS_MARK, *map(vectors_mark, sorted(spaces)))]
     yield from (mark for mark in marks if mark is not None)

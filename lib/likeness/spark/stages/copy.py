@@ -1,13 +1,12 @@
-"""Copy: a root in, the same root at another place out, on the same store or another.   [pyspark]
+"""Copy: a root in, the same root at another place out, also on another file system.   [pyspark]
 
-Iceberg writes absolute paths into its metadata, so tables cannot be copied file by file: its own procedure writes
-the metadata anew, and says which files belong to it. Snapshots keep their numbers, so builds and loads go on.
+Iceberg's metadata contain absolute paths, so that tables cannot be copied file by file: an Iceberg procedure rewrites
+the metadata and lists the files to copy. Snapshots keep their ids, so builds and marks of loads stay valid.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pyarrow as pa
 
@@ -17,7 +16,7 @@ from likeness.core.errors import ServiceError, UsageError
 from likeness.index.builds import CURRENT, MANIFEST, Builds
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
-from likeness.spark.stages.load import opened
+from likeness.spark.stages.load import open_keyed_store
 from likeness.storage.run_facts import CopyRootFacts
 from likeness.storage.tables import TABLES
 
@@ -25,21 +24,21 @@ _PAIRS = pa.schema([("source", pa.string()), ("target", pa.string())])
 
 
 def copy(run: Run, to: str) -> None:
-    """Copies tables, builds, reports and a SQLite keyed store; the old root stays as it is.
+    """Copies tables, builds, reports and a SQLite keyed store; the old root does not change.
 
     Raises:
-        UsageError: the place is taken, or the tables' locations are kept by a catalogue service.
+        UsageError: the place has tables already, or a catalogue service manages the tables' locations.
         ServiceError: a file cannot be copied.
     """
     if run.settings.warehouse.type != "hadoop":
         raise UsageError(
-            f"warehouse.type = {run.settings.warehouse.type!r}: the catalogue service knows where the tables are; "
-            "copy them with its own means"
+            f"warehouse.type = {run.settings.warehouse.type!r}: the catalogue service manages the tables' locations; "
+            "copy them with the tools of that service"
         )
     old, new = uris.canonical(run.settings.root), uris.canonical(to)
     tables = uris.join(new, "tables")
     if storage.files(new).names(uris.join(tables, run.settings.warehouse.namespace)):
-        raise UsageError(f"{to} holds tables already; name an empty place, or delete what an earlier copy left there")
+        raise UsageError(f"{to} holds tables already; name an empty place, or delete the remains of an earlier copy")
     with run.stage(CopyRootFacts) as facts:
         facts.files = 0
         staging = uris.join(new, "staging")
@@ -50,18 +49,18 @@ def copy(run: Run, to: str) -> None:
                 facts.files += _copy(run, pairs)
                 run.say(f"copy: {table.name}: {len(pairs)} files")
         storage.files(staging).delete(staging)
-        facts.files += _copy(run, list(_beside(run, old, new)))
+        facts.files += _copy(run, list(_other_files(run, old, new)))
         _copy_keyed_store(run, new)
         run.say(f"copy: {facts.files} files are in {to}")
         if run.settings.warehouse.uri:
             run.say(f"copy: the tables are in {tables}; leave warehouse.uri out of the settings of the new root")
 
 
-def _beside(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
-    """(source, target) of what is not a table: builds, reports, hidden products."""
+def _other_files(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
+    """(source, target) of the files of builds, reports and hidden products."""
     builds = Builds(run.settings.root)
     names = set()
-    for path in builds.all():  # which share files
+    for path in builds.all():  # builds share files
         manifest = builds.read(path)
         names |= {f"{path}/{MANIFEST}", *(f"{manifest.space}/{file.name}" for file in manifest.files)}
     yield from ((uris.join(old, "builds", name), uris.join(new, "builds", name)) for name in sorted(names))
@@ -73,29 +72,28 @@ def _beside(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
 
 
 def _copy_keyed_store(run: Run, new: str) -> None:
-    """A SQLite file of the root goes along; any other store is named in the settings, and stays."""
+    """Copies the SQLite file of the root; any other store stays where the settings say."""
     if run.settings.keyed.uri or uris.scheme(new) != "file":
         if not run.settings.keyed.uri:
-            run.say("copy: SQLite does not go along; set keyed.uri for the new root, and run load")
+            run.say("copy: the SQLite store is not copied; set keyed.uri for the new root, and run load")
         return
-    with opened(run.settings) as store:
-        store.purge()  # everything is in the one file then
+    with open_keyed_store(run.settings) as store:
+        store.purge()  # moves everything into one file
     uri = storage.keyed_uri("", run.settings.root)
     storage.files(new).upload(uri.removeprefix("sqlite://"), uris.join(new, "keyed.sqlite"))
 
 
 def _copy(run: Run, pairs: Sequence[tuple[str, str]]) -> int:
-    """Copies files on all cores; returns how many."""
+    """Copies files on all cores; returns their number."""
     table = pa.table([[source for source, _ in pairs], [target for _, target in pairs]], schema=_PAIRS)
-    copier: Any = _copier
-    failed = arrow_map(run.tables.spread(table), copier, "told string").collect()
+    failed = arrow_map(run.tables.spread(table), _copier, "error string").collect()
     if failed:
-        raise ServiceError(f"copy: {failed[0].told}; {len(failed)} of {len(pairs)} files were not copied")
+        raise ServiceError(f"copy: {failed[0].error}; {len(failed)} of {len(pairs)} files were not copied")
     return len(pairs)
 
 
 def _copier(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Copies through a file of this machine, since a store takes whole files only; yields what went wrong."""
+    """Copies by way of a local file, since file systems take whole files only; yields errors."""
     with TemporaryDirectory(prefix="likeness-copy-") as scratch:
         path = Path(scratch, "file")
         for batch in batches:
@@ -105,4 +103,4 @@ def _copier(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                     storage.fetch(source, path)
                     storage.files(target).upload(str(path), target)
                 except OSError as error:
-                    yield pa.RecordBatch.from_pydict({"told": [str(error)]})
+                    yield pa.RecordBatch.from_pydict({"error": [str(error)]})

@@ -1,4 +1,4 @@
-"""Evaluate: a version of a model and an evaluation set in, its figures kept beside the version out.   [pyspark]"""
+"""Evaluate: a version of a model and an evaluation set in, its metrics out, saved with the version.   [pyspark]"""
 
 import datetime
 
@@ -11,19 +11,19 @@ from likeness.storage.run_facts import EvaluateFacts
 from likeness.training.evaluate_model import evaluate_model, measured_by_neighbours
 
 
-def evaluate(run: Run, card: ModelCard, held: EvaluationSet) -> Evaluation:
-    """Measures a version of the run's space.
+def evaluate(run: Run, card: ModelCard, evaluation_set: EvaluationSet) -> Evaluation:
+    """Measures a version of a model on an evaluation set, and saves the metrics with the version.
 
     Raises:
-        DataError: it has learned from photos of the set.
+        DataError: the version was trained on photos of the set.
     """
     if measured_by_neighbours(card):
         extract(run)
     with run.stage(EvaluateFacts) as facts:
-        metrics = evaluate_model(run.settings, card, held, run.space)
+        metrics = evaluate_model(run.settings, card, evaluation_set, run.space)
         now = datetime.datetime.now(datetime.UTC)
-        found = Evaluation(evaluation=held.id, metrics=metrics, made=now, run_id=run.run_id)
-        ModelRegistry(run.settings.root).add(card, found)
-        facts.model, facts.version, facts.evaluation = card.name, card.version, held.id
+        evaluation = Evaluation(evaluation=evaluation_set.id, metrics=metrics, made=now, run_id=run.run_id)
+        ModelRegistry(run.settings.root).add(card, evaluation)
+        facts.model, facts.version, facts.evaluation = card.name, card.version, evaluation_set.id
         facts.metrics = {name: metric.value for name, metric in metrics.items()}
-    return found
+    return evaluation

@@ -1,8 +1,8 @@
-"""Extract: photos that a space lacks in, rows of `features` out.   [pyspark]
+"""Extract: photos without a vector in a space in, rows of `features` out.   [pyspark]
 
-Workers read photos from the table's Parquet files and write others beside the table, both with pyarrow; the driver
-commits a chunk's files at once, while the workers are at the next chunk. No photo and no vector passes through the
-JVM, and a killed chunk leaves files that nobody refers to.
+Workers read photos from the Parquet files of `images` and write Parquet files of vectors, both with pyarrow. The driver
+commits the files of a chunk at once, while the workers extract the next chunk. No photo and no vector passes through
+the JVM. A chunk that is killed leaves files that no snapshot refers to.
 """
 
 import time
@@ -20,9 +20,9 @@ from likeness.models.runtimes import Machine, local_machine, prepare_runtime
 from likeness.ops.backfill_coverage import Scope
 from likeness.spark import failures
 from likeness.spark.arrow_map import arrow_map
-from likeness.spark.progress import watched
+from likeness.spark.progress import track_tasks
 from likeness.spark.run import Run
-from likeness.spark.stages.extract_task import RESULT, SPENT, Task, work
+from likeness.spark.stages.extract_task import ACTIVITIES, RESULT, Task, extract_worker
 from likeness.spark.stages.pending import Chunk, PendingImages
 from likeness.spark.tables import DataFile
 from likeness.storage.run_facts import ExtractFacts
@@ -32,56 +32,56 @@ _ALL = Scope()
 
 
 def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> ExtractFacts:
-    """Extracts every photo that the run's spaces lack.
+    """Extracts every photo without a vector in one of the run's spaces.
 
     Args:
         run: the run; its facts get pending = extracted + failed.
-        retry: tries again what failed before.
-        scope: leaves all other photos alone.
+        retry: extracts the photos again that failed before.
+        scope: the photos to extract, all by default.
     """
     with run.stage(ExtractFacts) as facts:
-        wanted = PendingImages(run, scope, retry)
+        pending = PendingImages(run, scope, retry)
         facts.pending = facts.extracted = facts.failed = 0
-        chunks = [] if _complete(run, wanted) else list(wanted.chunks())
-        told, begun = list[Row](), time.monotonic()
+        chunks = [] if _complete(run, pending) else list(pending.chunks())
+        tasks, begun = list[Row](), time.monotonic()
         facts.pending = sum(chunk.photos for chunk in chunks)
         for spaces in {chunk.spaces for chunk in chunks}:
             prepare_runtime(concatenated(spaces), run.settings.extract.runtime, _machine(run.settings))
         with run.reporter.bar("extract", facts.pending, "photos") as bar, ThreadPoolExecutor(1, "commit") as thread:
             done, commits = 0, list[Future[None]]()
             for chunk in chunks:
-                with watched(run, bar, done, chunk.photos):
+                with track_tasks(run, bar, done, chunk.photos):
                     results = _extract_chunk(run, chunk)
                 done += chunk.photos
-                told += [row for row in results if row.worker]
+                tasks += [row for row in results if row.worker]
                 if commits:
                     commits.pop().result()
-                commits.append(thread.submit(_commit, run, chunk, results, facts))  # the cores go on meanwhile
+                commits.append(thread.submit(_commit, run, chunk, results, facts))  # the workers extract meanwhile
             for commit in commits:
                 commit.result()
         if retry:
             for space in run.spaces:
-                failures.heal(run, space.id)
-        if told:
-            _count_effort(facts, told, time.monotonic() - begun)
+                failures.clear_extracted(run, space.id)
+        if tasks:
+            _count_effort(facts, tasks, time.monotonic() - begun)
             run.say(f"extract: {_shares(facts.worker_seconds)}")
         run.must_add_up(facts)
-        facts.standing_failures = wanted.standing()
+        facts.standing_failures = pending.standing()
         if scope:
             facts.scope = str(scope)
         else:
-            facts.complete = wanted.name
+            facts.complete = pending.name
         if facts.standing_failures:
-            run.gate_failures("extract", facts.standing_failures, wanted.photos().count())
+            run.gate_failures("extract", facts.standing_failures, pending.photos().count())
     return facts
 
 
 def _count_effort(facts: ExtractFacts, tasks: Sequence[Row], seconds: float) -> None:
-    """Adds up what the tasks report: seconds by what they went into, worker processes, networks that these loaded.
+    """Adds up the reports of the tasks: seconds by activity, worker processes and the networks that they loaded.
 
-    With GPUs, also the share of the stage's seconds in which they were at work.
+    With GPUs, also the share of the stage's seconds in which they computed.
     """
-    facts.worker_seconds = {name: round(sum(row[name] for row in tasks), 1) for name in SPENT}
+    facts.worker_seconds = {name: round(sum(row[name] for row in tasks), 1) for name in ACTIVITIES}
     facts.workers = len({row.worker for row in tasks})
     facts.networks = sum(row.networks for row in tasks)
     busy, gpus = sum(row.busy for row in tasks), len({row.gpu for row in tasks})
@@ -90,20 +90,20 @@ def _count_effort(facts: ExtractFacts, tasks: Sequence[Row], seconds: float) -> 
 
 
 def _shares(seconds: Mapping[str, float]) -> str:
-    """In words: a network that waits wants more decoders, or a faster disk."""
+    """Shares of the workers' time, in words. A network that waits needs more decoders, or a faster disk."""
     whole = sum(seconds.values())
-    each = ", ".join(f"{seconds[name] / (whole or 1):.0%} {doing}" for name, doing in SPENT.items())
+    each = ", ".join(f"{seconds[name] / (whole or 1):.0%} {doing}" for name, doing in ACTIVITIES.items())
     return f"workers spent {duration(whole)}: {each}"
 
 
-def _complete(run: Run, wanted: PendingImages) -> bool:
-    """Whether an earlier run extracted all there was, and no table changed since."""
+def _complete(run: Run, pending: PendingImages) -> bool:
+    """Whether an earlier run has extracted all of these photos, and no table has changed since."""
     before = run.last_facts(ExtractFacts, FEATURES, FAILURES)
-    return not wanted.retry and before is not None and before.complete == wanted.name
+    return not pending.retry and before is not None and before.complete == pending.name
 
 
 def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
-    """Extracts a chunk, and records what failed; what its tasks say of their files, failures and work."""
+    """Extracts a chunk and records its failures; returns the rows `RESULT` of its tasks."""
     spark, ingest_date, settings = run.tables.spark, chunk.ingest_date, run.settings
     pieces = chunk.pieces(spark.sparkContext.defaultParallelism)
     folders = {
@@ -112,7 +112,7 @@ def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
     task = Task(chunk.spaces, settings.extract, settings.limits, _machine(settings), ingest_date, folders)
     tasks = pieces["task"][-1].as_py() + 1
     placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
-    results = arrow_map(placed, work(task), RESULT).collect()
+    results = arrow_map(placed, extract_worker(task), RESULT).collect()
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
     for space in chunk.spaces:
         failures.record(run, "extract", space.id, failed)
@@ -120,11 +120,11 @@ def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
 
 
 def _commit(run: Run, chunk: Chunk, results: Sequence[Row], facts: ExtractFacts) -> None:
-    """Commits the vectors that the tasks of a chunk wrote, and counts them. No Spark job: it would wait for a core."""
+    """Commits the files that the tasks of a chunk wrote. Runs no Spark job, which would wait for a core."""
     added = []
-    for space in chunk.spaces:  # after each of them all is well: what then lacks in one, lacks in that alone
+    for space in chunk.spaces:  # a kill between two spaces leaves photos pending in the second only
         files = [DataFile(row.file, row.rows) for row in results if row.space == space.id]
-        run.guard()
+        run.check_leases()
         added.append(run.tables.append_files(FEATURES, files, (space.id, str(chunk.ingest_date))))
     facts.extracted += min(added)
     facts.failed += sum(bool(row.what) for row in results)
@@ -132,5 +132,5 @@ def _commit(run: Run, chunk: Chunk, results: Sequence[Row], facts: ExtractFacts)
 
 
 def _machine(settings: Settings) -> Machine:
-    """A machine of the cluster: one thread a network, for each core has a worker of its own."""
+    """A machine of the cluster: one thread a network, since each core has its own worker."""
     return local_machine(settings, 1)

@@ -1,4 +1,4 @@
-"""One task of an extraction: places of photos in, a Parquet file of their vectors and what failed out.   [pyspark]
+"""One task of an extraction: rows of data files in, Parquet files of vectors and failures out.   [pyspark]
 
 It runs in a Spark worker, which keeps its network and its decoders from task to task.
 """
@@ -36,16 +36,16 @@ from likeness.storage.items import WHOLE_PHOTO
 from likeness.storage.table_reader import photos
 from likeness.storage.tables import FEATURES
 
-SPENT = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
-"""What a task's seconds go into, and in words."""
+ACTIVITIES = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}
+"""The activities that a task's seconds are counted by, and their descriptions."""
 _ROW_GROUP = 16_000_000
-"""Bytes of a row group, that are held until it is written."""
+"""Bytes of a row group, which are kept in memory until it is written."""
 _LARGE = 1 << 16
-"""Bytes of a photo, which goes back to the system at once: a worker would grow with each larger one."""
+"""Bytes of an allocation that malloc returns to the system when it is freed; otherwise workers would keep growing."""
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _SCHED_ATTR = struct.Struct("IIQiIQQQ")
 """Linux's struct sched_attr: size, policy, flags, nice value, priority; runtime, deadline and period in ns."""
-_TURN_NS = 20_000_000
+_TIME_SLICE_NS = 20_000_000
 
 RESULT = pa.schema(
     [
@@ -64,12 +64,12 @@ RESULT = pa.schema(
         ("busy", pa.float64()),
     ]
 )
-"""A row each: of a photo that failed, of a file of vectors, and in the end of all that the task has done."""
+"""A row for each failed photo and for each file of vectors; the last row has the totals of the task."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker needs to know: one pass gives the vectors of all `spaces`; each has a folder, by its id."""
+    """Parameters of an extraction. One pass computes the vectors of all `spaces`; `folders` are by space id."""
 
     spaces: tuple[Space, ...]
     settings: Extract
@@ -79,18 +79,18 @@ class Task:
     folders: Mapping[str, str]
 
 
-def work(task: Task) -> Work:
-    """What a worker does for each of its tasks: batches of `PIECES` in, `RESULT` out."""
+def extract_worker(task: Task) -> Work:
+    """A function for `arrow_map`: batches of `PIECES` in, one batch of `RESULT` out."""
 
     def worker(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pieces = [piece for batch in batches for piece in batch.to_pylist()]
         if not pieces:
             return
-        opened, gpu = _extractor.cache_info().misses, _gpu()
+        loaded, gpu = _extractor.cache_info().misses, _gpu()
         extractor = _extractor(concatenated(task.spaces), task.settings, task.limits, task.machine, gpu)
-        networks, busy = _extractor.cache_info().misses - opened, extractor.busy_s
-        found = (photos(one["uri"], one["group"], one["rows"]) for one in pieces)
-        rows = list(_write(task, extractor.run(itertools.chain.from_iterable(found))))
+        networks, busy = _extractor.cache_info().misses - loaded, extractor.busy_s
+        images = (photos(piece["uri"], piece["group"], piece["rows"]) for piece in pieces)
+        rows = list(_write(task, extractor.run(itertools.chain.from_iterable(images))))
         rows[-1] |= {
             "worker": f"{platform.node()} {os.getpid()}",
             "networks": networks,
@@ -111,43 +111,43 @@ def _gpu() -> str:
 
 @functools.cache
 def _extractor(space: Space, settings: Extract, limits: Limits, machine: Machine, device: str) -> Extractor:
-    """One network a worker process and device, however many tasks it runs."""
+    """The extractor of a worker process and device; it is created once."""
     malloc.give_back(_LARGE)
-    take_long_turns()
+    lengthen_time_slice()
     runtime = open_runtime(space, settings.runtime, dataclasses.replace(machine, device=device))
     return Extractor(space, runtime, settings, limits)
 
 
-def take_long_turns() -> None:
-    """Has Linux let this process, and the decoders that it starts, run for 20 ms before others of the core have a turn.
+def lengthen_time_slice() -> None:
+    """Asks Linux for time slices of 20 ms for this process and the decoders that it starts.
 
-    With the 3 ms of all others, network and decoder would push each other out of the core's cache all the time. Before
-    Linux 6.12 nothing changes.
+    With the default of 3 ms, network and decoder would constantly evict each other from the core's cache. Linux before
+    6.12 ignores the request.
     """
     number = _SCHED_SETATTR.get(platform.machine())
     if sys.platform == "linux" and number:
-        wanted = _SCHED_ATTR.pack(
-            _SCHED_ATTR.size, os.SCHED_OTHER, 0, os.getpriority(os.PRIO_PROCESS, 0), 0, _TURN_NS, 0, 0
+        attributes = _SCHED_ATTR.pack(
+            _SCHED_ATTR.size, os.SCHED_OTHER, 0, os.getpriority(os.PRIO_PROCESS, 0), 0, _TIME_SLICE_NS, 0, 0
         )
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).syscall(number, 0, wanted, 0)
+            ctypes.CDLL(None).syscall(number, 0, attributes, 0)
 
 
 def _write(task: Task, batches: Iterator[ExtractedBatch]) -> Iterator[dict[str, Any]]:
-    """Writes a Parquet file for each space; yields a row for each failure and each file, and in the end one of all."""
-    spent = dict.fromkeys(SPENT, 0.0)
+    """Writes a Parquet file for each space, and yields the rows `RESULT`."""
+    spent = dict.fromkeys(ACTIVITIES, 0.0)
     with ExitStack() as stack:
-        written = {space: stack.enter_context(_File(space.id, task.ingest_date)) for space in task.spaces}
+        files = {space: stack.enter_context(_File(space.id, task.ingest_date)) for space in task.spaces}
         for batch in batches:
             spent = {name: seconds + batch.seconds[name] for name, seconds in spent.items()}
             for what, bad in batch.failures:
                 yield {"what": what, "reason": bad.reason, "detail": bad.detail}
             begin = 0
-            for space, file in written.items():
+            for space, file in files.items():
                 if batch.keys:
                     file.add(batch.keys, batch.vectors[:, begin : begin + space.dim])
                 begin += space.dim
-        for space, file in written.items():
+        for space, file in files.items():
             if file.rows:
                 uri = uris.join(task.folders[space.id], f"{uuid.uuid4().hex}-{os.getpid()}.parquet")
                 file.upload(uri)
@@ -165,7 +165,9 @@ class _File:
     def __enter__(self) -> "_File":
         self._scratch = tempfile.TemporaryDirectory(prefix="likeness-features-")
         self._path = Path(self._scratch.name, "part.parquet")
-        self._writer = pq.ParquetWriter(self._path, FEATURES.arrow(), compression="zstd", use_dictionary=["space", "region"])
+        self._writer = pq.ParquetWriter(
+            self._path, FEATURES.arrow(), compression="zstd", use_dictionary=["space", "region"]
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -180,7 +182,7 @@ class _File:
             self._flush()
 
     def upload(self, uri: str) -> None:
-        """Ends the file and puts it where it belongs."""
+        """Closes the file and copies it to its place."""
         self._flush()
         self._writer.close()
         storage.files(uri).upload(str(self._path), uri)

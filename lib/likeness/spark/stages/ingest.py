@@ -1,6 +1,7 @@
 """Ingest: a source's listing in, rows of `sources`, `images` and `listings` out.   [pyspark]
 
-A chunk commits its photos first and its places last, so a killed chunk is read again and finds its photos known.
+A place is a URI of the source. A chunk commits its photos first and its places last; after a kill the places are read
+again, and their photos are found in `images`.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from likeness.core import uris
 from likeness.core.settings import Limits
 from likeness.images.image import BadImage, read_header
 from likeness.spark import failures
-from likeness.spark.arrow_map import arrow_map
+from likeness.spark.arrow_map import Work, arrow_map
 from likeness.spark.run import Run
 from likeness.spark.stages import listings
 from likeness.storage.run_facts import IngestFacts
@@ -51,7 +52,7 @@ def ingest(run: Run, retry: bool = False) -> None:
 
     Args:
         run: the run; its facts get listed = new + existing + rejected.
-        retry: reads again what was rejected before.
+        retry: reads the places again that were rejected before.
     """
     with run.stage(IngestFacts) as facts:
         listing = read_listing(run.settings.source)
@@ -61,7 +62,7 @@ def ingest(run: Run, retry: bool = False) -> None:
         if before and before.fingerprint == fingerprint and not retry:
             _carry_over(before, facts)
         else:
-            _take_in(run, listing, retry, facts)
+            _ingest_listing(run, listing, retry, facts)
         facts.fingerprint = fingerprint  # only now: a listing that was refused was not ingested
         run.must_add_up(facts)
         counts = ("listed", "new", "existing", "reused", "rejected", "changed", "withdrawn")
@@ -69,22 +70,22 @@ def ingest(run: Run, retry: bool = False) -> None:
         run.gate_failures("ingest", facts.rejected, facts.listed)
 
 
-def _take_in(run: Run, listing: Listing, retry: bool, facts: IngestFacts) -> None:
+def _ingest_listing(run: Run, listing: Listing, retry: bool, facts: IngestFacts) -> None:
     _record_listing(run, listing)
-    pending, standing = _split(run, listing, retry)
+    pending, unchanged = _split(run, listing, retry)
     facts.new = facts.reused = facts.rejected_now = facts.bytes = 0
     facts.read = pending.num_rows
     for chunk in _chunks(pending, run.settings.ingest.chunk_images, run.settings.ingest.chunk_bytes):
         _ingest_chunk(run, chunk, facts)
-    facts.listed = sum(standing.values()) + pending.num_rows + len(listing.rejected)
-    facts.existing = standing.get("image", 0) + facts.reused
-    facts.rejected = facts.rejected_now + standing.get("rejected", 0) + len(listing.rejected)
+    facts.listed = sum(unchanged.values()) + pending.num_rows + len(listing.rejected)
+    facts.existing = unchanged.get("image", 0) + facts.reused
+    facts.rejected = facts.rejected_now + unchanged.get("rejected", 0) + len(listing.rejected)
     facts.ignored, facts.unlisted = listing.ignored, listing.unlisted
     listings.update(run, listing.items, facts)
 
 
 def _fingerprint(run: Run, listing: Listing) -> str:
-    """Tells one listing, read in one mode, from any other."""
+    """Digest of a listing and of the mode of its source."""
     digest = hashlib.sha256(run.settings.source.mode.encode())
     for batch in listing.items.to_batches(max_chunksize=65_536):
         digest.update(batch.serialize())
@@ -106,9 +107,9 @@ def _record_listing(run: Run, listing: Listing) -> None:
 
 
 def _split(run: Run, listing: Listing, retry: bool) -> tuple[pa.Table, dict[str, int]]:
-    """The places that must be read, in the order of their bytes, and how many stand, by outcome.
+    """The places to read, in the order of their bytes, and the number of unchanged places by outcome.
 
-    A place stands when its uri, length and mtime are those of the last time.
+    A place is unchanged if its uri, length and mtime are those of the last run that read it.
     """
     columns = ["uri", "length", "mtime", "container", "position"]
     items = run.tables.spark.createDataFrame(listing.items.select(columns)) if listing.items.num_rows else None
@@ -118,27 +119,24 @@ def _split(run: Run, listing: Listing, retry: bool) -> tuple[pa.Table, dict[str,
         "uri", F.col("length").alias("l"), F.col("mtime").alias("m"), F.col("outcome").alias("outcome")
     )
     same = (F.col("length") == F.col("l")) & (F.col("mtime") == F.col("m"))
-    stands = same & (F.col("outcome") == "image") if retry else same
-    places = (
-        items.dropDuplicates(["uri"]).join(seen, "uri", "left").withColumn("stands", F.coalesce(stands, F.lit(False)))
-    )
-    table = places.toArrow()
-    standing = table.filter(table["stands"])
-    pending = table.filter(pc.invert(table["stands"]))
-    pending = pending.append_column("seen", pc.is_valid(pending["l"])).drop_columns(["l", "m", "outcome", "stands"])
-    counts = standing["outcome"].value_counts().to_pylist()
+    same = F.coalesce(same & (F.col("outcome") == "image") if retry else same, F.lit(False))
+    places = items.dropDuplicates(["uri"]).join(seen, "uri", "left").withColumn("same", same).toArrow()
+    pending = places.filter(pc.invert(places["same"]))
+    pending = pending.append_column("seen", pc.is_valid(pending["l"])).drop_columns(["l", "m", "outcome", "same"])
+    counts = places.filter(places["same"])["outcome"].value_counts().to_pylist()
     return pending.sort_by([(name, "ascending") for name in ("container", "position", "uri")]), {
         row["values"]: row["counts"] for row in counts
     }
 
 
 def _chunks(pending: pa.Table, images: int, size: int) -> Iterator[pa.Table]:
-    start, held = 0, 0
+    """Splits the places into chunks of at most so many images and bytes."""
+    start, chunk_size = 0, 0
     for row, length in enumerate(pending["length"].to_pylist()):
-        if row > start and (row - start >= images or held + length > size):
+        if row > start and (row - start >= images or chunk_size + length > size):
             yield pending.slice(start, row - start)
-            start, held = row, 0
-        held += length
+            start, chunk_size = row, 0
+        chunk_size += length
     if start < pending.num_rows:
         yield pending.slice(start)
 
@@ -152,7 +150,7 @@ def _ingest_chunk(run: Run, chunk: pa.Table, facts: IngestFacts) -> None:
         good = outcomes.filter(pc.is_valid(outcomes["image_id"]))
         fresh = _fresh(run, good)
         if fresh.num_rows:
-            run.guard()
+            run.check_leases()
             facts.new += tables.append(IMAGES, _images(run, read, fresh))
             run.say(f"ingest: committed {fresh.num_rows} images")
         bad = outcomes.filter(pc.is_null(outcomes["image_id"])).to_pylist()
@@ -168,7 +166,7 @@ def _ingest_chunk(run: Run, chunk: pa.Table, facts: IngestFacts) -> None:
 
 
 def _fresh(run: Run, good: pa.Table) -> pa.Table:
-    """One place (uri, image_id) for each photo that the table lacks."""
+    """One place (image_id, uri) of each photo that is not in `images`."""
     first = good.group_by("image_id").aggregate([("uri", "min")]).rename_columns(["image_id", "uri"])
     if not first.num_rows:
         return first
@@ -179,7 +177,7 @@ def _fresh(run: Run, good: pa.Table) -> pa.Table:
 def _images(run: Run, read: DataFrame, fresh: pa.Table) -> DataFrame:
     keys = F.broadcast(run.tables.spark.createDataFrame(fresh.select(["uri"])))
     rows = read.join(keys, "uri", "left_semi").withColumn("ingest_date", F.lit(run.settings.date))
-    # sorted files let a range of ids be read without the rest
+    # a range of ids can be read from sorted files without the rest
     return rows.sortWithinPartitions("image_id")
 
 
@@ -189,23 +187,25 @@ def _record_places(run: Run, outcomes: pa.Table, replaces: bool) -> None:
     table = table.append_column("outcome", pc.if_else(good, "image", "rejected"))
     table = table.append_column("run_id", pa.array([run.run_id] * table.num_rows))
     rows = run.tables.spark.createDataFrame(table)
-    run.guard()
+    run.check_leases()
     if replaces:
         run.tables.upsert(SOURCES, rows)
     else:
         run.tables.append(SOURCES, rows)
 
 
-def _reader(limits: Limits) -> Any:
+def _reader(limits: Limits) -> Work:
+    """Reads the photos of places: batches of `_split` in, batches of `_READ` out."""
+
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        reader, rows, held = Reader(limits), [], 0
+        reader, rows, batch_size = Reader(limits), [], 0
         for batch in batches:
             for place in batch.to_pylist():
                 rows.append(_read_one(reader, place, limits))
-                held += rows[-1]["size"] or 0
-                if held > _BATCH_BYTES:
+                batch_size += rows[-1]["size"] or 0
+                if batch_size > _BATCH_BYTES:
                     yield pa.RecordBatch.from_pylist(rows, schema=_READ)
-                    rows, held = [], 0
+                    rows, batch_size = [], 0
         reader.close()
         yield pa.RecordBatch.from_pylist(rows, schema=_READ)
 

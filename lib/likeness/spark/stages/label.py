@@ -1,4 +1,4 @@
-"""Label: class scores in, rows of `labels` out: what a network takes each photo for.   [pyspark]"""
+"""Label: class scores of photos in, rows of `labels` with their most probable classes out.   [pyspark]"""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from likeness.spark.run import Run
 from likeness.storage.run_facts import LabelFacts
 from likeness.storage.tables import FEATURES, LABELS
 
-_KEPT, _SHOWN = 5, 20
+_LABELS_PER_PHOTO, _LABELS_IN_FACTS = 5, 20
 
 
 def label(run: Run, names: Sequence[str]) -> LabelFacts:
@@ -19,16 +19,17 @@ def label(run: Run, names: Sequence[str]) -> LabelFacts:
 
     Args:
         run: the run; its facts get the most frequent labels.
-        names: of the classes, in the order of the scores.
+        names: the class names, in the order of the scores.
     """
     tables, space = run.tables, run.space.id
     with run.stage(LabelFacts) as facts:
-        mine = F.col("space") == space
-        there = tables.read(LABELS).where(mine).select("image_id")
-        lacking = tables.read(FEATURES).where(mine).join(there, "image_id", "left_anti").select("image_id", "vector")
-        facts.labelled = tables.append(LABELS, arrow_map(lacking, _worker(space, names), LABELS.arrow()))
-        firsts = tables.read(LABELS).where(mine).groupBy(F.col("labels")[0].alias("label")).count()
-        most = firsts.orderBy(F.desc("count"), "label").limit(_SHOWN).collect()
+        in_space = F.col("space") == space
+        labelled = tables.read(LABELS).where(in_space).select("image_id")
+        scores = tables.read(FEATURES).where(in_space).join(labelled, "image_id", "left_anti")
+        rows = arrow_map(scores.select("image_id", "vector"), _worker(space, names), LABELS.arrow())
+        facts.labelled = tables.append(LABELS, rows)
+        firsts = tables.read(LABELS).where(in_space).groupBy(F.col("labels")[0].alias("label")).count()
+        most = firsts.orderBy(F.desc("count"), "label").limit(_LABELS_IN_FACTS).collect()
         facts.labels = {row["label"]: row["count"] for row in most}
     return facts
 
@@ -37,13 +38,13 @@ def _worker(space: str, names: Sequence[str]) -> Work:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             scores = batch.column("vector").flatten().to_numpy().reshape(-1, len(names))
-            found = [top_labels(row, names, _KEPT) for row in scores]
+            labels = [top_labels(row, names, _LABELS_PER_PHOTO) for row in scores]
             columns = {
                 "image_id": batch.column("image_id"),
-                "space": pa.array([space] * len(found)),
-                "labels": pa.array([[one.name for one in each] for each in found], pa.list_(pa.string())),
+                "space": pa.array([space] * len(labels)),
+                "labels": pa.array([[label.name for label in top] for top in labels], pa.list_(pa.string())),
                 "probabilities": pa.array(
-                    [[one.probability for one in each] for each in found], pa.list_(pa.float32())
+                    [[label.probability for label in top] for top in labels], pa.list_(pa.float32())
                 ),
             }
             yield pa.RecordBatch.from_pydict(columns)

@@ -1,4 +1,4 @@
-"""Listings: which product shows which image, brought up to date with a catalogue.   [pyspark]"""
+"""Listings: updates the table of which product shows which image from a catalogue.   [pyspark]"""
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -9,14 +9,14 @@ from likeness.spark.run import Run
 from likeness.storage.run_facts import IngestFacts
 from likeness.storage.tables import LISTINGS, SOURCES
 
-_FACTS = ("uri", "category", "attributes", "active")
+_COLUMNS = ("uri", "category", "attributes", "active")
 
 
 def update(run: Run, items: pa.Table, facts: IngestFacts) -> None:
     """Applies a listing to the `listings` table in one commit; writes nothing if nothing changed.
 
-    A row is withdrawn when its catalogue row says `active = false`, when the bytes at its place changed
-    (its new image takes over), and in `full` mode when the source no longer lists it.
+    A row is withdrawn if its catalogue row has `active = false`, if the bytes at its place have changed (the new image
+    replaces it), and in `full` mode if the source no longer lists it.
 
     Raises:
         GateError: over `gates.max_withdraw_rate`; nothing was written.
@@ -30,7 +30,7 @@ def update(run: Run, items: pa.Table, facts: IngestFacts) -> None:
         if not counts:
             return
         rows = changes.withColumn("since", F.lit(run.started))
-        run.guard()
+        run.check_leases()
         if set(counts) == {"new"}:
             run.tables.append(LISTINGS, rows)
         else:
@@ -48,44 +48,44 @@ def _gate(run: Run, withdrawn: int) -> None:
     if withdrawn / active > limit:
         raise GateError(
             f"ingest: this run would withdraw {withdrawn} of {active} active listings ({withdrawn / active:.0%}), "
-            f"gates.max_withdraw_rate is {limit:.0%}; nothing is changed. Is the source complete? "
-            "If so, run again with --set gates.max_withdraw_rate=1"
+            f"gates.max_withdraw_rate is {limit:.0%}; nothing is changed. "
+            "If the source is complete, run again with --set gates.max_withdraw_rate=1"
         )
 
 
 def _changes(run: Run, items: pa.Table) -> DataFrame:
-    """Rows of `listings` as they must become, with `op`: new, changed, withdrawn or superseded."""
+    """The rows of `listings` to write, with `op`: new, changed, withdrawn or superseded."""
     tables = run.tables
     listed = tables.spark.createDataFrame(
         items.select(["product_id", "uri", "category", "attributes", "active", "length", "mtime"])
     )
     places = tables.read(SOURCES).where("outcome = 'image'").select("uri", "length", "mtime", "image_id")
-    wanted = (
+    latest = (
         listed.join(places, ["uri", "length", "mtime"])
         .groupBy("product_id", "image_id")
-        .agg(F.min_by(F.struct(*_FACTS), F.struct(~F.col("active"), "uri")).alias("facts"))
-        .select("product_id", "image_id", "facts.*")
+        .agg(F.min_by(F.struct(*_COLUMNS), F.struct(~F.col("active"), "uri")).alias("columns"))
+        .select("product_id", "image_id", "columns.*")
     )
     now = tables.read(LISTINGS).drop("since")
-    before = now.select("product_id", "image_id", F.struct(*_FACTS).alias("before"))
-    joined = wanted.join(before, ["product_id", "image_id"], "left")
-    differs = F.struct(*_FACTS) != F.col("before")
+    before = now.select("product_id", "image_id", F.struct(*_COLUMNS).alias("before"))
+    joined = latest.join(before, ["product_id", "image_id"], "left")
+    differs = F.struct(*_COLUMNS) != F.col("before")
     op = (
         F.when(F.col("before").isNull(), F.when(F.col("active"), "new"))
         .when(~F.col("active") & F.col("before.active"), "withdrawn")
         .when(differs & (F.col("active") | F.col("before.active")), "changed")
     )
     updates = joined.withColumn("op", op).where("op IS NOT NULL").drop("before")
-    return updates.unionByName(_gone(run, listed, wanted, now))
+    return updates.unionByName(_withdrawn(run, listed, latest, now))
 
 
-def _gone(run: Run, listed: DataFrame, wanted: DataFrame, now: DataFrame) -> DataFrame:
-    """Active rows that this listing takes away without naming them."""
+def _withdrawn(run: Run, listed: DataFrame, latest: DataFrame, now: DataFrame) -> DataFrame:
+    """Active rows that this listing withdraws without naming them."""
     active = now.where("active")
-    kept = active.join(wanted.select("product_id", "image_id"), ["product_id", "image_id"], "left_anti")
-    taken_over = kept.join(wanted.select("product_id", "uri").distinct(), ["product_id", "uri"], "left_semi")
-    gone = taken_over.withColumn("op", F.lit("superseded"))
+    unnamed = active.join(latest.select("product_id", "image_id"), ["product_id", "image_id"], "left_anti")
+    replaced = unnamed.join(latest.select("product_id", "uri").distinct(), ["product_id", "uri"], "left_semi")
+    rows = replaced.withColumn("op", F.lit("superseded"))
     if run.settings.source.mode == "full":
-        absent = kept.join(listed.select("product_id", "uri").distinct(), ["product_id", "uri"], "left_anti")
-        gone = gone.unionByName(absent.withColumn("op", F.lit("withdrawn")))
-    return gone.withColumn("active", F.lit(False))
+        absent = unnamed.join(listed.select("product_id", "uri").distinct(), ["product_id", "uri"], "left_anti")
+        rows = rows.unionByName(absent.withColumn("op", F.lit("withdrawn")))
+    return rows.withColumn("active", F.lit(False))

@@ -1,7 +1,7 @@
-"""Which photos an extraction takes up: a scope in, the photos that a space lacks, in chunks, out.   [pyspark]
+"""Pending photos: a scope in; the photos without a vector in a space out, in chunks.   [pyspark]
 
-The tables of photos and listings are read as they stood when the run began: what another run takes in meanwhile
-belongs to the next one, or the counts would not add up.
+`images` and `listings` are read at their snapshots of the start of the run. Photos that another run ingests meanwhile
+are left to the next run, or the counts would not add up.
 """
 
 import datetime
@@ -23,57 +23,57 @@ from likeness.spark.run import Run
 from likeness.storage.table_reader import row_groups
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 
-Place = tuple[str, np.ndarray]
+FileRows = tuple[str, np.ndarray]
 """A data file, and some of its rows, int64 (n,), ascending."""
 PIECES = pa.schema([("task", pa.int32()), ("uri", pa.string()), ("group", pa.int32()), ("rows", pa.list_(pa.int32()))])
-"""For each task, rows of a row group of a data file."""
-_FEWEST = 16
+"""Rows of a row group of a data file, with the task that reads them."""
+_MIN_PORTION = 16
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Pending photos of one ingest date that lie close together, in few files. All lack the same spaces."""
+    """Pending photos of one ingest date, stored close together in few files. All lack vectors of the same `spaces`."""
 
     spaces: tuple[Space, ...]
     ingest_date: datetime.date
-    places: Sequence[Place]
+    files: Sequence[FileRows]
 
     @property
     def photos(self) -> int:
-        """How many these are."""
-        return sum(len(rows) for _, rows in self.places)
+        """The number of photos."""
+        return sum(len(rows) for _, rows in self.files)
 
     def pieces(self, cores: int) -> pa.Table:
-        """The photos as so many cores are to take them, `PIECES`."""
+        """The photos divided into tasks for so many cores, `PIECES`."""
         sizes = portions(self.photos, cores)
-        tasks, begin, found = np.repeat(np.arange(len(sizes)), sizes), 0, list[tuple[int, str, int, np.ndarray]]()
-        for uri, rows in self.places:
+        tasks, begin, pieces = np.repeat(np.arange(len(sizes)), sizes), 0, list[tuple[int, str, int, np.ndarray]]()
+        for uri, rows in self.files:
             ends = np.cumsum(row_groups(uri))
             groups = np.searchsorted(ends, rows, "right")
-            mine = tasks[begin : begin + len(rows)]
+            file_tasks = tasks[begin : begin + len(rows)]
             begin += len(rows)
-            cuts = np.flatnonzero(np.diff(mine) | np.diff(groups)) + 1
+            cuts = np.flatnonzero(np.diff(file_tasks) | np.diff(groups)) + 1
             for part in np.split(np.arange(len(rows)), cuts):
                 group = groups[part[0]]
-                found.append((mine[part[0]], uri, group, rows[part] - (ends[group - 1] if group else 0)))
-        return pa.table([pa.array(column) for column in zip(*found, strict=True)], PIECES.names).cast(PIECES)
+                pieces.append((file_tasks[part[0]], uri, group, rows[part] - (ends[group - 1] if group else 0)))
+        return pa.table([pa.array(column) for column in zip(*pieces, strict=True)], PIECES.names).cast(PIECES)
 
 
 def portions(photos: int, cores: int) -> list[int]:
-    """How many photos each task takes: in the end ever fewer, so that all cores are done at nearly the same time.
+    """Photos of each task, fewer and fewer, so that all cores finish at nearly the same time.
 
-    Each takes a share of what is left (guided self-scheduling, Polychronopoulos and Kuck 1987), and never more than
-    an eighth of its core's, so that there is progress to be seen.
+    Each task gets a share of the rest (guided self-scheduling, Polychronopoulos and Kuck 1987), and at most an eighth
+    of a core's share, so that the progress bar moves.
     """
-    found, left, most = list[int](), photos, -(-photos // (8 * cores))
+    sizes, left, most = list[int](), photos, -(-photos // (8 * cores))
     while left:
-        found.append(min(left, max(_FEWEST, min(most, -(-left // (2 * cores))))))
-        left -= found[-1]
-    return found
+        sizes.append(min(left, max(_MIN_PORTION, min(most, -(-left // (2 * cores))))))
+        left -= sizes[-1]
+    return sizes
 
 
 class PendingImages:
-    """The photos of a scope that the run's spaces lack; what failed before is left out unless it is a retry."""
+    """The photos of a scope without a vector in one of the run's spaces; failed photos only with `retry`."""
 
     def __init__(self, run: Run, scope: Scope, retry: bool = False) -> None:
         self.retry, self._run, self._scope = retry, run, scope
@@ -81,15 +81,15 @@ class PendingImages:
 
     @property
     def name(self) -> str:
-        """Tells all of these photos in these spaces from any others."""
+        """Identifies all photos of this snapshot in these spaces."""
         return f"{', '.join(space.id for space in self._run.spaces)} of images {self._images}"
 
     def table(self) -> DataFrame:
-        """`images` as it stood when the run began."""
+        """`images` at its snapshot of the start of the run."""
         return self._run.tables.read(IMAGES, self._images)
 
     def photos(self) -> DataFrame:
-        """(image_id, ingest_date, file, pos) of the scope: the data file, and the row in it."""
+        """(image_id, ingest_date, file, pos) of the photos in the scope: the data file, and the row in it."""
         rows, scope = self.table().selectExpr("image_id", "ingest_date", "_file file", "_pos pos"), self._scope
         if scope.first:
             rows = rows.where(F.col("ingest_date") >= F.lit(scope.first))
@@ -97,61 +97,57 @@ class PendingImages:
             rows = rows.where(F.col("ingest_date") <= F.lit(scope.last))
         if scope.category is not None:
             listings = self._run.tables.read(LISTINGS, self._listings)
-            shown = listings.where(F.col("active") & (F.col("category") == F.lit(scope.category)))
-            rows = rows.join(shown.select("image_id"), "image_id", "left_semi")
+            listed = listings.where(F.col("active") & (F.col("category") == F.lit(scope.category)))
+            rows = rows.join(listed.select("image_id"), "image_id", "left_semi")
         return rows
 
-    def _lacking(self, space: str) -> DataFrame:
-        here = self._run.tables.read(FEATURES).where(F.col("space") == space).select("image_id")
-        lacking = self.photos().join(here, "image_id", "left_anti")
+    def _missing(self, space: str) -> DataFrame:
+        extracted = self._run.tables.read(FEATURES).where(F.col("space") == space).select("image_id")
+        missing = self.photos().join(extracted, "image_id", "left_anti")
         if self.retry or self._run.tables.snapshot(FAILURES) is None:
-            return lacking
-        return lacking.join(self._failed(space), "image_id", "left_anti")
+            return missing
+        return missing.join(self._failed(space), "image_id", "left_anti")
 
     def standing(self) -> int:
-        """How many of the scope stand failed in the run's first space."""
+        """The number of photos in the scope that stand as failed in the run's first space."""
         if self._run.tables.snapshot(FAILURES) is None:
             return 0
         failed = self._failed(self._run.space.id)
         return (failed.join(self.photos(), "image_id", "left_semi") if self._scope else failed).count()
 
     def chunks(self) -> Iterator[Chunk]:
-        """What lacks, ingest date by ingest date, in the order in which it lies in the files."""
+        """The pending photos by ingest date, in the order of the files."""
         if self._images is None:
             return
         most = self._run.settings.extract.chunk_images
-        for (spaces, ingest_date), places in sorted(self._places().items(), key=lambda found: found[0][1]):
-            held, room = list[Place](), most
-            for uri, rows in places:
-                for part in np.split(rows, range(room, len(rows), most)):
-                    held.append((uri, part))
-                    room -= len(part)
-                    if not room:
-                        yield Chunk(spaces, ingest_date, tuple(held))
-                        held, room = [], most
-            if held:
-                yield Chunk(spaces, ingest_date, tuple(held))
+        for (spaces, ingest_date), files in sorted(self._files().items(), key=lambda item: item[0][1]):
+            chunk, left = list[FileRows](), most
+            for uri, rows in files:
+                for part in np.split(rows, range(left, len(rows), most)):
+                    chunk.append((uri, part))
+                    left -= len(part)
+                    if not left:
+                        yield Chunk(spaces, ingest_date, tuple(chunk))
+                        chunk, left = [], most
+            if chunk:
+                yield Chunk(spaces, ingest_date, tuple(chunk))
 
-    def _places(self) -> dict[tuple[tuple[Space, ...], datetime.date], list[Place]]:
-        """Where the photos lie that lack in the same spaces and are of an ingest date; eight bytes for each."""
-        lacking = defaultdict[tuple[datetime.date, str], dict[Space, np.ndarray]](dict)
+    def _files(self) -> dict[tuple[tuple[Space, ...], datetime.date], list[FileRows]]:
+        """Pending photos by missing spaces and ingest date, as rows of data files: eight bytes a photo."""
+        missing = defaultdict[tuple[datetime.date, str], dict[Space, np.ndarray]](dict)
         for space in sorted(self._run.spaces, key=lambda space: space.id):
-            found = (
-                self._lacking(space.id)
-                .groupBy("ingest_date", "file")
-                .agg(F.collect_list("pos").alias("rows"))
-                .toArrow()
-            )
-            for ingest_date, file, rows in zip(*(found[name] for name in ("ingest_date", "file", "rows")), strict=True):
-                lacking[ingest_date.as_py(), file.as_py()][space] = np.sort(rows.values.to_numpy())
-        places = defaultdict[tuple[tuple[Space, ...], datetime.date], list[Place]](list)
-        for (ingest_date, file), each in sorted(lacking.items(), key=lambda found: found[0]):
-            rows = functools.reduce(np.union1d, each.values())
-            lacks = np.stack([np.isin(rows, mine) for mine in each.values()], axis=1)
-            for which in np.unique(lacks, axis=0):
-                spaces = tuple(itertools.compress(each, which))
-                places[spaces, ingest_date].append((file, rows[(lacks == which).all(axis=1)]))
-        return places
+            grouped = self._missing(space.id).groupBy("ingest_date", "file").agg(F.collect_list("pos").alias("rows"))
+            columns = grouped.select("ingest_date", "file", "rows").toArrow().columns
+            for ingest_date, file, rows in zip(*columns, strict=True):
+                missing[ingest_date.as_py(), file.as_py()][space] = np.sort(rows.values.to_numpy())
+        files = defaultdict[tuple[tuple[Space, ...], datetime.date], list[FileRows]](list)
+        for (ingest_date, file), by_space in sorted(missing.items(), key=lambda item: item[0]):
+            rows = functools.reduce(np.union1d, by_space.values())
+            lacks = np.stack([np.isin(rows, of_space) for of_space in by_space.values()], axis=1)
+            for pattern in np.unique(lacks, axis=0):
+                spaces = tuple(itertools.compress(by_space, pattern))
+                files[spaces, ingest_date].append((file, rows[(lacks == pattern).all(axis=1)]))
+        return files
 
     def _failed(self, space: str) -> DataFrame:
         return failures.rows(self._run, "extract", space).select(F.col("what").alias("image_id"))

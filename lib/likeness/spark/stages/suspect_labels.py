@@ -1,7 +1,6 @@
-"""Doubts: listings whose category a model strongly doubts, of vectors in the run's space.   [pyspark]"""
+"""Suspect labels: listings whose category the category model finds unlikely.   [pyspark]"""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +13,16 @@ from likeness.spark.run import Run
 from likeness.storage.run_facts import SuspectLabel, SuspectLabelsFacts
 from likeness.storage.tables import FEATURES, LISTINGS
 
-_SURE, _UNLIKELY, _SHOWN = 0.8, 0.05, 50
+_CONFIDENT, _UNLIKELY, _WORST = 0.8, 0.05, 50
 _COLUMNS = ("image_id", "product_id", "uri", "category", "predicted", "probability")
 _RESULT = pa.schema([(name, pa.string()) for name in _COLUMNS[:-1]] + [("probability", pa.float64())])
 
 
-def doubts(run: Run) -> None:
-    """Asks the category model in service about every active listing; the run's facts get what it doubts most.
+def find_suspect_labels(run: Run) -> None:
+    """Compares every active listing with the category model in service; the run's facts get the worst suspects.
 
-    Without a model on vectors of the run's space nothing is done; nor where neither tables nor model changed.
+    Does nothing without a model on vectors of the run's space, and repeats the facts of the last run if neither tables
+    nor model have changed.
     """
     try:
         card = category_model_card(run.settings)
@@ -34,39 +34,40 @@ def doubts(run: Run) -> None:
                 facts.model, facts.suspects, facts.worst = before.model, before.suspects, before.worst
             return
         model = load_category_classifier(run.settings, run.space.id, photos=False)
-    except LikenessError as error:  # what is published is no worse for it
-        run.say(f"doubts: {error}")
+    except LikenessError as error:  # the published build is complete without this check
+        run.say(f"suspect labels: not checked: {error}")
         return
     if model is None:
         return
     with run.stage(SuspectLabelsFacts) as facts:
-        known = F.col("category").isin(list(model.card.classes))
-        listings = run.tables.read(LISTINGS).where("active").where(known)
-        mine = run.tables.read(FEATURES).where(F.col("space") == run.space.id).select("image_id", "vector")
-        asked = listings.select("image_id", "product_id", "uri", "category").join(mine, "image_id")
-        found = arrow_map(asked, _worker(model), _RESULT).orderBy(F.desc("probability"), "image_id").collect()
-        facts.model, facts.suspects = model.card.version, len(found)
-        facts.worst = [SuspectLabel(**row.asDict()) for row in found[:_SHOWN]]
+        learned = F.col("category").isin(list(model.card.classes))
+        listings = run.tables.read(LISTINGS).where("active").where(learned)
+        vectors = run.tables.read(FEATURES).where(F.col("space") == run.space.id).select("image_id", "vector")
+        rows = listings.select("image_id", "product_id", "uri", "category").join(vectors, "image_id")
+        suspects = arrow_map(rows, _worker(model), _RESULT).orderBy(F.desc("probability"), "image_id").collect()
+        facts.model, facts.suspects = model.card.version, len(suspects)
+        facts.worst = [SuspectLabel(**row.asDict()) for row in suspects[:_WORST]]
 
 
 def _worker(model: CategoryClassifier) -> Work:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
-                yield pa.RecordBatch.from_pylist(list(_doubted(model, batch)), schema=_RESULT)
+                yield pa.RecordBatch.from_pylist([dict(suspect) for suspect in _suspects(model, batch)], schema=_RESULT)
 
     return work
 
 
-def _doubted(model: CategoryClassifier, batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """The rows whose own category is unlikely, and another is all but sure."""
+def _suspects(model: CategoryClassifier, batch: pa.RecordBatch) -> Iterator[SuspectLabel]:
+    """The rows whose own category is unlikely while another one is nearly certain."""
     vectors = batch.column("vector").flatten().to_numpy().reshape(batch.num_rows, -1)
     probabilities = model.of_vectors(vectors)
     assert probabilities is not None
     classes = model.card.classes
     own = np.array([classes.index(name) for name in batch.column("category").to_pylist()])
     best = probabilities.argmax(axis=1)
-    doubted = (probabilities.max(axis=1) >= _SURE) & (probabilities[np.arange(len(own)), own] < _UNLIKELY)
-    told = batch.select(list(_COLUMNS[:4])).to_pylist()
-    for row in np.flatnonzero(doubted).tolist():
-        yield {**told[row], "predicted": classes[best[row]], "probability": float(probabilities[row].max())}
+    suspect = (probabilities.max(axis=1) >= _CONFIDENT) & (probabilities[np.arange(len(own)), own] < _UNLIKELY)
+    listings = batch.select(list(_COLUMNS[:4])).to_pylist()
+    for row in np.flatnonzero(suspect).tolist():
+        probability = float(probabilities[row].max())
+        yield SuspectLabel(**listings[row], predicted=classes[best[row]], probability=probability)

@@ -1,4 +1,4 @@
-"""Train: a plan in, a version of a model out; by this process, or by several under TorchDistributor.   [pyspark]"""
+"""Train: a training plan in, a version of a model out; in this process or under TorchDistributor.   [pyspark]"""
 
 import json
 import os
@@ -20,12 +20,12 @@ def train(run: Run, job: TrainingPlan) -> ModelCard:
     """Trains a model.
 
     Raises:
-        ServiceError: a process that trains has died; the next run goes on from the checkpoint.
+        ServiceError: a training process has died; the next run resumes from the checkpoint.
         LikenessError: as `train_model`.
     """
     with run.stage(TrainFacts) as facts:
         processes = job.settings.train.processes
-        card = train_model(job) if processes == 1 else _together(run, job, processes)
+        card = train_model(job) if processes == 1 else _train_distributed(run, job, processes)
         assert card
         facts.model, facts.version, facts.evaluation = card.name, card.version, card.evaluation
         facts.metrics = {name: metric.value for name, metric in card.metrics.items()}
@@ -33,47 +33,46 @@ def train(run: Run, job: TrainingPlan) -> ModelCard:
     return card
 
 
-def _together(run: Run, job: TrainingPlan, processes: int) -> ModelCard:
-    """Processes of this machine where Spark is local, else tasks of Spark, one each."""
+def _train_distributed(run: Run, job: TrainingPlan, processes: int) -> ModelCard:
+    """Trains in processes of this machine if Spark is local, else in as many Spark tasks."""
     local = str(run.tables.spark.sparkContext.master).startswith("local")
     gpus = job.settings.extract.gpus > 0
-    told = _told(job)
-    storage.files(told).delete(told)
+    error_file = _error_file(job)
+    storage.files(error_file).delete(error_file)
     if local:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
-        found = TorchDistributor(processes, local_mode=local, use_gpu=gpus).run(_process, job)
+        card = TorchDistributor(processes, local_mode=local, use_gpu=gpus).run(_process, job)
     except RuntimeError as error:
         try:
-            said = json.loads(storage.files(told).read(told))
+            reason = json.loads(storage.files(error_file).read(error_file))
         except FileNotFoundError:
             raise ServiceError(
-                f"train: a process of the {processes} that train has died ({_briefly(error)}); "
-                "its last words are above. "
-                "Run the same command again: it goes on from the last checkpoint"
+                f"train: one of {processes} training processes has died ({_briefly(error)}); its last output is above. "
+                "Run the same command again: the training resumes from the last checkpoint"
             ) from None
-        kind: type[LikenessError] = getattr(errors, said["kind"])
-        raise kind(said["error"]) from None
-    return ModelCard.model_validate_json(str(found))
+        kind: type[LikenessError] = getattr(errors, reason["kind"])
+        raise kind(reason["error"]) from None
+    return ModelCard.model_validate_json(str(card))
 
 
 def _briefly(error: RuntimeError) -> str:
-    """Without the command and its output."""
+    """The error without torchrun's command line and output."""
     return re.sub(r"Command \[.*?\] ", "torchrun ", str(error), count=1).partition(" The task output")[0]
 
 
 def _process(job: TrainingPlan) -> str:
-    """What one of the processes does: the card, as JSON, in the first."""
+    """Trains in one of the processes; the first one returns the card as JSON, the others an empty string."""
     try:
         card = train_model(job)
     except LikenessError as error:
-        told = json.dumps({"kind": type(error).__name__, "error": str(error)})
-        storage.files(_told(job)).write(_told(job), told.encode())
+        reason = json.dumps({"kind": type(error).__name__, "error": str(error)})
+        storage.files(_error_file(job)).write(_error_file(job), reason.encode())
         raise
     return card.model_dump_json() if card else ""
 
 
-def _told(job: TrainingPlan) -> str:
-    """Where a process says why it stops."""
+def _error_file(job: TrainingPlan) -> str:
+    """The file to which a process writes the error that ends it."""
     return job.file(job.run_id, "error.json")

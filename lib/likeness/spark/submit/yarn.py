@@ -47,7 +47,7 @@ def submit(spark_submit: str, jars: str, program: str, flags: Sequence[str], opt
         environment["PYSPARK_PYTHON"] = _ARCHIVED_PYTHON
     if not options.cluster:
         return run([spark_submit, *words, program, *flags], env=environment, check=False).returncode
-    flags, files = shipped(flags)
+    flags, files = ship_config(flags)
     code = run([spark_submit, *words, *files, program, *flags], env=environment, check=False).returncode
     return _outcome(settings, run_id) or code
 
@@ -110,7 +110,7 @@ def _spark_archive(spark_home: Path, jars: str, root: str) -> str:
     return uri
 
 
-def shipped(flags: Sequence[str]) -> tuple[list[str], list[str]]:
+def ship_config(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags for a driver elsewhere, and the options that send the configuration file along."""
     flags, options = list(flags), []
     for place, flag in enumerate(flags):
