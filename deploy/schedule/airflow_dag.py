@@ -1,7 +1,7 @@
-"""The nightly run as an Airflow DAG (Airflow 2 or 3); an example, checked for its syntax and not run under Airflow.
+"""The nightly run as an Airflow DAG (Airflow 2 or 3); an example, whose syntax is tested but which is not run under Airflow.
 
-A gate (exit code 3) fails the task without a retry: a person decides. Anything else is tried again, which completes
-what the first try left.
+A gate (exit code 3) fails the task without a retry, since a person has to decide. After other errors the task is retried,
+which completes the work of the first try.
 """
 
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ GATE = 3
     default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
 )
 def likeness_nightly() -> None:
-    """Index the day's photos, then check what is in service."""
+    """Index the day's photos, then check the build in service."""
 
     @task
     def nightly(day: str = "{{ ds }}") -> None:
