@@ -1,4 +1,4 @@
-CREATE TABLE IF NOT EXISTS likeness.catalog.sources (
+CREATE TABLE IF NOT EXISTS likeness.sources (
   uri STRING NOT NULL COMMENT 'file, or container!/member',
   length BIGINT NOT NULL COMMENT 'bytes',
   mtime BIGINT NOT NULL COMMENT 'last change of the file or container, microseconds since 1970',

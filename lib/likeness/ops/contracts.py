@@ -15,7 +15,9 @@ from likeness.storage.tables import TABLES, Table
 
 def render() -> dict[str, str]:
     """Content of each file of schemas/ by file name."""
-    files = {f"{table.name}.sql": "".join(f"{sql};\n" for sql in table.ddl(f"likeness.{table.name}")) for table in TABLES}
+    files = {
+        f"{table.name}.sql": "".join(f"{sql};\n" for sql in table.ddl(f"likeness.{table.name}")) for table in TABLES
+    }
     files["tables.md"] = "# Tables\n\nRendered from `likeness.storage.tables`.\n\n" + "\n".join(map(_page, TABLES))
     files["hbase.md"] = _hbase()
     files["openapi.json"] = json.dumps(_openapi(), indent=2, ensure_ascii=False) + "\n"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from pyspark.sql import Column as SqlColumn
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -16,7 +17,7 @@ from likeness.core.errors import DataError
 from likeness.core.settings import Settings
 from likeness.spark.commits import Commits
 from likeness.storage import table_reader
-from likeness.storage.tables import TABLES, Table
+from likeness.storage.tables import TABLES, Column, Table
 
 _CATALOG = "lake"
 _TASKS_A_CORE = 4
@@ -43,7 +44,31 @@ class SparkTables:
         self._commits = Commits(table_reader.location(settings))
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {self._catalog}.{self._namespace}")
         for table in TABLES:
-            self._commits.make(table.name, functools.partial(spark.sql, table.ddl(self.name(table))))
+            self._commits.make(table.name, functools.partial(self._prepare, table))
+
+    def _prepare(self, table: Table) -> None:
+        """Creates a table; one of an older version gets its new columns and names, in one commit.
+
+        A partition field keeps its old name: another name would be a new partition spec, and files of the old spec
+        would be compacted apart from those of the new one.
+        """
+        self.spark.sql(table.ddl(self.name(table))[0])
+        loaded = self._load(table)
+        fields, update, changed = loaded.schema().asStruct(), loaded.updateSchema(), False
+        for number, column in table.field_ids().items():
+            field = fields.field(number)
+            if field is None:
+                update = update.addColumn(column.name, self._iceberg_type(column), column.doc)
+            elif field.name() != column.name:
+                update = update.renameColumn(field.name(), column.name)
+            changed |= field is None or field.name() != column.name
+        if changed:
+            update.commit()
+
+    def _iceberg_type(self, column: Column) -> Any:
+        jvm: Any = self.spark._jvm
+        kind = jvm.org.apache.spark.sql.types.DataType.fromDDL(column.sql_type)
+        return jvm.org.apache.iceberg.spark.SparkSchemaUtil.convert(kind)
 
     def _configure(self, settings: Settings) -> None:
         key = f"spark.sql.catalog.{self._catalog}"
@@ -59,11 +84,27 @@ class SparkTables:
         return f"{self._catalog}.{self._namespace}.{table.name}"
 
     def read(self, table: Table, snapshot: int | None = None) -> DataFrame:
-        """A table's rows, now or at a snapshot."""
+        """A table's rows, now or at a snapshot, in the present columns."""
         reader = self.spark.read.format("iceberg")
         if snapshot is not None:
             reader = reader.option("versionAsOf", snapshot)
-        return reader.load(self.name(table))
+        rows = reader.load(self.name(table))
+        if snapshot is not None:
+            rows = self._in_present_columns(rows, table, snapshot)
+        defaults = {c.name: F.coalesce(F.col(c.name), F.lit(c.default)) for c in table.columns if c.added}
+        return rows.withColumns(defaults) if defaults else rows
+
+    def _in_present_columns(self, rows: DataFrame, table: Table, snapshot: int) -> DataFrame:
+        """Rows of a snapshot, which come in the columns that the table had then."""
+        loaded = self._load(table)
+        fields = loaded.schemas().get(loaded.snapshot(snapshot).schemaId()).asStruct()
+        for number, column in table.field_ids().items():
+            field = fields.field(number)
+            if field is None:
+                rows = rows.withColumn(column.name, F.lit(None).cast(column.sql_type))
+            elif field.name() != column.name:
+                rows = rows.withColumnRenamed(field.name(), column.name)
+        return rows
 
     @property
     def tasks(self) -> int:
@@ -120,7 +161,13 @@ class SparkTables:
 
     def _merge(self, table: Table, rows: DataFrame) -> Any:
         name = self.name(table)
-        same = [F.col(f"changes.{key}") == F.col(f"{name}.{key}") for key in table.key]
+        defaults = {column.name: column.default for column in table.columns}
+
+        def value(source: str, key: str) -> SqlColumn:
+            column, default = F.col(f"{source}.{key}"), defaults[key]
+            return column if default is None else F.coalesce(column, F.lit(default))
+
+        same = [value("changes", key) == value(name, key) for key in table.key]
         return rows.alias("changes").mergeInto(name, functools.reduce(lambda left, right: left & right, same))
 
     def snapshot(self, table: Table) -> int | None:

@@ -12,12 +12,16 @@ import pyarrow.parquet as pq
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema as IcebergSchema
 from pyiceberg.table import DataScan, StaticTable, Table
+from pyiceberg.types import NestedField, StringType
 
 from likeness import storage
 from likeness.core import uris
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Settings
+from likeness.storage.items import WHOLE_PHOTO, Item
 from likeness.storage.tables import IMAGES
 from likeness.storage.tables import Table as Schema
 
@@ -71,7 +75,8 @@ class TableReader:
         table = self._load(schema)
         if table is None:
             return
-        yield from self._scan(table, schema, columns, where, snapshot).to_arrow_batch_reader()
+        for batch in self._scan(table, schema, columns, where, snapshot).to_arrow_batch_reader():
+            yield _with_defaults(batch, schema)
 
     def photos(self, image_ids: Collection[str]) -> dict[str, bytes]:
         """The bytes of images by image_id; unknown ones are left out."""
@@ -127,7 +132,7 @@ class TableReader:
                 "likeness", type=self._settings.type, warehouse=self._location, **self._settings.options
             )
             try:
-                return catalog.load_table((self._settings.namespace, schema.name))
+                return _in_present_columns(catalog.load_table((self._settings.namespace, schema.name)), schema)
             except NoSuchTableError:
                 return None
         folder = uris.join(self._location, self._settings.namespace, schema.name, "metadata")
@@ -140,7 +145,44 @@ class TableReader:
             return None
         # Arrow reads local files best by itself; its own HDFS client would want a JVM
         properties = {} if uris.scheme(folder) == "file" else {"py-io-impl": f"{__name__}.{PortIO.__name__}"}
-        return StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json", properties)
+        table = StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json", properties)
+        return _in_present_columns(table, schema)
+
+
+def _in_present_columns(table: Table, schema: Schema) -> Table:
+    """The table as if it and all its snapshots always had the present columns, which an older version named otherwise.
+
+    Iceberg finds columns of files by field id, so that only the metadata in memory is changed.
+    """
+    columns = schema.field_ids()
+    names = {number: column.name for number, column in columns.items()}
+    added = [
+        NestedField(number, column.name, StringType(), required=False)
+        for number, column in columns.items()
+        if column.added
+    ]
+    schemas = []
+    for old in table.metadata.schemas:
+        fields = [f.model_copy(update={"name": names.get(f.field_id, f.name)}) for f in old.fields]
+        fields += [field for field in added if field.field_id not in {f.field_id for f in fields}]
+        schemas.append(IcebergSchema(*fields, schema_id=old.schema_id, identifier_field_ids=old.identifier_field_ids))
+    specs = []
+    for spec in table.metadata.partition_specs:
+        parts = [f.model_copy(update={"name": names.get(f.source_id, f.name)}) for f in spec.fields]
+        specs.append(PartitionSpec(*parts, spec_id=spec.spec_id))
+    table.metadata = table.metadata.model_copy(update={"schemas": schemas, "partition_specs": specs})
+    return table
+
+
+def _with_defaults(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
+    """A batch with the default instead of null in columns that are newer than their rows."""
+    for column in schema.columns:
+        if column.added and column.name in batch.schema.names:
+            place = batch.schema.get_field_index(column.name)
+            batch = batch.set_column(
+                place, batch.schema.field(place), pc.fill_null(batch.column(place), column.default)
+            )
+    return batch
 
 
 def _require(table: Table, schema: Schema, snapshot: int | None) -> None:
@@ -161,7 +203,7 @@ def names(uri: str) -> Iterator[list[str]]:
 
 
 def vectors(uri: str, space: str) -> Iterator[tuple[list[str], np.ndarray]]:
-    """A data file of `features`, read as the plain Parquet it is: image_ids and their vectors, float32 (n, dim).
+    """Reads a data file of `features` as plain Parquet: keys of items (`Item.key`) and vectors, float32 (n, dim).
 
     Raises:
         OSError: the file cannot be read.
@@ -169,12 +211,22 @@ def vectors(uri: str, space: str) -> Iterator[tuple[list[str], np.ndarray]]:
     """
     uri = uris.canonical(uri)
     with storage.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(_ROWS, columns=["image_id", "space", "vector"]):
+        here = [name for name in ("image_id", "space", "vector", "region") if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(_ROWS, columns=here):
             lists = batch.column("vector")
             lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
             if len(lengths) != 1 or pc.unique(batch.column("space")).to_pylist() != [space]:
                 raise DataError(f"{uri} does not hold vectors of {space} alone, of one length; the table is damaged")
-            yield batch.column("image_id").to_pylist(), np.asarray(lists.flatten()).reshape(-1, lengths[0])
+            yield _item_keys(batch), np.asarray(lists.flatten()).reshape(-1, lengths[0])
+
+
+def _item_keys(batch: pa.RecordBatch) -> list[str]:
+    """The key of each row's item; files of older versions have no column `region`."""
+    image_ids: list[str] = batch.column("image_id").to_pylist()
+    if "region" not in batch.schema.names or not pc.any(pc.not_equal(batch["region"], WHOLE_PHOTO)).as_py():
+        return image_ids
+    regions = batch.column("region").to_pylist()
+    return [Item(*pair).key for pair in zip(image_ids, regions, strict=True)]
 
 
 def row_groups(uri: str) -> list[int]:

@@ -1,6 +1,7 @@
-"""The row types of every table, rendered to Arrow, Iceberg DDL and documentation. Data in, schemas out.
+"""The columns of every Iceberg table, rendered to Arrow schemas, SQL and documentation.
 
-A column's field id is its position: columns are only ever appended.
+Iceberg knows a column by its field id, which follows from its place here: a column may be renamed, but it keeps its
+place, and a new one comes last and has a `default`. Tables of older versions then get the new names and columns.
 """
 
 from dataclasses import dataclass
@@ -10,12 +11,27 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Column:
-    """One column: an Arrow type and what it means."""
+    """A column's name, Arrow type and meaning.
+
+    `default` is set for a column that came after the first version of its table: rows written before have null there,
+    which counts as this value.
+    """
 
     name: str
     type: pa.DataType
     doc: str
     nullable: bool = False
+    default: str | None = None
+
+    @property
+    def added(self) -> bool:
+        """Whether the column came after the first version of its table."""
+        return self.default is not None
+
+    @property
+    def sql_type(self) -> str:
+        """The type in Spark's SQL."""
+        return _sql_type(self.type)
 
 
 @dataclass(frozen=True)
@@ -31,37 +47,51 @@ class Table:
 
     def arrow(self) -> pa.Schema:
         """The Arrow schema, each field with its Iceberg field id, so that files written with it can be added."""
-        nested = len(self.columns)  # Iceberg numbers the top level first, then what is nested
         fields = []
-        for number, column in enumerate(self.columns, 1):
+        for number, column in self.field_ids().items():
             kind = column.type
             if pa.types.is_list(kind):
-                nested += 1
-                kind = pa.list_(pa.field("element", kind.value_type, True, _field_id(nested)))
-            fields.append(pa.field(column.name, kind, column.nullable, _field_id(number)))
+                kind = pa.list_(pa.field("element", kind.value_type, True, _metadata(self._element_id(column))))
+            fields.append(pa.field(column.name, kind, column.nullable, _metadata(number)))
         return pa.schema(fields)
 
-    def ddl(self, name: str) -> str:
-        """CREATE TABLE IF NOT EXISTS for Spark."""
-        columns = ",\n".join(
-            f"  {c.name} {_spark_type(c.type)}{'' if c.nullable else ' NOT NULL'} COMMENT '{c.doc}'"
-            for c in self.columns
-        )
+    def field_ids(self) -> dict[int, Column]:
+        """The columns by Iceberg field id. Iceberg numbers the columns of a new table, then the elements of lists."""
+        first = [column for column in self.columns if not column.added]
+        lists = sum(pa.types.is_list(column.type) for column in first)
+        later = [column for column in self.columns if column.added]
+        return dict(enumerate(first, 1)) | dict(enumerate(later, len(first) + lists + 1))
+
+    def _element_id(self, column: Column) -> int:
+        first = [one for one in self.columns if not one.added]
+        return len(first) + 1 + [one for one in first if pa.types.is_list(one.type)].index(column)
+
+    def ddl(self, name: str) -> list[str]:
+        """The statements of Spark's SQL that create the table: its first form, then each column that came later.
+
+        A new table so gets the field ids that an older one has.
+        """
+        columns = ",\n".join(f"  {_definition(column)}" for column in self.columns if not column.added)
         partition = f"\nPARTITIONED BY ({', '.join(self.partition)})" if self.partition else ""
         properties = ", ".join(f"'{key}'='{value}'" for key, value in (*_PROPERTIES, *self.properties))
-        return (
+        create = (
             f"CREATE TABLE IF NOT EXISTS {name} (\n{columns}\n) USING iceberg{partition}\n"
             f"COMMENT '{self.doc}'\nTBLPROPERTIES ({properties})"
         )
+        return [create, *(f"ALTER TABLE {name} ADD COLUMN {_definition(c)}" for c in self.columns if c.added)]
 
 
-def _field_id(number: int) -> dict[str, str]:
-    return {"PARQUET:field_id": str(number)}
+def _definition(column: Column) -> str:
+    return f"{column.name} {column.sql_type}{'' if column.nullable else ' NOT NULL'} COMMENT '{column.doc}'"
 
 
-def _spark_type(kind: pa.DataType) -> str:
+def _metadata(field_id: int) -> dict[str, str]:
+    return {"PARQUET:field_id": str(field_id)}
+
+
+def _sql_type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
-        return f"ARRAY<{_spark_type(kind.value_type)}>"
+        return f"ARRAY<{_sql_type(kind.value_type)}>"
     names = {
         pa.string(): "STRING",
         pa.binary(): "BINARY",
@@ -148,14 +178,15 @@ LISTINGS = Table(
 
 FEATURES = Table(
     "features",
-    "One vector of one photo in one feature space",
-    ("image_id", "space"),
+    "One vector of a photo, or of a region of it, in one feature space",
+    ("image_id", "region", "space"),
     (
         Column("image_id", pa.string(), "of the photo"),
         Column("space", pa.string(), "feature space, backbone.layer@hash"),
         Column("ingest_date", pa.date32(), "ingest date of the photo"),
         Column("vector", pa.list_(pa.float32()), "as the layer gives it"),
         Column("norm", pa.float64(), "Euclidean length of the vector"),
+        Column("region", pa.string(), "part of the photo; empty or null: the whole photo", nullable=True, default=""),
     ),
     partition=("space", "ingest_date"),
     properties=(("read.split.target-size", "33554432"), ("read.split.open-file-cost", "65536")),
