@@ -65,7 +65,7 @@ def small(real: np.ndarray, folder: Path) -> None:
     del vectors
     peers = _peers(folder, "LIKENESS_PEERS", PEERS, ("usearch", "hnswlib", "scann"))
     name = f"{SEED_SIZE} x {DIM}"
-    row(f"{name}, one at a time: recall@{K} of {record.kind}, {dict(record.knob)}", f"{reached:.4f}", ">= 0.99")
+    row(f"{name}, one at a time: recall@{K} of {record.kind}, {dict(record.index_params)}", f"{reached:.4f}", ">= 0.99")
     best, quickest = (min(peers, key=lambda one, what=what: one[what]) for what in ("p50_ms", "build_s"))  # type: ignore[misc]
     times = "; ".join(f"{one['name']} {one['p50_ms']:.3f} ms at {recall(one['found'], truth):.4f}" for one in peers)
     row(f"{name}: p50 / {best['name']}'s", f"{p50 / best['p50_ms']:.2f} ({p50:.3f} ms; {times})", "<= 1, then <= 0.5")
@@ -100,9 +100,9 @@ def _turned(
     record: Shard, folder: Path, queries: np.ndarray, truth: np.ndarray, goal: float
 ) -> tuple[float, float, kinds.IndexParams]:
     """Recall and milliseconds at the first turn of a shard that reaches the goal, or at its most faithful one."""
-    steps = list(kinds.kind(record.kind).knobs)
-    for params in steps[steps.index(record.knob) :]:
-        shard = _loaded(record.model_copy(update={"knob": params}), folder)
+    steps = list(kinds.kind(record.kind).params_grid)
+    for params in steps[steps.index(record.index_params) :]:
+        shard = _loaded(record.model_copy(update={"index_params": params}), folder)
         spans, neighbours = one_by_one(lambda query, shard=shard: shard.nearest(query, K)[1][0], queries)  # type: ignore[misc]
         if recall(neighbours, truth) >= goal:
             break
@@ -125,7 +125,7 @@ def growth(real: np.ndarray, size: int, folder: Path) -> float:
     search = json.loads(done.stdout)
     disk = record.index.bytes + record.ids.bytes
     row(
-        f"{size} x {DIM}: {record.kind} {dict(record.knob)}",
+        f"{size} x {DIM}: {record.kind} {dict(record.index_params)}",
         f"recall@{K} {recall(search['found'], truth):.3f}, "
         f"p50 {search['p50_ms']:.2f} ms, p99 {search['p99_ms']:.2f} ms, build {took:.0f} s, "
         f"{search['RssAnon']:.0f} MB anonymous, {search['RssFile']:.0f} MB mapped, {disk / 1e6:.0f} MB on disk",

@@ -47,7 +47,7 @@ def grow(root: Path, name: str) -> None:
     kept = before.shards[0]
     ids = [int(_keys("b1", 0, 30)[row][:16], 16) >> 1 for row in (3, 7)]
     dead = builds.add(SPACE, f"{name}/removed.arrow", tombstones.dump({0: np.array(ids)}))
-    kept = kept.model_copy(update={"removed": 2, "categories": {"hat": 28}})
+    kept = kept.model_copy(update={"tombstoned": 2, "categories": {"hat": 28}})
     _published(root, name, [kept, _shard(root, name, 2, 5, delta=True)], dead)
 
 
@@ -64,9 +64,9 @@ def _published(root: Path, name: str, shards: list, dead=None) -> Manifest:  # t
         index_settings={},
         images=1,
         products=1,
-        vectors=sum(shard.living for shard in shards),
+        vectors=sum(shard.live for shard in shards),
         shards=shards,
-        removed=dead,
+        tombstones=dead,
     )
     builds = Builds(str(root))
     builds.write(made)
@@ -107,7 +107,7 @@ def seen(root: Path) -> str:
     for record in manifest.shards:
         shard = LoadedShard(record, folder, "cosine", dead.get(record.number))
         (hits,) = hits_of(shard, distance.prepared(_vectors(99, 1), "cosine"), 50)
-        assert len(hits) == record.living
+        assert len(hits) == record.live
     return manifest.build
 
 

@@ -124,7 +124,7 @@ def test_auto_takes_exact_search_where_it_is_fast_and_else_what_reaches_the_reca
     large = built(tmp_path, vectors, kind="auto", recall=0.97)
     assert large.kind == "hnsw"
     assert [point.recall >= 0.97 for point in large.curve] == [False] * (len(large.curve) - 1) + [True]
-    assert large.knob == large.curve[-1].knob
+    assert large.index_params == large.curve[-1].index_params
     assert large.recall.value >= 0.95
 
 

@@ -12,7 +12,7 @@ import pytest
 from likeness.index import distance
 from likeness.index import populate as population
 from likeness.index.kinds import KINDS
-from likeness.index.populate import memory, populate
+from likeness.index.populate import peak_memory, populate
 
 METRICS = ("cosine", "l2", "ip")
 ROWS, DIM = 1500, 48
@@ -78,7 +78,7 @@ MEASURED = """
 import sys, threading
 from pathlib import Path
 import numpy as np
-from likeness.index.populate import memory, populate
+from likeness.index.populate import peak_memory, populate
 from likeness.index.kinds import KINDS
 
 def own():
@@ -106,7 +106,7 @@ index = kind.make(vectors[np.arange(min(rows, max(kind.sample, 1)))], rows, 1)
 populate(index, vectors, np.arange(rows), folder)
 over.set()
 watcher.join()
-print(memory(kind, rows, dim) / (peak - before))
+print(peak_memory(kind, rows, dim) / (peak - before))
 """
 
 
@@ -122,5 +122,5 @@ def test_the_memory_of_a_build_is_foreseen(tmp_path: Path, name: str, rows: int,
 
 
 def test_float16_vectors_take_no_memory_in_a_build() -> None:
-    assert memory(KINDS["flat16"], 1_000_000, 4096) < 0.2e9 < 16e9 < memory(KINDS["flat"], 1_000_000, 4096)
-    assert memory(KINDS["hnsw"], 1_000_000, 4096) < 1e9
+    assert peak_memory(KINDS["flat16"], 1_000_000, 4096) < 0.2e9 < 16e9 < peak_memory(KINDS["flat"], 1_000_000, 4096)
+    assert peak_memory(KINDS["hnsw"], 1_000_000, 4096) < 1e9

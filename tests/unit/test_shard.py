@@ -362,7 +362,7 @@ def test_a_poor_index_gets_the_recall_it_has(
     metric: str,
     make: Callable[[np.ndarray, int, int], faiss.Index],
 ) -> None:
-    monkeypatch.setitem(kinds.KINDS, "poor", Kind("poor", "", make, lambda dim: 1, parameters=lambda *_: None))
+    monkeypatch.setitem(kinds.KINDS, "poor", Kind("poor", "", make, lambda dim: 1, search_parameters=lambda *_: None))
     monkeypatch.setattr(recall_audit, "ROWS", 150)  # the audit goes by parts
     data = made_up(rng, 600, 16)
     record = build_shard(

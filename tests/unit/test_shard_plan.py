@@ -7,8 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.core.settings import Index
-from likeness.index.shard_plan import PlannedShard, delta_plan, part_of, plan, step, tasks
+from likeness.index.shard_plan import PlannedShard, delta_plan, part_of, plan, tasks
 
 SIZES = st.dictionaries(st.text(max_size=6), st.integers(1, 5000), max_size=30)
 
@@ -99,17 +98,6 @@ def test_a_delta_is_split_as_a_category_is(rows: int, first: int, most: int) -> 
     assert [shard.number for shard in shards] == list(range(first, first + len(shards)))
     assert [(shard.part, shard.parts) for shard in shards] == [(part, len(shards)) for part in range(len(shards))]
     assert rows / len(shards) <= most
-
-
-def test_what_a_night_does() -> None:
-    limits = Index(whole_below=100, max_changed=0.1, max_deltas=2)
-    assert step(99, 0, 1, 1, limits) == "whole"  # small
-    assert step(1000, 0, 0, 0, limits) == "none"
-    assert step(1000, 0, 100, 100, limits) == "delta"
-    assert step(1000, 0, 101, 101, limits) == "whole"  # too much has changed
-    assert step(1000, 1, 50, 10, limits) == "delta"
-    assert step(1000, 2, 50, 10, limits) == "merge"
-    assert step(1000, 2, 50, 0, limits) == "none"
 
 
 def image_ids(count: int) -> list[str]:

@@ -55,7 +55,7 @@ class Made:
         """The shard without some rows, as a manifest says it."""
         living = np.setdiff1d(np.arange(ROWS), dead)
         counts = {name: sum(name in self.names[row] for row in living) for name in NAMES}
-        update = {"removed": len(dead), "categories": {name: count for name, count in counts.items() if count}}
+        update = {"tombstoned": len(dead), "categories": {name: count for name, count in counts.items() if count}}
         ids = np.sort([faiss_id(self.ids[row]) for row in dead])
         return LoadedShard(self.record.model_copy(update=update), self.folder, self.metric, ids)
 
@@ -104,7 +104,7 @@ def test_a_category_is_searched_alone(made: Made, rng: np.random.Generator, aske
 
 def test_a_sample_is_of_living_rows_of_its_category(made: Made, rng: np.random.Generator) -> None:
     dead = rng.choice(ROWS, 500, replace=False)
-    found = made.loaded(dead).sample(dict.fromkeys(NAMES, 0.1))
+    found = made.loaded(dead).sample_vectors(dict.fromkeys(NAMES, 0.1))
     places = {
         row.astype(np.float16).tobytes(): number for number, row in enumerate(distance.prepared(made.vectors, "cosine"))
     }
@@ -116,8 +116,8 @@ def test_a_sample_is_of_living_rows_of_its_category(made: Made, rng: np.random.G
 
 
 def test_tombstones_that_a_shard_does_not_hold_are_refused(made: Made) -> None:
-    record = made.record.model_copy(update={"removed": 1})
-    with pytest.raises(DataError, match=r"0 removed, the manifest says 1500 and 1"):
+    record = made.record.model_copy(update={"tombstoned": 1})
+    with pytest.raises(DataError, match=r"0 tombstoned, the manifest says 1500 and 1"):
         LoadedShard(record, made.folder, made.metric, np.array([12345]))
 
 
@@ -130,10 +130,10 @@ def test_an_index_that_filters_badly_is_told_so(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("likeness.index.searcher._RARE", 0)
     lists = KINDS["ivf_rabitq"]
 
-    def turned(knob: IndexParams, k: int, selector: Any) -> Any:
-        return lists.parameters({**knob, "nprobe": 1} if selector else knob, k, selector)
+    def turned(params: IndexParams, k: int, selector: Any) -> Any:
+        return lists.search_parameters({**params, "nprobe": 1} if selector else params, k, selector)
 
-    monkeypatch.setitem(KINDS, "ivf_rabitq", dataclasses.replace(lists, parameters=turned))
+    monkeypatch.setitem(KINDS, "ivf_rabitq", dataclasses.replace(lists, search_parameters=turned))
     poor = Made(tmp_path / "poor", "ivf_rabitq").record
     assert poor.lowest == min(poor.recall.value, *poor.filtered.values())
     assert poor.filtered["0.005"] < poor.recall.value

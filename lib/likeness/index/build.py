@@ -1,4 +1,4 @@
-"""One shard: a stream of Arrow batches in, index and id map uploaded, their record out.   [faiss]
+"""Build of one shard: a stream of Arrow batches in, index and id map uploaded, their record out.   [faiss]
 
 Vectors are spooled to a local file, so memory is bounded by the index itself.
 """
@@ -20,21 +20,22 @@ from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Index
 from likeness.index import distance
 from likeness.index.builds import checksum_of
-from likeness.index.ids import IDS, faiss_id
+from likeness.index.ids import IDS, count_regions, faiss_id
 from likeness.index.kinds import Kind, candidates, kind
 from likeness.index.manifest import OperatingPoint, Shard
-from likeness.index.populate import memory, populate
+from likeness.index.populate import peak_memory, populate
 from likeness.index.recall_audit import FILTERS, RecallAudit
 from likeness.index.searcher import Searcher
 from likeness.index.shard_plan import PlannedShard
 from likeness.storage.artifact import File
+from likeness.storage.items import WHOLE_PHOTO, Item
 
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """What to build, and where: files of `build` in the space's `folder`.
+    """The settings of a build, and the place of its files: `build` in the space's `folder`.
 
-    `bytes_per_vector` is the memory that a vector may cost at search; a `delta` holds what is new of all categories.
+    `bytes_per_vector` is the memory that a vector may take at search; a `delta` holds new rows of all categories.
     """
 
     folder: str
@@ -46,24 +47,24 @@ class BuildSpec:
     delta: bool = False
 
 
-def refuse_memory(sizes: Sequence[int], order: BuildSpec) -> None:
-    """Says before the start what would not fit, and not after an hour of building.
+def refuse_memory(sizes: Sequence[int], spec: BuildSpec) -> None:
+    """Checks memory before the build starts.
 
     Args:
         sizes: vectors of each shard.
-        order: what is to be built.
+        spec: settings and place of the build.
 
     Raises:
         UsageError: a shard takes more than `index.build_gb` to build, or all more than `index.memory_gb` to search.
     """
-    settings, dim, searched = order.settings, order.dim, 0
+    settings, dim, searched = spec.settings, spec.dim, 0
     for rows in sorted(sizes, reverse=True):
-        options = candidates(settings.kind, rows, dim, order.bytes_per_vector * rows)
+        options = candidates(settings.kind, rows, dim, spec.bytes_per_vector * rows)
         searched += rows * min(option.bytes_per_vector(dim) for option in options)
-        needed = max(memory(option, rows, dim) for option in options)
+        needed = max(peak_memory(option, rows, dim) for option in options)
         if needed > settings.build_gb * 1e9:
             fits = rows
-            while fits > 1 and max(memory(option, fits, dim) for option in options) > settings.build_gb * 1e9:
+            while fits > 1 and max(peak_memory(option, fits, dim) for option in options) > settings.build_gb * 1e9:
                 fits = fits * 4 // 5
             raise UsageError(
                 f"index: a shard of {rows:,} vectors takes {needed / 1e9:.1f} GB to build, index.build_gb is "
@@ -76,123 +77,129 @@ def refuse_memory(sizes: Sequence[int], order: BuildSpec) -> None:
         )
 
 
-def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], order: BuildSpec) -> Shard:
+def build_shard(shard: PlannedShard, batches: Iterable[pa.RecordBatch], spec: BuildSpec) -> Shard:
     """Builds, audits and uploads one shard.
 
     Args:
         shard: its place in the plan.
-        batches: columns image_id, shown, vector (its float32 as bytes), sorted by image_id.
-        order: what to build, and where.
+        batches: columns image_id, region (optional, empty for the whole photo), shown, and vector (its float32 as
+            bytes), sorted by `ids.digest`.
+        spec: settings and place of the build.
 
     Raises:
-        DataError: two images share an id, or a vector has another dimension.
+        DataError: two items share an id, or a vector has another dimension.
     """
     with tempfile.TemporaryDirectory(prefix="likeness-shard-") as folder:
-        ids, vectors = _spool(batches, order, Path(folder))
+        ids, vectors = _spool(batches, spec, Path(folder))
         _refuse_collisions(ids)
-        keys, settings = ids["id"].to_numpy(), order.settings
-        index, best, curve = _chosen(keys, vectors, order, shard.number, Path(folder))
-        shares = FILTERS if kind(best.kind).knobs != ({},) else ()
+        keys, settings = ids["id"].to_numpy(), spec.settings
+        index, best, curve = _choose(keys, vectors, spec, shard.number, Path(folder))
+        shares = FILTERS if kind(best.kind).params_grid != ({},) else ()
         audit = RecallAudit(vectors, settings, 2 * shard.number, shares)
-        searcher = Searcher(index, kind(best.kind), best.knob, settings.metric)
+        searcher = Searcher(index, kind(best.kind), best.index_params, settings.metric)
         recall, filtered = audit.recall(searcher.nearest), audit.filtered(searcher.nearest)
         stem = f"shard-{shard.number:05d}"
         faiss.write_index(index, f"{folder}/{stem}.faiss")
         with pa.OSFile(f"{folder}/{stem}.arrow", "wb") as sink, pa.ipc.new_file(sink, IDS) as writer:
             writer.write_table(ids)
-        files = [_upload(Path(folder, f"{stem}.{end}"), order) for end in ("faiss", "arrow")]
+        files = [_upload(Path(folder, f"{stem}.{end}"), spec) for end in ("faiss", "arrow")]
     return Shard(
         number=shard.number,
         part=shard.part,
         parts=shard.parts,
-        delta=order.delta,
+        delta=spec.delta,
         categories=_counts(ids),
         vectors=len(keys),
-        removed=0,
+        regions=count_regions(ids),
+        tombstoned=0,
         recall=recall,
         filtered=filtered,
         index=files[0],
         ids=files[1],
         kind=best.kind,
-        knob=best.knob,
+        index_params=best.index_params,
         curve=curve,
     )
 
 
 def _counts(ids: pa.Table) -> dict[str, int]:
-    """Images by category."""
+    """Rows by category."""
     counts = pc.value_counts(pc.struct_field(ids["shown"].combine_chunks().flatten(), "category"))
-    return {str(one["values"]): one["counts"] for one in sorted(counts.to_pylist(), key=lambda one: one["values"])}
+    return {str(row["values"]): row["counts"] for row in sorted(counts.to_pylist(), key=lambda row: row["values"])}
 
 
-def _chosen(
-    keys: np.ndarray, vectors: np.ndarray, order: BuildSpec, seed: int, folder: Path
+def _choose(
+    keys: np.ndarray, vectors: np.ndarray, spec: BuildSpec, seed: int, folder: Path
 ) -> tuple[faiss.IndexIDMap, OperatingPoint, Sequence[OperatingPoint]]:
-    """The first candidate that reaches `index.recall`, with its fastest knob that does; else the most faithful.
+    """Chooses the first candidate that reaches `index.recall` with its fastest parameters; else the most accurate.
 
-    What is measured on the way is the curve. Its queries are not those of the audit.
+    Returns:
+        The index, its operating point, and all points measured, by other queries than the audit's.
     """
-    settings = order.settings
-    options = candidates(settings.kind, len(keys), order.dim, order.bytes_per_vector * len(keys))
-    if len(options) == 1 and len(options[0].knobs) == 1:
+    settings = spec.settings
+    options = candidates(settings.kind, len(keys), spec.dim, spec.bytes_per_vector * len(keys))
+    if len(options) == 1 and len(options[0].params_grid) == 1:
         only = options[0]
         return (
-            _filled(only, keys, vectors, settings, seed, folder),
-            OperatingPoint(kind=only.name, knob={}, recall=1, ms=0),
+            _create(only, keys, vectors, settings, seed, folder),
+            OperatingPoint(kind=only.name, index_params={}, recall=1, ms=0),
             [],
         )
     trial = RecallAudit(vectors, settings, 2 * seed + 1)
     curve: list[OperatingPoint] = []
     best: tuple[faiss.IndexIDMap, OperatingPoint] | None = None
     for option in options:
-        index = _filled(option, keys, vectors, settings, seed, folder)
-        points = list(_turned(index, option, trial, settings))
+        index = _create(option, keys, vectors, settings, seed, folder)
+        points = list(_trials(index, option, trial, settings))
         curve += points
-        most = max(points, key=lambda point: min(point.recall, settings.recall))
-        if best is None or most.recall > best[1].recall:
-            best = index, most
-        if most.recall >= settings.recall:
+        highest = max(points, key=lambda point: min(point.recall, settings.recall))
+        if best is None or highest.recall > best[1].recall:
+            best = index, highest
+        if highest.recall >= settings.recall:
             break
     assert best
     return *best, curve
 
 
-def _turned(index: faiss.IndexIDMap, option: Kind, trial: RecallAudit, settings: Index) -> Iterator[OperatingPoint]:
-    """The knobs' recalls, from the fastest on, until one is enough."""
-    for knob in option.knobs:
-        recall, ms = trial.timed(Searcher(index, option, knob, settings.metric).nearest)
-        yield OperatingPoint(kind=option.name, knob=knob, recall=recall.value, ms=round(ms, 4))
+def _trials(index: faiss.IndexIDMap, option: Kind, trial: RecallAudit, settings: Index) -> Iterator[OperatingPoint]:
+    """Measures the kind's search parameters, from the fastest on, until the recall is high enough."""
+    for params in option.params_grid:
+        recall, ms = trial.timed(Searcher(index, option, params, settings.metric).nearest)
+        yield OperatingPoint(kind=option.name, index_params=params, recall=recall.value, ms=round(ms, 4))
         if recall.value >= settings.recall:
             return
 
 
-def _filled(option: Kind, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int, folder: Path) -> Any:
-    """An index of a kind that holds the vectors under their ids."""
+def _create(option: Kind, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int, folder: Path) -> Any:
+    """Creates an index of a kind that holds the vectors under their ids."""
     rows = np.sort(np.random.default_rng(seed).choice(len(keys), min(len(keys), max(option.sample, 1)), replace=False))
     return populate(
         option.make(vectors[rows], len(keys), distance.faiss_metric(settings.metric)), vectors, keys, folder
     )
 
 
-def _spool(batches: Iterable[pa.RecordBatch], order: BuildSpec, folder: Path) -> tuple[pa.Table, np.ndarray]:
+def _spool(batches: Iterable[pa.RecordBatch], spec: BuildSpec, folder: Path) -> tuple[pa.Table, np.ndarray]:
+    """Writes the prepared vectors to a local file; returns the id map, and the vectors as a mapped file."""
     maps, rows = [], 0
     with (folder / "vectors.f32").open("wb") as file:
         for batch in batches:
             column = batch.column("vector")
             flat = np.frombuffer(b"".join(column.to_pylist()), "<f4")
-            if not pc.all(pc.equal(pc.binary_length(column), 4 * order.dim)).as_py() or not np.isfinite(flat).all():
+            if not pc.all(pc.equal(pc.binary_length(column), 4 * spec.dim)).as_py() or not np.isfinite(flat).all():
                 raise DataError(
-                    f"a vector of {order.space} has not {order.dim} finite values; the features table is damaged"
+                    f"a vector of {spec.space} has not {spec.dim} finite values; the features table is damaged"
                 )
-            file.write(distance.prepared(flat.reshape(-1, order.dim), order.settings.metric).tobytes())
+            file.write(distance.prepared(flat.reshape(-1, spec.dim), spec.settings.metric).tobytes())
             image_ids = batch.column("image_id")
-            ids = pa.array([faiss_id(key) for key in image_ids.to_pylist()], pa.int64())
-            columns = [ids, image_ids, batch.column("shown")]
+            regions = batch["region"] if "region" in batch.schema.names else pa.repeat(WHOLE_PHOTO, len(image_ids))
+            pairs = zip(image_ids.to_pylist(), regions.to_pylist(), strict=True)
+            ids = pa.array([faiss_id(image_id, region) for image_id, region in pairs], pa.int64())
+            columns = [ids, image_ids, regions, batch.column("shown")]
             maps.append(
                 pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(columns, IDS, strict=True)], schema=IDS)
             )
             rows += len(column)
-    vectors = np.memmap(folder / "vectors.f32", np.float32, "r", shape=(rows, order.dim))
+    vectors = np.memmap(folder / "vectors.f32", np.float32, "r", shape=(rows, spec.dim))
     return pa.Table.from_batches(maps, IDS).combine_chunks(), vectors
 
 
@@ -200,14 +207,15 @@ def _refuse_collisions(ids: pa.Table) -> None:
     keys = ids["id"].to_numpy()
     same = np.flatnonzero(keys[1:] <= keys[:-1])
     if len(same):
-        first, second = (ids["image_id"][int(same[0]) + step].as_py() for step in (0, 1))
+        rows = ids.slice(int(same[0]), 2).to_pylist()
+        first, second = (Item(row["image_id"], row["region"]).key for row in rows)
         raise DataError(f"images {first} and {second} share the id {keys[same[0]]} or are out of order; remove one")
 
 
-def _upload(path: Path, order: BuildSpec) -> File:
+def _upload(path: Path, spec: BuildSpec) -> File:
     with path.open("rb") as file:
         checksum = checksum_of(file)
-    name = f"{order.build}/{path.name}"
-    uri = uris.join(order.folder, name)
+    name = f"{spec.build}/{path.name}"
+    uri = uris.join(spec.folder, name)
     storage.files(uri).upload(str(path), uri)
     return File(name=name, bytes=path.stat().st_size, sha256=checksum)

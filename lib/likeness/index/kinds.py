@@ -1,7 +1,7 @@
-"""The table of index kinds: how each is made, what it costs, and what can be turned at a search.   [faiss]
+"""Index kinds: how each is created, its memory, and its search parameters.   [faiss]
 
-An approximate kind finds candidates by short codes of the main axes, and ranks them by float16 vectors that may
-stay on disk. To add a kind, add a row; nothing else changes.
+An approximate kind finds candidates by short codes of the principal axes, and ranks them by float16 vectors that may
+stay on disk. To add a kind, add a row to `KINDS`; nothing else changes.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from likeness.index.pca import principal_axes
 _faiss: Any = faiss  # its type stubs know few search parameters
 AUTO = "auto"
 IndexParams = Mapping[str, float]
-"""What is turned at a search, by name; empty where there is nothing to turn."""
+"""Search parameters by name; empty for a kind that has none."""
 
 AXES, _SHARE = 192, 0.9
 _BITS = 256
@@ -31,19 +31,21 @@ _LISTED_FROM = 20_000
 class Kind:
     """One kind of index.
 
-    `make(sample, rows, metric)` gives a trained, empty index for about `rows` vectors like the sample, float32
-    (n, dim). `bytes_per_vector(dim)` is the memory in which searches never wait for the disk, `mapped(dim)` what of it
-    a build leaves on disk. `knobs` go from the fastest to the most faithful; `parameters(knob, k, selector)` says them
-    to FAISS. `sample` rows are trained on. A kind that does not `filters` is scanned, vector by vector, for what a
-    filter allows.
+    `make(sample, rows, metric)` returns a trained, empty index for about `rows` vectors like the sample, float32
+    (n, dim). `bytes_per_vector(dim)` is the memory in which searches never wait for the disk, `mapped(dim)` the part
+    of it that a build leaves on disk. `params_grid` lists search parameters from the fastest to the most accurate;
+    `search_parameters(index_params, k, selector)` converts them to FAISS's. `sample` is the number of rows to train
+    on. A kind without `filters` scans the rows that a filter allows.
     """
 
     name: str
     doc: str
     make: Callable[[np.ndarray, int, int], faiss.Index]
     bytes_per_vector: Callable[[int], int]
-    knobs: Sequence[IndexParams] = ({},)
-    parameters: Callable[[IndexParams, int, Any], Any] = lambda knob, k, selector: _faiss.SearchParameters(sel=selector)
+    params_grid: Sequence[IndexParams] = ({},)
+    search_parameters: Callable[[IndexParams, int, Any], Any] = lambda params, k, selector: _faiss.SearchParameters(
+        sel=selector
+    )
     sample: int = 0
     filters: bool = True
     mapped: Callable[[int], int] = lambda dim: 0
@@ -70,16 +72,16 @@ def _ivf_rabitq(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
 
 
 def _hamming(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
-    """Bits say on which side of its median each turned axis is: signs alone would be nearly all one after a ReLU."""
+    """A bit tells the side of the median on each rotated axis: after a ReLU, signs alone would nearly all be one."""
     axes = principal_axes(sample, _BITS, rotated=True)
     return _refined(axes, faiss.IndexLSH(axes.d_out, axes.d_out, False, True), sample, metric)
 
 
 def _nearness(sample: np.ndarray, metric: int) -> int:
-    """By what candidates are found: the Euclidean distance, where the vectors are of one length.
+    """The metric for candidates: the Euclidean distance if all vectors have one length, else the build's metric.
 
-    It gives their inner products' order then. On some axes of many it keeps to that order better: an inner product of
-    two near vectors loses what they have in common off the axes, a distance what they differ by there, which is less.
+    For vectors of one length it ranks as the inner product does. On a subset of the axes it ranks more accurately:
+    the inner product of two near vectors loses what they share off these axes, the distance only their difference.
     """
     lengths = np.sqrt(np.einsum("ij,ij->i", sample, sample))  # without a copy of the sample
     lengths = lengths[lengths > 0]
@@ -88,30 +90,34 @@ def _nearness(sample: np.ndarray, metric: int) -> int:
 
 
 def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray, metric: int) -> faiss.Index:
-    """Candidates by `codes` of the vectors' main axes, ranked by the vectors in float16."""
+    """Candidates by `codes` of the vectors' principal axes, ranked by the vectors in float16."""
     codes.train(axes.apply(sample))
     candidates = faiss.IndexPreTransform(axes, codes)
     candidates.is_trained = True
-    candidates.metric_type = metric  # that by which they are ranked, whatever found them
+    candidates.metric_type = metric  # the metric that ranks the candidates
     index = faiss.IndexRefine(candidates, _flat16(sample, 0, metric))
     index.is_trained = True
     return index
 
 
-def _turned(turn: Callable[[IndexParams, int, Any], Any]) -> Callable[..., Any]:
-    def parameters(knob: IndexParams, k: int, selector: Any) -> Any:
-        inner = _faiss.SearchParametersPreTransform(index_params=turn(knob, k, selector))
-        return _faiss.IndexRefineSearchParameters(k_factor=knob["refine"], base_index_params=inner)
+def _refine(inner: Callable[[IndexParams, int, Any], Any]) -> Callable[..., Any]:
+    """FAISS's parameters of a refined index, given those of the index of codes."""
+
+    def parameters(params: IndexParams, k: int, selector: Any) -> Any:
+        base = _faiss.SearchParametersPreTransform(index_params=inner(params, k, selector))
+        return _faiss.IndexRefineSearchParameters(k_factor=params["refine"], base_index_params=base)
 
     return parameters
 
 
-_hnsw_turned = _turned(
-    lambda knob, k, selector: _faiss.SearchParametersHNSW(
-        sel=selector, efSearch=int(max(knob["ef_search"], k * knob["refine"]))
+_hnsw_parameters = _refine(
+    lambda params, k, selector: _faiss.SearchParametersHNSW(
+        sel=selector, efSearch=int(max(params["ef_search"], k * params["refine"]))
     )
 )
-_ivf_turned = _turned(lambda knob, k, selector: _faiss.SearchParametersIVF(sel=selector, nprobe=int(knob["nprobe"])))
+_ivf_parameters = _refine(
+    lambda params, k, selector: _faiss.SearchParametersIVF(sel=selector, nprobe=int(params["nprobe"]))
+)
 
 KINDS = {
     kind.name: kind
@@ -144,7 +150,7 @@ KINDS = {
                     (512, 40),
                 )
             ],
-            _hnsw_turned,
+            _hnsw_parameters,
             4096,
         ),
         Kind(
@@ -166,7 +172,7 @@ KINDS = {
                     (4096, 320),
                 )
             ],
-            _ivf_turned,
+            _ivf_parameters,
             100_000,
         ),
         Kind(
@@ -175,7 +181,7 @@ KINDS = {
             _hamming,
             lambda dim: min(dim, _BITS) // 8 + 8,
             [{"refine": refine} for refine in (2, 5, 10, 20, 40, 80)],
-            lambda knob, k, selector: _faiss.IndexRefineSearchParameters(k_factor=knob["refine"]),
+            lambda params, k, selector: _faiss.IndexRefineSearchParameters(k_factor=params["refine"]),
             20_000,
             filters=False,
         ),
@@ -184,21 +190,21 @@ KINDS = {
 
 
 def kind(name: str) -> Kind:
-    """A kind by name.
+    """Returns a kind by name.
 
     Raises:
         UsageError: unknown; names the known ones.
     """
     if name in KINDS:
         return KINDS[name]
-    known = (AUTO, *KINDS)
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"index.kind = {name!r}: no such kind; {meant}known: {', '.join(known)}")
+    names = (AUTO, *KINDS)
+    near = difflib.get_close_matches(name, names, n=1)
+    suggestion = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"index.kind = {name!r}: no such kind; {suggestion}known: {', '.join(names)}")
 
 
 def check(name: str) -> None:
-    """Says at once that a setting names no kind.
+    """Checks the setting `index.kind` before any work.
 
     Raises:
         UsageError: as `kind`.
@@ -211,7 +217,7 @@ def candidates(name: str, rows: int, dim: int, memory: float) -> list[Kind]:
     """The kinds to try for a shard, the one that is likely fastest first; the last of `auto` is exact.
 
     Args:
-        name: a kind, which is the only candidate then, or `auto`.
+        name: a kind, which is then the only candidate, or `auto`.
         rows: vectors of the shard.
         dim: of each.
         memory: bytes that the shard may hold at search.
@@ -223,6 +229,6 @@ def candidates(name: str, rows: int, dim: int, memory: float) -> list[Kind]:
         return [kind(name)]
     if rows * dim <= _SCANNED:
         return [KINDS["flat"]]
-    wanted = ["hnsw", *(["ivf_rabitq"] if rows >= _LISTED_FROM else []), "flat16"]
-    fitting = [KINDS[one] for one in wanted if rows * KINDS[one].bytes_per_vector(dim) <= memory]
-    return fitting or [min((KINDS[one] for one in wanted), key=lambda one: one.bytes_per_vector(dim))]
+    ranked = [KINDS[name] for name in ("hnsw", *(["ivf_rabitq"] if rows >= _LISTED_FROM else []), "flat16")]
+    fitting = [kind for kind in ranked if rows * kind.bytes_per_vector(dim) <= memory]
+    return fitting or [min(ranked, key=lambda kind: kind.bytes_per_vector(dim))]

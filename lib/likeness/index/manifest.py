@@ -1,14 +1,16 @@
-"""The manifest: what a build holds, what it was made from and the recall it reached. Models only; no storage."""
+"""The manifest of a build: its shards, what it was built from, and the recall it reached. Models only; no storage."""
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from likeness.storage.artifact import File, Frozen
 
 
 class Recall(Frozen):
-    """What the audit measured: the share of the exact `k` nearest found, over held-out queries."""
+    """The recall that the audit measured: the share of the exact `k` nearest found, over held-out queries."""
 
     k: int
     queries: int
@@ -16,10 +18,10 @@ class Recall(Frozen):
 
 
 class OperatingPoint(Frozen):
-    """What one kind with one knob reached when the index of a shard was chosen; `ms` is for one query of a batch."""
+    """Recall and time of one kind with one choice of search parameters; `ms` is for one query of a batch."""
 
     kind: str
-    knob: Mapping[str, int]
+    index_params: Mapping[str, int]
     recall: float
     ms: float
 
@@ -27,8 +29,9 @@ class OperatingPoint(Frozen):
 class Shard(Frozen):
     """One FAISS index: the images of a category, of a part of a big one, of several tiny ones, or a night's `delta`.
 
-    `vectors` are its rows, of which `removed` are dead; `categories` counts the living by category. `knob` is what its
-    searches turn. `filtered` is the recall where a filter lets only a share of the rows pass, by that share.
+    `vectors` are its rows: `regions` of them are parts of a photo, `tombstoned` of them are deleted. `categories`
+    counts the live rows by category. `index_params` are its search parameters. `filtered` is the recall where a
+    filter lets only a share of the rows pass, by that share. `curve` holds the trials that chose kind and parameters.
     """
 
     number: int
@@ -37,19 +40,20 @@ class Shard(Frozen):
     delta: bool
     categories: Mapping[str, int]
     vectors: int
-    removed: int
+    regions: int = 0
+    tombstoned: int
     recall: Recall
     filtered: Mapping[str, float]
     index: File
     ids: File
     kind: str
-    knob: Mapping[str, int]
+    index_params: Mapping[str, int]
     curve: Sequence[OperatingPoint]
 
     @property
-    def living(self) -> int:
-        """Rows that a search may find."""
-        return self.vectors - self.removed
+    def live(self) -> int:
+        """The number of rows that a search may find."""
+        return self.vectors - self.tombstoned
 
     @property
     def lowest(self) -> float:
@@ -57,8 +61,8 @@ class Shard(Frozen):
         return min(self.recall.value, *self.filtered.values()) if self.filtered else self.recall.value
 
     @property
-    def told(self) -> str:
-        """What it holds, for people."""
+    def description(self) -> str:
+        """The shard's content in a few words, for reports."""
         if self.delta:
             return f"new since the last whole build, {self.ids.name.partition('/')[0][:8]}"
         names = sorted(self.categories, key=lambda name: (-self.categories[name], name))
@@ -66,9 +70,12 @@ class Shard(Frozen):
 
 
 class Manifest(Frozen):
-    """What a build holds, what it was made from, and the recall it reached."""
+    """The description of a build: its shards, the snapshots and settings it was built from, and its counts.
 
-    format: Literal[2] = 2
+    `images` and `products` are distinct ones; `vectors` are the live rows of all shards.
+    """
+
+    format: Literal[3] = 3
     build: str
     run_id: str
     created: str
@@ -82,26 +89,55 @@ class Manifest(Frozen):
     products: int
     vectors: int
     shards: Sequence[Shard]
-    removed: File | None = None
+    tombstones: File | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_formats(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or fields.get("format") != 2:
+            return fields
+        try:
+            return upgrade_format_2(fields)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"no manifest of format 2: {error!r}") from None
 
     @property
     def files(self) -> list[File]:
         """Every file that its searches read; some are an earlier build's."""
-        found = [file for shard in self.shards for file in (shard.index, shard.ids)]
-        return [*found, self.removed] if self.removed else found
+        files = [file for shard in self.shards for file in (shard.index, shard.ids)]
+        return [*files, self.tombstones] if self.tombstones else files
 
     @property
     def path(self) -> str:
-        """`space/build`, as CURRENT names it."""
+        """`space/build`, the build's name among all builds of a root."""
         return f"{self.space}/{self.build}"
 
+    @property
+    def regions(self) -> int:
+        """The number of rows that are parts of a photo."""
+        return sum(shard.regions for shard in self.shards)
+
     def categories(self) -> dict[str, int]:
-        """Images by category, in the order of the names."""
+        """Live rows by category, in the order of the names."""
         sizes: dict[str, int] = {}
         for shard in self.shards:
-            for category, images in shard.categories.items():
-                sizes[category] = sizes.get(category, 0) + images
+            for category, rows in shard.categories.items():
+                sizes[category] = sizes.get(category, 0) + rows
         return dict(sorted(sizes.items()))
+
+
+_RENAMED = {"knob": "index_params", "removed": "tombstoned"}
+
+
+def upgrade_format_2(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts the JSON fields of a manifest of format 2 to format 3, which renames some and counts regions."""
+
+    def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
+        return {_RENAMED.get(name, name): value for name, value in record.items()}
+
+    shards = [{**renamed(shard), "curve": [renamed(point) for point in shard["curve"]]} for shard in fields["shards"]]
+    others = {name: value for name, value in fields.items() if name not in ("format", "shards", "removed")}
+    return {**others, "format": 3, "shards": shards, "tombstones": fields.get("removed")}
 
 
 def build_name(run_id: str) -> str:

@@ -46,7 +46,7 @@ def populate(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: 
     return whole
 
 
-def memory(one: Kind, rows: int, dim: int) -> int:
+def peak_memory(one: Kind, rows: int, dim: int) -> int:
     """Bytes that it takes to make and fill an index, mapped files apart, at the peak.
 
     A sample is projected, and the projection copied twice, to train on. While FAISS adds a block to a full list it

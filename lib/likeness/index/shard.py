@@ -1,9 +1,9 @@
-"""A loaded shard, and the merge of many: queries in, nearest images out.   [faiss]"""
+"""A loaded shard, and the merge of the hits of many: queries in, nearest images out.   [faiss]"""
 
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import faiss
@@ -12,28 +12,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.core.errors import DataError
-from likeness.index.ids import faiss_id
+from likeness.index.ids import faiss_id, read_id_map
 from likeness.index.kinds import kind
 from likeness.index.manifest import Shard
 from likeness.index.searcher import Searcher
+from likeness.storage.items import WHOLE_PHOTO
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One near image, with the products that show it in the category of the shard that found it."""
+    """One near image: the region that matched, and the products that show the image in one of the shard's categories.
+
+    `region` is empty where the whole photo matched.
+    """
 
     score: float
     image_id: str
     category: str
     uri: str
     products: tuple[str, ...]
+    region: str = WHOLE_PHOTO
 
 
 @dataclass(frozen=True)
 class Near:
-    """What a shard found, nearest first, out of `searched` images: scores float32 and rows int64, each (q, k).
+    """The nearest rows of a shard, out of `searched` rows: scores float32 and rows int64, each (q, k).
 
-    -1 is the row where fewer were found.
+    The nearest come first, an image at most once; -1 is the row where fewer were found.
     """
 
     searched: int
@@ -42,117 +47,151 @@ class Near:
 
 
 class LoadedShard:
-    """One shard, memory-mapped; `removed` ids, sorted, are not found any more. `ids` are its rows', int64 (rows,)."""
+    """One shard, memory-mapped. `images`, int64 (rows,), numbers the image of each row, the same in all shards.
 
-    def __init__(self, record: Shard, folder: Path, metric: str, removed: np.ndarray | None = None) -> None:
+    The sorted ids in `tombstones` are never found.
+    """
+
+    def __init__(self, record: Shard, folder: Path, metric: str, tombstones: np.ndarray | None = None) -> None:
         self.record, self._path = record, folder / record.index.name
         try:
             index = faiss.read_index(str(self._path), faiss.IO_FLAG_MMAP_IFC)
-            ids = pa.ipc.open_file(pa.memory_map(str(folder / record.ids.name))).read_all()
+            ids = read_id_map(pa.memory_map(str(folder / record.ids.name)))
         except (RuntimeError, OSError, pa.ArrowException) as error:
             raise DataError(
                 f"shard {record.number} in {folder} cannot be loaded: {error}; see `likeness verify`"
             ) from None
-        self.ids = keys = ids["id"].to_numpy()
-        self._names, self._shown = ids["image_id"].combine_chunks(), ids["shown"].combine_chunks()
-        self.searcher = Searcher(index, kind(record.kind), record.knob, metric)
-        dead = np.isin(keys, removed, assume_unique=True) if removed is not None else np.zeros(len(keys), bool)
-        if index.ntotal != len(keys) or len(keys) != record.vectors or dead.sum() != record.removed:
+        keys = ids["id"].to_numpy()
+        self._image_ids, self._listings = ids["image_id"].combine_chunks(), ids["shown"].combine_chunks()
+        self.searcher = Searcher(index, kind(record.kind), record.index_params, metric)
+        deleted = np.isin(keys, tombstones, assume_unique=True) if tombstones is not None else np.zeros(len(keys), bool)
+        if index.ntotal != len(keys) or len(keys) != record.vectors or deleted.sum() != record.tombstoned:
             raise DataError(
-                f"shard {record.number} in {folder}: {index.ntotal} vectors, {len(keys)} ids, {dead.sum()} removed, "
-                f"the manifest says {record.vectors} and {record.removed}; see `likeness verify`"
+                f"shard {record.number} in {folder}: {index.ntotal} vectors, {len(keys)} ids, {deleted.sum()} "
+                f"tombstoned, the manifest says {record.vectors} and {record.tombstoned}; see `likeness verify`"
             )
-        self._living = ~dead if dead.any() else None
+        self._live = ~deleted if deleted.any() else None
         self._rows_of = self._by_category() if len(record.categories) > 1 else {}
+        self.images, self._regions, self._order = keys, None, None
+        if record.regions:
+            self._regions = ids["region"].combine_chunks()
+            self.images = np.array([faiss_id(name) for name in self._image_ids.to_pylist()], np.int64)
+            self._order = np.argsort(self.images, kind="stable")
 
     def warm(self) -> None:
-        """Reads the index through, so that its first searches do not wait for the disk page by page."""
+        """Reads the whole index file, so that first searches do not wait for the disk page by page."""
         block = bytearray(1 << 22)
         with self._path.open("rb", buffering=0) as file:
             while file.readinto(block):
                 continue
 
     def find(self, queries: np.ndarray, k: int, categories: Collection[str] | None = None) -> Near:
-        """The k nearest of each query; fewer if the index finds fewer.
+        """Finds the k nearest images of each query; fewer if the index finds fewer.
 
         Args:
             queries: prepared, float32 (q, dim).
-            k: how many.
-            categories: which may be found; None for all.
+            k: images of a query.
+            categories: those to search; None for all.
         """
-        asked = None if categories is None else self.record.categories.keys() & set(categories)
-        allowed = self._living if asked is None or len(asked) == len(self.record.categories) else self._among(asked)
-        searched = self.record.living if allowed is None else int(np.count_nonzero(allowed))
-        return Near(searched, *self.searcher.nearest(queries, k, allowed))
+        chosen = None if categories is None else self.record.categories.keys() & set(categories)
+        everything = chosen is None or len(chosen) == len(self.record.categories)
+        allowed = self._live if everything else self._rows_in(chosen or ())
+        searched = self.record.live if allowed is None else int(np.count_nonzero(allowed))
+        scores, rows = self.searcher.nearest(queries, k, allowed)
+        if self._regions is not None:  # several rows may be of one image: search for more, until k images are found
+            fetched = k
+            while fetched < searched and self._short(rows, k):
+                fetched = min(searched, 2 * fetched)
+                scores, rows = self.searcher.nearest(queries, fetched, allowed)
+            scores, rows = self._best_rows(scores, rows, k)
+        return Near(searched, scores, rows)
 
     def hits(self, scores: np.ndarray, rows: np.ndarray, categories: Collection[str] | None = None) -> list[Hit]:
-        """Rows with their scores, as people read them: shown in the categories, or in all."""
-        names, places = self._names.take(rows).to_pylist(), self._shown.take(rows).to_pylist()
-        found = []
-        for score, name, shown in zip(scores.tolist(), names, places, strict=True):
-            mine = [one for one in shown if categories is None or one["category"] in categories]
-            products = sorted({product for one in mine for product in one["products"]})
-            found.append(Hit(score, name, mine[0]["category"], mine[0]["uri"], tuple(products)))
-        return found
+        """Converts rows and their scores to hits, with the products of the categories, or of all."""
+        names, listings = self._image_ids.take(rows).to_pylist(), self._listings.take(rows).to_pylist()
+        regions = [WHOLE_PHOTO] * len(rows) if self._regions is None else self._regions.take(rows).to_pylist()
+        hits = []
+        for score, name, region, listed in zip(scores.tolist(), names, regions, listings, strict=True):
+            chosen = [one for one in listed if categories is None or one["category"] in categories]
+            products = sorted({product for one in chosen for product in one["products"]})
+            hits.append(Hit(score, name, chosen[0]["category"], chosen[0]["uri"], tuple(products), region))
+        return hits
 
-    def shown(self, image_id: str) -> Hit | None:
-        """A living image as it is shown, with a score of 0; None if it is not in the shard."""
+    def lookup(self, image_id: str) -> Hit | None:
+        """Looks up a live image by its id: a hit with a score of 0; None if the shard does not hold it."""
         if not re.fullmatch("[0-9a-f]{64}", image_id):
             return None
-        row = int(np.searchsorted(self.ids, faiss_id(image_id)))
-        if row == len(self.ids) or self._names[row].as_py() != image_id:
-            return None
-        dead = self._living is not None and not self._living[row]
-        return None if dead else self.hits(np.zeros(1), np.array([row]))[0]
+        number = faiss_id(image_id)
+        first, last = (int(np.searchsorted(self.images, number, side, self._order)) for side in ("left", "right"))
+        rows = np.arange(first, last) if self._order is None else self._order[first:last]
+        for row in rows:
+            if self._image_ids[row].as_py() == image_id and (self._live is None or self._live[row]):
+                return self.hits(np.zeros(1), np.array([row]))[0]
+        return None
 
-    def some(self, count: int) -> list[Hit]:
-        """The first living images, with a score of 0; ids are hashes, so they are random."""
-        rows = np.arange(len(self.ids)) if self._living is None else np.flatnonzero(self._living)
+    def sample_hits(self, count: int) -> list[Hit]:
+        """The first live images, with a score of 0; ids are hashes, so the sample is random."""
+        rows = np.arange(len(self.images)) if self._live is None else np.flatnonzero(self._live)
+        if self._regions is not None:
+            rows = rows[np.sort(np.unique(self.images[rows], return_index=True)[1])]
         return self.hits(np.zeros(min(count, len(rows))), rows[:count])
 
-    def sample(self, shares: Mapping[str, float]) -> dict[str, np.ndarray]:
+    def sample_vectors(self, shares: Mapping[str, float]) -> dict[str, np.ndarray]:
         """By category, the first rows up to a share of them, float32 (n, dim); ids are hashes, so they are random."""
-        found = {}
-        for category, images in self.record.categories.items():
-            rows = np.flatnonzero(self._among({category}))
-            found[category] = self.searcher.vectors(rows[: math.ceil(shares[category] * images)])
-        return found
+        vectors = {}
+        for category, size in self.record.categories.items():
+            rows = np.flatnonzero(self._rows_in({category}))
+            vectors[category] = self.searcher.vectors(rows[: math.ceil(shares[category] * size)])
+        return vectors
 
-    def _among(self, categories: Collection[str]) -> np.ndarray:
-        """Which rows live and are of one of the categories."""
+    def _short(self, rows: np.ndarray, k: int) -> bool:
+        """Whether some query has rows of fewer than k images, and the index may have more rows."""
+        return any((found >= 0).all() and len(np.unique(self.images[found])) < k for found in rows)
+
+    def _best_rows(self, scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keeps the best row of each image, for k images a query: scores and rows, each (q, k)."""
+        kept_scores, kept = np.full((len(rows), k), -np.inf, np.float32), np.full((len(rows), k), -1, np.int64)
+        for query, found in enumerate(rows):
+            valid = np.flatnonzero(found >= 0)
+            first = valid[np.sort(np.unique(self.images[found[valid]], return_index=True)[1])][:k]
+            kept_scores[query, : len(first)], kept[query, : len(first)] = scores[query, first], found[first]
+        return kept_scores, kept
+
+    def _rows_in(self, categories: Collection[str]) -> np.ndarray:
+        """Live rows of some categories, bool (rows,)."""
         if not self._rows_of:
-            living = np.ones(self.record.vectors, bool) if self._living is None else self._living
-            return living if categories else np.zeros(self.record.vectors, bool)
+            live = np.ones(self.record.vectors, bool) if self._live is None else self._live
+            return live if categories else np.zeros(self.record.vectors, bool)
         allowed = np.zeros(self.record.vectors, bool)
         for category in categories:
             allowed[self._rows_of[category]] = True
         return allowed
 
     def _by_category(self) -> dict[str, np.ndarray]:
-        """Living rows by category, of a shard that has several."""
-        rows = np.repeat(np.arange(len(self._shown)), pc.list_value_length(self._shown).to_numpy())
-        names = pc.struct_field(self._shown.flatten(), "category").dictionary_encode()
+        """Live rows by category, of a shard that has several."""
+        rows = np.repeat(np.arange(len(self._listings)), pc.list_value_length(self._listings).to_numpy())
+        names = pc.struct_field(self._listings.flatten(), "category").dictionary_encode()
         codes = names.indices.to_numpy()
         order = np.argsort(codes, kind="stable")
-        order = order if self._living is None else order[self._living[rows[order]]]
+        order = order if self._live is None else order[self._live[rows[order]]]
         bounds = np.searchsorted(codes[order], np.arange(len(names.dictionary) + 1))
         parts = np.split(rows[order], bounds[1:-1])
         return dict(zip(names.dictionary.to_pylist(), parts, strict=True))
 
 
-def merge(found: Iterable[Sequence[Hit]], k: int) -> list[Hit]:
-    """The k nearest of several shards' hits; equal scores in the order of image_id, each image once.
+def merge(hit_lists: Iterable[Sequence[Hit]], k: int) -> list[Hit]:
+    """The k nearest images of several lists of hits; equal scores in the order of image_id, each image once.
 
-    An image of several categories keeps the first category's name and the products of all.
+    An image keeps the score and region of its best hit, of equal ones the first category's, and the products of all.
     """
     best: dict[str, Hit] = {}
     for hit in sorted(
-        (hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.image_id, hit.category)
+        (hit for hits in hit_lists for hit in hits),
+        key=lambda hit: (-hit.score, hit.image_id, hit.category, hit.region),
     ):
         before = best.get(hit.image_id)
         if before is None:
             best[hit.image_id] = hit
         else:
-            products = tuple(sorted({*before.products, *hit.products}))
-            best[hit.image_id] = Hit(before.score, hit.image_id, before.category, before.uri, products)
+            best[hit.image_id] = replace(before, products=tuple(sorted({*before.products, *hit.products})))
     return list(best.values())[:k]

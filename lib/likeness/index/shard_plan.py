@@ -1,22 +1,14 @@
-"""The shard plan: images by category in, shards and the tasks that build them out; and what a night does to a build.
-
-Pure; the same sizes give the same plan.
-"""
+"""The shard plan: images by category in, shards and the tasks that build them out. Pure: same sizes, same plan."""
 
 import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
-
-from likeness.core.settings import Index
+from typing import TypeVar
 
 Name = TypeVar("Name", str, int)
-Step = Literal["none", "delta", "merge", "whole"]
 _FEW = 64
 """Images of a shard, in the mean, below which some part of a category might get none."""
-UNCHANGED = "unchanged"
-"""What is told in place of a step where no table has changed, and nothing was compared."""
 
 
 @dataclass(frozen=True)
@@ -94,24 +86,3 @@ def tasks(sizes: Sequence[int], wanted: int) -> list[int]:
         if max(sums) * count <= 2 * sum(sums):
             break
     return [places[number] for number in range(len(sizes))]
-
-
-def step(live: int, deltas: int, changed: int, night: int, settings: Index) -> Step:
-    """What a night does to the build in service.
-
-    Args:
-        live: images that the index is to hold.
-        deltas: delta shards' nights since the build was whole.
-        changed: rows of delta shards and removed rows, this night's included.
-        night: rows that this night adds or removes.
-        settings: its limits.
-
-    Returns:
-        `none`: the shards stay as they are; `delta`: one more delta; `merge`: one delta in place of all; `whole`: all
-        shards are made anew.
-    """
-    if live < settings.whole_below or changed > settings.max_changed * live:
-        return "whole"
-    if not night:
-        return "none"
-    return "merge" if deltas >= settings.max_deltas else "delta"

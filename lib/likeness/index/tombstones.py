@@ -1,4 +1,4 @@
-"""Tombstones: ids of a build's shards that no search may find any more. Arrow bytes in and out."""
+"""Tombstones: the deleted rows of a build's shards, which searches skip. Arrow bytes in and out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +10,13 @@ from likeness.core.errors import DataError
 from likeness.index.manifest import Manifest
 
 SCHEMA = pa.schema([("shard", pa.int32()), ("id", pa.int64())])
-"""One dead row of a shard; sorted by both."""
+"""One deleted row of a shard; sorted by both."""
 
 
-def dump(removed: Mapping[int, np.ndarray]) -> bytes:
-    """The file's bytes for removed ids, int64, by shard."""
-    shards = [np.full(len(removed[number]), number, np.int32) for number in sorted(removed)]
-    ids = [np.sort(removed[number]) for number in sorted(removed)]
+def dump(deleted: Mapping[int, np.ndarray]) -> bytes:
+    """Converts the deleted ids of each shard, int64, to the bytes of a file."""
+    shards = [np.full(len(deleted[number]), number, np.int32) for number in sorted(deleted)]
+    ids = [np.sort(deleted[number]) for number in sorted(deleted)]
     table = pa.table([np.concatenate(shards), np.concatenate(ids)], schema=SCHEMA)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA) as writer:
@@ -25,10 +25,10 @@ def dump(removed: Mapping[int, np.ndarray]) -> bytes:
 
 
 def parse(data: bytes, name: str) -> dict[int, np.ndarray]:
-    """Sorted ids by shard.
+    """Converts the bytes of the file `name` to sorted ids by shard.
 
     Raises:
-        DataError: the bytes, which are those of the file `name`, are no tombstones.
+        DataError: the bytes are no tombstones.
     """
     try:
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all().cast(SCHEMA)
@@ -40,14 +40,14 @@ def parse(data: bytes, name: str) -> dict[int, np.ndarray]:
 
 
 def load(folder: Path, manifest: Manifest) -> dict[int, np.ndarray]:
-    """Those of a build whose files are in a local folder.
+    """Reads the tombstones of a build whose files are in a local folder.
 
     Raises:
         DataError: the file is missing or damaged.
     """
-    if manifest.removed is None:
+    if manifest.tombstones is None:
         return {}
-    path = folder / manifest.removed.name
+    path = folder / manifest.tombstones.name
     try:
         return parse(path.read_bytes(), str(path))
     except OSError as error:

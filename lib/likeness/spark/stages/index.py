@@ -1,6 +1,6 @@
-"""Index: listings and features of one snapshot in, a build of audited shards out; and its publication.   [pyspark]
+"""The index stage: listings and features of one snapshot in, a build of audited shards out; and its publication.
 
-A build is whole, or the one in service with the day's change: a delta shard of what is new, tombstones of what is gone.
+A build is whole, or extends the one in service: a delta shard of new rows, tombstones of deleted ones.   [pyspark]
 """
 
 import json
@@ -17,8 +17,9 @@ from likeness.core.formatting import pluralize
 from likeness.index import kinds, tombstones
 from likeness.index.build import BuildSpec
 from likeness.index.builds import Builds
+from likeness.index.incremental import UNCHANGED, kept_shards, next_step, update_shards
 from likeness.index.manifest import Manifest, Shard, build_name
-from likeness.index.shard_plan import UNCHANGED, delta_plan, plan, step
+from likeness.index.shard_plan import delta_plan, plan
 from likeness.spark.run import Run
 from likeness.spark.stages import build_shards, incremental
 from likeness.storage.artifact import File
@@ -26,15 +27,15 @@ from likeness.storage.run_facts import IndexFacts, PublishFacts
 from likeness.storage.tables import FEATURES, LISTINGS
 
 _DECIDING = ("kind", "metric", "max_shard_vectors", "pack_vectors", "recall", "memory_gb")
-"""The settings that make another build of the same snapshots."""
+"""The settings by which builds of the same snapshots differ."""
 
 
 def index(run: Run, whole: bool = False) -> Manifest | None:
-    """Builds shards of all active listings; None if the build in service is of these snapshots already.
+    """Builds shards of all active listings; None if the build in service has these snapshots already.
 
     Args:
-        run: which run.
-        whole: takes nothing over from the build in service.
+        run: the run that builds.
+        whole: build all shards anew, whatever is in service.
 
     Raises:
         UsageError: there is nothing to index.
@@ -53,22 +54,21 @@ def index(run: Run, whole: bool = False) -> Manifest | None:
             sizes = {row.category: row["count"] for row in members.groupBy("category").count().collect()}
             if not sizes:
                 raise UsageError("nothing to index: no active listing has a photo with a vector; see `likeness status`")
-            made = (job.grown(before, members, sizes) if before else None) or job.whole(members, sizes)
-            manifest = job.manifest(members, *made)
+            built = (job.extend(before, members, sizes) if before else None) or job.whole(members, sizes)
+            manifest = job.manifest(members, *built)
         finally:
             members.unpersist()
         facts.vectors, facts.expected = sum(manifest.categories().values()), sum(sizes.values())
         facts.unsearchable = _unsearchable(run, job.snapshots, manifest.images)
         run.must_add_up(facts)
         job.builds.write(manifest)
-        run.say(
-            f"index: {manifest.build} is whole, {pluralize(len(manifest.shards), 'shard')}, {manifest.vectors} vectors"
-        )
+        shards = pluralize(len(manifest.shards), "shard")
+        run.say(f"index: {manifest.build} is complete, {shards}, {manifest.vectors} vectors")
         return manifest
 
 
 class _Job:
-    """What one index run works with."""
+    """The inputs and steps of one index run."""
 
     def __init__(self, run: Run, facts: IndexFacts) -> None:
         self.run, self.facts, self.settings = run, facts, run.settings.index
@@ -99,60 +99,55 @@ class _Job:
         """New shards of all members."""
         limits = self.settings
         planned = plan(sizes, limits.max_shard_vectors, limits.pack_vectors, limits.traffic)
-        rows = build_shards.placed(members, planned)
+        rows = build_shards.assign_shards(members, planned)
         expected = [sum(sizes[name] for name in s.categories) // s.parts for s in planned]
         work = build_shards.Work(rows, planned, expected, build_shards.files_of(self.run, self._features()))
-        built = build_shards.build(self.run, work, self._order(sum(sizes.values())))
+        built = build_shards.build(self.run, work, self._spec(sum(sizes.values())))
         self.facts.step, self.facts.built, self.facts.indexed = "whole", len(built), sum(s.vectors for s in built)
         return built, None
 
-    def grown(
+    def extend(
         self, before: Manifest, members: DataFrame, sizes: Mapping[str, int]
     ) -> tuple[list[Shard], File | None] | None:
-        """The shards of a build with the change since; None if it is due to be made whole."""
-        live = sum(sizes.values())
-        nights = {s.ids.name.partition("/")[0]: s for s in before.shards if s.delta}
-        deltas = sum(s.vectors for s in before.shards if s.delta)
-        removed = sum(s.tombstoned for s in before.shards if not s.delta)
-        if step(live, len(nights), deltas + removed, 1, self.settings) == "whole":
+        """The shards and tombstones that bring a build up to the tables; None if a whole build is due."""
+        items = sum(sizes.values())
+        if next_step(before, items, 0, self.settings) == "whole":
             return None
-        numbers = {s.number for s in before.shards}
-        found = incremental.change(self.run, self.builds, before, members, numbers)
-        night = found.added + found.dead.num_rows
-        chosen = step(live, len(nights), deltas + removed + night, night, self.settings)
+        numbers = kept_shards(before, "delta")
+        difference = incremental.compare(self.run, self.builds, before, members, numbers)
+        chosen = next_step(before, items, difference.changes.rows, self.settings)
         if chosen == "whole":
             return None
         if chosen == "merge":
-            found.lacking.unpersist()
-            numbers = {s.number for s in before.shards if not s.delta}
-            found = incremental.change(self.run, self.builds, before, members, numbers)
-        self.facts.step, self.facts.added, self.facts.removed = chosen, found.added, found.dead.num_rows
-        old = incremental.removed(self.builds, before)
-        pairs = [incremental.kept(s, found, old) for s in before.shards if s.number in numbers]
-        pairs = [(shard, ids) for shard, ids in pairs if shard.live]
-        new = self._delta(found, max(s.number for s in before.shards) + 1, live)
+            difference.lacking.unpersist()
+            numbers = kept_shards(before, chosen)
+            difference = incremental.compare(self.run, self.builds, before, members, numbers)
+        changes = difference.changes
+        self.facts.step, self.facts.added, self.facts.removed = chosen, changes.added, changes.stale.num_rows
+        earlier = incremental.read_tombstones(self.builds, before)
+        kept, deleted = update_shards(before, numbers, changes, earlier)
+        new = self._delta(difference, max(s.number for s in before.shards) + 1, items)
         self.facts.built, self.facts.indexed = len(new), sum(s.vectors for s in new)
-        dead = {shard.number: ids for shard, ids in pairs if len(ids)}
-        return [*(shard for shard, _ in pairs), *new], self._tombstones(dead)
+        return [*kept, *new], self._write_tombstones(deleted)
 
-    def _delta(self, found: incremental.BuildChange, first: int, live: int) -> list[Shard]:
-        if not found.added:
+    def _delta(self, difference: incremental.Difference, first: int, items: int) -> list[Shard]:
+        """Builds shards of the rows that a build lacks, numbered from `first`."""
+        added = difference.changes.added
+        if not added:
             return []
-        planned = delta_plan(found.added, first, self.settings.max_shard_vectors)
-        rows = build_shards.split(found.lacking, planned)
-        expected = [found.added // s.parts for s in planned]
-        work = build_shards.Work(
-            rows, planned, expected, build_shards.files_of(self.run, self._features(), found.lacking)
-        )
-        return build_shards.build(self.run, work, self._order(live, delta=True))
+        planned = delta_plan(added, first, self.settings.max_shard_vectors)
+        rows = build_shards.split_delta(difference.lacking, planned)
+        files = build_shards.files_of(self.run, self._features(), difference.lacking)
+        work = build_shards.Work(rows, planned, [added // s.parts for s in planned], files)
+        return build_shards.build(self.run, work, self._spec(items, delta=True))
 
-    def _tombstones(self, dead: Mapping[int, np.ndarray]) -> File | None:
-        if not dead:
+    def _write_tombstones(self, deleted: Mapping[int, np.ndarray]) -> File | None:
+        if not deleted:
             return None
-        return self.builds.add(self.run.space.id, f"{self._build}/removed.arrow", tombstones.dump(dead))
+        return self.builds.add(self.run.space.id, f"{self._build}/tombstones.arrow", tombstones.dump(deleted))
 
-    def _order(self, live: int, delta: bool = False) -> BuildSpec:
-        memory = self.settings.memory_gb * 1e9 / live
+    def _spec(self, items: int, delta: bool = False) -> BuildSpec:
+        memory = self.settings.memory_gb * 1e9 / items
         return BuildSpec(self._folder, self._build, self.run.space.id, self.run.space.dim, self.settings, memory, delta)
 
     def _features(self) -> int:
@@ -160,8 +155,8 @@ class _Job:
         assert snapshot is not None, "there are members, so there are vectors"
         return snapshot
 
-    def manifest(self, members: DataFrame, built: list[Shard], removed: File | None) -> Manifest:
-        """What the build is."""
+    def manifest(self, members: DataFrame, built: list[Shard], deleted: File | None) -> Manifest:
+        """Describes the build, with its counts of distinct images and products."""
         run = self.run
         return Manifest(
             build=self._build,
@@ -177,7 +172,7 @@ class _Job:
             products=members.select(F.explode("products")).distinct().count(),
             vectors=sum(shard.live for shard in built),
             shards=built,
-            tombstones=removed,
+            tombstones=deleted,
         )
 
 
@@ -191,12 +186,12 @@ def publish(run: Run, manifest: Manifest) -> None:
         facts.recall = min(shard.lowest for shard in manifest.shards)
         low = sorted((s for s in manifest.shards if s.lowest < run.settings.gates.min_recall), key=lambda s: s.lowest)
         if low:
-            told = "; ".join(f"shard {s.number} ({s.description}) {s.lowest:.3f}" for s in low[:10])
+            shards = "; ".join(f"shard {s.number} ({s.description}) {s.lowest:.3f}" for s in low[:10])
             raise GateError(
-                f"publish: recall@{low[0].recall.k} below gates.min_recall {run.settings.gates.min_recall}: {told}. "
+                f"publish: recall@{low[0].recall.k} below gates.min_recall {run.settings.gates.min_recall}: {shards}. "
                 f'Build {manifest.build} is kept and not published; index.kind = "flat" reaches 1.0'
             )
-        run.guard()
+        run.check_leases()
         run.say(f"publish: {manifest.build} passes its gates")
         Builds(run.settings.root).publish(manifest, run.settings.index.keep_builds)
         run.build = manifest.path
@@ -204,22 +199,22 @@ def publish(run: Run, manifest: Manifest) -> None:
 
 
 def searchable(run: Run, snapshots: Mapping[str, int | None] = MappingProxyType({})) -> DataFrame:
-    """Active listings whose photo the space has a vector of, by default as of now: what an index is made of."""
+    """Active listings of all photos that have a vector in the space, a row for each region; by default as of now."""
     listings = run.tables.read(LISTINGS, snapshots.get("listings")).where("active")
-    here = run.tables.read(FEATURES, snapshots.get("features")).where(F.col("space") == run.space.id)
-    return listings.join(here.select("image_id"), "image_id", "left_semi")
+    vectors = run.tables.read(FEATURES, snapshots.get("features")).where(F.col("space") == run.space.id)
+    return listings.join(vectors.select("image_id", "region"), "image_id")
 
 
 def _members(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
-    """(category, image_id, uri, products) of every active listing that the space has a vector of."""
+    """(category, image_id, region, uri, products) of every active listing that has a vector in the space."""
     return (
         searchable(run, snapshots)
-        .groupBy("category", "image_id")
+        .groupBy("category", "image_id", "region")
         .agg(F.min("uri").alias("uri"), F.array_sort(F.collect_set("product_id")).alias("products"))
     )
 
 
 def _unsearchable(run: Run, snapshots: Mapping[str, int | None], images: int) -> int:
-    """Images of active listings without a vector: their failures stand in the ledger."""
+    """Counts the images of active listings without a vector; the failure ledger says why."""
     listed = run.tables.read(LISTINGS, snapshots["listings"]).where("active").select("image_id").distinct().count()
     return listed - images
