@@ -1,4 +1,4 @@
-"""The configuration files of the local stack: what `etc/hadoop` and `conf` are elsewhere, and the commands of both."""
+"""The configuration files of the local stack, for Hadoop and HBase, and launchers of their commands."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ _QUEUES = {
 
 
 def files(home: Path, at: Address, java: Callable[[str], list[str]]) -> dict[str, str]:
-    """Every file by its path below the stack's folder.
+    """All files by their path below the stack's folder.
 
     `at(server, use)` is the address of a server's port, `java(home)` the command for classes of "hadoop" or "hbase".
     """
@@ -33,7 +33,7 @@ def files(home: Path, at: Address, java: Callable[[str], list[str]]) -> dict[str
         "conf/hadoop/yarn-site.xml": _xml(_yarn(home, at)),
         "conf/hadoop/capacity-scheduler.xml": _xml(_QUEUES),
         "conf/hadoop/log4j.properties": _LOG4J,
-        "conf/hadoop/webapps/hdfs/.here": "",  # the servers look for these folders on their class path
+        "conf/hadoop/webapps/hdfs/.here": "",  # the servers need these folders on their class path
         "conf/hadoop/webapps/datanode/.here": "",
         "conf/hbase/core-site.xml": _xml(_core(home, at)),
         "conf/hbase/hdfs-site.xml": _xml(_hdfs(home, at)),
@@ -75,7 +75,7 @@ def _hdfs(home: Path, at: Address) -> dict[str, str]:
         "dfs.namenode.https-address": "127.0.0.1:0",
         "dfs.namenode.safemode.extension": "0",
         "dfs.namenode.safemode.min.datanodes": "1",
-        # a dead DataNode is noticed after 20 s, not after 10 min
+        # a dead DataNode is noticed after 20 s instead of 10 min
         "dfs.heartbeat.interval": "1",
         "dfs.namenode.heartbeat.recheck-interval": "5000",
         "dfs.datanode.data.dir": f"file://{home}/data/${{likeness.server}}",
@@ -84,7 +84,7 @@ def _hdfs(home: Path, at: Address) -> dict[str, str]:
         "dfs.datanode.ipc.address": "127.0.0.1:${likeness.ipc}",
         "dfs.datanode.hostname": "127.0.0.1",
         "dfs.datanode.max.transfer.threads": "512",
-        # closing a file otherwise sleeps 400 ms, because it asks before the DataNode has reported
+        # otherwise closing a file sleeps 400 ms, since the client asks before the DataNode has reported
         "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "10",
     }
 
@@ -149,10 +149,10 @@ def _hbase(home: Path, at: Address) -> dict[str, str]:
         "hbase.regionserver.handler.count": "16",
         "hbase.wal.provider": "filesystem",
         "hbase.unsafe.stream.capability.enforce": "false",
-        "hbase.hregion.memstore.flush.size": "33554432",  # small tables are flushed and compacted as well,
-        "hbase.hregion.memstore.block.multiplier": "16",  # and puts do not wait for it
+        "hbase.hregion.memstore.flush.size": "33554432",  # flush and compact small tables too,
+        "hbase.hregion.memstore.block.multiplier": "16",  # without blocking puts
         "hbase.hstore.blockingStoreFiles": "100",
-        # what a client waits for while a region moves
+        # how long a client waits while a region moves
         "hbase.client.operation.timeout": "60000",
         "hbase.rpc.timeout": "10000",
     }
@@ -167,7 +167,7 @@ def _xml(properties: Mapping[str, str]) -> str:
 
 
 def _launcher(home: Path, java: list[str], commands: Mapping[str, str]) -> str:
-    """A shell script as Hadoop's own: a command it knows, or the name of a class."""
+    """A shell script like Hadoop's: its first argument is a command, or the name of a class."""
     cases = "".join(f'  {name}) shift; set -- {main} "$@" ;;\n' for name, main in commands.items())
     words = " ".join(f"'{word}'" for word in java)
     return (

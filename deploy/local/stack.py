@@ -1,8 +1,8 @@
-"""A real Hadoop stack on this machine, without root and without Docker: HDFS, YARN, ZooKeeper, HBase, Thrift.
+"""A Hadoop stack on this machine, without root and without Docker: HDFS, YARN, ZooKeeper, HBase, Thrift.
 
-Each server is a process of its own, run from Maven's artifacts and bound to 127.0.0.1. All it writes is below one
-folder (LIKENESS_STACK, default var/stack); ports count up from LIKENESS_STACK_PORT (default 19800). It needs nothing
-but the standard library, Java 17 and mvn.
+Each server is a process that runs Maven artifacts and listens on 127.0.0.1. All files are below one folder
+(LIKENESS_STACK, default var/stack); ports count up from LIKENESS_STACK_PORT (default 19800). The script needs only the
+standard library, Java 17 and mvn.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ JAVA_OPTIONS = [
 
 
 class StackError(Exception):
-    """Something that stops the stack: what it is, and what to do about it."""
+    """An error of the stack, with its remedy."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ BY_NAME = {server.name: server for server in SERVERS}
 
 
 class Stack:
-    """The servers below one folder; `up`, `down` and `status` may each be repeated."""
+    """The servers of one folder; `up`, `down` and `status` can be repeated."""
 
     def __init__(self, home: Path, port: int, jars: Path | None = None) -> None:
         self.home, self.port = home.absolute(), port
@@ -142,10 +142,10 @@ class Stack:
         return "hbase://" + ",".join(self.address(s.name) for s in SERVERS if s.name.startswith("thrift"))
 
     def up(self) -> None:
-        """Starts what is not running, and waits until all of it serves.
+        """Starts the servers that are not running, and waits until all are ready.
 
         Raises:
-            StackError: no Java or mvn, a port in use, or a server that dies or does not get ready.
+            StackError: there is no Java or mvn, a port is in use, or a server dies or does not get ready.
         """
         _needs("java", "openjdk-17-jre-headless")
         self._only_one_base()
@@ -168,9 +168,9 @@ class Stack:
         self._wait("HBase", self._hbase_ready)
 
     def down(self) -> None:
-        """Stops every server and container; data stays."""
+        """Stops all servers and containers; keeps the data."""
         names = [server.name for server in reversed(SERVERS)]
-        order = ["nodemanager", *(name for name in names if name != "nodemanager")]  # it ends its containers itself
+        order = ["nodemanager", *(name for name in names if name != "nodemanager")]  # it ends its containers
         for name in order:
             self.stop(name)
         for pid in self._strays():
@@ -210,7 +210,7 @@ class Stack:
         )
 
     def stop(self, name: str, kill: bool = False) -> None:
-        """Ends one server: asks it, and kills it after ten seconds, or at once."""
+        """Stops one server with SIGTERM, after ten seconds with SIGKILL; with `kill` at once."""
         pid = self.pid(name)
         if pid:
             deadline = time.monotonic() + (0 if kill else 10)
@@ -230,7 +230,7 @@ class Stack:
         return record["pid"] if born and born == record["born"] else None
 
     def status(self) -> list[tuple[str, str, str, str]]:
-        """(server, state, process, addresses): up, starting (no answer yet), dead (it should run) or down."""
+        """(server, state, process, ports). The state is up, starting (no answer yet), dead (should run) or down."""
         rows = []
         for server in SERVERS:
             pid = self.pid(server.name)
@@ -257,7 +257,7 @@ class Stack:
         return [
             *[_java(), *JAVA_OPTIONS, "-cp", f"{self.home}/conf/{home}:{self.jars}/{home}/*"],
             *(f"-D{name}.log.dir={logs}" for name in ("hadoop", "yarn", "hbase")),
-            # the configuration is one for all; what a server does not say of itself must still be a port
+            # all servers share the configuration; ports that a server does not set need a default
             *(f"-Dlikeness.{use}=0" for use in ("data", "http", "ipc", "rpc")),
             f"-Djava.io.tmpdir={self.home}/tmp",
         ]
@@ -269,7 +269,7 @@ class Stack:
         return self.home / "run" / f"{name}.json"
 
     def _recorded(self, name: str) -> dict[str, Any]:
-        """What was written of a server at its start; nothing if it is not to run."""
+        """The record of a server's start; empty if the server should not run."""
         try:
             record: dict[str, Any] = json.loads(self._record(name).read_text())
         except (OSError, ValueError):
@@ -281,7 +281,7 @@ class Stack:
             port = json.loads(path.read_text()).get("port")
             if port != self.port and self.pid(path.stem):
                 raise StackError(
-                    f"{self.home} runs on ports from {port}; stop it first, or set LIKENESS_STACK_PORT={port}"
+                    f"{self.home} runs on ports from {port}; run `make stack-down`, or set LIKENESS_STACK_PORT={port}"
                 )
 
     def _check_ports(self, server: Server) -> None:
@@ -289,15 +289,15 @@ class Stack:
             if _answers(self.port + offset) or not _free(self.port + offset):
                 raise StackError(
                     f"port {self.port + offset} ({server.name}, {use}) is in use by another process; "
-                    "end that one, or choose other ports with LIKENESS_STACK_PORT"
+                    "end that process, or set LIKENESS_STACK_PORT to other ports"
                 )
 
     def _fetch(self) -> None:
-        """Lets Maven copy each class path once; the stamp, written last, says that it is whole."""
+        """Downloads each class path with Maven once; the stamp is written last, when it is complete."""
         for home in ("hadoop", "hbase"):
             pom, folder = HERE / home / "pom.xml", self.jars / home
-            stamp, wanted = folder / "stamp", hashlib.sha256(pom.read_bytes()).hexdigest()
-            if stamp.exists() and stamp.read_text() == wanted:
+            stamp, digest = folder / "stamp", hashlib.sha256(pom.read_bytes()).hexdigest()
+            if stamp.exists() and stamp.read_text() == digest:
                 continue
             _needs("mvn", "maven")
             print(f"fetching {home} with Maven", file=sys.stderr, flush=True)
@@ -308,9 +308,9 @@ class Stack:
                 ["mvn", "-q", "-B", "-f", str(pom), *goal], capture_output=True, text=True, check=False
             )
             if done.returncode:
-                told = (done.stdout + done.stderr).strip().splitlines()[:5]
-                raise StackError(f"mvn cannot fetch {home}: {' '.join(told)}; is a Maven repository in reach?")
-            stamp.write_text(wanted)
+                lines = (done.stdout + done.stderr).strip().splitlines()[:5]
+                raise StackError(f"mvn cannot fetch {home}: {' '.join(lines)}; is a Maven repository reachable?")
+            stamp.write_text(digest)
 
     def _format(self) -> None:
         command = [*self.java("hadoop"), BY_NAME["namenode"].main, "-format", "-nonInteractive", "-force"]
@@ -334,12 +334,12 @@ class Stack:
 
     def _wait(self, what: str, ready: Callable[[], str]) -> None:
         deadline = time.monotonic() + READY_S
-        while told := ready():
-            dead = [server.name for server in SERVERS if not self.pid(server.name)]
-            if dead:
-                raise StackError(f"{dead[0]} died{self._why(dead[0])}")
+        while problem := ready():
+            ended = [server.name for server in SERVERS if not self.pid(server.name)]
+            if ended:
+                raise StackError(f"{ended[0]} died{self._why(ended[0])}")
             if time.monotonic() > deadline:
-                raise StackError(f"{what} is not ready after {READY_S} s: {told}; see {self.home}/logs")
+                raise StackError(f"{what} is not ready after {READY_S} s: {problem}; see {self.home}/logs")
             time.sleep(0.5)
 
     def _hdfs_ready(self) -> str:
@@ -354,8 +354,8 @@ class Stack:
         try:
             with urllib.request.urlopen(
                 f"http://{self.address('resourcemanager', 'http')}/ws/v1/cluster/metrics", timeout=5
-            ) as answer:
-                nodes = int(json.load(answer)["clusterMetrics"]["activeNodes"])
+            ) as response:
+                nodes = int(json.load(response)["clusterMetrics"]["activeNodes"])
         except (OSError, ValueError, KeyError):
             return "the ResourceManager does not answer"
         return "" if nodes else "the NodeManager has not reported"
@@ -370,21 +370,21 @@ class Stack:
         return "" if live >= REGIONSERVERS else f"{live} of {REGIONSERVERS} RegionServers have reported"
 
     def _why(self, name: str) -> str:
-        """The last thing that a server's log says, and where it is; why it gave up, if it did."""
+        """The last error in a server's log, or the cause of its abort, with the path of the log."""
         log = self.home / "logs" / f"{name}.out"
-        begins = self._recorded(name).get("log", 0)  # before are the words of earlier processes
+        begins = self._recorded(name).get("log", 0)  # earlier lines are of earlier processes
         lines = log.read_bytes()[begins:].decode(errors="replace").splitlines() if log.exists() else []
-        said = [n for n, line in enumerate(lines) if "ERROR" in line or "FATAL" in line or "Exception" in line]
-        gave_up = [n for n in said if "ABORTING" in lines[n]]
-        if gave_up:  # its last words are of the shutdown, what follows this line is the cause
-            causes = [line for line in lines[gave_up[-1] + 1 :][:100] if line.startswith(("java", "org", "Caused by"))]
-            told = " ".join([lines[gave_up[-1]], *causes[:1], *causes[1:][-1:]])
+        errors = [n for n, line in enumerate(lines) if "ERROR" in line or "FATAL" in line or "Exception" in line]
+        aborts = [n for n in errors if "ABORTING" in lines[n]]
+        if aborts:  # the last errors come from the shutdown, the cause follows this line
+            causes = [line for line in lines[aborts[-1] + 1 :][:100] if line.startswith(("java", "org", "Caused by"))]
+            reason = " ".join([lines[aborts[-1]], *causes[:1], *causes[1:][-1:]])
         else:
-            told = lines[said[-1]] if said else ""
-        return f" ({told.strip()[:800]})" * bool(told) + f"; see {log}"
+            reason = lines[errors[-1]] if errors else ""
+        return f" ({reason.strip()[:800]})" * bool(reason) + f"; see {log}"
 
     def _strays(self) -> Iterator[int]:
-        """Processes that work below this stack's folder: containers whose NodeManager was killed."""
+        """Processes in this stack's folder: containers whose NodeManager was killed."""
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 folder = (entry / "cwd").readlink()
@@ -429,39 +429,39 @@ def _free(port: int) -> bool:
 
 def _jmx(address: str, query: str) -> list[dict[str, Any]]:
     try:
-        with urllib.request.urlopen(f"http://{address}/jmx?qry={query}", timeout=5) as answer:
-            beans: list[dict[str, Any]] = json.load(answer)["beans"]
+        with urllib.request.urlopen(f"http://{address}/jmx?qry={query}", timeout=5) as response:
+            beans: list[dict[str, Any]] = json.load(response)["beans"]
             return beans
     except (OSError, ValueError, KeyError):
         return []
 
 
 def _born(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; None if there is none."""
+    """Start time of a process, which tells it from a later one with the same id; None if there is none."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    over = fields[0] == "Z" and int(fields[17]) == 1  # while threads of a killed process end, it holds its ports
-    return None if over else fields[19]
+    zombie = fields[0] == "Z" and int(fields[17]) == 1  # with more threads, a killed process still holds its ports
+    return None if zombie else fields[19]
 
 
-def given_stack() -> Stack:
-    """The stack that the environment names."""
+def configured_stack() -> Stack:
+    """The stack of LIKENESS_STACK and LIKENESS_STACK_PORT."""
     home = Path(os.environ.get("LIKENESS_STACK") or HERE.parent.parent / "var/stack")
     text = os.environ.get("LIKENESS_STACK_PORT") or "19800"
     if not text.isdigit() or not 1024 <= int(text) <= 65_000:
-        raise StackError(f"LIKENESS_STACK_PORT={text!r} is no port; name one from 1024 to 65000")
+        raise StackError(f"LIKENESS_STACK_PORT={text!r} is not a port from 1024 to 65000")
     return Stack(home, int(text))
 
 
 def main() -> int:
-    """One command; exit code 1 if it fails, or if a server should run and does not."""
+    """Runs one command; exit code 1 if it fails, or if a server is dead."""
     parser = argparse.ArgumentParser(description="HDFS, YARN and HBase on this machine.")
     parser.add_argument("command", choices=["up", "down", "status", "env"])
     command = parser.parse_args().command
     try:
-        stack = given_stack()
+        stack = configured_stack()
         if command == "up":
             begun = time.monotonic()
             stack.up()
@@ -469,7 +469,7 @@ def main() -> int:
             print('try it: eval "$(make -s stack-env)" && hdfs dfs -ls /')
         elif command == "down":
             stack.down()
-            print("down; data and logs stay in", stack.home)
+            print("down; data and logs are kept in", stack.home)
         elif command == "env":
             print(f"export HADOOP_CONF_DIR='{stack.home}/conf/hadoop' PATH='{stack.home}/bin':\"$PATH\"")
         else:

@@ -1,7 +1,7 @@
-"""The nightly run as an Airflow DAG (Airflow 2 or 3): an example, checked for its syntax, not run under Airflow.
+"""Example of the nightly run as an Airflow DAG (Airflow 2 or 3). Its syntax is tested; it is not run under Airflow.
 
-A gate (exit code 3) fails the task without a retry: a person must decide. After any other error the task is tried
-again, which completes the run.
+A gate (exit code 3) fails the task without a retry, since a person has to decide. After any other error the task is
+retried, which completes the work of the first try.
 """
 
 from datetime import datetime, timedelta

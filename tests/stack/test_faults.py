@@ -70,7 +70,7 @@ def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, und
         eventually(lambda: extracting(workers(stack)), job)
         java(workers(stack), "yarn.ApplicationMaster").kill()
         assert job.code() == 1
-    assert "left no row: its driver never began or was killed" in job.told
+    assert "left no row: its driver did not start, or was killed" in job.told
     with on_cluster.start("nightly") as job:
         assert job.code() == 0, job.told
     assert_equal(state(on_cluster.given), undisturbed)

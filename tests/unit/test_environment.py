@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = "deploy/environment.py"
-WAITING = "likeness: another start is making .venv; waiting for it\n"
+WAITING = "likeness: another process installs .venv; waiting for it\n"
 JAR = "iceberg-spark-runtime-4.1_2.13-1.12.0.jar"
 
 PYPROJECT = """
@@ -83,8 +83,8 @@ class Project:
         return [sys.executable, str(self.root / ENVIRONMENT), *flags]
 
     def environ(self, **changes: str | None) -> dict[str, str]:
-        known = {name: value for name, value in os.environ.items() if not name.startswith("LIKENESS_")}
-        merged = {**known, "LIKENESS_JARS": str(self.root / "given.jar"), **changes}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIKENESS_")}
+        merged = {**inherited, "LIKENESS_JARS": str(self.root / "given.jar"), **changes}
         return {name: value for name, value in merged.items() if value is not None}
 
     def start(self, *flags: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
@@ -322,8 +322,8 @@ def test_a_jar_of_other_bytes_is_not_taken(with_ivy: Project, tmp_path: Path) ->
 
 def test_the_jar_comes_from_a_mirror_once(with_ivy: Project, tmp_path: Path) -> None:
     script = with_ivy.root / ENVIRONMENT
-    known, ours = with_ivy.module().JAR_SHA256, hashlib.sha256(b"ours").hexdigest()
-    script.write_text(script.read_text().replace(known, ours))
+    original, ours = with_ivy.module().JAR_SHA256, hashlib.sha256(b"ours").hexdigest()
+    script.write_text(script.read_text().replace(original, ours))
     where = mirror(tmp_path, b"ours")
     try:
         fetched = with_ivy.start("--print", LIKENESS_JARS=None, LIKENESS_MAVEN_REPOSITORY=where)
@@ -347,10 +347,9 @@ def submit(bare: Project) -> Path:
 
 @pytest.mark.parametrize("flags", [[], ["--help"], ["help"]])
 def test_submit_lists_its_jobs(submit: Path, flags: list[str]) -> None:
-    shown = subprocess.run([submit, *flags], capture_output=True, text=True, cwd="/")
-    assert shown.returncode == 0
-    assert "usage: ./spark-submit.sh JOB" in shown.stdout
-    assert "retry-failed     Tries the failures again." in shown.stdout
+    help_text = subprocess.run([submit, *flags], capture_output=True, text=True, cwd="/", check=True).stdout
+    assert "usage: ./spark-submit.sh JOB" in help_text
+    assert "retry-failed     Tries the failures again." in help_text
     assert not (submit.parent / ".venv").exists()
 
 
@@ -362,9 +361,9 @@ def test_submit_knows_no_other_job(submit: Path) -> None:
 
 
 def test_every_job_of_this_project_is_listed() -> None:
-    shown = subprocess.run([ROOT / "spark-submit.sh"], capture_output=True, text=True).stdout
+    help_text = subprocess.run([ROOT / "spark-submit.sh"], capture_output=True, text=True).stdout
     for job in ROOT.glob("jobs/[!_]*.py"):
-        assert f"\n  {job.stem.replace('_', '-')} " in shown
+        assert f"\n  {job.stem.replace('_', '-')} " in help_text
 
 
 @pytest.mark.spark
@@ -375,8 +374,8 @@ def test_a_job_runs_quietly_and_its_exit_code_comes_through(submit: Path, tmp_pa
         [submit, "retry-failed", "3", "a b", "--", "--driver-memory", "512m"],
         env={**os.environ, **settings}, cwd=tmp_path, stdout=PIPE, stderr=PIPE, text=True,
     ) as started:  # fmt: skip
-        shown, said = started.communicate(timeout=120)
-    assert started.returncode == 3, said
-    # The parent is the JVM: it has the place of the shell, so that a signal to the one reaches the other.
-    assert shown == f"['3', 'a b'] {submit.parent}/jobs/retry_failed.py {started.pid}\n"
-    assert said == ""
+        output, errors = started.communicate(timeout=120)
+    assert started.returncode == 3, errors
+    # The parent is the JVM: it has replaced the shell, so that a signal to the shell's process reaches it.
+    assert output == f"['3', 'a b'] {submit.parent}/jobs/retry_failed.py {started.pid}\n"
+    assert errors == ""

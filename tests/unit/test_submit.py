@@ -1,4 +1,4 @@
-"""What is handed to spark-submit: options of the user, of this machine and of YARN."""
+"""The command line of spark-submit: options of the user, of this machine and of YARN."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def confs(words: list[str]) -> dict[str, str]:
     return dict(words[n + 1].split("=", 1) for n, word in enumerate(words) if word == "--conf")
 
 
-def test_only_a_few_options_are_looked_at() -> None:
+def test_other_options_are_passed_on() -> None:
     words = [
         "--master",
         "yarn",
@@ -36,25 +36,25 @@ def test_only_a_few_options_are_looked_at() -> None:
     assert options.rest == ["--num-executors", "8", "--queue", "q"]
 
 
-def test_the_master_may_be_named_in_three_ways() -> None:
+def test_the_master_can_be_named_in_three_ways() -> None:
     assert read_options([], {}).master == "local[*,4]"
     assert read_options([], {"LIKENESS_MASTER": "yarn"}).master == "yarn"
     assert read_options(["--master", "local[2]"], {"LIKENESS_MASTER": "yarn"}).master == "local[2]"
     assert read_options(["--conf", "spark.master=yarn"], {}).master == "yarn"
 
 
-def test_an_option_without_its_value_is_named() -> None:
-    with pytest.raises(UsageError, match="--master wants a value"):
+def test_an_option_without_its_value_is_an_error() -> None:
+    with pytest.raises(UsageError, match="--master needs a value"):
         read_options(["--queue", "q", "--master"], {})
 
 
-def test_a_local_run_listens_on_this_machine_alone() -> None:
+def test_a_local_run_listens_on_this_machine_only() -> None:
     words = local_options(Options(jars=["mine.jar"], confs={"spark.ui.enabled": "true"}), "iceberg.jar", {})
     assert words[words.index("--jars") + 1] == "iceberg.jar,mine.jar"
-    found = confs(words)
-    assert found["spark.driver.host"] == found["spark.driver.bindAddress"] == "127.0.0.1"
-    assert found["spark.ui.enabled"] == "true"  # the user's own word stands
-    assert "SerialGC" in found["spark.driver.extraJavaOptions"]
+    properties = confs(words)
+    assert properties["spark.driver.host"] == properties["spark.driver.bindAddress"] == "127.0.0.1"
+    assert properties["spark.ui.enabled"] == "true"  # the user's value overrides the default
+    assert "SerialGC" in properties["spark.driver.extraJavaOptions"]
     own = {"spark.driver.extraJavaOptions": "-XX:+UseZGC"}
     assert confs(local_options(Options(confs=own), "iceberg.jar", {}))["spark.driver.extraJavaOptions"] == "-XX:+UseZGC"
 
@@ -66,19 +66,19 @@ def plan(options: Options, environment: dict[str, str] | None = None, *assignmen
     )
 
 
-def test_a_driver_elsewhere_gets_its_environment() -> None:
+def test_a_remote_driver_gets_its_environment() -> None:
     secret_free = {"LIKENESS_GATES__MIN_RECALL": "0.9", "LIKENESS_JARS": "/here", "HOME": "/root"}
-    found = confs(plan(Options("yarn", "cluster"), secret_free))
+    properties = confs(plan(Options("yarn", "cluster"), secret_free))
     for where in ("spark.executorEnv", "spark.yarn.appMasterEnv"):
-        assert found[f"{where}.LIKENESS_GATES__MIN_RECALL"] == "0.9"
-        assert f"{where}.LIKENESS_JARS" not in found
-        assert f"{where}.HOME" not in found
-        assert found[f"{where}.PYSPARK_PYTHON"].startswith("/")
-    assert found["spark.yarn.appMasterEnv.LIKENESS_RUN_ID"] == "20260102T000000-nightly-abcdef"
-    assert found["spark.yarn.maxAppAttempts"] == "1"
+        assert properties[f"{where}.LIKENESS_GATES__MIN_RECALL"] == "0.9"
+        assert f"{where}.LIKENESS_JARS" not in properties
+        assert f"{where}.HOME" not in properties
+        assert properties[f"{where}.PYSPARK_PYTHON"].startswith("/")
+    assert properties["spark.yarn.appMasterEnv.LIKENESS_RUN_ID"] == "20260102T000000-nightly-abcdef"
+    assert properties["spark.yarn.maxAppAttempts"] == "1"
 
 
-def test_a_driver_here_finds_iceberg_without_an_upload() -> None:
+def test_a_local_driver_finds_iceberg_without_an_upload() -> None:
     words = plan(Options("yarn"))
     assert confs(words)["spark.driver.extraClassPath"] == "/jars/iceberg.jar"
     assert "--jars" not in words
@@ -91,7 +91,7 @@ def test_a_packed_environment() -> None:
 
 
 def test_flags_are_those_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is to run elsewhere is read here first."""
+    """Flags of a remote driver are checked here before it starts."""
     settings = read_flags(
         "backfill", ["--space", "alexnet.fc6", "--from", "2026-01-02", "--category", "hat", "--root", "r"]
     )
@@ -104,25 +104,25 @@ def test_flags_are_those_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
         assert "--from" in capsys.readouterr().err
 
 
-def test_gpus_are_asked_for_and_shared() -> None:
+def test_gpus_are_requested_and_shared() -> None:
     assert yarn.gpu_confs(Extract()) == {}
-    found = confs(plan(Options("yarn"), None, "extract.gpus=2", "extract.tasks_per_gpu=4"))
-    assert found["spark.executor.resource.gpu.amount"] == "2"
-    assert found["spark.task.resource.gpu.amount"] == "0.25"
-    assert found["spark.executor.cores"] == "8"
-    script = Path(found["spark.files"])
+    properties = confs(plan(Options("yarn"), None, "extract.gpus=2", "extract.tasks_per_gpu=4"))
+    assert properties["spark.executor.resource.gpu.amount"] == "2"
+    assert properties["spark.task.resource.gpu.amount"] == "0.25"
+    assert properties["spark.executor.cores"] == "8"
+    script = Path(properties["spark.files"])
     assert script.is_file()
-    assert found["spark.executor.resource.gpu.discoveryScript"] == f"./{script.name}"
+    assert properties["spark.executor.resource.gpu.discoveryScript"] == f"./{script.name}"
 
 
 @pytest.mark.parametrize("flags", [["--config", "conf/a.toml", "--date", "2026-01-02"], ["--config=conf/a.toml"]])
-def test_the_configuration_goes_along(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_is_shipped(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sent, options = yarn.shipped(flags)
+    sent, options = yarn.ship_config(flags)
     assert sent[:2] == ["--config", "likeness.toml"]
     assert sent[2:] == flags[2:]
     assert options == ["--files", f"{tmp_path}/conf/a.toml#likeness.toml"]
 
 
-def test_without_a_configuration_nothing_goes_along() -> None:
-    assert yarn.shipped(["--root", "hdfs://name/root"]) == (["--root", "hdfs://name/root"], [])
+def test_without_a_configuration_nothing_is_shipped() -> None:
+    assert yarn.ship_config(["--root", "hdfs://name/root"]) == (["--root", "hdfs://name/root"], [])

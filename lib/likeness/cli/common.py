@@ -1,7 +1,9 @@
-"""What the commands share: flags, settings, and output as a table or JSON.   [typer, rich]"""
+"""Shared parts of the commands: flags, settings, and output as a table or JSON.   [typer, rich]"""
 
+import functools
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,22 +16,37 @@ from rich.table import Table
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings, load_settings
 
-Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
+Root = Annotated[str | None, typer.Option(help="folder of all tables, builds and models (default: var)")]
 Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")]
-AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE of any setting; may be repeated")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
 def load(root: str | None, config: str | None = None, assignments: list[str] | None = None) -> Settings:
-    """The settings of a command."""
+    """Loads the settings of a command from its flags."""
     return load_settings(config, {"root": root}, assignments or ())
 
 
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --root, --config and --set to a command; its first parameter, `settings`, is loaded from them."""
+
+    @functools.wraps(command, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+    def run(root: Root = None, config: Config = None, assignments: Assignments = None, **options: Any) -> None:
+        command(load(root, config, assignments), **options)
+
+    _, *own = inspect.signature(command).parameters.values()
+    flags = list(inspect.signature(run, follow_wrapped=False).parameters.values())[:3]
+    parameters = [*own, *(flag.replace(kind=inspect.Parameter.KEYWORD_ONLY) for flag in flags)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
 def read_photo(path: Path) -> bytes:
-    """The bytes of a photo that a command names.
+    """Reads the photo that a command names.
 
     Raises:
-        UsageError: they cannot be read.
+        UsageError: the file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -43,12 +60,12 @@ def show_json(value: Any) -> None:
 
 
 def interval(figure: Mapping[str, float]) -> str:
-    """A figure with the ends of its interval, as `0.812 (0.790-0.834)`."""
+    """Formats a value with the ends of its interval, as `0.812 (0.790-0.834)`."""
     return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints rows for a person."""
+    """Prints rows as a table, for people."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold")
@@ -56,5 +73,5 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
-        console.width = 240  # a file or pipe has no width to keep to
+        console.width = 240  # a file or pipe has no width
     console.print(table)

@@ -13,7 +13,9 @@ from likeness.index.manifest import Manifest
 from likeness.models.backbones import untrained_space
 from likeness.models.imagenet_classifier import logits_space
 from likeness.models.model_card import Evaluation, Metric, ModelCard
-from likeness.models.model_registry import ModelRegistry, space_of, spaces_of
+from likeness.models.model_registry import ModelRegistry
+from likeness.models.spaces import spaces_of
+from likeness.models.spaces import space_of
 from likeness.ops import estimate, reports
 from likeness.ops.backfill_coverage import CoverageCell, Scope
 from likeness.spark.run import Run
@@ -136,14 +138,14 @@ def label_job(settings: Settings) -> None:
         print(f"{count:>9,}  {name}")
 
 
-def train_job(settings: Settings, ask: TrainingRequest) -> ModelCard:
+def train_job(settings: Settings, request: TrainingRequest) -> ModelCard:
     """Train a model on the catalogue, and evaluate it on photos that it was not trained on."""
     from likeness.spark.stages.train import train  # torch takes seconds to load, and no other job needs it here
     from likeness.training.plan import plan_training
 
-    space = untrained_space(settings.extract.space) if ask.scratch or ask.teacher else space_of(settings)
+    space = untrained_space(settings.extract.space) if request.scratch or request.teacher else space_of(settings)
     with Run("train", settings, ("train",), space=space) as run:
-        card = train(run, plan_training(settings, ask, run.run_id))
+        card = train(run, plan_training(settings, request, run.run_id))
         with run.stage(ReportFacts):
             run.say(f"report: {reports.write_model_report(card, settings)}")
         run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")

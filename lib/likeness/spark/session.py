@@ -1,4 +1,4 @@
-"""The Spark session: settings in, the running session or a new one out.   [pyspark]"""
+"""The Spark session of a job.   [pyspark]"""
 
 import logging
 import os
@@ -16,10 +16,10 @@ _EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions
 
 
 def open_session(settings: Settings, app: str) -> SparkSession:
-    """The running session, or a new one: local unless spark-submit said otherwise.
+    """The active session, or a new one: local, unless spark-submit started this process.
 
     Raises:
-        ServiceError: no Java, or no Iceberg jar on the class path.
+        ServiceError: there is no Java, or no Iceberg jar on the class path.
     """
     logging.getLogger("py4j").setLevel(logging.ERROR)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -29,7 +29,7 @@ def open_session(settings: Settings, app: str) -> SparkSession:
     try:
         spark = builder.getOrCreate()
     except (PySparkException, RuntimeError, OSError) as error:
-        raise ServiceError(f"Spark does not start: {error}; likeness needs Java 17 (set JAVA_HOME)") from None
+        raise ServiceError(f"Spark does not start: {error}; install Java 17, or set JAVA_HOME to it") from None
     try:
         java = spark._jvm.java.lang  # type: ignore[union-attr]
         java.Class.forName(_EXTENSIONS, False, java.Thread.currentThread().getContextClassLoader())
@@ -40,18 +40,18 @@ def open_session(settings: Settings, app: str) -> SparkSession:
             "or set LIKENESS_JARS to iceberg-spark-runtime-4.1_2.13-1.12.0.jar"
         ) from None
     if (spark.sparkContext.master or "").startswith("local"):
-        # a machine's own tables are small: more partitions than cores only cost time
+        # local tables are small: more partitions than cores only take time
         spark.conf.set("spark.sql.shuffle.partitions", str(spark.sparkContext.defaultParallelism))
     return spark
 
 
 def _defaults(settings: Settings) -> dict[str, str]:
-    """What the pipeline needs of Spark; a running JVM's master and jars stay as spark-submit set them."""
+    """Spark properties that the jobs need; spark-submit sets master and jars."""
     defaults = {
         "spark.sql.extensions": _EXTENSIONS,
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
-        # a batch of photos is bounded by bytes as well as by rows: they run from 5 kB to 30 MB
+        # batches of photos are limited by bytes as well as by rows: a photo has 5 kB to 30 MB
         "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
         "spark.sql.execution.arrow.maxBytesPerBatch": "16777216",
         "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",

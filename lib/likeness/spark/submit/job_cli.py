@@ -1,4 +1,4 @@
-"""The doors of the jobs: flags in, one call, an exit code out.   [typer]"""
+"""Command lines of the jobs: flags in, one call of the job, an exit code out.   [typer]"""
 
 import datetime
 import sys
@@ -15,7 +15,7 @@ from likeness.models.model_registry import override_reason
 from likeness.ops.backfill_coverage import Scope
 from likeness.training.request import TrainingRequest
 
-Root = Annotated[str | None, typer.Option(help="folder that holds everything written (default: var)")]
+Root = Annotated[str | None, typer.Option(help="folder of all tables, builds and models (default: var)")]
 Space = Annotated[str | None, typer.Option(help="feature space, as alexnet.fc6")]
 Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")]
@@ -27,16 +27,16 @@ def job_command(job: Callable[[Settings], None], sample: Path | None = None) -> 
     """Runs a job from the command line and exits with its code.
 
     Args:
-        job: one of this module's.
-        sample: the source that is indexed when none is named; None where a source is not needed.
+        job: a function of the settings.
+        sample: the source if the settings name none; None for a job that needs no source.
     """
 
-    def use(settings: Settings) -> None:
+    def call(settings: Settings) -> None:
         if sample and not settings.source.uri:
             settings = settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(sample)})})
         job(settings)
 
-    main = _command(use)
+    main = _command(call)
     main.__doc__ = job.__doc__
     run_command(main)
 
@@ -70,29 +70,29 @@ def promote_command(job: Callable[[Settings, str, str, str], object]) -> None:
 
 
 def read_flags(job: str, flags: Sequence[str]) -> Settings:
-    """The settings that a job's flags give it; a flag that it does not know ends the program with exit code 2.
+    """The settings of a job's flags. An unknown flag ends the program with exit code 2.
 
     Raises:
         UsageError: as `load_settings`.
     """
-    found: list[Settings] = []
+    parsed: list[Settings] = []
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    doors: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
+    commands: dict[str, Callable[[Callable[..., None]], Callable[..., None]]] = {
         "backfill": _backfill,
         "train": _train,
         "evaluate": _evaluate,
         "promote": _promote,
     }
-    app.command()(doors[job](lambda given, *_: found.append(given)) if job in doors else _command(found.append))
+    app.command()(commands.get(job, _command)(lambda settings, *_: parsed.append(settings)))
     try:
         app(list(flags))
     except SystemExit as ended:
         if ended.code:
             raise
-    return found[0]
+    return parsed[0]
 
 
-def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
+def _command(call: Callable[[Settings], None]) -> Callable[..., None]:
     """The flags that every job has, as a Typer command."""
 
     def main(
@@ -100,7 +100,7 @@ def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
         root: Root = None,
         catalogue: Annotated[str | None, typer.Option(help="CSV, JSON lines or Parquet of products")] = None,
         source_mode: Annotated[
-            str | None, typer.Option(help="delta: absent says nothing; full: absent is withdrawn")
+            str | None, typer.Option(help="delta: unlisted photos stay; full: unlisted photos are withdrawn")
         ] = None,
         date: Annotated[datetime.datetime | None, typer.Option(help="ingest date of new photos", formats=_DAY)] = None,
         space: Space = None,
@@ -115,12 +115,12 @@ def _command(use: Callable[[Settings], None]) -> Callable[..., None]:
             "date": date.date() if date else None,
             "extract.space": space,
         }
-        use(load_settings(config, flags, assignments or ()))
+        call(load_settings(config, flags, assignments or ()))
 
     return main
 
 
-def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., None]:
+def _backfill(call: Callable[[Settings, Scope, bool], None]) -> Callable[..., None]:
     """The flags of the backfill, as a Typer command."""
 
     def main(
@@ -131,95 +131,93 @@ def _backfill(use: Callable[[Settings, Scope, bool], None]) -> Callable[..., Non
         last: Annotated[
             datetime.datetime | None, typer.Option("--to", help="last ingest date (default: all)", formats=_DAY)
         ] = None,
-        category: Annotated[
-            str | None, typer.Option(help="only photos that an active listing of this category shows")
-        ] = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")] = False,
+        category: Annotated[str | None, typer.Option(help="only photos of active listings of this category")] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="print what is missing, and extract nothing")] = False,
         root: Root = None,
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
         settings = load_settings(config, {"root": root, "extract.space": space}, assignments or ())
-        use(settings, Scope(first.date() if first else None, last.date() if last else None, category), dry_run)
+        call(settings, Scope(first.date() if first else None, last.date() if last else None, category), dry_run)
 
     return main
 
 
-def _train(use: Callable[[Settings, TrainingRequest], object]) -> Callable[..., None]:
+def _train(call: Callable[[Settings, TrainingRequest], object]) -> Callable[..., None]:
     """The flags of the training, as a Typer command."""
 
     def main(
         task: Annotated[str, typer.Option(help="category, attributes, metric, boxes or distil")] = "category",
-        space: Annotated[str | None, typer.Option(help="feature space that is learned from")] = None,
-        name: Annotated[str | None, typer.Option(help="of the model (default: the task)")] = None,
-        teacher: Annotated[str, typer.Option(help="distil: the space whose vectors are learned")] = "",
-        student: Annotated[str | None, typer.Option(help="distil: the backbone, or its layer, that learns")] = None,
-        scratch: Annotated[bool, typer.Option("--scratch", help="forget the backbone's weights")] = False,
-        processes: Annotated[int | None, typer.Option(help="that train together")] = None,
-        learning_curve: Annotated[str, typer.Option(help="photos to learn from as well, as 50,100,300,all")] = "",
-        compare: Annotated[str, typer.Option(help="scratch: the curve without what the backbone knows, too")] = "",
+        space: Annotated[str | None, typer.Option(help="feature space to learn from")] = None,
+        name: Annotated[str | None, typer.Option(help="name of the model (default: the task)")] = None,
+        teacher: Annotated[str, typer.Option(help="distil: the space whose vectors are the targets")] = "",
+        student: Annotated[str | None, typer.Option(help="distil: the backbone, or its layer, to train")] = None,
+        scratch: Annotated[bool, typer.Option("--scratch", help="start from random weights")] = False,
+        processes: Annotated[int | None, typer.Option(help="number of training processes")] = None,
+        learning_curve: Annotated[str, typer.Option(help="also train on fewer photos, as 50,100,300,all")] = "",
+        compare: Annotated[str, typer.Option(help="scratch: also the learning curve from random weights")] = "",
         root: Root = None,
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
         if student and "." not in student and student in registry():
-            student = f"{student}.{registry()[student].main}"
+            student = f"{student}.{registry()[student].default_layer}"
         flags = {"root": root, "extract.space": student or space, "train.name": name, "train.processes": processes}
         if compare not in ("", "scratch"):
-            raise UsageError(f"--compare {compare!r}: there is only scratch")
-        ask = TrainingRequest(task, teacher, scratch, _counts(learning_curve), bool(compare))
-        use(load_settings(config, flags, assignments or ()), ask)
+            raise UsageError(f"--compare {compare!r}: only scratch can be compared with")
+        request = TrainingRequest(task, teacher, scratch, _counts(learning_curve), bool(compare))
+        call(load_settings(config, flags, assignments or ()), request)
 
     return main
 
 
-def _evaluate(use: Callable[[Settings, str, str, str], object]) -> Callable[..., None]:
+def _evaluate(call: Callable[[Settings, str, str, str], object]) -> Callable[..., None]:
     """The flags of the evaluation of a model, as a Typer command."""
 
     def main(
         model: Model,
-        version: Annotated[str, typer.Option(help="default: that in service, else the newest")] = "",
+        version: Annotated[str, typer.Option(help="default: the one in service, else the newest")] = "",
         on: Annotated[str, typer.Option(help="evaluation set, as NAME or NAME@VERSION (default: the newest)")] = "",
         root: Root = None,
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
-        use(load_settings(config, {"root": root}, assignments or ()), model, version, on)
+        call(load_settings(config, {"root": root}, assignments or ()), model, version, on)
 
     return main
 
 
-def _promote(use: Callable[[Settings, str, str, str], object]) -> Callable[..., None]:
+def _promote(call: Callable[[Settings, str, str, str], object]) -> Callable[..., None]:
     """The flags of the promotion of a model, as a Typer command."""
 
     def main(
         model: Model,
         version: Annotated[str, typer.Option(help="default: the newest")] = "",
-        force: Annotated[bool, typer.Option("--force", help="although a gate refuses")] = False,
-        reason: Annotated[str, typer.Option(help="why, with --force; it is kept")] = "",
+        force: Annotated[bool, typer.Option("--force", help="ignore a gate that refuses")] = False,
+        reason: Annotated[str, typer.Option(help="why, with --force; saved with the promotion")] = "",
         root: Root = None,
         config: Config = None,
         assignments: Assignments = None,
     ) -> None:
-        use(load_settings(config, {"root": root}, assignments or ()), model, version, override_reason(force, reason))
+        call(load_settings(config, {"root": root}, assignments or ()), model, version, override_reason(force, reason))
 
     return main
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    """`50,100,all` as numbers; 0 for all.
+    """Parses `50,100,all`; 0 means all.
 
     Raises:
-        UsageError: it is not such a list.
+        UsageError: the text is not such a list.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     if any(word != "all" and (not word.isdecimal() or int(word) < 2) for word in words):
-        raise UsageError(f"--learning-curve {text!r}: write numbers of photos from 2 on, as 50,100,300,all")
+        raise UsageError(f"--learning-curve {text!r}: write numbers of at least 2, as 50,100,300,all")
     return tuple(0 if word == "all" else int(word) for word in words)
 
 
 def run_command(main: Callable[..., None]) -> None:
-    """Runs a Typer command; a LikenessError becomes one message and its exit code."""
+    """Runs a Typer command; a `LikenessError` is printed as one message, and sets the exit code."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:

@@ -1,4 +1,4 @@
-"""What stands after `--` of a job's command: words for spark-submit in, the few that are looked at out."""
+"""Options for spark-submit, which follow `--` on the command line of a job."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from likeness.core.errors import UsageError
 
 LOCAL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""For a JVM that shares its cores with decoders and networks, and mostly waits for them: no second compiler, no threads
-that collect garbage. A first pass over 6,000 photos costs it 5 s of processor time, not 12, a later one 2, not 4."""
+"""Options of a local JVM, which shares its cores with decoders and networks and mostly waits for them: one compiler, no
+threads for garbage collection. A first pass over 6,000 photos takes it 5 s of CPU time instead of 12, a later one 2
+instead of 4."""
 
 
 @dataclass
 class Options:
-    """The user's options for spark-submit; only these few are looked at."""
+    """The user's options for spark-submit. `rest` holds those that are passed on as they are."""
 
     master: str = "local[*,4]"
     deploy_mode: str = "client"
@@ -22,23 +23,23 @@ class Options:
 
     @property
     def local(self) -> bool:
-        """Whether everything runs in one process of this machine."""
+        """Whether Spark runs in one process of this machine."""
         return self.master.startswith("local")
 
     @property
     def cluster(self) -> bool:
-        """Whether the driver runs elsewhere."""
+        """Whether the driver runs on a machine of the cluster."""
         return self.deploy_mode == "cluster"
 
 
-def read_options(words: Sequence[str], environment: Mapping[str, str]) -> Options:
-    """Reads what stands after `--`.
+def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
+    """Parses the options that follow `--`.
 
     Raises:
         UsageError: an option without its value.
     """
     options = Options(master=environment.get("LIKENESS_MASTER") or Options.master)
-    remaining = list(words)
+    remaining = list(arguments)
     while remaining:
         word = remaining.pop(0)
         name, equals, value = word.partition("=")
@@ -47,7 +48,7 @@ def read_options(words: Sequence[str], environment: Mapping[str, str]) -> Option
             continue
         if not equals:
             if not remaining:
-                raise UsageError(f"{name} wants a value")
+                raise UsageError(f"{name} needs a value")
             value = remaining.pop(0)
         if name == "--master":
             options.master = value
@@ -64,5 +65,5 @@ def read_options(words: Sequence[str], environment: Mapping[str, str]) -> Option
 
 
 def confs(values: Mapping[str, str]) -> list[str]:
-    """`--conf key=value` for each."""
+    """The arguments `--conf key=value` for each."""
     return [word for key, value in values.items() for word in ("--conf", f"{key}={value}")]

@@ -1,7 +1,7 @@
-"""Hands a job to Spark's own spark-submit: program, flags and options in, its exit code out.
+"""Runs a job with Spark's spark-submit: program, flags and options in, its exit code out.
 
-`spark-submit.sh` calls it with SPARK_HOME and LIKENESS_JARS set. What YARN needs beyond that is in
-`likeness.spark.submit.yarn`.
+`spark-submit.sh` calls this module with SPARK_HOME and LIKENESS_JARS set. `likeness.spark.submit.yarn` adds the options
+for YARN.
 """
 
 import os
@@ -14,7 +14,7 @@ from likeness.spark.submit.options import LOCAL_JVM, Options, confs, read_option
 
 
 def local_options(options: Options, jars: str, environment: Mapping[str, str]) -> list[str]:
-    """spark-submit's options for a run on this machine, or on a cluster that needs nothing special."""
+    """spark-submit's options for a run on this machine, or on a cluster other than YARN."""
     words = ["--master", options.master, "--deploy-mode", options.deploy_mode]
     words += ["--jars", ",".join([jars, *options.jars])]
     words += ["--driver-memory", environment.get("LIKENESS_DRIVER_MEMORY", "4g")]
@@ -26,14 +26,14 @@ def local_options(options: Options, jars: str, environment: Mapping[str, str]) -
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Submits `PROGRAM [flags] [-- options]`; returns the exit code, or becomes spark-submit."""
+    """Submits `PROGRAM [flags] [-- options]`; returns the exit code, or replaces this process by spark-submit."""
     program, *words = arguments
     place = words.index("--") if "--" in words else len(words)
     spark_submit, jars = str(Path(os.environ["SPARK_HOME"], "bin/spark-submit")), os.environ["LIKENESS_JARS"]
     try:
         flags, options = words[:place], read_options(words[place + 1 :], os.environ)
         if options.master == "yarn":
-            from likeness.spark.submit import yarn  # it imports Spark, which only costs time elsewhere
+            from likeness.spark.submit import yarn  # imports Spark, which takes time
 
             return yarn.submit(spark_submit, jars, program, flags, options)
     except LikenessError as error:

@@ -1,6 +1,6 @@
-"""Jobs on YARN: the executors' Python, Spark's jars uploaded once, and the exit code of a driver elsewhere.   [pyspark]
+"""Submits jobs to YARN: ships Python and Spark's jars, and returns the exit code of a remote driver.   [pyspark]
 
-In cluster mode YARN tells success or failure, nothing more: the exit code is read from the run's row.
+In cluster mode YARN reports only success or failure, so the exit code is read from the run's row in `runs`.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ def submit(spark_submit: str, jars: str, program: str, flags: Sequence[str], opt
     """Runs spark-submit, waits for it and returns the job's exit code.
 
     Raises:
-        UsageError: settings that a cluster cannot be given.
+        UsageError: settings that do not work on a cluster.
         ServiceError: HDFS cannot be reached, or the run left no row.
     """
     job = Path(program).stem.replace("_", "-")
     settings, run_id = read_flags(job, flags), run_name(job)
     _check(settings, options)
-    _announce(settings.root, run_id)
+    _check_writable(settings.root, run_id)
     words = yarn_options(options, jars, settings, run_id, os.environ)
     if not {"spark.yarn.archive", "spark.yarn.jars"} & options.confs.keys():
         words += ["--conf", f"spark.yarn.archive={_spark_archive(Path(spark_submit).parents[1], jars, settings.root)}"]
@@ -58,15 +58,15 @@ def yarn_options(
     """spark-submit's options for YARN, but for the archive of Spark's jars and the configuration file."""
     archive = environment.get("LIKENESS_ARCHIVE", "")
     python = _ARCHIVED_PYTHON if archive else sys.executable
-    shared = _settings(environment) | {"PYSPARK_PYTHON": python}
+    shared = _settings_variables(environment) | {"PYSPARK_PYTHON": python}
     defaults = {
-        # Python and its networks live beside the JVM's heap
+        # Python and its networks use memory outside the JVM's heap
         "spark.executor.memory": "2g",
         "spark.executor.memoryOverhead": "3g",
-        "spark.yarn.maxAppAttempts": "1",  # a second driver would find the lease of the first
+        "spark.yarn.maxAppAttempts": "1",  # a second driver would be refused by the lease of the first
         "spark.yarn.submit.waitAppCompletion": "true",
         "spark.yarn.tags": f"likeness,{run_id}",
-        # otherwise each file closed costs 400 ms
+        # otherwise closing a file takes 400 ms
         "spark.hadoop.dfs.client.block.write.locateFollowingBlock.initial.delay.ms": "10",
         **{f"spark.executorEnv.{name}": value for name, value in shared.items()},
         **gpu_confs(settings.extract),
@@ -84,23 +84,23 @@ def yarn_options(
     return words + confs(defaults | options.confs) + options.rest
 
 
-def _announce(root: str, run_id: str) -> None:
-    """Names the run in the root: what keeps a job from writing is said here, not by a stack trace of Spark's."""
+def _check_writable(root: str, run_id: str) -> None:
+    """Writes the run's id into the root, so that an unwritable root is reported before Spark starts."""
     uri = uris.join(uris.canonical(root), "lib", "submitted")
     try:
         storage.files(uri).write(uri, f"{run_id}\n".encode())
     except OSError as error:
-        raise ServiceError(f"root {root} cannot be written: {error}") from None
+        raise ServiceError(f"root {root} cannot be written: {error}; name a root that can be written") from None
 
 
 def _spark_archive(spark_home: Path, jars: str, root: str) -> str:
-    """The URI of a zip with Spark's jars and ours in the root, uploaded if it is not there yet."""
+    """The URI in the root of a zip of Spark's jars and ours; uploads it if it is missing."""
     paths = sorted([*spark_home.glob("jars/*.jar"), *(Path(jar) for jar in jars.split(",") if jar)])
-    told = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in paths).encode()).hexdigest()
-    uri = uris.join(uris.canonical(root), "lib", f"spark-{told[:12]}.zip")
+    digest = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in paths).encode()).hexdigest()
+    uri = uris.join(uris.canonical(root), "lib", f"spark-{digest[:12]}.zip")
     files = storage.files(uri)
     if not files.exists(uri):
-        print(f"likeness: uploading Spark's jars to {uri}, this once", file=sys.stderr, flush=True)
+        print(f"likeness: uploading Spark's jars to {uri} (only once)", file=sys.stderr, flush=True)
         with tempfile.NamedTemporaryFile(suffix=".zip") as draft:
             with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
                 for path in paths:
@@ -111,7 +111,7 @@ def _spark_archive(spark_home: Path, jars: str, root: str) -> str:
 
 
 def ship_config(flags: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags for a driver elsewhere, and the options that send the configuration file along."""
+    """Flags for a remote driver, and the options that ship the configuration file to it."""
     flags, options = list(flags), []
     for place, flag in enumerate(flags):
         name, equals, value = flag.partition("=")
@@ -125,13 +125,13 @@ def ship_config(flags: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _outcome(settings: Settings, run_id: str) -> int:
-    """The exit code of a run that ended elsewhere, from its row; what it said is printed."""
+    """The exit code of a run with a remote driver, from its row; prints its error or its summary."""
     rows = read_runs(TableReader(settings), f"run_id = '{run_id}'")
     if not rows:
         raise ServiceError(
-            f"run {run_id} left no row: its driver never began or was killed. `yarn application -list -appStates ALL "
-            f"-appTags {run_id}` names the application, `yarn logs -applicationId` shows what it said; start the job "
-            "again to complete the run"
+            f"run {run_id} left no row: its driver did not start, or was killed. "
+            f"`yarn application -list -appStates ALL -appTags {run_id}` lists the application, "
+            "`yarn logs -applicationId` shows its log; run the job again to complete the work"
         )
     row = rows[0]
     if row.error:
@@ -142,7 +142,7 @@ def _outcome(settings: Settings, run_id: str) -> int:
 
 
 def gpu_confs(extract: Extract) -> dict[str, str]:
-    """What asks YARN for GPUs and shares each among tasks; empty without any."""
+    """Spark properties that request GPUs from YARN and share each among tasks; empty without GPUs."""
     if not extract.gpus:
         return {}
     return {
@@ -156,18 +156,20 @@ def gpu_confs(extract: Extract) -> dict[str, str]:
 
 def _check(settings: Settings, options: Options) -> None:
     if not os.environ.get("HADOOP_CONF_DIR") and not os.environ.get("YARN_CONF_DIR"):
-        raise UsageError("--master yarn wants the cluster's configuration; set HADOOP_CONF_DIR to its folder")
+        raise UsageError("--master yarn needs the cluster's configuration; set HADOOP_CONF_DIR to its folder")
     if uris.scheme(settings.root) == "file":
-        raise UsageError(f"root = {settings.root!r} is not shared by the machines of the cluster; name it as hdfs://")
+        raise UsageError(
+            f"root = {settings.root!r} is a path of this machine; name a root of the cluster, as hdfs://..."
+        )
     if options.cluster and settings.source.uri and uris.scheme(settings.source.uri) == "file":
         raise UsageError(
-            f"source.uri = {settings.source.uri!r} is a path of this machine, and the driver will run on another; "
-            "name it as hdfs://"
+            f"source.uri = {settings.source.uri!r} is a path of this machine, and the driver runs on another one; "
+            "name a source of the cluster, as hdfs://..."
         )
 
 
-def _settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that are settings; others speak of this machine only."""
+def _settings_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables LIKENESS_* that are settings; the others apply to this machine only."""
     prefix = "LIKENESS_"
     return {
         name: value
