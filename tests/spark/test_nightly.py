@@ -63,7 +63,7 @@ def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
     run(settings)
     store = storage.keyed(storage.keyed_uri("", settings.root))
     vectors = _vectors(settings)
-    stored = dict(store.scan_vectors(resolve(settings.extract.space).id))
+    stored = {item.key: vector for item, vector in store.scan_vectors(resolve(settings.extract.space).id)}
     assert stored.keys() == vectors.keys()
     assert all(np.array_equal(stored[key], vectors[key]) for key in vectors)
     facts = {product.product_id: product for product in store.scan_products()}
@@ -84,7 +84,7 @@ def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
     photos = TableReader(settings).photos(list(batch))
     assert len(photos) == 6
     for key, photo in photos.items():
-        one = encoder.one(photo)[0]
+        one = encoder.extract_one(photo)[0]
         cosine = one @ batch[key] / np.linalg.norm(one) / np.linalg.norm(batch[key])
         assert cosine >= 0.9999
 
@@ -188,7 +188,7 @@ def test_every_command_answers_for_a_real_root(configure, tmp_path):
     assert status["in_service"]["since"] == {"vectors": 0, "listings": 0}
     assert (status["leases"], status["failures"], status["hidden"]) == ([], {}, 0)
     assert json.loads(likeness("unlock", "--json")) == []
-    assert "nothing came since" in likeness("status")
+    assert "nothing has changed since" in likeness("status")
     assert json.loads(likeness("verify", "--json"))["ok"] is True
     runs = json.loads(likeness("runs", "list", "--json"))
     assert [row["status"] for row in runs] == ["done"]

@@ -81,7 +81,7 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert "awaited" in row["detail"]
     told, shown = status(settings, capsys)
     assert (told["failures"], told["in_service"]) == ({"list": 1}, None)
-    assert "standing failures: list 1;" in shown
+    assert "failures in the ledger: list 1;" in shown
     assert "nothing is published" in shown
 
     # three nights without a run; files are older than the last one, or younger, or of a product that waited
@@ -111,7 +111,7 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     assert told["in_service"]["since"] == {"vectors": 0, "listings": 2}
     assert [row["missing"] for row in told["matrix"]] == [0, 2, 0]
     assert [(one["name"], one["run_id"], one["state"]) for one in told["leases"]] == [("load-x", "now", "alive")]
-    assert "since then: 0 new vectors, 2 changed listings, 2 photos wait for extraction;" in shown
+    assert "since then: 0 new vectors, 2 changed listings, 2 photos to extract;" in shown
     assert "at work: load-x, run now (process" in shown
     assert "hidden products: 2;" in shown
     run(night(4), jobs.extract_job)

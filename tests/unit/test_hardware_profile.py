@@ -13,7 +13,7 @@ from likeness.cli.app import app
 from likeness.core.errors import UsageError
 from likeness.core.settings import Limits, Settings, load_settings
 from likeness.images.image import BadImage
-from likeness.models.runtimes import Otherwise, Pictures
+from likeness.models.runtimes import BatchDecoder, FallbackDecoder
 from likeness.ops import hardware_profile
 
 
@@ -47,7 +47,7 @@ class Network:
     """Takes a millisecond, and another for each photo."""
 
     name = "a network"
-    at_once, busy_s = 1, 0.0
+    max_passes, busy_s = 1, 0.0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         clock.sleep(0.001 * (1 + len(images)))
@@ -112,7 +112,7 @@ def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
     class Fast(Gpu):
         seconds = 0.0
 
-        def decoder(self, limits: Limits, otherwise: Otherwise) -> Pictures:
+        def decoder(self, limits: Limits, otherwise: FallbackDecoder) -> BatchDecoder:
             def decoded(photos: Sequence[bytes]) -> tuple[np.ndarray, dict[int, BadImage]]:
                 clock.sleep(self.seconds * len(photos))
                 return np.zeros((len(photos), 224, 224, 3), np.uint8), {}
@@ -146,4 +146,4 @@ def test_the_command(sample: Path, cache: str, capsys: pytest.CaptureFixture[str
     assert told["space"].startswith("efficientnet_lite0.pool@")
     assert 0 < told["ceiling"] < told["model"]
     app(["profile", "--source", str(sample), "--set", f"extract.cache={cache}"], standalone_mode=False)
-    assert "chosen: --set extract.batch_size=" in capsys.readouterr().out
+    assert "use: --set extract.batch_size=" in capsys.readouterr().out

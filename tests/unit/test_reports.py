@@ -1,6 +1,7 @@
 """Run reports on small real builds, with names from a catalogue that means harm."""
 
 import base64
+import dataclasses
 import datetime
 import hashlib
 import io
@@ -28,7 +29,10 @@ from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest, OperatingPoint, Recall, Shard
 from likeness.index.shard_plan import plan
 from likeness.ops import reports
-from likeness.ops.reports import figures, samples, terminal
+from likeness.ops.reports import build_figures, figures, samples, terminal
+from likeness.ops.reports.build_figures import RecallCurve
+from likeness.ops.reports.pages import render_page
+from likeness.ops.reports.samples import Samples
 from likeness.storage.run_facts import RunFacts
 from likeness.storage.run_history import RunRow
 from likeness.storage.table_reader import TableReader
@@ -93,7 +97,7 @@ class Tables(TableReader):
         return {key: self.kept[key] for key in image_ids if key in self.kept}
 
 
-class Made:
+class BuiltRoot:
     """A root with one published build of seven categories."""
 
     def __init__(self, root: Path, names: Sequence[str] = NAMES, each: int = 20) -> None:
@@ -167,7 +171,7 @@ def run_row(facts: Mapping[str, Any] = FACTS, **more: Any) -> RunRow:
         "space": SPACE,
         "build": f"{SPACE}/one",
         "settings": "{}",
-        "facts": RunFacts.model_validate(facts),
+        "facts": ran(facts),
     }
     return RunRow(**values | more)
 
@@ -187,26 +191,36 @@ def ledger(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
 
 
 def page(
-    made: Made, failed: Sequence[tuple[str, str, str]] = (), drawn: Mapping[str, Any] | None = None, **more: Any
+    built: BuiltRoot, failed: Sequence[tuple[str, str, str]] = (), curve: RecallCurve | None = None, **more: Any
 ) -> str:
-    values = reports.context(run_row(**more), made.settings, made.manifest) | {
-        "failures": figures.failures(ledger(failed)),
-        "samples": samples.draw(made.builds, made.manifest, made.tables),
-        "agreement": figures.agreement(COMPARED),
-        "snapshots": figures.snapshots(FACTS, {"images": 12, "failures": None}),
-        "curve": drawn,
-    }
-    return reports.render(values).decode()
+    report = reports.run_report(run_row(**more), built.settings, built.manifest, TableReader(built.settings))
+    report = dataclasses.replace(
+        report,
+        failures=figures.failure_summary(ledger(failed)),
+        samples=draw(built),
+        neighbours=build_figures.neighbour_precision(COMPARED),
+        snapshots=figures.snapshot_lines(RAN, {"images": 12, "failures": None}),
+        curve=curve,
+    )
+    return render_page("report.html.j2", report).decode()
+
+
+def draw(built: BuiltRoot) -> Samples:
+    return samples.draw_samples(built.builds, built.manifest, built.tables)
+
+
+def ran(facts: Mapping[str, Any]) -> RunFacts:
+    return RunFacts.model_validate(facts)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return Made(tmp_path_factory.mktemp("root"))
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltRoot:
+    return BuiltRoot(tmp_path_factory.mktemp("root"))
 
 
-def test_page_tells_the_run(made: Made) -> None:
-    text = page(made)
-    for told in (
+def test_page_tells_the_run(built: BuiltRoot) -> None:
+    text = page(built)
+    for line in (
         "210 photos listed: 150 new, 57 existing, 3 rejected. Build one is in service with 140 images in 7 shards.",
         "20261121T092347-nightly-5864ad",
         "2026-11-21 09:23:47 UTC, 3 min 05 s",
@@ -219,21 +233,21 @@ def test_page_tells_the_run(made: Made) -> None:
         "<code>11</code>",
         "<code>12</code>",
     ):
-        assert told in text
+        assert line in text
     assert text.count("✓ holds") == 3
-    assert re.search(r"Failures that stand</h2>\s*<p>none</p>", text)
+    assert re.search(r"Failures</h2>\s*<p>none</p>", text)
 
 
-def test_page_shows_an_error_and_a_sum_that_is_wrong(made: Made) -> None:
+def test_page_shows_an_error_and_a_sum_that_is_wrong(built: BuiltRoot) -> None:
     wrong = FACTS | {"extract": FACTS["extract"] | {"failed": 2}}
-    text = page(made, facts=wrong, status="failed", error="<b>disk full</b>")
+    text = page(built, facts=wrong, status="failed", error="<b>disk full</b>")
     assert text.count("✓ holds") == 2
     assert text.count("✗ does not hold") == 1
     assert "&lt;b&gt;disk full&lt;/b&gt;" in text
 
 
-def test_names_from_the_catalogue_stay_text(made: Made) -> None:
-    text = page(made, [("ingest", "not_an_image", HOSTILE)])
+def test_names_from_the_catalogue_stay_text(built: BuiltRoot) -> None:
+    text = page(built, [("ingest", "not_an_image", HOSTILE)])
     assert HOSTILE not in text
     assert "<script" not in text
     assert text.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") >= 4  # bars, shards, samples, failures
@@ -241,8 +255,8 @@ def test_names_from_the_catalogue_stay_text(made: Made) -> None:
     assert "<bdi>قبعة</bdi>" in text
 
 
-def test_page_asks_for_nothing_outside_and_is_small(made: Made) -> None:
-    text = page(made)
+def test_page_asks_for_nothing_outside_and_is_small(built: BuiltRoot) -> None:
+    text = page(built)
     assert not re.findall(r"<(?:script|link|iframe|object)\b", text)
     assert set(re.findall(r"<[^>]*\b(?:src|href)=\"(.{5})", text)) == {"data:"}
     assert "url(" not in text
@@ -251,90 +265,88 @@ def test_page_asks_for_nothing_outside_and_is_small(made: Made) -> None:
 
 
 def test_identities_of_a_stage_that_counted_nothing_are_open() -> None:
-    rows = figures.identities({"ingest": FACTS["ingest"], "index": {"built": 0, "seconds": 0.1}})
-    assert [row["holds"] for row in rows] == [True, None, None]
+    rows = figures.count_identities(ran({"ingest": FACTS["ingest"], "index": {"built": 0, "seconds": 0.1}}))
+    assert [row.holds for row in rows] == [True, None, None]
 
 
-def test_nothing_changed_is_said(made: Made) -> None:
-    facts = FACTS | {"index": {"built": 0, "step": "unchanged", "seconds": 0.01}}
-    assert "did not change: build one stays in service with 140 images" in figures.sentence(
-        facts, made.manifest, made.manifest.path
+def test_nothing_changed_is_said(built: BuiltRoot) -> None:
+    facts = ran(FACTS | {"index": {"built": 0, "step": "unchanged", "seconds": 0.01}})
+    assert "did not change: build one stays in service with 140 images" in figures.headline(
+        facts, built.manifest, built.manifest.path
     )
-    assert "stays in service" in reports.summary(RunFacts.model_validate(facts), made.settings, made.manifest)
+    assert "stays in service" in reports.summary(facts, built.settings, built.manifest)
 
 
 def test_stages_have_throughput_and_share() -> None:
-    rows = {row["name"]: row for row in figures.stages(FACTS)}
-    assert [row["rate"] for row in rows.values()] == ["", "20 photos/s", "20 photos/s", "298 vectors/s", "", ""]
-    assert rows["index"]["share"] == 100
-    assert rows["extract"]["share"] == pytest.approx(100 * 7.5 / 65.2)
-    assert rows["start"]["counts"] == ""
-    assert "bytes 3.7 MB" in rows["ingest"]["counts"]
+    rows = {row.name: row for row in figures.stage_lines(RAN)}
+    assert [row.rate for row in rows.values()] == ["", "20 photos/s", "20 photos/s", "298 vectors/s", "", ""]
+    assert rows["index"].share == 100
+    assert rows["extract"].share == pytest.approx(100 * 7.5 / 65.2)
+    assert rows["start"].counts == ""
+    assert "bytes 3.7 MB" in rows["ingest"].counts
 
 
 def test_a_stage_without_work_has_no_throughput() -> None:
-    (row,) = figures.stages({"extract": {"worker_seconds": {"read": 0.04, "model": 1234.5}, "seconds": 1.0}})
-    assert row["counts"] == "worker seconds: read 0.0, model 1,234.5"
-    rows = figures.stages({"extract": {"pending": 0, "seconds": 1.3}, "load": {"vectors": 5, "seconds": 0.0}})
-    assert [row["rate"] for row in rows] == ["", ""]
+    (row,) = figures.stage_lines(ran({"extract": {"worker_seconds": {"read": 0.04, "model": 1234.5}, "seconds": 1.0}}))
+    assert row.counts == "worker seconds: read 0.04, model 1,234.5"
+    rows = figures.stage_lines(ran({"extract": {"pending": 0, "seconds": 1.3}, "load": {"vectors": 5, "seconds": 0.0}}))
+    assert [row.rate for row in rows] == ["", ""]
 
 
 def test_reuse_rate_without_photos_is_no_division() -> None:
-    assert "none" in figures.reuse({"ingest": {"new": 0, "reused": 0}})
+    assert "none" in figures.reuse_rate(ran({"ingest": {"new": 0, "reused": 0}}))
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [(0, "0.00 s"), (0.018, "0.02 s"), (15.448, "15.4 s"), (59.97, "1 min 00 s"), (7790, "2 h 09 min")],
 )
-def test_durations(seconds: float, told: str) -> None:
-    assert formatting.duration(seconds) == told
+def test_durations(seconds: float, text: str) -> None:
+    assert formatting.duration(seconds) == text
 
 
 def test_forty_categories_are_shown_and_the_rest_summed_up() -> None:
-    found = figures.categories(manifest([record(n, f"c{n:02}", n + 1) for n in range(45)]))
-    assert [row["name"] for row in found["top"]] == [f"c{n:02}" for n in range(44, 4, -1)]
-    assert (found["top"][0]["share"], found["more"], found["more_vectors"]) == (100, 5, 1 + 2 + 3 + 4 + 5)
+    largest = build_figures.largest_categories(manifest([record(n, f"c{n:02}", n + 1) for n in range(45)]))
+    assert [row.name for row in largest.top] == [f"c{n:02}" for n in range(44, 4, -1)]
+    assert (largest.top[0].share, largest.more, largest.more_vectors) == (100, 5, 1 + 2 + 3 + 4 + 5)
 
 
-def test_of_many_shards_the_worst_are_shown(made: Made) -> None:
+def test_of_many_shards_the_worst_are_shown(built: BuiltRoot) -> None:
     many = manifest([record(n, "dress", 9, recall=1 - n / 1000) for n in range(100)])
-    assert [shard.number for shard in figures.shards(many)] == list(range(99, 39, -1))
+    assert [shard.number for shard in build_figures.shards(many)] == list(range(99, 39, -1))
     few = manifest([record(n, "dress", 9, recall=0.9) for n in (1, 0)])
-    assert [shard.number for shard in figures.shards(few)] == [0, 1]
-    values = reports.context(run_row(), made.settings, many) | {"snapshots": []}
-    values |= {"failures": figures.failures(ledger([])), "samples": {"missing": "no reason", "rows": []}}
-    values |= {"agreement": {"missing": "no reason", "rows": []}}
-    assert "The 60 of the lowest recall, of 100 shards." in reports.render(values).decode()
+    assert [shard.number for shard in build_figures.shards(few)] == [0, 1]
+    report = reports.run_report(run_row(), built.settings, many, TableReader(built.settings))
+    assert "The 60 shards of the lowest recall, of 100." in render_page("report.html.j2", report).decode()
 
 
-def test_the_choice_of_the_largest_shard_is_drawn(made: Made) -> None:
+def test_the_choice_of_the_largest_shard_is_drawn(built: BuiltRoot) -> None:
     tried = [
-        OperatingPoint(kind="hnsw", knob={"ef_search": ef, "refine": 3}, recall=recall, ms=ms)
+        OperatingPoint(kind="hnsw", index_params={"ef_search": ef, "refine": 3}, recall=recall, ms=ms)
         for ef, recall, ms in ((16, 0.9, 0.1), (32, 0.97, 0.2), (64, 0.995, 0.4))
     ]
-    choice = {"kind": "hnsw", "knob": tried[-1].knob}
+    choice = {"kind": "hnsw", "index_params": tried[-1].index_params}
     shards = [
         record(0, "small", 10).model_copy(update={"curve": tried[:1]}),
         record(1, "<裤子>", 90_000).model_copy(update={"curve": tried, **choice}),
         record(2, "exact", 200_000),
     ]
-    drawn = figures.curve(manifest(shards))
-    assert drawn
-    assert drawn["shard"].number == 1
-    places = [(round(point["x"]), round(point["y"]), point["chosen"]) for point in drawn["points"]]
+    curve = build_figures.recall_curve(manifest(shards))
+    assert curve
+    assert curve.shard.number == 1
+    places = [(round(point.x), round(point.y), point.chosen) for point in curve.points]
     assert places == [(25, 0, False), (50, 70, False), (100, 95, True)]
-    text = page(made, drawn=drawn)
+    text = page(built, curve=curve)
     assert text.count("<circle") == 3
-    assert "Shard 1 (<bdi>&lt;裤子&gt;</bdi>, 90,000 vectors) took hnsw with ef_search 64, refine 3" in text
+    assert "Shard 1 (<bdi>&lt;裤子&gt;</bdi>, 90,000 vectors): hnsw with ef_search 64, refine 3 was chosen" in text
     assert "hnsw ef_search 64, refine 3: recall 0.9950, 0.400 ms a query, chosen" in text
-    assert figures.curve(manifest(shards[2:])) is None
-    assert "<circle" not in page(made)
+    assert build_figures.recall_curve(manifest(shards[2:])) is None
+    assert "<circle" not in page(built)
 
 
-def test_metrics_are_side_by_side(made: Made) -> None:
-    text = page(made)
-    assert "1,000 photos asked 2,000 of 3,068, never themselves" in text
+def test_metrics_are_side_by_side(built: BuiltRoot) -> None:
+    text = page(built)
+    assert "1,000 photos searched in 2,000 of 3,068; other photos of the same product" in text
     assert re.findall(r"<th class=\"number\">(P@\d+)", text) == ["P@1", "P@10"]
     (row,) = re.findall(r"<tr><td>hamming</td>.*", text)
     assert re.findall(r"0\.\d+ \([^)]*\)", row) == ["0.500 (0.400–0.600)", "0.250 (0.200–0.300)"]
@@ -342,50 +354,50 @@ def test_metrics_are_side_by_side(made: Made) -> None:
     assert "0.815 (0.790–0.840)" in text
 
 
-def test_failures_by_reason_with_the_latest_of_each(made: Made) -> None:
+def test_failures_by_reason_with_the_latest_of_each(built: BuiltRoot) -> None:
     rows = [("ingest", "not_an_image", f"photo {n:03}") for n in range(300)]
     rows += [("extract", "undecodable", f"image {n}") for n in range(3)]
-    found = figures.failures(ledger(rows))
-    assert [(group["reason"], group["count_all"]) for group in found["groups"]] == [
+    failures = figures.failure_summary(ledger(rows))
+    assert [(group.reason, group.count) for group in failures.groups] == [
         ("not_an_image", 300),
         ("undecodable", 3),
     ]
-    told = [row["what"] for row in found["examples"]]
-    assert told == [*(f"photo {n:03}" for n in range(299, 289, -1)), "image 2", "image 1", "image 0"]
-    text = page(made, rows)
+    examples = [row.what for row in failures.examples]
+    assert examples == [*(f"photo {n:03}" for n in range(299, 289, -1)), "image 2", "image 1", "image 0"]
+    text = page(built, rows)
     assert "303 failures" in text
     assert "because of photo 299" in text
 
 
 def test_examples_of_failures_are_bounded() -> None:
     rows = [("ingest", f"reason {n % 30}", f"photo {n}") for n in range(300)]
-    assert len(figures.failures(ledger(rows))["examples"]) == 20
+    assert len(figures.failure_summary(ledger(rows)).examples) == 20
 
 
-def test_settings_that_differ_and_no_passwords(made: Made) -> None:
-    given: dict[str, Any] = {"root": "var", "keyed": {"uri": "hbase://me:secret@host/t"}, "gates": {"min_recall": 0.9}}
-    given["warehouse"] = {"options": {"s3.secret-access-key": "secret"}}
-    rows = {row["key"]: row for row in figures.settings_rows(Settings(**given))}
-    assert {key for key, row in rows.items() if row["differs"]} == {
+def test_settings_that_differ_and_no_passwords(built: BuiltRoot) -> None:
+    values: dict[str, Any] = {"root": "var", "keyed": {"uri": "hbase://me:secret@host/t"}, "gates": {"min_recall": 0.9}}
+    values["warehouse"] = {"options": {"s3.secret-access-key": "secret"}}
+    rows = {row.key: row for row in figures.setting_lines(Settings(**values))}
+    assert {key for key, row in rows.items() if row.differs} == {
         "keyed.uri",
         "gates.min_recall",
         "warehouse.options",
     }
-    assert rows["keyed.uri"]["value"] == "hbase://***@host/t"
-    assert rows["warehouse.options"]["value"] == "s3.secret-access-key=***"
-    assert (rows["gates.min_recall"]["value"], rows["gates.min_recall"]["default"]) == ("0.9", "0.95")
-    assert "secret" not in {row["value"] for row in rows.values()}
-    assert f"all {len(rows)} settings" in page(made)
+    assert rows["keyed.uri"].value == "hbase://***@host/t"
+    assert rows["warehouse.options"].value == "s3.secret-access-key=***"
+    assert (rows["gates.min_recall"].value, rows["gates.min_recall"].default) == ("0.9", "0.95")
+    assert "secret" not in {row.value for row in rows.values()}
+    assert f"all {len(rows)} settings" in page(built)
 
 
-def test_samples_are_exact_neighbours_of_six_categories(made: Made) -> None:
-    found = samples.draw(made.builds, made.manifest, made.tables)
-    assert found["missing"] == ""
-    assert found["searched"] == 7
-    assert len({row[0].category for row in found["rows"]}) == len(found["rows"]) == 6
-    keys = list(made.vectors)
-    everything = distance.prepared(np.stack(list(made.vectors.values())), "cosine")
-    for query, *others in found["rows"]:
+def test_samples_are_exact_neighbours_of_six_categories(built: BuiltRoot) -> None:
+    drawn = draw(built)
+    assert drawn.missing == ""
+    assert drawn.searched == 7
+    assert len({row[0].category for row in drawn.rows}) == len(drawn.rows) == 6
+    keys = list(built.vectors)
+    everything = distance.prepared(np.stack(list(built.vectors.values())), "cosine")
+    for query, *others in drawn.rows:
         scores = everything @ everything[keys.index(query.image_id)]
         best = [keys[row] for row in np.argsort(-scores) if keys[row] != query.image_id][:6]
         assert [tile.image_id for tile in others] == best
@@ -393,41 +405,41 @@ def test_samples_are_exact_neighbours_of_six_categories(made: Made) -> None:
         assert others[0].score == pytest.approx(float(np.sort(scores)[-2]), abs=1e-5)
 
 
-def test_samples_depend_on_the_build_alone(made: Made) -> None:
-    again = samples.draw(made.builds, made.manifest, made.tables)
-    assert again == samples.draw(made.builds, made.manifest, made.tables)
-    first = [query.image_id for query in samples.pick(made.builds, made.manifest)]
-    chance = [query.image_id for query in samples.pick(made.builds, moved(made, "two"))]
+def test_samples_depend_on_the_build_alone(built: BuiltRoot) -> None:
+    again = draw(built)
+    assert again == draw(built)
+    first = [query.image_id for query in samples.pick(built.builds, built.manifest)]
+    chance = [query.image_id for query in samples.pick(built.builds, moved(built, "two"))]
     assert first != chance
 
 
-def moved(made: Made, name: str) -> Manifest:
-    folder = made.root / "builds" / SPACE
+def moved(built: BuiltRoot, name: str) -> Manifest:
+    folder = built.root / "builds" / SPACE
     if not (folder / name).exists():
         (folder / name).symlink_to(folder / "one")
-    return made.manifest.model_copy(update={"build": name})
+    return built.manifest.model_copy(update={"build": name})
 
 
-def test_photos_are_small_and_inline(made: Made) -> None:
-    found = samples.draw(made.builds, made.manifest, made.tables)
-    photo = Image.open(io.BytesIO(base64.b64decode(found["rows"][0][0].photo)))
+def test_photos_are_small_and_inline(built: BuiltRoot) -> None:
+    drawn = draw(built)
+    photo = Image.open(io.BytesIO(base64.b64decode(drawn.rows[0][0].photo or "")))
     assert (photo.format, photo.size) == ("JPEG", (140, 93))
-    assert page(made).count("data:image/jpeg;base64,") == 6 * 7
+    assert page(built).count("data:image/jpeg;base64,") == 6 * 7
 
 
 def test_a_photo_that_is_gone_or_broken_leaves_an_empty_frame(tmp_path: Path) -> None:
-    made = Made(tmp_path, names=("dress",), each=6)
-    first, second = sorted(made.photos)[:2]
-    made.tables.kept = {key: data for key, data in made.photos.items() if key != first} | {second: b"\xff\xd8broken"}
-    text = page(made)
-    rows = samples.draw(made.builds, made.manifest, made.tables)["rows"]
+    built = BuiltRoot(tmp_path, names=("dress",), each=6)
+    first, second = sorted(built.photos)[:2]
+    built.tables.kept = {key: data for key, data in built.photos.items() if key != first} | {second: b"\xff\xd8broken"}
+    text = page(built)
+    rows = draw(built).rows
     lost = sum(tile.image_id in (first, second) for row in rows for tile in row)
     assert text.count(">no photo</div>") == lost > 0
 
 
 def test_few_images_give_few_samples(tmp_path: Path) -> None:
-    made = Made(tmp_path, names=("dress", "hat"), each=2)
-    rows = samples.draw(made.builds, made.manifest, made.tables)["rows"]
+    built = BuiltRoot(tmp_path, names=("dress", "hat"), each=2)
+    rows = draw(built).rows
     assert len({row[0].image_id for row in rows}) == len(rows) == 4
     assert {len(row) for row in rows} == {4}
 
@@ -435,20 +447,20 @@ def test_few_images_give_few_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["faiss", "arrow"])
 @pytest.mark.parametrize("content", [None, b"", b"no shard"])
 def test_unreadable_shards_cost_only_the_samples(tmp_path: Path, end: str, content: bytes | None) -> None:
-    made = Made(tmp_path, names=("dress",), each=6)
-    made.file(0, end).unlink()
+    built = BuiltRoot(tmp_path, names=("dress",), each=6)
+    built.file(0, end).unlink()
     if content is not None:
-        made.file(0, end).write_bytes(content)
-    text = page(made)
-    assert re.search(r"<p>There are none: .*shard-?.*; see `likeness verify`</p>", text)
+        built.file(0, end).write_bytes(content)
+    text = page(built)
+    assert re.search(r"<p>None: .*shard-?.*; see `likeness verify`</p>", text)
     assert "build in service" in text
 
 
-def test_an_id_map_of_another_length_is_told(tmp_path: Path) -> None:
-    made = Made(tmp_path, names=("dress", "hat"), each=6)
-    wrong = made.manifest.shards[1].model_copy(update={"vectors": 7})
-    made.manifest = made.manifest.model_copy(update={"shards": [made.manifest.shards[0], wrong]})
-    assert "has 6 rows, the manifest says 7" in samples.draw(made.builds, made.manifest, made.tables)["missing"]
+def test_an_id_map_of_another_length_is_reported(tmp_path: Path) -> None:
+    built = BuiltRoot(tmp_path, names=("dress", "hat"), each=6)
+    wrong = built.manifest.shards[1].model_copy(update={"vectors": 7})
+    built.manifest = built.manifest.model_copy(update={"shards": [built.manifest.shards[0], wrong]})
+    assert "has 6 rows, the manifest says 7" in draw(built).missing
 
 
 def test_a_large_build_is_searched_in_part() -> None:
@@ -458,79 +470,81 @@ def test_a_large_build_is_searched_in_part() -> None:
     assert len(samples.within(shards, {4, 2}, 1 << 30)) == 6
 
 
-def test_write_leaves_the_report_and_the_latest(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(made.root)
-    told = reports.write(run_row(), made.settings, made.manifest)
-    assert told == "reports/20261121T092347-nightly-5864ad.html"
-    text = Path(told).read_text(encoding="utf-8")
+def test_write_leaves_the_report_and_the_latest(built: BuiltRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(built.root)
+    path = reports.write_run_report(run_row(), built.settings, built.manifest)
+    assert path == "reports/20261121T092347-nightly-5864ad.html"
+    text = Path(path).read_text(encoding="utf-8")
     assert Path("reports/latest.html").read_text(encoding="utf-8") == text
-    assert "There are none: the features table has no vector" in text  # this root has no tables
+    assert "None: the features table has no vector" in text  # this root has no tables
     assert "Not measured: made.up@00000000: 0 photos of active listings" in text
     assert "140 images in 7 shards" in text
 
 
-def test_summary_is_short_and_says_what_to_try(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(made.root.parent)
-    lines = dict(line.split(maxsplit=1) for line in reports.summary(RAN, made.settings, made.manifest).splitlines())
+def test_summary_is_short_and_says_what_to_try(built: BuiltRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(built.root.parent)
+    lines = dict(line.split(maxsplit=1) for line in reports.summary(RAN, built.settings, built.manifest).splitlines())
     assert 6 <= len(lines) <= 12
     assert lines["photos"] == "210 listed, 150 new, 57 existing, 3 rejected, 0 withdrawn"
     assert lines["time"].startswith("start 9.0 s, ingest 10.1 s, extract 7.5 s")
     assert lines["time"].endswith("; 1 min 32 s in all")
     assert lines["build"] == f"{SPACE}/one is in service: 140 images in 7 shards"
     assert lines["recall"].startswith("1.000 at 10 in the worst shard (0, ")
-    assert lines["failures"].startswith("4 photos left out; why: ")
-    assert lines["report"] == f"{made.root.name}/reports/latest.html"
+    assert lines["failures"].startswith("4 photos left out; reasons: ")
+    assert lines["report"] == f"{built.root.name}/reports/latest.html"
     program, search, photo, flag, root = shlex.split(lines["try"])
-    assert (search, flag, root) == ("search", "--root", str(made.root))
+    assert (search, flag, root) == ("search", "--root", str(built.root))
     assert Path(photo).is_file()
     assert not Path(photo).is_absolute()
     assert Path(program).name == "likeness"
 
 
-def test_summary_of_a_clean_run_names_no_failures(made: Made) -> None:
+def test_summary_of_a_clean_run_names_no_failures(built: BuiltRoot) -> None:
     facts = {"ingest": {"rejected": 0}, "extract": {"standing_failures": 0}}
-    assert "failures" not in reports.summary(RunFacts.model_validate(facts), made.settings, made.manifest)
+    assert "failures" not in reports.summary(ran(facts), built.settings, built.manifest)
 
 
-def test_summary_gives_the_terminal_nothing_to_obey(made: Made) -> None:
-    low = made.manifest.shards[NAMES.index(NAMES[-1])].model_copy(
+def test_summary_gives_the_terminal_nothing_to_obey(built: BuiltRoot) -> None:
+    low = built.manifest.shards[NAMES.index(NAMES[-1])].model_copy(
         update={"categories": {NAMES[-1]: 20}, "recall": Recall(k=10, queries=64, value=0.5)}
     )
-    told = reports.summary(RAN, made.settings, made.manifest.model_copy(update={"shards": [low]}))
-    assert "\x1b" not in told
-    assert "0.500 at 10 in the worst shard" in told
-    assert "a?[31mred" in told
+    text = reports.summary(RAN, built.settings, built.manifest.model_copy(update={"shards": [low]}))
+    assert "\x1b" not in text
+    assert "0.500 at 10 in the worst shard" in text
+    assert "a?[31mred" in text
 
 
 def test_search_command_without_a_photo_at_hand(tmp_path: Path) -> None:
-    made = Made(tmp_path, names=("dress",), each=3)
+    built = BuiltRoot(tmp_path, names=("dress",), each=3)
     for photo in (tmp_path / "photos").iterdir():
         photo.unlink()
-    assert " PHOTO " in terminal.search_command(made.settings, made.manifest)
-    made.file(0, "arrow").unlink()
-    assert " PHOTO " in terminal.search_command(made.settings, made.manifest)
+    assert " PHOTO " in terminal.search_command(built.settings, built.manifest)
+    built.file(0, "arrow").unlink()
+    assert " PHOTO " in terminal.search_command(built.settings, built.manifest)
 
 
-def test_search_command_names_weights_of_its_own(made: Made) -> None:
-    settings = Settings(root=str(made.root), extract={"weights": "/w/my weights.safetensors"})
-    words = shlex.split(terminal.search_command(settings, made.manifest))
+def test_search_command_names_weights_of_its_own(built: BuiltRoot) -> None:
+    settings = Settings(root=str(built.root), extract={"weights": "/w/my weights.safetensors"})
+    words = shlex.split(terminal.search_command(settings, built.manifest))
     assert words[-2:] == ["--set", "extract.weights=/w/my weights.safetensors"]
 
 
-def test_program_is_named_so_that_a_shell_finds_it(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_is_named_so_that_a_shell_finds_it(
+    built: BuiltRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = tmp_path / ".venv" / "bin" / "likeness"
     program.parent.mkdir(parents=True)
     program.touch()
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/bin")
-    assert terminal.search_command(made.settings, made.manifest).startswith(".venv/bin/likeness search ")
+    assert terminal.search_command(built.settings, built.manifest).startswith(".venv/bin/likeness search ")
     monkeypatch.setenv("PATH", f"/bin:{program.parent}")
-    assert terminal.search_command(made.settings, made.manifest).startswith("likeness search ")
+    assert terminal.search_command(built.settings, built.manifest).startswith("likeness search ")
 
 
 def test_places_are_shown_as_people_type_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert terminal.shown(f"file://{tmp_path}/a b") == "a b"
-    assert terminal.shown("file:///elsewhere/a") == "/elsewhere/a"
-    assert terminal.shown("hdfs://host/a") == "hdfs://host/a"
+    assert terminal.display_path(f"file://{tmp_path}/a b") == "a b"
+    assert terminal.display_path("file:///elsewhere/a") == "/elsewhere/a"
+    assert terminal.display_path("hdfs://host/a") == "hdfs://host/a"

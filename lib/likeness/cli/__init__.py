@@ -1,9 +1,9 @@
-"""The command `likeness`: what people and scripts ask of a root, without Spark.   [typer]"""
+"""The command `likeness`: inspects, searches and serves a root, without Spark.   [typer]"""
 
 import os
 import sys
 
-# OpenBLAS's threads would wait for their next product at full speed, and the network for a free core
+# idle threads of OpenBLAS would spin, and take a core from the network
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 from likeness.cli.app import app
@@ -11,7 +11,7 @@ from likeness.core.errors import LikenessError
 
 
 def main() -> None:
-    """Entry point: a LikenessError becomes one message and its exit code."""
+    """Runs the command; a LikenessError becomes one message and its exit code."""
     try:
         app()
     except LikenessError as error:

@@ -1,4 +1,4 @@
-"""The commands by name.   [typer]"""
+"""The command `likeness` with its subcommands.   [typer]"""
 
 import typer
 
@@ -22,7 +22,7 @@ from likeness.cli import (
 
 app = typer.Typer(
     name="likeness",
-    help="Visual search on a Hadoop stack. The jobs are started with ./spark-submit.sh; these commands look at a root.",
+    help="Visual search on a Hadoop stack. ./spark-submit.sh runs jobs; these commands inspect and serve a root.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

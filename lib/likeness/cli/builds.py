@@ -1,4 +1,4 @@
-"""`likeness verify`, `rollback`, `export`: whether a root is whole, the build before, and its vectors as a file."""
+"""`likeness verify`, `rollback`, `export`: check a build, go back to the previous one, write vectors to a file."""
 
 import itertools
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import typer
 
 from likeness import storage
-from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json
+from likeness.cli.common import AsJson, show_json, with_settings
 from likeness.core.errors import DataError, ServiceError, UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
@@ -19,38 +19,38 @@ from likeness.ops import consistency
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
-_NAMED = 20
+_MAX_LISTED = 20
 
 
+@with_settings
 def verify(
-    root: Root = None,
+    settings: Settings,
     build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
     as_json: AsJson = False,
-    config: Config = None,
-    assignments: Assignments = None,
 ) -> None:
-    """Check a build: checksums, loads every shard, counts against the tables and the keyed store."""
-    settings = load(root, config, assignments)
+    """Check a build: its checksums, that every shard loads, and its counts against the tables and the keyed store."""
     builds = Builds(settings.root, settings.extract.cache)
     manifest = builds.find(build)
-    problems = builds.problems(manifest) or _load_all(builds, manifest)
-    problems += _against_tables(TableReader(settings), manifest)
-    apart = _against_store(settings, manifest)
+    in_build = builds.problems(manifest) or _load_all(builds, manifest)
+    in_build += _against_tables(TableReader(settings), manifest)
+    in_store = _against_store(settings, manifest)
+    problems = in_build + in_store
     if as_json:
-        show_json({"build": manifest.path, "ok": not problems + apart, "problems": problems + apart})
-    elif not problems + apart:
+        show_json({"build": manifest.path, "ok": not problems, "problems": problems})
+    elif not problems:
         print(
-            f"{manifest.path} is whole: {len(manifest.shards)} shards, {manifest.vectors} vectors of "
-            f"{manifest.images} images and {manifest.products} products; tables and keyed store agree"
+            f"{manifest.path} is complete: {len(manifest.shards)} shards, {manifest.vectors} vectors of "
+            f"{manifest.images} images and {manifest.products} products; tables and keyed store agree with it"
         )
-    if problems or apart:
-        told = "" if as_json else ":\n  " + "\n  ".join(problems + apart)
-        remedies = ["`likeness rollback` goes back to the build before"] * bool(problems)
-        remedies += ["`./spark-submit.sh load --set keyed.reload=true` puts the keyed store right"] * bool(apart)
-        raise DataError(f"{manifest.path} has {len(problems + apart)} problems{told}\n" + "\n".join(remedies))
+    if problems:
+        details = "" if as_json else ":\n  " + "\n  ".join(problems)
+        remedies = ["`likeness rollback` puts the previous build back in service"] * bool(in_build)
+        remedies += ["`./spark-submit.sh load --set keyed.reload=true` repairs the keyed store"] * bool(in_store)
+        raise DataError(f"{manifest.path} has {len(problems)} problems{details}\n" + "\n".join(remedies))
 
 
 def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
+    """Loads every shard; the error if one fails."""
     from likeness.serving.leaf import Leaf
 
     try:
@@ -60,102 +60,101 @@ def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
     return []
 
 
-def _against_tables(warehouse: TableReader, manifest: Manifest) -> list[str]:
-    """The build must hold each active listing's image that has a vector, at the snapshots it names."""
+def _against_tables(tables: TableReader, manifest: Manifest) -> list[str]:
+    """Checks that the build has each active listing's image with a vector, at the snapshots that it names."""
     where = f"space = '{manifest.space}'"
-    features = warehouse.read(FEATURES, ("image_id",), where, manifest.snapshots["features"])["image_id"]
-    listings = warehouse.read(LISTINGS, ("image_id", "category", "active"), snapshot=manifest.snapshots["listings"])
-    shown = listings.filter(pc.and_(listings["active"], pc.is_in(listings["image_id"], features)))
-    pairs = shown.group_by(["category", "image_id"]).aggregate([]).num_rows
-    found = []
-    if len(pc.unique(features)) != len(features):
-        found.append(
-            f"features: {len(features) - len(pc.unique(features))} vectors of {manifest.space} are there twice"
+    features = tables.read(FEATURES, ("image_id",), where, manifest.snapshots["features"])["image_id"]
+    listings = tables.read(LISTINGS, ("image_id", "category", "active"), snapshot=manifest.snapshots["listings"])
+    searchable = listings.filter(pc.and_(listings["active"], pc.is_in(listings["image_id"], features)))
+    expected = searchable.group_by(["category", "image_id"]).aggregate([]).num_rows
+    problems = []
+    if duplicates := len(features) - len(pc.unique(features)):
+        problems.append(f"features: {duplicates} vectors of {manifest.space} are duplicates")
+    present = sum(manifest.categories().values())
+    if expected != present:
+        problems.append(
+            f"the tables have {expected} (category, image) pairs with a vector, but the build has {present}"
         )
-    held = sum(manifest.categories().values())
-    if pairs != held:
-        found.append(f"the tables list {pairs} (category, image) pairs with a vector, the build holds {held}")
-    return found
+    return problems
 
 
 def _against_store(settings: Settings, manifest: Manifest) -> list[str]:
-    """Every row that the keyed store and the tables disagree on, the first of each kind named."""
-    warehouse = TableReader(settings)
+    """Compares every row of the keyed store with the tables, and names the first that differ of each kind."""
+    tables = TableReader(settings)
     try:
         store = storage.keyed(storage.keyed_uri(settings.keyed.uri, settings.root))
     except ServiceError as error:
         return [str(error)]
-    found: dict[tuple[str, str], list[str]] = {}
+    keys: dict[tuple[str, str], list[str]] = {}
     try:
         for item in itertools.chain(
-            consistency.vectors(warehouse, store, manifest.space), consistency.products(warehouse, store)
+            consistency.compare_vectors(tables, store, manifest.space), consistency.compare_products(tables, store)
         ):
-            found.setdefault((item.table, item.kind), []).append(item.key)
+            keys.setdefault((item.table, item.kind), []).append(item.key)
     finally:
         store.close()
     return [
-        f"keyed store: {len(names)} {kind} against {table}: {', '.join(names[:_NAMED])}"
-        + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        for (table, kind), names in sorted(found.items())
+        f"keyed store: {len(names)} {kind} against {table}: {', '.join(names[:_MAX_LISTED])}"
+        + (f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else "")
+        for (table, kind), names in sorted(keys.items())
     ]
 
 
+@with_settings
 def rollback(
-    root: Root = None,
-    to: Annotated[str, typer.Option(help="a build by name (default: the one before)")] = "",
-    config: Config = None,
-    assignments: Assignments = None,
+    settings: Settings, to: Annotated[str, typer.Option(help="a build by name (default: the previous one)")] = ""
 ) -> None:
     """Put the previous build back in service."""
-    settings = load(root, config, assignments)
     before, now = Builds(settings.root).rollback(to)
-    print(f"in service: {now} (was {before or 'damaged'}); the next nightly run brings it up to the tables")
+    print(f"in service: {now} (was {before or 'damaged'}); the next nightly run updates it from the tables")
 
 
+@with_settings
 def export(
-    out: Annotated[Path, typer.Argument(help="a Parquet file to write")],
-    root: Root = None,
+    settings: Settings,
+    out: Annotated[Path, typer.Argument(help="Parquet file to write")],
     space: Annotated[str, typer.Option(help="feature space with its hash (default: the one in service)")] = "",
-    snapshot: Annotated[int | None, typer.Option(help="snapshot of the features table (default: now)")] = None,
-    config: Config = None,
-    assignments: Assignments = None,
+    snapshot: Annotated[int | None, typer.Option(help="snapshot of the features table (default: current)")] = None,
 ) -> None:
-    """Write the vectors of a snapshot as one plain Parquet file: image_id, ingest_date, vector, norm."""
-    settings = load(root, config, assignments)
-    warehouse = TableReader(settings)
-    known = sorted({part["space"] for part in warehouse.partitions(FEATURES)})
-    wanted = space or Builds(settings.root).find().space
-    if wanted not in known:
-        raise UsageError(f"--space {wanted!r}: no such vectors; there are: {', '.join(known) or 'none'}")
-    columns = ("image_id", "ingest_date", "vector", "norm")
-    rows, writer = 0, None
+    """Write the vectors of a space to one plain Parquet file: image_id, ingest_date, vector, norm."""
+    tables = TableReader(settings)
+    spaces = sorted({part["space"] for part in tables.partitions(FEATURES)})
+    space = space or Builds(settings.root).find().space
+    if space not in spaces:
+        raise UsageError(f"--space {space!r} has no vectors; the spaces are: {', '.join(spaces) or 'none'}")
     draft = out.with_name(f".{out.name}.draft")
     try:
-        for batch in warehouse.batches(FEATURES, columns, f"space = '{wanted}'", snapshot):
-            plain = _plain(batch)
-            writer = writer or pq.ParquetWriter(draft, plain.schema, compression="zstd", use_dictionary=False)
-            writer.write_batch(plain)
-            rows += plain.num_rows
-        if writer is None:
-            raise UsageError(f"--snapshot {snapshot}: it has no vectors of {wanted}")
-        writer.close()
+        rows = _write_vectors(draft, tables, space, snapshot)
         draft.replace(out)
     except OSError as error:
         raise UsageError(f"{out}: {error.strerror}; name a file that can be written") from None
     finally:
         draft.unlink(missing_ok=True)
-    print(f"{rows} vectors of {wanted} in {out}")
+    print(f"{rows} vectors of {space} in {out}")
+
+
+def _write_vectors(path: Path, tables: TableReader, space: str, snapshot: int | None) -> int:
+    """Writes a Parquet file, and returns its number of rows."""
+    columns = ("image_id", "ingest_date", "vector", "norm")
+    rows, writer = 0, None
+    try:
+        for batch in tables.batches(FEATURES, columns, f"space = '{space}'", snapshot):
+            plain = _plain(batch)
+            writer = writer or pq.ParquetWriter(path, plain.schema, compression="zstd", use_dictionary=False)
+            writer.write_batch(plain)
+            rows += plain.num_rows
+    finally:
+        if writer:
+            writer.close()
+    if not rows:
+        raise UsageError(f"--snapshot {snapshot} has no vectors of {space}")
+    return rows
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """As plain readers like it: fixed-size float32 lists, no field ids."""
+    """Converts a batch for plain readers: fixed-size float32 lists, no field ids."""
     dim = len(batch.column("vector")[0])
     values = batch.column("vector").flatten().cast(pa.float32())
     vectors = pa.FixedSizeListArray.from_arrays(values, dim)
-    columns = [
-        batch.column("image_id").cast(pa.string()),
-        batch.column("ingest_date"),
-        vectors,
-        batch.column("norm"),
-    ]
+    columns = [batch.column("image_id").cast(pa.string()), batch.column("ingest_date"), vectors, batch.column("norm")]
     return pa.RecordBatch.from_arrays(columns, names=["image_id", "ingest_date", "vector", "norm"])

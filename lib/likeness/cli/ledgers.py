@@ -1,113 +1,104 @@
-"""`likeness runs`, `failures`, `config`, `retry-failed`: what happened, and what it was told."""
+"""`likeness runs`, `failures`, `config`, `retry-failed`: run history, failure ledger and settings."""
 
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
-from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.cli.common import AsJson, Assignments, Config, load, show_json, show_table, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings, Source, known_keys
-from likeness.storage.run_facts import RunFacts
+from likeness.storage.run_history import FailureRow, read_failures, read_runs
 from likeness.storage.table_reader import TableReader
-from likeness.storage.tables import FAILURES, RUNS
 
-runs = typer.Typer(help="Runs of this root.", no_args_is_help=True)
-failures = typer.Typer(help="The failure ledger.", no_args_is_help=True)
-config = typer.Typer(help="Settings: file < environment < flag.", no_args_is_help=True)
+runs = typer.Typer(help="List runs, or show one.", no_args_is_help=True)
+failures = typer.Typer(help="List or export the failure ledger.", no_args_is_help=True)
+config = typer.Typer(
+    help="Show or check settings (flags override environment variables, these the file).", no_args_is_help=True
+)
+
+Stage = Annotated[str, typer.Option(help="list, ingest or extract (default: all)")]
 
 
 @runs.command("list")
-def list_runs(
-    root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None
-) -> None:
-    """Every run, the latest last."""
-    rows = _runs(load(root, config, assignments))
-    columns = ("run_id", "job", "status", "started", "ended", "space", "build", "error")
+@with_settings
+def list_runs(settings: Settings, as_json: AsJson = False) -> None:
+    """List all runs, the latest last."""
+    rows = read_runs(TableReader(settings))
     if as_json:
-        show_json([{name: row[name] for name in columns} for row in rows])
+        show_json([row.model_dump(exclude={"settings", "facts"}) for row in rows])
     else:
-        short = [[_brief(row[name]) for name in ("run_id", "status", "started", "build", "error")] for row in rows]
-        show_table(("run", "status", "started", "build", "error"), short)
+        cells = [[_brief(cell) for cell in (row.run_id, row.status, row.started, row.build, row.error)] for row in rows]
+        show_table(("run", "status", "started", "build", "error"), cells)
 
 
 @runs.command("show")
+@with_settings
 def show_run(
+    settings: Settings,
     run_id: Annotated[str, typer.Argument(help="a run, or `last`")],
-    root: Root = None,
     as_json: AsJson = False,
-    config: Config = None,
-    assignments: Assignments = None,
 ) -> None:
-    """One run: settings, counts, seconds and snapshots."""
-    rows = _runs(load(root, config, assignments))
-    found = rows[-1:] if run_id == "last" else [row for row in rows if row["run_id"] == run_id]
-    if not found:
-        raise UsageError(f"run {run_id!r} is not in this root; `likeness runs list` names them")
-    row = found[0] | {
-        "settings": json.loads(found[0]["settings"]),
-        "facts": RunFacts.from_json(found[0]["facts"]).dump(),
-    }
+    """Show one run: settings, counts, seconds and snapshots."""
+    rows = read_runs(TableReader(settings))
+    matches = rows[-1:] if run_id == "last" else [row for row in rows if row.run_id == run_id]
+    if not matches:
+        raise UsageError(f"run {run_id!r} is not in this root; `likeness runs list` lists its runs")
+    row = matches[0]
+    fields = dict(row) | {"settings": json.loads(row.settings), "facts": row.facts.dump()}
     if as_json:
-        show_json(row)
+        show_json(fields)
         return
-    for name, value in row.items():
+    for name, value in fields.items():
         print(f"{name}: {json.dumps(value, ensure_ascii=False, indent=2) if isinstance(value, dict) else value}")
 
 
 @failures.command("list")
-def list_failures(
-    root: Root = None,
-    stage: Annotated[str, typer.Option(help="list, ingest or extract (default: all)")] = "",
-    as_json: AsJson = False,
-    config: Config = None,
-    assignments: Assignments = None,
-) -> None:
-    """What was rejected or failed, and why."""
-    rows = _failures(load(root, config, assignments), stage)
+@with_settings
+def list_failures(settings: Settings, stage: Stage = "", as_json: AsJson = False) -> None:
+    """List what was rejected or failed, with the reasons."""
+    rows = _failures(settings, stage)
     if as_json:
-        show_json(rows)
+        show_json([dict(row) for row in rows])
     elif not rows:
         print("no failures")
     else:
         columns = ("what", "stage", "reason", "detail", "attempts")
-        show_table(columns, [[row[name] for name in columns] for row in rows])
+        show_table(columns, [[getattr(row, name) for name in columns] for row in rows])
 
 
 @failures.command("export")
+@with_settings
 def export_failures(
-    out: Annotated[Path, typer.Argument(help="a CSV file to write; - for standard output")],
-    root: Root = None,
-    stage: Annotated[str, typer.Option(help="list, ingest or extract (default: all)")] = "",
-    config: Config = None,
-    assignments: Assignments = None,
+    settings: Settings,
+    out: Annotated[Path, typer.Argument(help="CSV file to write; - for standard output")],
+    stage: Stage = "",
 ) -> None:
-    """The ledger as CSV."""
-    rows = _failures(load(root, config, assignments), stage)
-    columns = [column.name for column in FAILURES.columns]
+    """Write the failure ledger as CSV."""
+    rows = _failures(settings, stage)
     if str(out) == "-":
-        _write_csv(sys.stdout, columns, rows)
+        _write_csv(sys.stdout, rows)
         return
     try:
         with out.open("w", newline="", encoding="utf-8") as file:
-            _write_csv(file, columns, rows)
+            _write_csv(file, rows)
     except OSError as error:
         raise UsageError(f"{out}: {error.strerror}; name a file that can be written") from None
     print(f"{len(rows)} failures in {out}")
 
 
 @config.command("show")
-def show_config(
-    root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None
-) -> None:
-    """Every setting: its value here, its default and what it does."""
-    settings = load(root, config, assignments).model_dump(mode="json")
+@with_settings
+def show_config(settings: Settings, as_json: AsJson = False) -> None:
+    """Show every setting: its value, its default and its meaning."""
+    values = settings.model_dump(mode="json")
     rows = []
     for key, field in known_keys().items():
-        value: Any = settings
+        value: Any = values
         for part in key.split("."):
             value = value[part]
         default = field.get_default(call_default_factory=True)
@@ -120,14 +111,14 @@ def show_config(
 
 @config.command("validate")
 def validate_config(config: Config = None, assignments: Assignments = None) -> None:
-    """Check a configuration; every error at once, exit code 2."""
+    """Check the settings; prints every error, and exits with code 2 if there is one."""
     load(None, config, assignments)
     print("the configuration is valid")
 
 
-def retry_failed(root: Root = None, config: Config = None, assignments: Assignments = None) -> None:
-    """Read and extract again what stands in the failure ledger, with the source of the last run."""
-    settings = load(root, config, assignments)
+@with_settings
+def retry_failed(settings: Settings) -> None:
+    """Read and extract the photos of the failure ledger again; the default source is that of the last run."""
     if not settings.source.uri:
         settings = settings.model_copy(update={"source": _last_source(settings)})
     from likeness.spark.jobs import retry_failed as job
@@ -136,36 +127,25 @@ def retry_failed(root: Root = None, config: Config = None, assignments: Assignme
 
 
 def _last_source(settings: Settings) -> Source:
-    for row in reversed(_runs(settings)):
-        source = json.loads(row["settings"]).get("source") or {}
+    for row in reversed(read_runs(TableReader(settings))):
+        source = json.loads(row.settings).get("source") or {}
         if source.get("uri"):
             return Source(**source)
     raise UsageError(f"root {settings.root} has no run with a source; name one with --set source.uri=URI")
 
 
-def _runs(settings: Settings) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = TableReader(settings).read(RUNS).sort_by("started").to_pylist()
-    return rows
-
-
-def _failures(settings: Settings, stage: str) -> list[dict[str, Any]]:
+def _failures(settings: Settings, stage: str) -> list[FailureRow]:
     if stage not in ("", "list", "ingest", "extract"):
-        raise UsageError(f"--stage {stage!r}: not one of list, ingest, extract")
-    where = f"stage = '{stage}'" if stage else ""
-    rows: list[dict[str, Any]] = (
-        TableReader(settings)
-        .read(FAILURES, where=where)
-        .sort_by([("stage", "ascending"), ("what", "ascending")])
-        .to_pylist()
-    )
-    return rows
+        raise UsageError(f"--stage {stage!r} is not one of list, ingest, extract")
+    return read_failures(TableReader(settings), f"stage = '{stage}'" if stage else "")
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
+    """The first 80 characters of the first line."""
     return "" if value is None else str(value).splitlines()[0][:80]
 
 
-def _write_csv(file: Any, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(file, columns)
+def _write_csv(file: TextIO, rows: Sequence[FailureRow]) -> None:
+    writer = csv.DictWriter(file, list(FailureRow.model_fields))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(dict(row) for row in rows)

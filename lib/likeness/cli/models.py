@@ -1,34 +1,34 @@
-"""`likeness models`: versions of trained networks, and which of them is in service.   [typer]"""
+"""`likeness models`: versions of trained models, their metrics, and which is in service.   [typer]"""
 
 from typing import Annotated
 
 import typer
 
 from likeness.cli.common import AsJson, Root, interval, load, show_json, show_table
-from likeness.models.model_registry import ModelRegistry, overruling
+from likeness.models.model_registry import ModelRegistry, override_reason
 
-models = typer.Typer(help="Networks that were trained here.", no_args_is_help=True)
+models = typer.Typer(help="List, compare and promote trained models.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="of the model")]
+Name = Annotated[str, typer.Argument(help="name of the model")]
 
 
 @models.command("list")
 def list_(root: Root = None, as_json: AsJson = False) -> None:
-    """Every version of every model, with what it is worth."""
-    known = ModelRegistry(load(root).root)
+    """List every version of every model, with its main metric."""
+    registry = ModelRegistry(load(root).root)
     rows = []
-    for name in known.names():
-        promoted = known.promotions(name)
-        for version in known.versions(name):
-            card = known.card(name, version)
-            main = card.metrics[card.main]
+    for name in registry.names():
+        promoted = registry.promotions(name)
+        for version in registry.versions(name):
+            card = registry.card(name, version)
+            main = card.metrics[card.main_metric]
             rows.append(
                 {
                     "model": name,
                     "version": version,
                     "in service": bool(promoted) and promoted[0].version == version,
                     "task": card.task,
-                    "metric": card.main,
+                    "metric": card.main_metric,
                     **main.model_dump(),
                     "on": card.evaluation,
                 }
@@ -36,7 +36,7 @@ def list_(root: Root = None, as_json: AsJson = False) -> None:
     if as_json:
         show_json(rows)
     elif not rows:
-        print(f"no model in {known.folder}; ./spark-submit.sh train --task category makes one")
+        print(f"no model in {registry.folder}; ./spark-submit.sh train --task category trains one")
     else:
         cells = [
             (
@@ -49,74 +49,74 @@ def list_(root: Root = None, as_json: AsJson = False) -> None:
             )
             for row in rows
         ]
-        show_table(("model", "version", "", "task", "worth", "on"), cells)
+        show_table(("model", "version", "", "task", "metric", "evaluated on"), cells)
 
 
 @models.command()
 def show(
     name: Name,
-    version: Annotated[str, typer.Option(help="default: that in service, else the newest")] = "",
+    version: Annotated[str, typer.Option(help="a version (default: the one in service, else the newest)")] = "",
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a model was made from, and what it is worth."""
-    known = ModelRegistry(load(root).root)
-    card = known.card(name, version)
-    promotions = known.promotions(name)
+    """Show a version of a model: its training data, metrics and promotions."""
+    registry = ModelRegistry(load(root).root)
+    card = registry.card(name, version)
+    promotions = registry.promotions(name)
     if as_json:
         show_json(card.model_dump(mode="json") | {"promotions": [one.model_dump(mode="json") for one in promotions]})
         return
-    told = {
+    fields = {
         "model": f"{card.name} {card.version}",
         "task": card.task,
-        "space": f"{known.space(card).id}, from {card.space}",
-        "learned from": f"{card.photos:,} photos, seed {card.seed}",
+        "space": f"{registry.space(card).id}, from {card.space}",
+        "trained on": f"{card.photos:,} photos, seed {card.seed}",
         "classes": ", ".join(card.classes) or "none",
         "licence": card.licence,
-        "weights": f"{known.weights(card)}, {card.weights.bytes / 1e6:,.1f} MB, SHA-256 {card.weights.sha256[:12]}",
+        "weights": f"{registry.weights(card)}, {card.weights.bytes / 1e6:,.1f} MB, SHA-256 {card.weights.sha256[:12]}",
     }
-    show_table(("", ""), list(told.items()))
-    figures = [
+    show_table(("", ""), list(fields.items()))
+    metrics = [
         (key, interval(metric.model_dump()), on)
-        for on, metrics in known.measured(card).items()
-        for key, metric in metrics.items()
+        for on, by_name in registry.metrics(card).items()
+        for key, metric in by_name.items()
     ]
-    show_table(("figure", "value", "on"), figures)
+    show_table(("metric", "value", "evaluated on"), metrics)
     for one in promotions:
-        why = f", although a gate refused: {one.reason}" if one.reason else ""
+        why = f", against a gate: {one.reason}" if one.reason else ""
         print(f"promoted: {one.version} at {one.when:%Y-%m-%d %H:%M:%S}{why}")
 
 
 @models.command()
 def promote(
     name: Name,
-    version: Annotated[str, typer.Option(help="default: the newest")] = "",
-    force: Annotated[bool, typer.Option("--force", help="although a gate refuses")] = False,
-    reason: Annotated[str, typer.Option(help="why, with --force; it is kept")] = "",
+    version: Annotated[str, typer.Option(help="a version (default: the newest)")] = "",
+    force: Annotated[bool, typer.Option("--force", help="promote it even if a gate refuses")] = False,
+    reason: Annotated[str, typer.Option(help="reason for --force; it is recorded")] = "",
     root: Root = None,
 ) -> None:
-    """Put a version in service, unless it is worse than the one that is."""
-    before, now = ModelRegistry(load(root).root).promote(name, version, overruling(force, reason))
+    """Put a version in service; refused if it is worse than the version in service."""
+    before, now = ModelRegistry(load(root).root).promote(name, version, override_reason(force, reason))
     print(f"{name}: {now.version} is in service" + (f", before: {before.version}" if before else ""))
 
 
 @models.command()
 def rollback(name: Name, root: Root = None) -> None:
-    """Put the version in service that was before."""
+    """Put the previous version back in service."""
     before, now = ModelRegistry(load(root).root).rollback(name)
     print(f"{name}: {now} is in service, before: {before}")
 
 
 @models.command()
 def freeze(
-    name: Annotated[str, typer.Argument(help="of the evaluation set")],
-    where: Annotated[str, typer.Option(help="attribute=value of the listings that are taken")] = "",
-    share: Annotated[float, typer.Option(min=0.001, max=0.9, help="of the products, if no attribute is named")] = 0.1,
+    name: Annotated[str, typer.Argument(help="name of the evaluation set")],
+    where: Annotated[str, typer.Option(help="attribute=value of the listings to take")] = "",
+    share: Annotated[float, typer.Option(min=0.001, max=0.9, help="share of products, without --where")] = 0.1,
     root: Root = None,
 ) -> None:
-    """Keep photos apart for good, so that models are measured on what none of them has seen."""
+    """Create an evaluation set: photos that no model is trained on."""
     from likeness.evaluation.evaluation_sets import EvaluationSets
 
     settings = load(root)
-    made = EvaluationSets(settings.root).freeze(settings, name, where, share)
-    print(f"{made.id}: {len(made.photos):,} photos of {len(made.products):,} products ({made.made_of})")
+    created = EvaluationSets(settings.root).freeze(settings, name, where, share)
+    print(f"{created.id}: {len(created.photos):,} photos of {len(created.products):,} products ({created.made_of})")

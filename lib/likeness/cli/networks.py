@@ -1,4 +1,4 @@
-"""`likeness backbones`, `likeness classify`, `likeness weights`: networks, and what they say of a photo.   [typer]"""
+"""`likeness backbones`, `classify`, `profile`, `weights`: networks, their predictions and their speed.   [typer]"""
 
 import sys
 from pathlib import Path
@@ -12,25 +12,25 @@ from likeness.core.settings import load_settings
 from likeness.images.image import BadImage
 from likeness.models.backbones import Backbone, registry
 
-backbones = typer.Typer(help="The networks that are known, and their layers.", invoke_without_command=True)
-weights = typer.Typer(help="Files of weights.", no_args_is_help=True)
+backbones = typer.Typer(help="List the networks, or show the layers of one.", invoke_without_command=True)
+weights = typer.Typer(help="Convert files of weights.", no_args_is_help=True)
 
 
 @backbones.callback()
-def listed(context: typer.Context, as_json: AsJson = False) -> None:
-    """The networks that are known, and their layers: `show NAME` has all of one."""
+def list_backbones(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the networks; `show NAME` has all layers of one."""
     if context.invoked_subcommand:
         return
-    told = [_told(spec) for spec in registry().values()]
+    rows = [_fields(spec) for spec in registry().values()]
     if as_json:
-        show_json(told)
+        show_json(rows)
         return
     columns = ("name", "side", "top-1", "top-5", "weights", "what")
-    show_table(columns, [tuple(one[name] for name in columns) for one in told])
-    print("top-1, top-5: percent of ImageNet's validation photos, as published. `likeness backbones show NAME`: layers")
+    show_table(columns, [tuple(row[name] for name in columns) for row in rows])
+    print("top-1, top-5: published accuracy on ImageNet's validation set, %; layers: `likeness backbones show NAME`")
 
 
-def _told(spec: Backbone) -> dict[str, Any]:
+def _fields(spec: Backbone) -> dict[str, Any]:
     published = spec.published
     return {
         "name": spec.name,
@@ -46,20 +46,20 @@ def _told(spec: Backbone) -> dict[str, Any]:
 
 @backbones.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="as `likeness backbones` lists it")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="a name that `likeness backbones` lists")], as_json: AsJson = False
 ) -> None:
-    """Every layer of a network: its output, how much of the photo it sees, and what it costs."""
+    """Show every layer of a network: output shape, receptive field, stride, parameters and cost."""
     spec = registry().get(name)
     if spec is None:
-        raise UsageError(f"{name!r}: no such network; there are: {', '.join(registry())}")
-    from likeness.models.backbones.summary import summary
+        raise UsageError(f"{name!r}: no such network; the networks are: {', '.join(registry())}")
+    from likeness.models.backbones.summary import summarise
 
-    rows = summary(spec)
+    rows = summarise(spec)
     totals = {"parameters": sum(row.parameters for row in rows), "macs": sum(row.macs for row in rows)}
     if as_json:
-        show_json(_told(spec) | totals | {"stages": [vars(row) for row in rows]})
+        show_json(_fields(spec) | totals | {"stages": [vars(row) for row in rows]})
         return
-    columns = ("layer", "output", "sees", "stride", "parameters", "million MACs", "kB out", "")
+    columns = ("layer", "output", "receptive field", "stride", "parameters", "million MACs", "kB out", "")
     cells = [
         (
             row.layer,
@@ -69,7 +69,7 @@ def show(
             f"{row.parameters:,}",
             f"{row.macs / 1e6:,.1f}",
             f"{row.bytes / 1e3:,.1f}",
-            spec.layers[row.layer].doc if row.layer in spec.layers else "inside: cannot be asked for",
+            spec.layers[row.layer].doc if row.layer in spec.layers else "internal, not a feature space",
         )
         for row in rows
     ]
@@ -84,13 +84,13 @@ def show(
 
 def classify(
     image: Annotated[Path, typer.Argument(help="the photo")],
-    backbone: Annotated[str, typer.Option(help="as `likeness backbones` lists it")] = "efficientnet_lite0",
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="classes wanted")] = 5,
+    backbone: Annotated[str, typer.Option(help="a name that `likeness backbones` lists")] = "efficientnet_lite0",
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="number of classes")] = 5,
     as_json: AsJson = False,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """What a photo shows, by the classes that a network was trained on."""
+    """Classify a photo by the classes that a network was trained on."""
     from likeness.models.imagenet_classifier import ImagenetClassifier
 
     photo = read_photo(image)
@@ -108,41 +108,39 @@ def classify(
 def profile(
     source: Annotated[str, typer.Option(help="folder, .tar or .parquet of photos")],
     space: Annotated[
-        str | None, typer.Option(help="feature space, as alexnet.fc6 (default: the settings' own)")
+        str | None, typer.Option(help="feature space, as alexnet.fc6 (default: the space of the settings)")
     ] = None,
     as_json: AsJson = False,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """What this machine can extract a second: reading, decoding and the network, each alone, and what follows."""
+    """Measure photos a second of reading, decoding and the network on this machine; suggest settings."""
     from likeness.ops import hardware_profile
 
     settings = load_settings(config, {"source.uri": source, "extract.space": space}, assignments or ())
-    found = hardware_profile.profile(settings, lambda told: print(f"profile: {told}", file=sys.stderr))
+    result = hardware_profile.profile(settings, lambda message: print(f"profile: {message}", file=sys.stderr))
     if as_json:
-        show_json(vars(found))
+        show_json(vars(result))
         return
     rows = [
-        ("read", "one reader", f"{found.read:,.0f}", f"{found.read * found.megabytes:,.1f} MB/s"),
-        ("decode", "GPU" if found.decoder == "network" else f"{found.cores} cores", f"{found.decode:,.0f}", ""),
-        *(("network", f"batches of {size}", f"{rate:,.0f}", "") for size, rate in found.batches.items()),
-        ("ceiling", f"{found.cores} cores", f"{found.ceiling:,.0f}", f"most of the time goes into: {found.bottleneck}"),
+        ("read", "one reader", f"{result.read:,.0f}", f"{result.read * result.megabytes:,.1f} MB/s"),
+        ("decode", "GPU" if result.decoder == "network" else f"{result.cores} cores", f"{result.decode:,.0f}", ""),
+        *(("network", f"batches of {size}", f"{rate:,.0f}", "") for size, rate in result.batches.items()),
+        ("ceiling", f"{result.cores} cores", f"{result.ceiling:,.0f}", f"bottleneck: {result.bottleneck}"),
     ]
     show_table(("stage", "on", "photos a second", ""), rows)
-    if found.parity < 1:
-        print(
-            f"bfloat16: the smallest cosine to float32 is {found.parity:.5f}; it is taken from 0.999 on, where faster"
-        )
-    chosen = " ".join(f"--set {name}={value}" for name, value in found.settings.items())
-    print(f"{found.space} by {found.runtime}; {found.photos} photos of {found.megabytes:.2f} MB; chosen: {chosen}")
+    if result.parity < 1:
+        print(f"bfloat16: the smallest cosine to float32 is {result.parity:.5f}; chosen if faster and at least 0.999")
+    flags = " ".join(f"--set {name}={value}" for name, value in result.settings.items())
+    print(f"{result.space} by {result.runtime}; {result.photos} photos of {result.megabytes:.2f} MB; use: {flags}")
 
 
 @weights.command("import")
 def import_(
-    archive: Annotated[Path, typer.Argument(help="bvlc_alexnet.npy, the published archive of Caffe's AlexNet")],
-    to: Annotated[Path | None, typer.Option(help="file to write (default: beside it, .safetensors)")] = None,
+    archive: Annotated[Path, typer.Argument(help="bvlc_alexnet.npy, the published weights of Caffe's AlexNet")],
+    to: Annotated[Path | None, typer.Option(help="file to write (default: next to it, .safetensors)")] = None,
 ) -> None:
-    """Turn an archive of Caffe's AlexNet into a safetensors file for the backbone alexnet_caffe."""
+    """Convert the weights of Caffe's AlexNet to a safetensors file for the backbone alexnet_caffe."""
     from likeness.models.backbones.caffe import convert
 
     path = to or archive.with_suffix(".safetensors")

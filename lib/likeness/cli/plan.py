@@ -1,4 +1,4 @@
-"""`likeness plan`: what a run would cost, before it starts.   [typer]"""
+"""`likeness plan`: an estimate of a run before it starts.   [typer]"""
 
 import dataclasses
 import datetime
@@ -18,46 +18,47 @@ if TYPE_CHECKING:
 def plan(
     root: Root = None,
     source: Annotated[
-        str | None, typer.Option(help="folder, .tar or .parquet of photos; none: the tables alone")
+        str | None, typer.Option(help="folder, .tar or .parquet of photos (default: only photos in the tables)")
     ] = None,
     space: Annotated[
-        str | None, typer.Option(help="feature space, as alexnet.fc6 (default: the settings' own)")
+        str | None, typer.Option(help="feature space, as alexnet.fc6 (default: the space of the settings)")
     ] = None,
     first: Annotated[
         datetime.datetime | None,
-        typer.Option("--from", help="of a backfill: its first ingest date", formats=["%Y-%m-%d"]),
+        typer.Option("--from", help="first ingest date of a backfill", formats=["%Y-%m-%d"]),
     ] = None,
     last: Annotated[
-        datetime.datetime | None, typer.Option("--to", help="of a backfill: its last ingest date", formats=["%Y-%m-%d"])
+        datetime.datetime | None, typer.Option("--to", help="last ingest date of a backfill", formats=["%Y-%m-%d"])
     ] = None,
-    category: Annotated[str | None, typer.Option(help="of a backfill: only photos of this category")] = None,
+    category: Annotated[str | None, typer.Option(help="category of a backfill (default: all)")] = None,
     as_json: AsJson = False,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Photos, time, bytes and memory of a nightly run, a new space or a backfill, by what earlier runs here took."""
-    from likeness.models.model_registry import space_of
+    """Estimate photos, time, bytes and memory of a nightly run, a new space or a backfill, from earlier runs."""
+    from likeness.models.spaces import space_of
     from likeness.ops.backfill_coverage import Scope
     from likeness.ops.estimate import backfill, estimate
 
     scope = Scope(first and first.date(), last and last.date(), category)
     if scope and source:
-        raise UsageError(f"--source {source}: a backfill reads the tables alone; leave --source away, or the range")
+        raise UsageError(f"--source {source}: a backfill reads the tables alone; remove --source, or the scope")
     flags = {"root": root, "source.uri": source, "extract.space": space}
     settings = load_settings(config, flags, assignments or ())
-    chosen = space_of(settings)
-    steps = [backfill(settings, chosen, scope)[0]] if scope else estimate(settings, chosen)
+    feature_space = space_of(settings)
+    steps = [backfill(settings, feature_space, scope)[0]] if scope else estimate(settings, feature_space)
     if as_json:
-        show_json({"space": chosen.id, "scope": str(scope), "steps": [dataclasses.asdict(step) for step in steps]})
+        rows = [dataclasses.asdict(step) for step in steps]
+        show_json({"space": feature_space.id, "scope": str(scope), "steps": rows})
         return
-    _show(steps, f"{chosen.id}, {scope}" if scope else chosen.id)
+    _show(steps, f"{feature_space.id}, {scope}" if scope else feature_space.id)
 
 
-def _show(steps: "Sequence[StageEstimate]", what: str) -> None:
+def _show(steps: "Sequence[StageEstimate]", title: str) -> None:
     from likeness.core.formatting import size
     from likeness.ops.estimate import duration
 
-    columns = ("stage", "count", "", "time", "written, at most", "memory at search", "rate of run")
+    columns = ("stage", "count", "", "time", "bytes written, at most", "memory at search", "rate from run")
     rows = [
         (
             step.stage,
@@ -73,6 +74,7 @@ def _show(steps: "Sequence[StageEstimate]", what: str) -> None:
     show_table(columns, rows)
     unknown = [step.stage for step in steps if step.seconds is None]
     total = sum(step.seconds or 0 for step in steps)
-    print(f"{what}: {duration(total)} and Spark's start" + (f", without {', '.join(unknown)}" if unknown else ""))
+    without = f", without {', '.join(unknown)}" if unknown else ""
+    print(f"{title}: {duration(total)}, plus the start of Spark{without}")
     if unknown:
-        print("a stage that never ran on this root has no rate; run it on a part of the source first")
+        print("a stage that never ran on this root has no estimate; run it on a part of the source first")

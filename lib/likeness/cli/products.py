@@ -1,4 +1,4 @@
-"""`likeness hide`, `show` and `forget`: products that must not be answered, for now or for good.   [typer]"""
+"""`likeness hide`, `show` and `forget`: products that answers must leave out, for now or for good.   [typer]"""
 
 import datetime
 from typing import Annotated
@@ -6,51 +6,48 @@ from typing import Annotated
 import typer
 
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.cli.common import AsJson, show_json, show_table, with_settings
 from likeness.core.errors import UsageError
+from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
 
-Products = Annotated[list[str], typer.Argument(help="product ids, as the catalogue names them")]
+Products = Annotated[list[str], typer.Argument(help="product ids, as in the catalogue")]
 
 
-def hide(
-    products: Products,
-    root: Root = None,
-    config: Config = None,
-    assignments: Assignments = None,
-) -> None:
-    """Take products out of all answers within seconds, until they are shown again."""
-    settings = load(root, config, assignments)
+@with_settings
+def hide(settings: Settings, products: Products) -> None:
+    """Remove products from all answers within seconds, until `likeness show` puts them back."""
     listed = TableReader(settings).read(LISTINGS, ("product_id",))["product_id"].unique().to_pylist()
     if missing := sorted(set(products) - set(listed)):
         raise UsageError(
             f"no listing names product {', '.join(map(repr, missing))}; nothing is changed. "
-            "An id is what the catalogue names it, or a photo's path in its folder"
+            "A product id is the catalogue's, or the photo's path in its folder if there is no catalogue"
         )
     HiddenProducts(settings.root).hide(products)
-    print(f"hidden: {', '.join(products)}; `likeness show PRODUCT` puts it back, `likeness show` lists what is hidden")
+    print(f"hidden: {', '.join(products)}; `likeness show PRODUCT` puts it back, `likeness show` lists hidden products")
 
 
+@with_settings
 def show(
-    products: Annotated[list[str] | None, typer.Argument(help="product ids; none lists what is hidden")] = None,
-    root: Root = None,
+    settings: Settings,
+    products: Annotated[
+        list[str] | None, typer.Argument(help="product ids to put back (default: list hidden products)")
+    ] = None,
     as_json: AsJson = False,
-    config: Config = None,
-    assignments: Assignments = None,
 ) -> None:
-    """Put hidden products back into the answers; without a name, list what is hidden."""
-    hidden = HiddenProducts(load(root, config, assignments).root)
-    there = hidden.all()
+    """Put hidden products back into answers; without a product, list those that are hidden."""
+    store = HiddenProducts(settings.root)
+    hidden = store.all()
     if products:
-        if unknown := sorted(set(products) - {product_id for product_id, _ in there}):
-            raise UsageError(f"not hidden: {', '.join(map(repr, unknown))}; `likeness show` lists what is")
-        hidden.show(products)
-        print(f"shown again: {', '.join(products)}")
+        if unknown := sorted(set(products) - {product_id for product_id, _ in hidden}):
+            raise UsageError(f"not hidden: {', '.join(map(repr, unknown))}; `likeness show` lists hidden products")
+        store.show(products)
+        print(f"back in answers: {', '.join(products)}")
         return
     rows = [
-        (product_id, datetime.datetime.fromtimestamp(since, datetime.UTC).isoformat()) for product_id, since in there
+        (product_id, datetime.datetime.fromtimestamp(since, datetime.UTC).isoformat()) for product_id, since in hidden
     ]
     if as_json:
         show_json([{"product_id": product_id, "since": since} for product_id, since in rows])
@@ -58,19 +55,14 @@ def show(
         show_table(("hidden product", "since"), rows)
 
 
-def forget(
-    products: Products,
-    root: Root = None,
-    config: Config = None,
-    assignments: Assignments = None,
-) -> None:
-    """Erase products: rows, photos, vectors, builds that hold them, reports and older snapshots."""
-    settings = load(root, config, assignments)
+@with_settings
+def forget(settings: Settings, products: Products) -> None:
+    """Erase products for good: rows, photos, vectors, the builds and reports that contain them, older snapshots."""
     current = Builds(settings.root).current()
-    if current:  # the build that takes over is one of the space in service
+    if current:  # the next build must be of the space in service
         extract = settings.extract.model_copy(update={"space": current.space})
         settings = settings.model_copy(update={"extract": extract})
     from likeness.spark.jobs import forget_products
 
     forget_products(settings, list(dict.fromkeys(products)))
-    print("forgotten; take them out of the source as well, or the next nightly run lists them again")
+    print("erased; remove them from the source as well, or the next nightly run lists them again")

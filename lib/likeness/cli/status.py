@@ -1,15 +1,16 @@
-"""`likeness status`: what a root holds, who works on it, and what the next night would change."""
+"""`likeness status`: the content of a root, its running jobs, and what the next nightly run would change."""
 
 import dataclasses
 import datetime
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.cli.common import AsJson, show_json, show_table, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.formatting import pluralize
+from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.ops.backfill_coverage import CoverageCell, backfill_coverage
@@ -18,101 +19,136 @@ from likeness.storage.leases import LeaseState
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, LISTINGS
 
+_STATES = {"alive": "at work", "dead": "left by a dead run", "damaged": "damaged"}
 
-def status(root: Root = None, as_json: AsJson = False, config: Config = None, assignments: Assignments = None) -> None:
-    """Epochs x feature spaces: present, missing, failed; who is at work; the build in service, and what came since."""
-    settings = load(root, config, assignments)
-    warehouse, builds = TableReader(settings), Builds(settings.root)
-    cells, current, held = backfill_coverage(warehouse), builds.current(), leases.held(settings.root)
-    failures = Counter(warehouse.read(FAILURES, ("stage",))["stage"].to_pylist())
-    told: dict[str, Any] = {
-        "root": settings.root,
-        "matrix": [dataclasses.asdict(cell) | {"missing": cell.missing} for cell in cells],
-        "in_service": _service(current, warehouse) if current else None,
-        "builds": list(builds.all()),
-        "leases": [dataclasses.asdict(one) for one in held],
-        "failures": dict(sorted(failures.items())),
-        "hidden": len(HiddenProducts(settings.root).all()),
-    }
+
+@dataclass(frozen=True)
+class ChangesSince:
+    """Vectors and listings that came after a build; None if the snapshot of the build has expired."""
+
+    vectors: int | None
+    listings: int
+
+
+@dataclass(frozen=True)
+class BuildStatus:
+    """The build in service."""
+
+    space: str
+    build: str
+    created: str
+    images: int
+    vectors: int
+    shards: int
+    deltas: int
+    removed: int
+    since: ChangesSince
+
+
+@dataclass(frozen=True)
+class RootStatus:
+    """The status of a root, with the field names of the JSON output."""
+
+    root: str
+    matrix: Sequence[CoverageCell]
+    in_service: BuildStatus | None
+    builds: Sequence[str]
+    leases: Sequence[LeaseState]
+    failures: dict[str, int]
+    hidden: int
+
+
+@with_settings
+def status(settings: Settings, as_json: AsJson = False) -> None:
+    """Show running jobs, photos present, missing and failed by ingest date and space, and the build in service."""
+    tables, builds = TableReader(settings), Builds(settings.root)
+    current = builds.current()
+    failures = Counter(tables.read(FAILURES, ("stage",))["stage"].to_pylist())
+    report = RootStatus(
+        root=settings.root,
+        matrix=backfill_coverage(tables),
+        in_service=_build_status(current, tables) if current else None,
+        builds=list(builds.all()),
+        leases=leases.held(settings.root),
+        failures=dict(sorted(failures.items())),
+        hidden=len(HiddenProducts(settings.root).all()),
+    )
     if as_json:
-        show_json(told)
+        matrix = [dataclasses.asdict(cell) | {"missing": cell.missing} for cell in report.matrix]
+        show_json(dataclasses.asdict(report) | {"matrix": matrix})
     else:
-        _show(told, cells, held)
+        _show(report)
 
 
-def _service(manifest: Manifest, warehouse: TableReader) -> dict[str, Any]:
-    """The build in service, with the vectors and listings that it cannot know: None if that can no more be told."""
-    since = {"vectors": _new_vectors(manifest, warehouse), "listings": _changes(manifest, warehouse)}
-    return {
-        "space": manifest.space,
-        "build": manifest.build,
-        "created": manifest.created,
-        "images": manifest.images,
-        "vectors": manifest.vectors,
-        "shards": len(manifest.shards),
-        "deltas": sum(shard.delta for shard in manifest.shards),
-        "removed": sum(shard.removed for shard in manifest.shards),
-        "since": since,
-    }
-
-
-def _new_vectors(manifest: Manifest, warehouse: TableReader) -> int | None:
-    """Vectors of the space that were added after the build."""
-    then, now = manifest.snapshots.get(FEATURES.name), warehouse.snapshot(FEATURES)
-    if then == now:
-        return 0
-    try:
-        here, before = (
-            sum(int(part["rows"]) for part in warehouse.partitions(FEATURES, at) if part["space"] == manifest.space)
-            for at in (now, then)
-        )
-    except UsageError:  # expired
-        return None
-    return here - before
-
-
-def _changes(manifest: Manifest, warehouse: TableReader) -> int:
-    """Listings that were added, changed or withdrawn after the build."""
-    if manifest.snapshots.get(LISTINGS.name) == warehouse.snapshot(LISTINGS):
-        return 0
-    made = datetime.datetime.fromisoformat(manifest.created) + datetime.timedelta(seconds=1)  # it names whole seconds
-    return int(warehouse.read(LISTINGS, ("since",), f"since >= '{made.isoformat()}'").num_rows)
-
-
-def _show(told: dict[str, Any], cells: Sequence[CoverageCell], held: Sequence[LeaseState]) -> None:
-    """The same for a person."""
-    for one in held:
-        print(f"{_STATES[one.state]}: {one.name}, {one.holder}")
-    if not cells:
-        print(f"root {told['root']} holds no photos yet; run ./spark-submit.sh nightly")
-        return
-    columns = ("ingest_date", "space", "photos", "present", "missing", "failed")
-    show_table(columns, [[getattr(cell, name) for name in columns] for cell in cells])
-    if told["failures"]:
-        stages = ", ".join(f"{stage} {count:,}" for stage, count in told["failures"].items())
-        print(f"standing failures: {stages}; `likeness failures list` says why")
-    if told["hidden"]:
-        print(f"hidden products: {told['hidden']:,}; `likeness show` lists them")
-    service = told["in_service"]
-    if not service:
-        print("nothing is published")
-        return
-    grown = f" ({service['deltas']} of them deltas, {service['removed']:,} rows removed)" * bool(service["deltas"])
-    shards = pluralize(service["shards"], "shard")
-    print(f"in service: {service['space']}/{service['build']}, {service['images']} images in {shards}{grown}")
-    print(_due(service["since"], [cell for cell in cells if cell.space == service["space"]]))
-
-
-def _due(since: dict[str, int | None], cells: Sequence[CoverageCell]) -> str:
-    """What the next nightly run would do with the tables as they are."""
-    waiting = sum(cell.missing for cell in cells)
-    vectors = "an unknown number of" if since["vectors"] is None else f"{since['vectors']:,}"
-    if not (waiting or since["listings"]) and since["vectors"] == 0:
-        return "nothing came since; the next nightly run changes it only if the source has changed"
-    return (
-        f"since then: {vectors} new vectors, {since['listings']:,} changed listings, {waiting:,} photos wait for "
-        "extraction; the next nightly run takes them in"
+def _build_status(manifest: Manifest, tables: TableReader) -> BuildStatus:
+    return BuildStatus(
+        space=manifest.space,
+        build=manifest.build,
+        created=manifest.created,
+        images=manifest.images,
+        vectors=manifest.vectors,
+        shards=len(manifest.shards),
+        deltas=sum(shard.delta for shard in manifest.shards),
+        removed=sum(shard.tombstoned for shard in manifest.shards),
+        since=ChangesSince(_new_vectors(manifest, tables), _changed_listings(manifest, tables)),
     )
 
 
-_STATES = {"alive": "at work", "dead": "left by a dead run", "damaged": "damaged"}
+def _new_vectors(manifest: Manifest, tables: TableReader) -> int | None:
+    """Vectors of the space that were added after the build; None if its snapshot has expired."""
+    then, now = manifest.snapshots.get(FEATURES.name), tables.snapshot(FEATURES)
+    if then == now:
+        return 0
+    try:
+        present, before = (
+            sum(int(part["rows"]) for part in tables.partitions(FEATURES, at) if part["space"] == manifest.space)
+            for at in (now, then)
+        )
+    except UsageError:
+        return None
+    return present - before
+
+
+def _changed_listings(manifest: Manifest, tables: TableReader) -> int:
+    """Listings that were added, changed or withdrawn after the build."""
+    if manifest.snapshots.get(LISTINGS.name) == tables.snapshot(LISTINGS):
+        return 0
+    created = datetime.datetime.fromisoformat(manifest.created)  # in whole seconds
+    after = created + datetime.timedelta(seconds=1)
+    return int(tables.read(LISTINGS, ("since",), f"since >= '{after.isoformat()}'").num_rows)
+
+
+def _show(report: RootStatus) -> None:
+    """Prints the status for people."""
+    for lease in report.leases:
+        print(f"{_STATES[lease.state]}: {lease.name}, {lease.holder}")
+    if not report.matrix:
+        print(f"root {report.root} has no photos yet; run ./spark-submit.sh nightly")
+        return
+    columns = ("ingest_date", "space", "photos", "present", "missing", "failed")
+    show_table(columns, [[getattr(cell, name) for name in columns] for cell in report.matrix])
+    if report.failures:
+        stages = ", ".join(f"{stage} {count:,}" for stage, count in report.failures.items())
+        print(f"failures in the ledger: {stages}; `likeness failures list` shows the reasons")
+    if report.hidden:
+        print(f"hidden products: {report.hidden:,}; `likeness show` lists them")
+    build = report.in_service
+    if not build:
+        print("nothing is published")
+        return
+    deltas = f" ({build.deltas} of them deltas, {build.removed:,} rows tombstoned)" * bool(build.deltas)
+    shards = pluralize(build.shards, "shard")
+    print(f"in service: {build.space}/{build.build}, {build.images} images in {shards}{deltas}")
+    print(_pending(build.since, [cell for cell in report.matrix if cell.space == build.space]))
+
+
+def _pending(since: ChangesSince, cells: Sequence[CoverageCell]) -> str:
+    """What the next nightly run would do with the tables as they are."""
+    missing = sum(cell.missing for cell in cells)
+    vectors = "an unknown number of" if since.vectors is None else f"{since.vectors:,}"
+    if not (missing or since.listings) and since.vectors == 0:
+        return "nothing has changed since; the next nightly run changes the build only if the source has changed"
+    return (
+        f"since then: {vectors} new vectors, {since.listings:,} changed listings, {missing:,} photos to extract; "
+        "the next nightly run adds them"
+    )

@@ -1,39 +1,38 @@
-"""`likeness unlock`: who holds the leases of a root, and the release of one.   [typer]"""
+"""`likeness unlock`: lists the leases of a root, and releases one.   [typer]"""
 
 import dataclasses
 from typing import Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, Assignments, Config, Root, load, show_json, show_table
+from likeness.cli.common import AsJson, show_json, show_table, with_settings
+from likeness.core.settings import Settings
 from likeness.storage import leases
 
 
+@with_settings
 def unlock(
-    root: Root = None,
-    name: Annotated[str, typer.Option(help="release this lease (default: list all that are held)")] = "",
+    settings: Settings,
+    name: Annotated[str, typer.Option(help="release this lease (default: list all leases)")] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="even if its holder lives: it stops before it commits")
+        bool, typer.Option("--force", help="release it even if its run is alive; the run stops before its next commit")
     ] = False,
     as_json: AsJson = False,
-    config: Config = None,
-    assignments: Assignments = None,
 ) -> None:
-    """Who works on a root; with --name, release the lease of a dead run, or of any with --force."""
-    settings = load(root, config, assignments)
+    """List the leases of running jobs; with --name, release the lease of a dead run, or of any run with --force."""
     if name:
-        was = leases.release(settings.root, name, force)
+        released = leases.release(settings.root, name, force)
         if as_json:
-            show_json({"released": dataclasses.asdict(was)})
+            show_json({"released": dataclasses.asdict(released)})
         else:
-            print(f"released: {name}, {was.holder}")
+            print(f"released: {name}, {released.holder}")
         return
-    found = leases.held(settings.root)
+    active = leases.held(settings.root)
     if as_json:
-        show_json([dataclasses.asdict(one) for one in found])
-    elif not found:
+        show_json([dataclasses.asdict(lease) for lease in active])
+    elif not active:
         print(f"no run holds a lease of root {settings.root}")
     else:
         columns = ("name", "state", "run_id", "started", "host", "pid", "beat_age_s")
-        titles = ("lease", "holder", "run", "started", "host", "process", "last beat, s ago")
-        show_table(titles, [[getattr(one, column) for column in columns] for one in found])
+        titles = ("lease", "state", "run", "started", "host", "process", "last heartbeat, s ago")
+        show_table(titles, [[getattr(lease, column) for column in columns] for lease in active])

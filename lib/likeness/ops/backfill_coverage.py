@@ -90,8 +90,8 @@ def space_coverage(tables: TableReader, space: str, scope: Scope) -> list[Covera
         pa.array([scope.contains(ingest_date) for ingest_date in rows["ingest_date"].to_pylist()], pa.bool_())
     )
     if not inside.num_rows:
-        dates = _date_range(rows["ingest_date"].to_pylist())
-        raise UsageError(f"no photo of category {scope.category!r} is of {_flags(scope)}; its ingest dates are {dates}")
+        there = _date_range(rows["ingest_date"].to_pylist())
+        raise UsageError(f"no photo of category {scope.category!r} is of {_flags(scope)}; its ingest dates are {there}")
     vectors = tables.read(FEATURES, ("image_id",), f"space = '{space}'")["image_id"]
     failures = tables.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space}'")["what"]
     totals, present, failed = (

@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from likeness.catalog.products import COLUMNS, fold
 from likeness.storage import KeyedStore, Product
+from likeness.storage.items import Item
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 _ROWS = 4096
+_ITEM = ("image_id", "region")
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,11 @@ class Inconsistency:
 
 
 def compare_vectors(tables: TableReader, store: KeyedStore, space: str) -> Iterator[Inconsistency]:
-    """Compares every vector of a space, and yields each image_id that differs."""
+    """Compares every vector of a space, and yields the key of each item that differs."""
     expected = _digests(tables, space)
     seen = np.zeros(len(expected), bool)
     for rows in _chunks(store.scan_vectors(space)):
-        keys = np.array([_key(image_id) for image_id, _ in rows], np.uint64)
+        keys = np.array([_key(item) for item, _ in rows], np.uint64)
         digests = np.array([_digest(vector.tobytes()) for _, vector in rows], np.uint64)
         if len(expected):
             place = np.searchsorted(expected["key"], keys).clip(0, len(expected) - 1)
@@ -43,13 +45,13 @@ def compare_vectors(tables: TableReader, store: KeyedStore, space: str) -> Itera
         else:
             in_table = same = np.zeros(len(rows), bool)
         for number in np.flatnonzero(~(in_table & same)):
-            yield Inconsistency("stale" if in_table[number] else "surplus", FEATURES.name, rows[number][0])
+            yield Inconsistency("stale" if in_table[number] else "surplus", FEATURES.name, rows[number][0].key)
     missing = set(expected["key"][~seen].tolist())
     if missing:
-        for batch in tables.batches(FEATURES, ("image_id",), f"space = '{space}'"):
-            for image_id in batch.column(0).to_pylist():
-                if _key(image_id) in missing:
-                    yield Inconsistency("missing", FEATURES.name, image_id)
+        for batch in tables.batches(FEATURES, _ITEM, f"space = '{space}'"):
+            for item in _items(batch):
+                if _key(item) in missing:
+                    yield Inconsistency("missing", FEATURES.name, item.key)
 
 
 def compare_products(tables: TableReader, store: KeyedStore) -> Iterator[Inconsistency]:
@@ -71,14 +73,18 @@ def _digests(tables: TableReader, space: str) -> np.ndarray:
     """(key, digest) of every vector of the features table, sorted by key."""
     kind = np.dtype([("key", np.uint64), ("digest", np.uint64)])
     parts = [np.empty(0, kind)]
-    for batch in tables.batches(FEATURES, ("image_id", "vector"), f"space = '{space}'"):
+    for batch in tables.batches(FEATURES, (*_ITEM, "vector"), f"space = '{space}'"):
         part = np.empty(batch.num_rows, kind)
-        part["key"] = [_key(image_id) for image_id in batch.column("image_id").to_pylist()]
+        part["key"] = [_key(item) for item in _items(batch)]
         part["digest"] = [_digest(data) for data in _vector_bytes(batch.column("vector"))]
         parts.append(part)
     rows = np.concatenate(parts)
     rows.sort(order="key")
     return rows
+
+
+def _items(batch: pa.RecordBatch) -> Iterator[Item]:
+    return map(Item, *(batch.column(name).to_pylist() for name in _ITEM))
 
 
 def _vector_bytes(lists: pa.ListArray) -> Iterator[bytes]:
@@ -89,15 +95,15 @@ def _vector_bytes(lists: pa.ListArray) -> Iterator[bytes]:
         yield values[start:stop].tobytes()
 
 
-def _chunks(rows: Iterable[tuple[str, np.ndarray]]) -> Iterator[list[tuple[str, np.ndarray]]]:
+def _chunks(rows: Iterable[tuple[Item, np.ndarray]]) -> Iterator[list[tuple[Item, np.ndarray]]]:
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, _ROWS)):
         yield chunk
 
 
-def _key(image_id: str) -> int:
-    """The first 64 bits of an image_id."""
-    return int(image_id[:16], 16)
+def _key(item: Item) -> int:
+    """64 bits that stand for an item: the first of the image_id of a whole photo, a digest of the key of a region."""
+    return _digest(item.key.encode()) if item.region else int(item.image_id[:16], 16)
 
 
 def _digest(data: bytes) -> int:

@@ -16,8 +16,8 @@ from likeness.core.settings import Settings
 from likeness.images.decoder_pool import DecoderPool
 from likeness.images.image import BadImage, Preprocessing
 from likeness.models.backbones import Space
-from likeness.models.model_registry import space_of
 from likeness.models.runtimes import DecodingRuntime, Runtime, choose_runtime, local_machine, open_runtime
+from likeness.models.spaces import space_of
 
 _PHOTOS, _SECONDS = 200, 3.0
 _BATCHES = (1, 8, 16, 32, 64, 128)

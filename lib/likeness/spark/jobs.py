@@ -14,8 +14,7 @@ from likeness.models.backbones import untrained_space
 from likeness.models.imagenet_classifier import logits_space
 from likeness.models.model_card import Evaluation, Metric, ModelCard
 from likeness.models.model_registry import ModelRegistry
-from likeness.models.spaces import spaces_of
-from likeness.models.spaces import space_of
+from likeness.models.spaces import space_of, spaces_of
 from likeness.ops import estimate, reports
 from likeness.ops.backfill_coverage import CoverageCell, Scope
 from likeness.spark.run import Run
@@ -103,7 +102,7 @@ def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
         print("dry run: nothing was extracted")
         return
     with Run("backfill", settings, ("extract",)) as run:
-        run.say(f"backfill: {scope}, {max(step.count for step, _ in spaces.values())} photos are missing")
+        run.say(f"backfill: {scope}: {max(step.count for step, _ in spaces.values())} photos without a vector")
         facts = extract(run, scope=scope)
     done = f"{facts.extracted:,} extracted, {facts.failed:,} failed of {facts.pending:,}"
     print(f"{', '.join(spaces)}, {scope}: {done}")
@@ -148,13 +147,13 @@ def train_job(settings: Settings, request: TrainingRequest) -> ModelCard:
         card = train(run, plan_training(settings, request, run.run_id))
         with run.stage(ReportFacts):
             run.say(f"report: {reports.write_model_report(card, settings)}")
-        run.say(f"train: model {card.name} {card.version}, of {card.photos:,} photos, on {card.evaluation}:")
-    _show(card.metrics)
-    print(f"put it in service: likeness models promote {card.name} --root {settings.root}")
+        run.say(f"train: model {card.name} {card.version} of {card.photos:,} photos; metrics on {card.evaluation}:")
+    _print_metrics(card.metrics)
+    print(f"to put it in service: likeness models promote {card.name} --root {settings.root}")
     return card
 
 
-def _show(metrics: Mapping[str, Metric]) -> None:
+def _print_metrics(metrics: Mapping[str, Metric]) -> None:
     for name, metric in metrics.items():
         print(f"{name:<16} {metric.value:.4f}  ({metric.low:.4f} to {metric.high:.4f})")
 
@@ -170,8 +169,8 @@ def evaluate_job(settings: Settings, model: str, version: str, on: str) -> Evalu
     card = models.card(model, version)
     with Run("evaluate", settings, ("extract",), space=models.space(card)) as run:
         evaluation = evaluate(run, card, evaluation_set)
-        run.say(f"evaluate: model {card.name} {card.version}, on {evaluation_set.id}:")
-    _show(evaluation.metrics)
+        run.say(f"evaluate: model {card.name} {card.version}; metrics on {evaluation_set.id}:")
+    _print_metrics(evaluation.metrics)
     return evaluation
 
 
@@ -197,7 +196,7 @@ def index_job(settings: Settings) -> None:
         built = index(run)
         run.build = built.path if built else None
     if built:
-        print(f"try it: likeness search PHOTO --root {settings.root} --build {built.build}")
+        print(f"to try it: likeness search PHOTO --root {settings.root} --build {built.build}")
 
 
 def publish_job(settings: Settings) -> None:

@@ -1,10 +1,10 @@
 """Run reports: a run's row and its build in, an HTML file and a summary for the terminal out.   [jinja2]
 
-The page needs nothing but itself: style and photos are inline, and there is no script.
+The page needs no other file: style and photos are inline, and there is no script.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from likeness import storage
 from likeness.core import formatting, uris
@@ -12,19 +12,43 @@ from likeness.core.errors import LikenessError
 from likeness.core.settings import Settings
 from likeness.evaluation import compare_spaces
 from likeness.index.builds import Builds
-from likeness.index.manifest import Manifest
-from likeness.ops.reports import figures, samples
-from likeness.ops.reports.model_report import write_trained
-from likeness.ops.reports.pages import page
-from likeness.ops.reports.terminal import shown, summary
+from likeness.index.manifest import Manifest, Shard
+from likeness.ops.reports import build_figures, figures
+from likeness.ops.reports.model_report import write_model_report
+from likeness.ops.reports.pages import render_page
+from likeness.ops.reports.samples import Samples, draw_samples
+from likeness.ops.reports.terminal import display_path, summary
+from likeness.storage.run_facts import SuspectLabelsFacts
 from likeness.storage.run_history import RunRow
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS, TABLES
 
-_LEDGER = ("what", "stage", "space", "reason", "detail", "attempts", "last")
+
+@dataclass(frozen=True)
+class RunReport:
+    """The values of a run's page; those of a build are None if there is no build."""
+
+    run: RunRow
+    started: str
+    took: str
+    headline: str
+    identities: Sequence[figures.CountIdentity]
+    stages: Sequence[figures.StageLine]
+    reuse_rate: str
+    suspect_labels: SuspectLabelsFacts | None
+    failures: figures.FailureSummary
+    settings: Sequence[figures.SettingLine]
+    snapshots: Sequence[figures.SnapshotLine]
+    manifest: Manifest | None
+    worst: Shard | None
+    categories: build_figures.LargestCategories | None
+    shards: Sequence[Shard]
+    curve: build_figures.RecallCurve | None
+    neighbours: build_figures.NeighbourPrecision | None
+    samples: Samples | None
 
 
-def write(row: RunRow, settings: Settings, manifest: Manifest | None) -> str:
+def write_run_report(row: RunRow, settings: Settings, manifest: Manifest | None) -> str:
     """Writes ROOT/reports/RUN_ID.html, and the same as latest.html.
 
     Args:
@@ -35,58 +59,46 @@ def write(row: RunRow, settings: Settings, manifest: Manifest | None) -> str:
     Returns:
         where the report is, for people: a path, or a URI if it is not local.
     """
-    warehouse, builds = TableReader(settings), Builds(settings.root, settings.extract.cache)
-    made = render(
-        context(row, settings, manifest)
-        | {
-            "failures": figures.failures(warehouse.read(FAILURES, _LEDGER)),
-            "samples": samples.draw(builds, manifest, warehouse) if manifest else None,
-            "agreement": agreement(warehouse, manifest) if manifest else None,
-            "snapshots": figures.snapshots(
-                row.facts.dump(),
-                {table.name: warehouse.snapshot(table) for table in TABLES if table is not RUNS},
-            ),
-        }
-    )
+    page = render_page("report.html.j2", run_report(row, settings, manifest, TableReader(settings)))
     folder = uris.join(uris.canonical(settings.root), "reports")
-    place = uris.join(folder, f"{row.run_id}.html")
-    for uri in (place, uris.join(folder, "latest.html")):
-        storage.files(uri).write(uri, made)
-    return shown(place)
+    report = uris.join(folder, f"{row.run_id}.html")
+    for uri in (report, uris.join(folder, "latest.html")):
+        storage.files(uri).write(uri, page)
+    return display_path(report)
 
 
-def agreement(warehouse: TableReader, manifest: Manifest) -> dict[str, Any]:
-    """How often near photos are of one category, by metric; `missing` says why that is not known."""
+def run_report(row: RunRow, settings: Settings, manifest: Manifest | None, tables: TableReader) -> RunReport:
+    """Collects the values of a run's page from its row, its build and the tables."""
+    builds = Builds(settings.root, settings.extract.cache)
+    snapshots = {table.name: tables.snapshot(table) for table in TABLES if table is not RUNS}
+    return RunReport(
+        run=row,
+        started=formatting.timestamp(row.started),
+        took=formatting.duration((row.ended - row.started).total_seconds()) if row.ended else "",
+        headline=figures.headline(row.facts, manifest, row.build),
+        identities=figures.count_identities(row.facts),
+        stages=figures.stage_lines(row.facts),
+        reuse_rate=figures.reuse_rate(row.facts),
+        suspect_labels=row.facts.suspect_labels,
+        failures=figures.failure_summary(tables.read(FAILURES)),
+        settings=figures.setting_lines(settings),
+        snapshots=figures.snapshot_lines(row.facts, snapshots),
+        manifest=manifest,
+        worst=build_figures.worst_shard(manifest) if manifest else None,
+        categories=build_figures.largest_categories(manifest) if manifest else None,
+        shards=build_figures.shards(manifest) if manifest else (),
+        curve=build_figures.recall_curve(manifest) if manifest else None,
+        neighbours=_neighbour_precision(tables, manifest) if manifest else None,
+        samples=draw_samples(builds, manifest, tables) if manifest else None,
+    )
+
+
+def _neighbour_precision(tables: TableReader, manifest: Manifest) -> build_figures.NeighbourPrecision:
+    """How often neighbours have the category of the query, by metric."""
     try:
-        return figures.agreement(compare_spaces.of_build(warehouse, manifest))
+        return build_figures.neighbour_precision(compare_spaces.of_build(tables, manifest))
     except (LikenessError, OSError) as error:
-        return {"rows": [], "missing": str(error)}
+        return build_figures.NeighbourPrecision(missing=str(error))
 
 
-def context(row: RunRow, settings: Settings, manifest: Manifest | None) -> dict[str, Any]:
-    """What the page says of a run and its build; the tables and the samples are not asked."""
-    facts = row.facts.dump()
-    return {
-        "run": row,
-        "started": formatting.timestamp(row.started),
-        "took": formatting.duration((row.ended - row.started).total_seconds()) if row.ended else "",
-        "sentence": figures.sentence(facts, manifest, row.build),
-        "manifest": manifest,
-        "worst": figures.worst_shard(manifest) if manifest else None,
-        "identities": figures.identities(facts),
-        "stages": figures.stages(facts),
-        "reuse": figures.reuse(facts),
-        "suspect_labels": row.facts.suspect_labels,
-        "categories": figures.categories(manifest) if manifest else None,
-        "shards": figures.shards(manifest) if manifest else None,
-        "curve": figures.curve(manifest) if manifest else None,
-        "settings": figures.settings_rows(settings),
-    }
-
-
-def render(values: Mapping[str, Any]) -> bytes:
-    """The page."""
-    return page("report.html.j2", values)
-
-
-__all__ = ["context", "render", "summary", "write", "write_trained"]
+__all__ = ["RunReport", "run_report", "summary", "write_model_report", "write_run_report"]

@@ -1,101 +1,112 @@
-"""A model's report: its card and what was measured in, an HTML page out.   [jinja2]"""
+"""Report of a trained model: its card and the measurements of its training in, an HTML page out.   [jinja2]"""
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from likeness import storage
 from likeness.core import uris
 from likeness.core.settings import Settings
-from likeness.evaluation.model_metrics import by_class
-from likeness.images.contact_sheet import encode_image, thumbnail
+from likeness.evaluation.model_metrics import Class, by_class
 from likeness.models.model_card import ModelCard
 from likeness.models.model_registry import ModelRegistry
-from likeness.ops.reports.pages import page
-from likeness.ops.reports.terminal import shown
+from likeness.models.training_report import CurveRow, Epoch, TrainingReport
+from likeness.ops.reports.pages import inline_thumbnail, render_page
+from likeness.ops.reports.terminal import display_path
 from likeness.storage.table_reader import TableReader
 
-_SIDE = 140
-_NAMES = {
+_METRIC_NAMES = {
     "accuracy": "accuracy",
-    "top3": "among the first three",
+    "top3": "top-3 accuracy",
     "p10": "P@10",
     "p1": "P@1",
     "map": "mean average precision",
-    "right": "attributes told right",
+    "right": "attributes predicted correctly",
     "iou": "intersection over union",
-    "iou_over_half": "boxes over one half",
+    "iou_over_half": "boxes with an intersection over union above 0.5",
     "landmarks_away": "landmarks' distance",
 }
+_LEFT, _BOTTOM, _WIDTH, _HEIGHT = 70, 210, 550, 190
+"""The axes of a plot, in pixels."""
 
 
-def write_trained(card: ModelCard, settings: Settings) -> str:
+@dataclass(frozen=True)
+class LossPlot:
+    """Points of the loss and, with a label, of the metric on validation photos; `most` is the largest loss."""
+
+    most: float
+    loss: Sequence[tuple[float, float]]
+    validation: Sequence[tuple[float, float, str]]
+
+
+@dataclass(frozen=True)
+class _ModelPage:
+    card: ModelCard
+    report: TrainingReport
+    metric_names: Mapping[str, str]
+    headline: str
+    loss_plot: LossPlot | None
+    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+    classes: Sequence[Class]
+    thumbnails: Mapping[str, str | None]
+
+
+def write_model_report(card: ModelCard, settings: Settings) -> str:
     """Writes ROOT/reports/RUN_ID.html.
 
     Returns:
-        where it is, for people.
+        where the report is, for people.
     """
-    models = ModelRegistry(settings.root)
-    report = json.loads(models.more(card, "report.json"))
-    mistakes = report.get("mistakes", [])
-    photos = TableReader(settings).photos([one["image_id"] for one in mistakes])
-    values = {
-        "card": card,
-        "report": {"before": {}, "curve": [], **report},
-        "names": _NAMES,
-        "sentence": _sentence(card),
-        "course": _course(report["course"]),
-        "lines": _lines(report.get("curve", [])),
-        "classes": by_class(np.array(report["confusion"]), card.classes) if "confusion" in report else [],
-        "mistakes": [one | {"photo": _small(photos.get(one["image_id"]))} for one in mistakes],
-    }
-    place = uris.join(uris.canonical(settings.root), "reports", f"{card.run_id}.html")
-    storage.files(place).write(place, page("model.html.j2", values))
-    return shown(place)
+    report = ModelRegistry(settings.root).report(card)
+    photos = TableReader(settings).photos([mistake.image_id for mistake in report.mistakes])
+    page = _ModelPage(
+        card=card,
+        report=report,
+        metric_names=_METRIC_NAMES,
+        headline=_headline(card),
+        loss_plot=_loss_plot(report.epochs),
+        lines=_lines(report.curve),
+        classes=by_class(np.array(report.confusion), card.classes) if report.confusion else [],
+        thumbnails={image_id: inline_thumbnail(photo) for image_id, photo in photos.items()},
+    )
+    uri = uris.join(uris.canonical(settings.root), "reports", f"{card.run_id}.html")
+    storage.files(uri).write(uri, render_page("model.html.j2", page))
+    return display_path(uri)
 
 
-def _sentence(card: ModelCard) -> str:
-    metric = card.metrics[card.main]
-    told = f"{_NAMES.get(card.main, card.main)} {metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
-    return f"Task {card.task}: {told} on {card.evaluation}."
+def _headline(card: ModelCard) -> str:
+    name, metric = card.main_metric, card.metrics[card.main_metric]
+    value = f"{_METRIC_NAMES.get(name, name)} {metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
+    return f"Task {card.task}: {value} on {card.evaluation}."
 
 
-def _course(epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Points of the loss and of what was held aside, in the plot's pixels."""
+def _loss_plot(epochs: Sequence[Epoch]) -> LossPlot | None:
+    """Points in the plot's pixels."""
     if not epochs:
-        return {}
-    most = max(one["loss"] for one in epochs) or 1.0
-    step = 550 / max(1, len(epochs) - 1)
-    loss = [(70 + step * number, 210 - 190 * one["loss"] / most) for number, one in enumerate(epochs)]
-    judged = [
-        (70 + step * number, 210 - 190 * one["judged"], f"epoch {number + 1}: {one['judged']:.4f}")
-        for number, one in enumerate(epochs)
-        if one["judged"] == one["judged"]
+        return None
+    most = max(epoch.loss for epoch in epochs) or 1.0
+    step = _WIDTH / max(1, len(epochs) - 1)
+    loss = [(_LEFT + step * number, _y(epoch.loss / most)) for number, epoch in enumerate(epochs)]
+    validation = [
+        (_LEFT + step * number, _y(epoch.validation), f"epoch {number + 1}: {epoch.validation:.4f}")
+        for number, epoch in enumerate(epochs)
+        if not np.isnan(epoch.validation)
     ]
-    return {"most": most, "loss": loss, "judged": judged}
+    return LossPlot(most, loss, validation)
 
 
-def _lines(curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The figure by the logarithm of the photos, a line a way of training, in the plot's pixels."""
+def _lines(curve: Sequence[CurveRow]) -> list[tuple[str, list[tuple[float, float]]]]:
+    """For each way of training its metric by the logarithm of the photos, in the plot's pixels."""
     if len(curve) < 2:
         return []
-    logs = np.log([row["photos"] for row in curve])
-    across = 70 + 550 * (logs - logs[0]) / max(1e-9, logs[-1] - logs[0])
-    names = [way["name"] for way in curve[0]["ways"]]
+    logs = np.log([row.photos for row in curve])
+    across = (_LEFT + _WIDTH * (logs - logs[0]) / max(1e-9, logs[-1] - logs[0])).tolist()
     return [
-        {
-            "name": name,
-            "points": [
-                (float(x), 210 - 190 * row["ways"][number]["value"]) for x, row in zip(across, curve, strict=True)
-            ],
-        }
-        for number, name in enumerate(names)
+        (way.name, [(x, _y(row.ways[number].value)) for x, row in zip(across, curve, strict=True)])
+        for number, way in enumerate(curve[0].ways)
     ]
 
 
-def _small(photo: bytes | None) -> str | None:
-    small = thumbnail(photo, _SIDE) if photo else None
-    return base64.b64encode(encode_image(small, "JPEG")).decode() if small else None
+def _y(share: float) -> float:
+    return _BOTTOM - _HEIGHT * share

@@ -1,22 +1,30 @@
-"""Pages: a template and its values in, HTML out that needs nothing but itself.   [jinja2]"""
+"""HTML pages of the reports: a template and its values in, a page without external files out.   [jinja2]"""
 
-from collections.abc import Mapping
-from typing import Any
+import base64
 
 import jinja2
 
 from likeness.core import formatting
+from likeness.images.contact_sheet import encode_image, thumbnail
+
+_SIDE = 140
 
 
-def page(template: str, values: Mapping[str, Any]) -> bytes:
-    """One page: style and photos are inline, and there is no script."""
-    pages = jinja2.Environment(
+def render_page(template: str, context: object) -> bytes:
+    """Renders a template with the fields of a dataclass; style and photos are inline, and there is no script."""
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("likeness.ops.reports", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"size": formatting.size, "counted": formatting.pluralize, "moment": formatting.timestamp}
+    environment.filters |= {"size": formatting.size, "counted": formatting.pluralize, "moment": formatting.timestamp}
     # a path that is not UTF-8 must not cost the report
-    return pages.get_template(template).render(values).encode("utf-8", "replace")
+    return environment.get_template(template).render(vars(context)).encode("utf-8", "replace")
+
+
+def inline_thumbnail(photo: bytes | None) -> str | None:
+    """A photo as the base64 of a small JPEG; None if there is no photo, or it cannot be decoded."""
+    small = thumbnail(photo, _SIDE) if photo else None
+    return base64.b64encode(encode_image(small, "JPEG")).decode() if small else None
