@@ -15,7 +15,8 @@ from likeness.core.errors import GateError, ServiceError, UsageError
 from likeness.index.builds import Builds
 from likeness.models.backbones import resolve
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.spark import jobs
 from likeness.spark.run import Run
 from likeness.spark.stages import extract
@@ -207,7 +208,7 @@ def test_too_many_failures_stop_before_publishing(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", count=3)
     (source / "hat" / "broken.jpg").write_bytes(b"no photo")
     settings = configure(source)
-    with pytest.raises(GateError, match=r"1 of 4 failed .*max_failure_rate") as refused:
+    with pytest.raises(GateError, match=r"1 of 4 photos failed .*max_failure_rate") as refused:
         run(settings)
     assert refused.value.exit_code == 3
     assert Builds(settings.root).current() is None

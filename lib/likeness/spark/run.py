@@ -11,7 +11,7 @@ from likeness.core.errors import DataError, GateError, LikenessError, ServiceErr
 from likeness.core.progress import Reporter
 from likeness.core.settings import Settings
 from likeness.models.backbones import Space
-from likeness.models.model_registry import spaces_of
+from likeness.models.spaces import spaces_of
 from likeness.spark.session import open_session
 from likeness.spark.tables import SparkTables
 from likeness.storage.leases import HeldLease, Lease, held, run_name
@@ -55,7 +55,7 @@ class Run:
         self._leases, self._stack = [], ExitStack()  # type: ignore[var-annotated]
 
     def __enter__(self) -> "Run":
-        self.reporter.say(f"{self.job}: {self.space.id}, root {self.settings.root}")
+        self.reporter.say(f"{self.job}: space {self.space.id}, root {self.settings.root}")
         with ExitStack() as stack:
             for name in self._names:
                 self._leases.append(stack.enter_context(self._lease(name)))
@@ -163,8 +163,9 @@ class Run:
         limit = self.settings.gates.max_failure_rate
         if total and failed / total > limit:
             raise GateError(
-                f"{stage}: {failed} of {total} failed ({failed / total:.1%}), gates.max_failure_rate is {limit:.1%}; "
-                "nothing is published. `likeness failures list` says why; repair the source, or raise the gate"
+                f"{stage}: {failed} of {total} photos failed ({failed / total:.1%}), gates.max_failure_rate is "
+                f"{limit:.1%}; nothing is published. `likeness failures list` says why; "
+                "repair the source, or raise the gate"
             )
 
     def row(self, status: str, error: str | None = None) -> RunRow:
@@ -203,8 +204,8 @@ class Run:
         message = None if error is None else str(error) if isinstance(error, LikenessError) else repr(error)
         self._append(self.row(status, message))
 
-    def _append(self, *rows: RunRow) -> None:
-        self.tables.append(RUNS, self.tables.rows(RUNS, [row.columns() for row in rows]))
+    def _append(self, row: RunRow) -> None:
+        self.tables.append(RUNS, self.tables.rows(RUNS, [row.columns()]))
 
     def _record_killed(self) -> None:
         """Writes the rows of killed runs, from the leases that they left behind."""
@@ -214,23 +215,11 @@ class Run:
             killed = {run_id: holder for run_id, holder in killed.items() if run_id not in recorded}
         if killed:
             self.say(f"this run completes the work of {', '.join(killed)}, which was killed")
-            self._append(
-                *(
-                    RunRow(
-                        run_id=run_id,
-                        job=holder["job"],
-                        status="killed",
-                        started=datetime.datetime.fromisoformat(holder["started"]),
-                        ended=None,
-                        space=self.space.id,
-                        build=None,
-                        error="the process was killed, or its machine stopped",
-                        settings="{}",
-                        facts=RunFacts(),
-                    )
-                    for run_id, holder in killed.items()
-                )
-            )
+            row = self.row("killed", "the process was killed, or its machine stopped")
+            row = row.model_copy(update={"ended": None, "settings": "{}", "facts": RunFacts()})
+            for run_id, holder in killed.items():
+                started = datetime.datetime.fromisoformat(holder["started"])
+                self._append(row.model_copy(update={"run_id": run_id, "job": holder["job"], "started": started}))
 
     def _snapshots(self) -> dict[str, int | None]:
         return {t.name: self.tables.snapshot(t) for t in (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES)}

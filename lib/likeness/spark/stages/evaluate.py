@@ -22,8 +22,8 @@ def evaluate(run: Run, card: ModelCard, evaluation_set: EvaluationSet) -> Evalua
     with run.stage(EvaluateFacts) as facts:
         metrics = evaluate_model(run.settings, card, evaluation_set, run.space)
         now = datetime.datetime.now(datetime.UTC)
-        evaluation = Evaluation(evaluation=evaluation_set.id, metrics=metrics, made=now, run_id=run.run_id)
-        ModelRegistry(run.settings.root).add(card, evaluation)
+        evaluation = Evaluation(evaluation=evaluation_set.id, metrics=metrics, created=now, run_id=run.run_id)
+        ModelRegistry(run.settings.root).add_evaluation(card, evaluation)
         facts.model, facts.version, facts.evaluation = card.name, card.version, evaluation_set.id
         facts.metrics = {name: metric.value for name, metric in metrics.items()}
     return evaluation

@@ -128,7 +128,7 @@ def _commit(run: Run, chunk: Chunk, results: Sequence[Row], facts: ExtractFacts)
         added.append(run.tables.append_files(FEATURES, files, (space.id, str(chunk.ingest_date))))
     facts.extracted += min(added)
     facts.failed += sum(bool(row.what) for row in results)
-    run.say(f"extract: committed {facts.extracted + facts.failed} of {facts.pending}")
+    run.say(f"extract: committed {facts.extracted + facts.failed} of {facts.pending} photos")
 
 
 def _machine(settings: Settings) -> Machine:

@@ -56,7 +56,7 @@ def ingest(run: Run, retry: bool = False) -> None:
     """
     with run.stage(IngestFacts) as facts:
         listing = read_listing(run.settings.source)
-        run.say(f"ingest: listed {listing.items.num_rows} in {run.settings.source.uri}")
+        run.say(f"ingest: listed {listing.items.num_rows} photos in {run.settings.source.uri}")
         fingerprint = _fingerprint(run, listing)
         before = run.last_facts(IngestFacts, SOURCES, LISTINGS, FAILURES)
         if before and before.fingerprint == fingerprint and not retry:

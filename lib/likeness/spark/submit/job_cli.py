@@ -83,7 +83,11 @@ def read_flags(job: str, flags: Sequence[str]) -> Settings:
         "evaluate": _evaluate,
         "promote": _promote,
     }
-    app.command()(commands.get(job, _command)(lambda settings, *_: parsed.append(settings)))
+
+    def keep(settings: Settings, *_: object) -> None:
+        parsed.append(settings)
+
+    app.command()(commands[job](keep) if job in commands else _command(keep))
     try:
         app(list(flags))
     except SystemExit as ended:
