@@ -25,11 +25,11 @@ MODULE = rf"`((?:(?:{'|'.join(PACKAGES)})/|jobs/|tests/)[\w/]*(?:\.py)?)`"
 
 
 def _commands(group=None, prefix: str = "") -> list[str]:
-    found = []
+    names = []
     for name, command in (group or get_command(app)).commands.items():
         nested = getattr(command, "commands", None)
-        found += _commands(command, f"{prefix}{name} ") if nested else [prefix + name]
-    return found
+        names += _commands(command, f"{prefix}{name} ") if nested else [prefix + name]
+    return names
 
 
 @pytest.mark.parametrize("job", sorted(path.stem.replace("_", "-") for path in (PROJECT / "jobs").glob("*.py")))

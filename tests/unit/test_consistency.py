@@ -1,4 +1,4 @@
-"""Whether the keyed store says what the tables say. (tests/spark compares a whole run.)"""
+"""Consistency of the keyed store with the tables. (tests/spark compares a whole run.)"""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,21 +15,23 @@ from likeness.core.errors import UsageError
 from likeness.ops import consistency
 from likeness.storage import KeyedStore, Product
 from likeness.storage.hbase_layout import parse, product_key
+from likeness.storage.items import Item
 from likeness.storage.table_reader import TableReader
 
 IDS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(39)]
 
 
 class Tables:
-    """Rows of `features` and `listings`, as Warehouse gives them."""
+    """Rows of `features` and `listings`, as `TableReader` gives them."""
 
-    def __init__(self, vectors: dict[str, np.ndarray], listings: list[dict[str, Any]]) -> None:
+    def __init__(self, vectors: dict[Item, np.ndarray], listings: list[dict[str, Any]]) -> None:
         self._vectors, self._listings = vectors, listings
 
     def batches(self, table: Any, columns: Any, where: str = "") -> Iterator[pa.RecordBatch]:
-        ids = pa.array(list(self._vectors))
+        ids = pa.array([item.image_id for item in self._vectors])
         lists = pa.array([v.tolist() for v in self._vectors.values()], pa.list_(pa.float32()))
-        whole = pa.table({"image_id": ids, "vector": lists}).select(list(columns))
+        regions = pa.array([item.region for item in self._vectors])
+        whole = pa.table({"image_id": ids, "region": regions, "vector": lists}).select(list(columns))
         yield from whole.to_batches(max_chunksize=7)
 
     def read(self, table: Any, columns: Any) -> pa.Table:
@@ -49,30 +51,36 @@ def store(tmp_path: Path) -> Iterator[KeyedStore]:
 
 
 def test_each_row_that_differs_is_named(store: KeyedStore, rng: np.random.Generator) -> None:
-    vectors = {key: rng.standard_normal(6).astype(np.float32) for key in IDS}
+    vectors = {Item(key): rng.standard_normal(6).astype(np.float32) for key in IDS}
+    face, other = Item(IDS[3], "face"), Item(IDS[4], "face")
+    vectors |= {item: rng.standard_normal(6).astype(np.float32) for item in (face, other)}
     rows = [listing(f"p{n}", key) for n, key in enumerate(IDS)]
     tables = cast(TableReader, Tables(vectors, rows))
     store.put_vectors("s", vectors.items())
     store.put_products(fold(rows))
     assert [*consistency.compare_vectors(tables, store, "s"), *consistency.compare_products(tables, store)] == []
-    by_hand = vectors[IDS[3]].copy()
+    by_hand = vectors[Item(IDS[3])].copy()
     by_hand[0] = np.nextafter(by_hand[0], np.float32(9))
-    store.put_vectors("s", [(IDS[3], by_hand), ("f" * 64, by_hand)])
-    store.delete_vectors([IDS[5]])
-    found = {(item.kind, item.table, item.key) for item in consistency.compare_vectors(tables, store, "s")}
-    assert found == {
+    rows_by_hand = [(item, by_hand) for item in (Item(IDS[3]), face, Item("f" * 64), Item(IDS[6], "hat"))]
+    store.put_vectors("s", rows_by_hand)
+    store.delete_vectors("s", [Item(IDS[5]), other])
+    items = {(item.kind, item.table, item.key) for item in consistency.compare_vectors(tables, store, "s")}
+    assert items == {
         ("stale", "features", IDS[3]),
+        ("stale", "features", f"{IDS[3]}/face"),
         ("surplus", "features", "f" * 64),
+        ("surplus", "features", f"{IDS[6]}/hat"),
         ("missing", "features", IDS[5]),
+        ("missing", "features", f"{IDS[4]}/face"),
     }
     store.put_products([Product("p1", "shoe", {}, (IDS[1],)), Product("new", "hat", {}, ())])
     store.delete_products(["p2"])
-    found = {(item.kind, item.table, item.key) for item in consistency.compare_products(tables, store)}
-    assert found == {("stale", "listings", "p1"), ("surplus", "listings", "new"), ("missing", "listings", "p2")}
+    items = {(item.kind, item.table, item.key) for item in consistency.compare_products(tables, store)}
+    assert items == {("stale", "listings", "p1"), ("surplus", "listings", "new"), ("missing", "listings", "p2")}
 
 
 def test_empty_tables_leave_everything_surplus(store: KeyedStore) -> None:
-    store.put_vectors("s", [(IDS[0], np.ones(2))])
+    store.put_vectors("s", [(Item(IDS[0]), np.ones(2))])
     tables = cast(TableReader, Tables({}, []))
     assert [(item.kind, item.key) for item in consistency.compare_vectors(tables, store, "s")] == [("surplus", IDS[0])]
 

@@ -46,13 +46,13 @@ def grow(root: Path, name: str) -> None:
     before = builds.find()
     kept = before.shards[0]
     ids = [int(_keys("b1", 0, 30)[row][:16], 16) >> 1 for row in (3, 7)]
-    dead = builds.add(SPACE, f"{name}/removed.arrow", tombstones.dump({0: np.array(ids)}))
+    tombstone_file = builds.add(SPACE, f"{name}/removed.arrow", tombstones.dump({0: np.array(ids)}))
     kept = kept.model_copy(update={"tombstoned": 2, "categories": {"hat": 28}})
-    _published(root, name, [kept, _shard(root, name, 2, 5, delta=True)], dead)
+    _published(root, name, [kept, _shard(root, name, 2, 5, delta=True)], tombstone_file)
 
 
-def _published(root: Path, name: str, shards: list, dead=None) -> Manifest:  # type: ignore[no-untyped-def,type-arg]
-    made = Manifest(
+def _published(root: Path, name: str, shards: list, tombstone_file=None) -> Manifest:  # type: ignore[no-untyped-def,type-arg]
+    manifest = Manifest(
         build=name,
         run_id=name,
         created="",
@@ -66,12 +66,12 @@ def _published(root: Path, name: str, shards: list, dead=None) -> Manifest:  # t
         products=1,
         vectors=sum(shard.live for shard in shards),
         shards=shards,
-        tombstones=dead,
+        tombstones=tombstone_file,
     )
     builds = Builds(str(root))
-    builds.write(made)
-    builds.publish(made, 1)
-    return made
+    builds.write(manifest)
+    builds.publish(manifest, 1)
+    return manifest
 
 
 def _shard(root: Path, build: str, number: int, rows: int, delta: bool = False):  # type: ignore[no-untyped-def]
@@ -82,11 +82,11 @@ def _shard(root: Path, build: str, number: int, rows: int, delta: bool = False):
     from likeness.index.shard_plan import PlannedShard
 
     keys = _keys(build, number, rows)
-    shown = [[{"category": "hat", "uri": key, "products": [key]}] for key in keys]
+    listings = [[{"category": "hat", "uri": key, "products": [key]}] for key in keys]
     vectors = [row.tobytes() for row in _vectors(number, rows)]
-    table = pa.table({"image_id": keys, "shown": shown, "vector": vectors})
-    order = BuildSpec(f"file://{root}/builds/{SPACE}", build, SPACE, DIM, Index(kind="flat"), delta=delta)
-    return build_shard(PlannedShard(number), table.to_batches(), order)
+    table = pa.table({"image_id": keys, "shown": listings, "vector": vectors})
+    spec = BuildSpec(f"file://{root}/builds/{SPACE}", build, SPACE, DIM, Index(kind="flat"), delta=delta)
+    return build_shard(PlannedShard(number), table.to_batches(), spec)
 
 
 def _keys(build: str, number: int, rows: int) -> list[str]:
@@ -103,9 +103,9 @@ def seen(root: Path) -> str:
     manifest = builds.find()
     assert builds.problems(manifest) == []
     folder = builds.local(manifest)
-    dead = tombstones.load(folder, manifest)
+    tombstoned = tombstones.load(folder, manifest)
     for record in manifest.shards:
-        shard = LoadedShard(record, folder, "cosine", dead.get(record.number))
+        shard = LoadedShard(record, folder, "cosine", tombstoned.get(record.number))
         (hits,) = hits_of(shard, distance.prepared(_vectors(99, 1), "cosine"), 50)
         assert len(hits) == record.live
     return manifest.build

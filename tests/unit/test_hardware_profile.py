@@ -1,4 +1,4 @@
-"""What a machine can do: the figures fit together, and follow what is made slow."""
+"""Hardware profiles: the rates fit together, and follow the stage that is slowed down."""
 
 import json
 import time
@@ -66,14 +66,14 @@ class Gpu(Network):
 
 def test_a_cpu_shares_its_cores(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_: Network())
-    found = hardware_profile.profile(settings_of(sample, cache))
-    assert found.photos == 12
-    assert found.model == max(found.batches.values())
-    assert found.batches[1] < found.batches[8] < 1000
-    assert found.ceiling < min(found.decode, found.model)
-    assert 1 / found.ceiling == pytest.approx(1 / found.decode + 1 / found.model + 1 / (found.read * found.cores))
-    assert found.settings["extract.decode_threads"] == 1
-    assert found.batches[found.settings["extract.batch_size"]] >= 0.97 * found.model
+    result = hardware_profile.profile(settings_of(sample, cache))
+    assert result.photos == 12
+    assert result.model == max(result.batches.values())
+    assert result.batches[1] < result.batches[8] < 1000
+    assert result.ceiling < min(result.decode, result.model)
+    assert 1 / result.ceiling == pytest.approx(1 / result.decode + 1 / result.model + 1 / (result.read * result.cores))
+    assert result.settings["extract.decode_threads"] == 1
+    assert result.batches[result.settings["extract.batch_size"]] >= 0.97 * result.model
 
 
 @pytest.mark.parametrize(
@@ -92,18 +92,18 @@ def test_bfloat16_is_chosen_where_it_is_as_good_and_faster(
             return rows + self.half * noise * np.array([1, -1, 1, -1]) * rows
 
     monkeypatch.setattr(hardware_profile, "open_runtime", lambda space, wanted, on: Vectors(on.precision == "bfloat16"))
-    found = hardware_profile.profile(settings_of(sample, cache))
-    assert found.settings.get("extract.precision") == ("bfloat16" if chosen else None)
-    assert (found.parity >= 0.999) == (noise < 0.1)
+    result = hardware_profile.profile(settings_of(sample, cache))
+    assert result.settings.get("extract.precision") == ("bfloat16" if chosen else None)
+    assert (result.parity >= 0.999) == (noise < 0.1)
 
 
 def test_a_gpu_waits_for_decoders(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_: Gpu())
-    monkeypatch.setattr(hardware_profile, "choose", lambda wanted: "torch")
-    found = hardware_profile.profile(settings_of(sample, cache))
-    assert found.ceiling == min(found.decode, found.model, found.read)
-    assert found.bottleneck == "decode"
-    assert found.settings["extract.decode_threads"] == found.cores
+    monkeypatch.setattr(hardware_profile, "choose", lambda name: "torch")
+    result = hardware_profile.profile(settings_of(sample, cache))
+    assert result.ceiling == min(result.decode, result.model, result.read)
+    assert result.bottleneck == "decode"
+    assert result.settings["extract.decode_threads"] == result.cores
 
 
 def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
@@ -122,13 +122,13 @@ def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
     class Slow(Fast):
         seconds = 0.02
 
-    monkeypatch.setattr(hardware_profile, "choose", lambda wanted: "torch")
+    monkeypatch.setattr(hardware_profile, "choose", lambda name: "torch")
     for network, decoder in ((Fast, "network"), (Slow, "processes")):
         monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_, one=network: one())
-        found = hardware_profile.profile(settings_of(sample, cache))
-        assert found.decoder == found.settings.get("extract.decode", "processes") == decoder
-        assert (found.settings["extract.decode_threads"] == 1) == (decoder == "network")
-        assert found.ceiling == min(found.decode, found.model, found.read)
+        result = hardware_profile.profile(settings_of(sample, cache))
+        assert result.decoder == result.settings.get("extract.decode", "processes") == decoder
+        assert (result.settings["extract.decode_threads"] == 1) == (decoder == "network")
+        assert result.ceiling == min(result.decode, result.model, result.read)
 
 
 def test_a_source_without_photos(tmp_path: Path, cache: str) -> None:
@@ -142,8 +142,8 @@ def test_a_source_without_photos(tmp_path: Path, cache: str) -> None:
 
 def test_the_command(sample: Path, cache: str, capsys: pytest.CaptureFixture[str]) -> None:
     app(["profile", "--source", str(sample), "--set", f"extract.cache={cache}", "--json"], standalone_mode=False)
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    assert told["space"].startswith("efficientnet_lite0.pool@")
-    assert 0 < told["ceiling"] < told["model"]
+    output: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert output["space"].startswith("efficientnet_lite0.pool@")
+    assert 0 < output["ceiling"] < output["model"]
     app(["profile", "--source", str(sample), "--set", f"extract.cache={cache}"], standalone_mode=False)
     assert "use: --set extract.batch_size=" in capsys.readouterr().out
