@@ -25,7 +25,8 @@ from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.models.backbones import resolve
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.spark.run import Run
 from likeness.spark.stages.extract_task import record_batch
 from likeness.spark.tables import DataFile
@@ -178,7 +179,7 @@ def state(settings: Settings) -> tuple[Any, ...]:
         for table, names in KEYS.items()
     }
     store = storage.keyed(storage.keyed_uri(settings.keyed.uri, settings.root))
-    stored = dict(store.scan_vectors(resolve(settings.extract.space).id))
+    stored = {item.key: vector for item, vector in store.scan_vectors(resolve(settings.extract.space).id)}
     products = sorted((p.product_id, p.category, tuple(p.image_ids)) for p in store.scan_products())
     store.close()
     builds = Builds(settings.root, settings.extract.cache)

@@ -36,6 +36,7 @@ from likeness.index.shard_plan import PlannedShard
 from likeness.models.backbones import resolve
 from likeness.serving.encoder import Encoder
 from likeness.storage import Product
+from likeness.storage.items import Item
 
 from .rows import row
 from .vectors import K, blocks
@@ -316,7 +317,8 @@ def _vectors(settings: Settings) -> dict[str, np.ndarray]:
     manifest, store = Builds(settings.root).find(), storage.keyed(storage.keyed_uri("", settings.root))
     try:
         names = [_key(number) for number in range(2000)]
-        return dict(store.get_vectors(manifest.space, names))
+        rows = store.get_vectors(manifest.space, list(map(Item, names)))
+        return {item.image_id: vector for item, vector in rows.items()}
     finally:
         store.close()
 
@@ -341,7 +343,7 @@ def _published(
         spooled[[place[number] for number in numbers]] = block
         if start < 2000:
             some = [(keys[number], vector) for number, vector in zip(numbers, block, strict=True) if number < 2000]
-            store.put_vectors(space.id, some)
+            store.put_vectors(space.id, ((Item(key), vector) for key, vector in some))
             store.put_products([Product(key, "all", {}, (key,)) for key, _ in some])
         start += len(block)
     store.close()

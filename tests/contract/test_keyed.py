@@ -17,6 +17,7 @@ from likeness import storage
 from likeness.core.errors import ServiceError, UsageError
 from likeness.storage import KeyedStore, Product
 from likeness.storage.hbase_layout import IMAGES, MARKS, PRODUCTS
+from likeness.storage.items import Item
 from likeness.storage.keyed_hbase import HbaseStore
 
 
@@ -61,16 +62,19 @@ def store(uri: str) -> Iterator[KeyedStore]:
     opened.close()
 
 
-def keys(count: int) -> list[str]:
+A, B, C = Item("a"), Item("b"), Item("c")
+
+
+def photos(count: int) -> list[Item]:
     rng = np.random.default_rng(5)
-    return [rng.bytes(32).hex() for _ in range(count)]
+    return [Item(rng.bytes(32).hex()) for _ in range(count)]
 
 
-def vectors(rng: np.random.Generator, count: int, dim: int = 8) -> dict[str, np.ndarray]:
-    return dict(zip(keys(count), rng.standard_normal((count, dim), np.float32), strict=True))
+def vectors(rng: np.random.Generator, count: int, dim: int = 8) -> dict[Item, np.ndarray]:
+    return dict(zip(photos(count), rng.standard_normal((count, dim), np.float32), strict=True))
 
 
-def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
+def same(found: dict[Item, np.ndarray], expected: dict[Item, np.ndarray]) -> bool:
     return found.keys() == expected.keys() and all(
         found[key].dtype == np.float32 and found[key].tobytes() == expected[key].tobytes() for key in expected
     )
@@ -86,19 +90,19 @@ def test_vectors_come_back_to_the_bit(store: KeyedStore, rng: np.random.Generato
         assert store.put_vectors(f"space{dim}", put.items()) == 3
         assert same(store.get_vectors(f"space{dim}", list(put)), put)
     odd = np.array([0.0, -0.0, 1e-45, -1e-38, 3.4e38, 1 / 3, np.pi], np.float32)
-    store.put_vectors("odd", [("a" * 64, odd)])
-    assert store.get_vectors("odd", ["a" * 64])["a" * 64].tobytes() == odd.tobytes()
+    store.put_vectors("odd", [(Item("a" * 64), odd)])
+    assert store.get_vectors("odd", [Item("a" * 64)])[Item("a" * 64)].tobytes() == odd.tobytes()
 
 
 def test_other_kinds_of_arrays_become_float32(store: KeyedStore) -> None:
     store.put_vectors(
-        "s", [("a", np.arange(3)), ("b", np.arange(6, dtype=np.float64)[::2]), ("c", np.arange(3, dtype=">f4"))]
+        "s", [(A, np.arange(3)), (B, np.arange(6, dtype=np.float64)[::2]), (C, np.arange(3, dtype=">f4"))]
     )
-    found = store.get_vectors("s", ["a", "b", "c"])
+    found = store.get_vectors("s", [A, B, C])
     assert {key: (value.dtype, value.tolist()) for key, value in found.items()} == {
-        "a": (np.float32, [0, 1, 2]),
-        "b": (np.float32, [0, 2, 4]),
-        "c": (np.float32, [0, 1, 2]),
+        A: (np.float32, [0, 1, 2]),
+        B: (np.float32, [0, 2, 4]),
+        C: (np.float32, [0, 1, 2]),
     }
 
 
@@ -114,25 +118,25 @@ def test_puts_may_be_repeated(store: KeyedStore, rng: np.random.Generator) -> No
 
 
 def test_a_later_put_replaces(store: KeyedStore) -> None:
-    store.put_vectors("s", [("a", np.ones(3)), ("a", np.zeros(5))])
-    assert store.get_vectors("s", ["a"])["a"].tolist() == [0] * 5
+    store.put_vectors("s", [(A, np.ones(3)), (A, np.zeros(5))])
+    assert store.get_vectors("s", [A])[A].tolist() == [0] * 5
     store.put_products([Product("1", "hat", {"x": "y"}, ("a", "b"))])
     store.put_products([Product("1", "shoe", {}, ())])
     assert store.get_products(["1"]) == {"1": Product("1", "shoe", {}, ())}
 
 
 def test_unknown_keys_are_left_out(store: KeyedStore) -> None:
-    store.put_vectors("s", [("a", np.ones(1))])
+    store.put_vectors("s", [(A, np.ones(1))])
     store.put_products([Product("1", "hat", {}, ())])
-    assert list(store.get_vectors("s", ["b", "a", "c"])) == ["a"]
+    assert list(store.get_vectors("s", [B, A, C])) == [A]
     assert list(store.get_products(["2", "1", ""])) == ["1"]
-    assert store.get_vectors("s", []) == store.get_vectors("nowhere", ["a"]) == store.get_products([]) == {}
+    assert store.get_vectors("s", []) == store.get_vectors("nowhere", [A]) == store.get_products([]) == {}
     assert list(store.scan_vectors("nowhere")) == []
 
 
 def test_a_key_asked_twice_is_answered(store: KeyedStore) -> None:
-    store.put_vectors("s", [("a", np.ones(1))])
-    assert list(store.get_vectors("s", ["a", "a"])) == ["a"]
+    store.put_vectors("s", [(A, np.ones(1))])
+    assert list(store.get_vectors("s", [A, A])) == [A]
 
 
 @pytest.mark.parametrize("count", [499, 500, 501, 2000])
@@ -146,18 +150,18 @@ def test_many_keys_at_once(store: KeyedStore, rng: np.random.Generator, count: i
 
 
 def test_two_spaces_are_kept_apart(store: KeyedStore) -> None:
-    store.put_vectors("alexnet.fc6@1", [("a", np.ones(2)), ("b", np.ones(2))])
-    store.put_vectors("alexnet.fc6@2", [("a", np.zeros(3))])
-    assert store.get_vectors("alexnet.fc6@1", ["a"])["a"].tolist() == [1, 1]
-    assert store.get_vectors("alexnet.fc6@2", ["a", "b"]).keys() == {"a"}
-    assert [key for key, _ in store.scan_vectors("alexnet.fc6@1")] == ["a", "b"]
-    assert [key for key, _ in store.scan_vectors("alexnet.fc6@2")] == ["a"]
+    store.put_vectors("alexnet.fc6@1", [(A, np.ones(2)), (B, np.ones(2))])
+    store.put_vectors("alexnet.fc6@2", [(A, np.zeros(3))])
+    assert store.get_vectors("alexnet.fc6@1", [A])[A].tolist() == [1, 1]
+    assert store.get_vectors("alexnet.fc6@2", [A, B]).keys() == {A}
+    assert [item for item, _ in store.scan_vectors("alexnet.fc6@1")] == [A, B]
+    assert [item for item, _ in store.scan_vectors("alexnet.fc6@2")] == [A]
 
 
 def test_scans_are_in_the_order_of_the_keys(store: KeyedStore, rng: np.random.Generator) -> None:
     put = vectors(rng, 1200, 2)
     store.put_vectors("s", put.items())
-    assert [key for key, _ in store.scan_vectors("s")] == sorted(put)
+    assert [item for item, _ in store.scan_vectors("s")] == sorted(put)
     ids = ["猫", "b", "a", "B", "10", "9", "é", "z/1", "𝒳", "～"]
     store.put_products(Product(product_id, "c", {}, ()) for product_id in ids)
     assert sorted(product.product_id for product in store.scan_products()) == sorted(ids)
@@ -185,13 +189,14 @@ def test_deleting(store: KeyedStore, rng: np.random.Generator) -> None:
     for space in ("one", "two"):
         store.put_vectors(space, put.items())
     gone = sorted(put)[:1050]
-    store.delete_vectors([*gone, "unknown"])
+    store.delete_images([*(item.image_id for item in gone), "unknown"])
     for space in ("one", "two"):
-        assert [key for key, _ in store.scan_vectors(space)] == sorted(put)[1050:]
+        assert [item for item, _ in store.scan_vectors(space)] == sorted(put)[1050:]
     store.put_products([Product("1", "c", {}, ()), Product("2", "c", {}, ())])
     store.delete_products(["1", "unknown"])
     store.delete_products([])
-    store.delete_vectors([])
+    store.delete_images([])
+    store.delete_vectors("one", [])
     assert [product.product_id for product in store.scan_products()] == ["2"]
 
 
@@ -221,15 +226,15 @@ def test_what_was_put_is_there_after_it_was_closed(uri: str, rng: np.random.Gene
 
 READ = """
 import sys
-from likeness import storage as stores
-store = stores.keyed(sys.argv[1])
+from likeness import storage
+store = storage.keyed(sys.argv[1])
 print("ready", flush=True)
 least = 0
 while least < int(sys.argv[2]):
     rows = list(store.scan_vectors("s"))
     assert len(rows) >= least, (len(rows), least)
     assert all((vector == vector[0]).all() and len(vector) == 100 for _, vector in rows)
-    assert len(store.get_vectors("s", [key for key, _ in rows])) == len(rows)
+    assert len(store.get_vectors("s", [item for item, _ in rows])) == len(rows)
     least = len(rows)
 store.close()
 print(least)
@@ -240,10 +245,10 @@ def test_another_process_reads_while_one_writes(store: KeyedStore, uri: str) -> 
     reader = subprocess.Popen([sys.executable, "-c", READ, uri, "3000"], stdout=subprocess.PIPE, text=True)
     assert reader.stdout
     assert reader.stdout.readline() == "ready\n"
-    for number, key in enumerate(keys(3000)):
+    for number, item in enumerate(photos(3000)):
         if number % 100 == 0:
             batch = []
-        batch.append((key, np.full(100, number, np.float32)))
+        batch.append((item, np.full(100, number, np.float32)))
         if number % 100 == 99:
             store.put_vectors("s", batch)
     assert reader.communicate(timeout=60)[0] == "3000\n"
@@ -252,12 +257,12 @@ def test_another_process_reads_while_one_writes(store: KeyedStore, uri: str) -> 
 
 OPEN = """
 import sys
-from likeness import storage as stores
+from likeness import storage
 print("ready", flush=True)
 sys.stdin.readline()
-store = stores.keyed(sys.argv[1], create=True)
+store = storage.keyed(sys.argv[1], create=True)
 for _ in range(10):
-    store.put_products([stores.Product(f"{sys.argv[2]} {number}", "c", {}, ()) for number in range(100)])
+    store.put_products([storage.Product(f"{sys.argv[2]} {number}", "c", {}, ()) for number in range(100)])
 store.set_mark(sys.argv[2], 1)
 store.close()
 """
@@ -302,7 +307,7 @@ def test_threads_read_beside_a_scan(store: KeyedStore, rng: np.random.Generator)
     store.put_vectors("s", put.items())
     scan = store.scan_vectors("s")
     next(scan)
-    found: list[dict[str, np.ndarray]] = []
+    found: list[dict[Item, np.ndarray]] = []
     thread = threading.Thread(target=lambda: found.append(store.get_vectors("s", list(put))))
     thread.start()
     thread.join()
@@ -323,10 +328,11 @@ def test_a_closed_store_is_a_service_error(uri: str) -> None:
     store = storage.keyed(uri, create=True)
     store.close()
     calls: list[Callable[[], object]] = [
-        lambda: store.put_vectors("s", [("a", np.ones(1))]),
-        lambda: store.get_vectors("s", ["a"]),
+        lambda: store.put_vectors("s", [(A, np.ones(1))]),
+        lambda: store.get_vectors("s", [A]),
         lambda: list(store.scan_vectors("s")),
-        lambda: store.delete_vectors(["a"]),
+        lambda: store.delete_vectors("s", [A]),
+        lambda: store.delete_images(["a"]),
         lambda: store.put_products([ODD[0]]),
         lambda: store.get_products(["a"]),
         lambda: list(store.scan_products()),
@@ -367,10 +373,35 @@ def test_a_store_that_was_never_made(tmp_path: Path) -> None:
 
 def test_vectors_of_one_space_are_deleted(store: KeyedStore) -> None:
     for space in ("one", "two"):
-        store.put_vectors(space, [("a", np.ones(1)), ("b", np.ones(1))])
-    store.delete_vectors(["a"], "one")
-    assert [key for key, _ in store.scan_vectors("one")] == ["b"]
-    assert [key for key, _ in store.scan_vectors("two")] == ["a", "b"]
+        store.put_vectors(space, [(A, np.ones(1)), (B, np.ones(1))])
+    store.delete_vectors("one", [A])
+    assert [item for item, _ in store.scan_vectors("one")] == [B]
+    assert [item for item, _ in store.scan_vectors("two")] == [A, B]
+
+
+def test_regions_are_kept_beside_their_whole_photo(store: KeyedStore) -> None:
+    items = [A, Item("a", "0"), Item("a", "人/x"), Item("a0"), Item("ab", "0"), B]
+    for space in ("one", "two"):
+        store.put_vectors(space, [(item, np.full(2, number)) for number, item in enumerate(items)])
+    assert [(item, vector.tolist()) for item, vector in store.scan_vectors("one")] == [
+        (item, [number, number]) for number, item in enumerate(items)
+    ]
+    found = store.get_vectors("one", [items[2], A, Item("b", "0")])
+    assert {item: vector.tolist() for item, vector in found.items()} == {A: [0, 0], items[2]: [2, 2]}
+    store.delete_vectors("one", [items[1], Item("b", "0")])
+    assert [item for item, _ in store.scan_vectors("one")] == [item for item in items if item != items[1]]
+    store.delete_images(["a"])
+    for space in ("one", "two"):
+        assert [item for item, _ in store.scan_vectors(space)] == items[3:]
+
+
+def test_rows_of_before_regions_are_whole_photos(tmp_path: Path) -> None:
+    storage.keyed(sqlite(tmp_path), create=True).close()
+    with closing(sqlite3.connect(sqlite(tmp_path).removeprefix("sqlite://"))) as db, db:
+        db.execute("INSERT INTO vectors VALUES ('a', 's', ?)", (np.ones(2, "<f4").tobytes(),))
+    with closing(storage.keyed(sqlite(tmp_path))) as store:
+        assert [item for item, _ in store.scan_vectors("s")] == [A]
+        assert store.get_vectors("s", [A])[A].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("uri", ["sqlite:relative.sqlite", "sqlite://relative.sqlite", "redis://host", "/a/path"])

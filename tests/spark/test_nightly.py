@@ -19,7 +19,8 @@ from likeness.models.extractor import Extractor
 from likeness.models.runtimes import Machine, open_runtime
 from likeness.ops.estimate import estimate
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 

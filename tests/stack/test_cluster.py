@@ -17,7 +17,9 @@ from likeness.core import uris
 from likeness.core.settings import Settings, load_settings
 from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
+from likeness.storage.items import Item
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
@@ -122,7 +124,7 @@ def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
 def test_every_row_is_in_hbase(sites: dict[str, Site]) -> None:
     site = sites["cluster"]
     store = storage.keyed(site.given.keyed.uri)
-    found = dict(store.scan_vectors(Builds(site.given.root).find().space))
+    found = {item.key: vector for item, vector in store.scan_vectors(Builds(site.given.root).find().space)}
     store.close()
     here = vectors(site)
     assert found.keys() == here.keys()
@@ -137,8 +139,8 @@ def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     stale, missing, surplus = *sorted(vectors(site))[:2], "f" * 64
     store = storage.keyed(site.given.keyed.uri)
-    store.put_vectors(space, [(stale, np.zeros(4096)), (surplus, np.ones(4096))])
-    store.delete_vectors([missing])
+    store.put_vectors(space, [(Item(stale), np.zeros(4096)), (Item(surplus), np.ones(4096))])
+    store.delete_vectors(space, [Item(missing)])
     store.close()
     told = subprocess.run(command, check=False, capture_output=True, text=True)
     assert told.returncode == 1

@@ -134,7 +134,7 @@ def while_loading(stack: Any, folder: Path, wide: dict[str, np.ndarray], request
             fault()
             assert job.code() == 0, job.told
             assert f"load: {VECTORS} vectors" in job.told
-            found = dict(store.scan_vectors(space))
+            found = {item.key: vector for item, vector in store.scan_vectors(space)}
         assert found.keys() == wide.keys()
         assert all(found[key].tobytes() == wide[key].tobytes() for key in wide)
 

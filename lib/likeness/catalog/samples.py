@@ -11,7 +11,7 @@ import numpy as np
 
 from likeness.catalog.annotations import annotations
 from likeness.core.errors import DataError
-from likeness.storage.table_reader import TableReader, names, vectors
+from likeness.storage.table_reader import TableReader, vectors, whole_photos
 from likeness.storage.tables import FEATURES, LISTINGS
 
 MOST = 20_000
@@ -114,4 +114,4 @@ def _bound(most: int, rows: int) -> str:
 
 
 def _below(uri: str, bound: str) -> list[str]:
-    return [key for keys in names(uri) for key in keys if key < bound]
+    return [key for keys in whole_photos(uri) for key in keys if key < bound]

@@ -22,3 +22,8 @@ class Item(NamedTuple):
         """The item of a key."""
         image_id, _, region = key.partition("/")
         return cls(image_id, region)
+
+
+def region_keys(image_id: str) -> tuple[str, str]:
+    """The keys between which the regions of an image lie, in the order of their UTF-8 bytes; neither is one of them."""
+    return f"{image_id}/", f"{image_id}0"  # "0" is the character after "/"

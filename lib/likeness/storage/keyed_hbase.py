@@ -24,6 +24,7 @@ from likeness.storage.hbase_layout import (
     product_of,
 )
 from likeness.storage.hbase_pool import HbasePool
+from likeness.storage.items import Item, region_keys
 from likeness.storage.ports import Product
 
 _BATCH_BYTES, _BATCH_ROWS = 4_000_000, 500
@@ -56,27 +57,35 @@ class HbaseStore:
                 "make them with `likeness hbase-init`"
             )
 
-    def put_vectors(self, space: str, rows: Iterable[tuple[str, np.ndarray]]) -> int:
-        """Stores float32 vectors by image_id."""
+    def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
+        """Stores the float32 vector of each item."""
         column = f"v:{space}".encode()
-        return self._put(IMAGES, ((key.encode(), {column: np.asarray(v, "<f4").tobytes()}) for key, v in rows))
+        return self._put(IMAGES, ((item.key.encode(), {column: np.asarray(v, "<f4").tobytes()}) for item, v in rows))
 
-    def get_vectors(self, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """The stored vectors."""
+    def get_vectors(self, space: str, items: Sequence[Item]) -> dict[Item, np.ndarray]:
+        """The stored vectors of some items."""
         column = f"v:{space}".encode()
-        keys = list(dict.fromkeys(image_ids))
-        found = self._get(IMAGES, {key.encode(): key for key in keys}, [column])
-        return {key: np.frombuffer(cells[column], "<f4") for key, cells in found}
+        rows = self._get(IMAGES, {item.key.encode(): item.key for item in items}, [column])
+        return {Item.parse(key): np.frombuffer(cells[column], "<f4") for key, cells in rows}
 
-    def scan_vectors(self, space: str) -> Iterator[tuple[str, np.ndarray]]:
-        """Every vector of a space, in the order of image_id."""
+    def scan_vectors(self, space: str) -> Iterator[tuple[Item, np.ndarray]]:
+        """Every vector of a space, sorted by item."""
         column = f"v:{space}".encode()
         for key, cells in self._scan(IMAGES, [column]):
-            yield key.decode(), np.frombuffer(cells[column], "<f4")
+            yield Item.parse(key.decode()), np.frombuffer(cells[column], "<f4")
 
-    def delete_vectors(self, image_ids: Sequence[str], space: str = "") -> None:
-        """Deletes the vectors of images, in every space if none is named."""
-        self._delete(IMAGES, [key.encode() for key in image_ids], [f"v:{space}".encode()] if space else None)
+    def delete_vectors(self, space: str, items: Iterable[Item]) -> None:
+        """Deletes the vectors of some items in one space."""
+        self._delete(IMAGES, [item.key.encode() for item in items], [f"v:{space}".encode()])
+
+    def delete_images(self, image_ids: Iterable[str]) -> None:
+        """Deletes every vector of some images; each takes a scan for its regions."""
+        keys: list[bytes] = []
+        for image_id in image_ids:
+            first, last = region_keys(image_id)
+            regions = self._scan(IMAGES, [], first.encode(), last.encode())
+            keys += [image_id.encode(), *(key for key, _ in regions)]
+        self._delete(IMAGES, keys)
 
     def put_products(self, rows: Iterable[Product]) -> int:
         """Stores facts by product_id."""
@@ -163,14 +172,16 @@ class HbaseStore:
             for key, cells in self._servers.call(ask):
                 yield keys[key], cells
 
-    def _scan(self, table: str, columns: Sequence[bytes]) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
-        """Pages of rows: a page that fails is asked for again from the row after the last."""
-        start, rows = b"", 16
+    def _scan(
+        self, table: str, columns: Sequence[bytes], start: bytes = b"", stop: bytes | None = None
+    ) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+        """Rows from one key to before another, read in pages: a page that fails is read again after the last row."""
+        rows = 16
         while True:
 
             def ask(connection: Connection, start: bytes = start, rows: int = rows) -> list[Any]:
                 scan = connection.table(self._table(table)).scan(
-                    row_start=start, columns=list(columns), limit=rows, batch_size=rows
+                    row_start=start, row_stop=stop, columns=list(columns), limit=rows, batch_size=rows
                 )
                 return list(scan)
 

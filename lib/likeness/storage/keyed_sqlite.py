@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from likeness.core.errors import ServiceError, UsageError
+from likeness.storage.items import Item, region_keys
 from likeness.storage.ports import Product
 
 _SCHEMA = """
+-- `image_id` is the key of an item
 CREATE TABLE IF NOT EXISTS vectors (image_id TEXT, space TEXT, vector BLOB, PRIMARY KEY (image_id, space));
 CREATE TABLE IF NOT EXISTS products (product_id TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -41,26 +43,32 @@ class SqliteStore:
                 f"keyed.uri = {uri}: {error}; name a file in a folder that can be written, as sqlite:///path"
             ) from None
 
-    def put_vectors(self, space: str, rows: Iterable[tuple[str, np.ndarray]]) -> int:
-        """Stores float32 vectors by image_id."""
-        cells = ((key, space, np.asarray(vector, "<f4").tobytes()) for key, vector in rows)
+    def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
+        """Stores the float32 vector of each item."""
+        cells = ((item.key, space, np.asarray(vector, "<f4").tobytes()) for item, vector in rows)
         return self._put("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", cells)
 
-    def get_vectors(self, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """The stored vectors."""
+    def get_vectors(self, space: str, items: Sequence[Item]) -> dict[Item, np.ndarray]:
+        """The stored vectors of some items."""
         sql = "SELECT image_id, vector FROM vectors WHERE space = ? AND image_id IN"
-        return {key: np.frombuffer(cell, "<f4") for key, cell in self._get(sql, image_ids, space)}
+        rows = self._get(sql, [item.key for item in items], space)
+        return {Item.parse(key): np.frombuffer(cell, "<f4") for key, cell in rows}
 
-    def scan_vectors(self, space: str) -> Iterator[tuple[str, np.ndarray]]:
-        """Every vector of a space, in the order of image_id."""
+    def scan_vectors(self, space: str) -> Iterator[tuple[Item, np.ndarray]]:
+        """Every vector of a space, sorted by item."""
         sql = "SELECT image_id, vector FROM vectors WHERE space = ? ORDER BY image_id"
         for key, cell in self._rows(sql, space):
-            yield key, np.frombuffer(cell, "<f4")
+            yield Item.parse(key), np.frombuffer(cell, "<f4")
 
-    def delete_vectors(self, image_ids: Sequence[str], space: str = "") -> None:
-        """Deletes the vectors of images, in every space if none is named."""
-        sql = "DELETE FROM vectors WHERE image_id = ?" + " AND space = ?" * bool(space)
-        self._put(sql, ((key, space) if space else (key,) for key in image_ids))
+    def delete_vectors(self, space: str, items: Iterable[Item]) -> None:
+        """Deletes the vectors of some items in one space."""
+        sql = "DELETE FROM vectors WHERE image_id = ? AND space = ?"
+        self._put(sql, ((item.key, space) for item in items))
+
+    def delete_images(self, image_ids: Iterable[str]) -> None:
+        """Deletes every vector of some images."""
+        sql = "DELETE FROM vectors WHERE image_id = ? OR (image_id > ? AND image_id < ?)"
+        self._put(sql, ((image_id, *region_keys(image_id)) for image_id in image_ids))
 
     def put_products(self, rows: Iterable[Product]) -> int:
         """Stores facts by product_id."""

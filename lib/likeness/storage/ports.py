@@ -6,6 +6,8 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from likeness.storage.items import Item
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -79,7 +81,7 @@ class Product:
 
 
 class KeyedStore(Protocol):
-    """Vectors of images and facts of products, by key. Puts are idempotent; unknown keys are left out of answers.
+    """Vectors of items and facts of products, by key. Puts may be repeated; results leave out unknown keys.
 
     Errors of the store itself are ServiceError.
     """
@@ -87,20 +89,24 @@ class KeyedStore(Protocol):
     writers: int
     """How many processes may write at once."""
 
-    def put_vectors(self, space: str, rows: Iterable[tuple[str, np.ndarray]]) -> int:
-        """Stores float32 vectors by image_id; returns how many."""
+    def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
+        """Stores the float32 vector of each item; returns how many."""
         ...
 
-    def get_vectors(self, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """The stored vectors, float32 (dim,)."""
+    def get_vectors(self, space: str, items: Sequence[Item]) -> dict[Item, np.ndarray]:
+        """The stored vectors of some items, float32 (dim,)."""
         ...
 
-    def scan_vectors(self, space: str) -> Iterator[tuple[str, np.ndarray]]:
-        """Every vector of a space, in the order of image_id."""
+    def scan_vectors(self, space: str) -> Iterator[tuple[Item, np.ndarray]]:
+        """Every vector of a space, sorted by item."""
         ...
 
-    def delete_vectors(self, image_ids: Sequence[str], space: str = "") -> None:
-        """Deletes the vectors of images, in every space if none is named."""
+    def delete_vectors(self, space: str, items: Iterable[Item]) -> None:
+        """Deletes the vectors of some items in one space."""
+        ...
+
+    def delete_images(self, image_ids: Iterable[str]) -> None:
+        """Deletes every vector of some images: those of all their regions, in all spaces."""
         ...
 
     def put_products(self, rows: Iterable[Product]) -> int:

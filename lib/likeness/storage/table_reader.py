@@ -190,15 +190,17 @@ def _require(table: Table, schema: Schema, snapshot: int | None) -> None:
         raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
 
 
-def names(uri: str) -> Iterator[list[str]]:
-    """The image_ids of a data file of `features`, read as the plain Parquet it is.
+def whole_photos(uri: str) -> Iterator[list[str]]:
+    """Reads the image_ids of the whole photos of a data file of `features` or `images` as plain Parquet, in batches.
 
     Raises:
         OSError: the file cannot be read.
     """
     uri = uris.canonical(uri)
     with storage.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(columns=["image_id"]):
+        for batch in parquet.iter_batches(columns=["image_id", "region"]):
+            if "region" in batch.schema.names:
+                batch = batch.filter(pc.equal(pc.fill_null(batch.column("region"), WHOLE_PHOTO), WHOLE_PHOTO))
             yield batch.column("image_id").to_pylist()
 
 

@@ -17,6 +17,7 @@ from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core import uris
 from likeness.core.errors import UsageError
 from likeness.index.builds import Builds
+from likeness.index.manifest import Manifest
 from likeness.spark.run import Run
 from likeness.spark.stages.index import index, publish, searchable
 from likeness.spark.stages.load import open_keyed_store
@@ -37,7 +38,7 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
         facts.products, facts.photos = len(product_ids), len(photos)
         run.say(f"forget: {len(product_ids)} products, {len(photos)} photos that only they list")
         with open_keyed_store(run.settings) as store:
-            store.delete_vectors(photos)
+            store.delete_images(photos)
             store.delete_products(product_ids)
             store.purge()
         for table, rows in (
@@ -50,16 +51,13 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
         ):
             _delete(run, table, rows)
     HiddenProducts(run.settings.root).show(product_ids)  # deletes their hidden marks
-    builds = Builds(run.settings.root, run.settings.extract.cache)
-    current = None
-    if not searchable(run).isEmpty():
-        built = index(run, whole=True)  # the base of a delta would still contain them
-        if built:
-            publish(run, built)
-        current = builds.find()
+    builds = Builds.open(run.settings)
+    in_service: list[Manifest | None] = [builds.find(space=space) for space in builds.spaces()]
+    rebuilt = [_rebuild(run, manifest) for manifest in reversed(in_service or [None])]  # the default space comes last
+    kept = [manifest for manifest in reversed(rebuilt) if manifest]
     with run.stage(SweepFacts) as facts:
         run.check_leases()
-        facts.builds = builds.keep_only(current)
+        facts.builds = builds.keep_only(kept)
         reports = uris.join(uris.canonical(run.settings.root), "reports")
         storage.files(reports).delete(reports)
         for table in TABLES:
@@ -67,6 +65,24 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
                 run.tables.expire(table)
                 run.tables.delete_orphans(table)
         run.say(f"forget: deleted {facts.builds} earlier builds, the reports and all older snapshots")
+
+
+def _rebuild(run: Run, in_service: Manifest | None) -> Manifest | None:
+    """Builds and publishes the index of a space anew: the base of a delta would still contain the products.
+
+    Args:
+        run: the run that erases.
+        in_service: the build of the space to index; the run's space if None.
+
+    Returns:
+        The build; None if the space has nothing left to index.
+    """
+    if searchable(run, in_service.space if in_service else run.space.id).isEmpty():
+        return None
+    built = index(run, whole=True, like=in_service)
+    if built:
+        publish(run, built)
+    return built
 
 
 def _listings(run: Run, product_ids: Sequence[str]) -> pa.Table:

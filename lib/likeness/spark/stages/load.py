@@ -22,6 +22,7 @@ from likeness.core.settings import Settings
 from likeness.ops import consistency
 from likeness.spark.arrow_map import Work, arrow_map
 from likeness.spark.run import Run
+from likeness.storage.items import Item
 from likeness.storage.run_facts import LoadFacts
 from likeness.storage.table_reader import TableReader, vectors
 from likeness.storage.tables import FEATURES, LISTINGS, Table
@@ -120,9 +121,9 @@ def _delete_surplus(run: Run, store: storage.KeyedStore) -> int:
         *consistency.compare_vectors(tables, store, run.space.id),
         *consistency.compare_products(tables, store),
     ]
-    surplus = [item for item in differences if item.kind == "surplus"]
-    store.delete_vectors([item.key for item in surplus if item.table == FEATURES.name], run.space.id)
-    store.delete_products([item.key for item in surplus if item.table == LISTINGS.name])
+    surplus = [row for row in differences if row.kind == "surplus"]
+    store.delete_vectors(run.space.id, [Item.parse(row.key) for row in surplus if row.table == FEATURES.name])
+    store.delete_products([row.key for row in surplus if row.table == LISTINGS.name])
     return len(surplus)
 
 
@@ -140,7 +141,7 @@ def _put_vectors(uri: str, space: str) -> Work:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         files = (uri for batch in batches for uri in batch.column("uri").to_pylist())
         blocks = _prefetched(block for file in files for block in vectors(file, space))
-        pairs = (pair for keys, rows in blocks for pair in zip(keys, rows, strict=True))
+        pairs = (pair for keys, rows in blocks for pair in zip(map(Item.parse, keys), rows, strict=True))
         with closing(storage.keyed(uri)) as store:
             yield _counts(store.put_vectors(space, pairs), 0)
 
