@@ -91,7 +91,7 @@ def test_bfloat16_is_chosen_where_it_is_as_good_and_faster(
             rows = images.reshape(len(images), -1)[:, :4].astype(np.float32) + 1
             return rows + self.half * noise * np.array([1, -1, 1, -1]) * rows
 
-    monkeypatch.setattr(hardware_profile, "open_runtime", lambda space, wanted, on: Vectors(on.precision == "bfloat16"))
+    monkeypatch.setattr(hardware_profile, "open_runtime", lambda space, name, on: Vectors(on.precision == "bfloat16"))
     result = hardware_profile.profile(settings_of(sample, cache))
     assert result.settings.get("extract.precision") == ("bfloat16" if chosen else None)
     assert (result.parity >= 0.999) == (noise < 0.1)

@@ -9,7 +9,10 @@ from likeness.core.settings import Settings
 
 @with_settings
 def hbase_init(settings: Settings) -> None:
-    """Create the tables of the keyed store that are missing in HBase; existing tables are not changed."""
+    """Create the keyed store's tables in HBase.
+
+    Existing tables are not changed.
+    """
     uri = storage.keyed_uri(settings.keyed.uri, settings.root)
     if uris.scheme(uri) != "hbase":
         raise UsageError(f"keyed.uri = {uri!r} is not HBase; write hbase://host:port/name")

@@ -18,7 +18,7 @@ from likeness.storage.table_reader import TableReader
 runs = typer.Typer(help="List runs, or show one.", no_args_is_help=True)
 failures = typer.Typer(help="List or export the failure ledger.", no_args_is_help=True)
 config = typer.Typer(
-    help="Show or check settings (flags override environment variables, these the file).", no_args_is_help=True
+    help="Show or check the settings. Flags override environment variables, these the file.", no_args_is_help=True
 )
 
 Stage = Annotated[str, typer.Option(help="list, ingest or extract (default: all)")]
@@ -111,14 +111,20 @@ def show_config(settings: Settings, as_json: AsJson = False) -> None:
 
 @config.command("validate")
 def validate_config(config: Config = None, assignments: Assignments = None) -> None:
-    """Check the settings; prints every error, and exits with code 2 if there is one."""
+    """Check the settings.
+
+    Prints every error, and exits with code 2 if there is one.
+    """
     load(None, config, assignments)
     print("the configuration is valid")
 
 
 @with_settings
 def retry_failed(settings: Settings) -> None:
-    """Read and extract the photos of the failure ledger again; the default source is that of the last run."""
+    """Process failed photos again.
+
+    Reads and extracts the photos of the failure ledger; the default source is that of the last run.
+    """
     if not settings.source.uri:
         settings = settings.model_copy(update={"source": _last_source(settings)})
     from likeness.spark.jobs import retry_failed as job

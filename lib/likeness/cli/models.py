@@ -14,7 +14,7 @@ Name = Annotated[str, typer.Argument(help="name of the model")]
 
 @models.command("list")
 def list_(root: Root = None, as_json: AsJson = False) -> None:
-    """List every version of every model, with its main metric."""
+    """List all versions of all models."""
     registry = ModelRegistry(load(root).root)
     rows = []
     for name in registry.names():
@@ -59,7 +59,10 @@ def show(
     root: Root = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a version of a model: its training data, metrics and promotions."""
+    """Show a version of a model.
+
+    Its training data, metrics and promotions.
+    """
     registry = ModelRegistry(load(root).root)
     card = registry.card(name, version)
     promotions = registry.promotions(name)
@@ -95,7 +98,10 @@ def promote(
     reason: Annotated[str, typer.Option(help="reason for --force; it is recorded")] = "",
     root: Root = None,
 ) -> None:
-    """Put a version in service; refused if it is worse than the version in service."""
+    """Put a version in service.
+
+    Refused if it is worse than the version in service.
+    """
     before, now = ModelRegistry(load(root).root).promote(name, version, override_reason(force, reason))
     print(f"{name}: {now.version} is in service" + (f", before: {before.version}" if before else ""))
 
@@ -114,7 +120,10 @@ def freeze(
     share: Annotated[float, typer.Option(min=0.001, max=0.9, help="share of products, without --where")] = 0.1,
     root: Root = None,
 ) -> None:
-    """Create an evaluation set: photos that no model is trained on."""
+    """Create an evaluation set.
+
+    Its photos are used in no training, so that models are evaluated on new photos.
+    """
     from likeness.evaluation.evaluation_sets import EvaluationSets
 
     settings = load(root)

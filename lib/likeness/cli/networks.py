@@ -48,7 +48,10 @@ def _fields(spec: Backbone) -> dict[str, Any]:
 def show(
     name: Annotated[str, typer.Argument(help="a name that `likeness backbones` lists")], as_json: AsJson = False
 ) -> None:
-    """Show every layer of a network: output shape, receptive field, stride, parameters and cost."""
+    """Show every layer of a network.
+
+    Output shape, receptive field, stride, parameters and cost.
+    """
     spec = registry().get(name)
     if spec is None:
         raise UsageError(f"{name!r}: no such network; the networks are: {', '.join(registry())}")
@@ -90,7 +93,7 @@ def classify(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Classify a photo by the classes that a network was trained on."""
+    """Classify a photo by a network's classes."""
     from likeness.models.imagenet_classifier import ImagenetClassifier
 
     photo = read_photo(image)
@@ -114,7 +117,10 @@ def profile(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Measure photos a second of reading, decoding and the network on this machine; suggest settings."""
+    """Measure the speed of this machine.
+
+    Photos a second of reading, decoding and the network, each alone; prints the settings that follow.
+    """
     from likeness.ops import hardware_profile
 
     settings = load_settings(config, {"source.uri": source, "extract.space": space}, assignments or ())
@@ -140,7 +146,10 @@ def import_(
     archive: Annotated[Path, typer.Argument(help="bvlc_alexnet.npy, the published weights of Caffe's AlexNet")],
     to: Annotated[Path | None, typer.Option(help="file to write (default: next to it, .safetensors)")] = None,
 ) -> None:
-    """Convert the weights of Caffe's AlexNet to a safetensors file for the backbone alexnet_caffe."""
+    """Convert the weights of Caffe's AlexNet.
+
+    Writes a safetensors file for the backbone alexnet_caffe.
+    """
     from likeness.models.backbones.caffe import convert
 
     path = to or archive.with_suffix(".safetensors")

@@ -35,7 +35,10 @@ def plan(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Estimate photos, time, bytes and memory of a nightly run, a new space or a backfill, from earlier runs."""
+    """Estimate a run before it starts.
+
+    Photos, time, bytes and memory of a nightly run, a new space or a backfill, from earlier runs on this root.
+    """
     from likeness.models.spaces import space_of
     from likeness.ops.backfill_coverage import Scope
     from likeness.ops.estimate import backfill, estimate

@@ -18,7 +18,10 @@ Products = Annotated[list[str], typer.Argument(help="product ids, as in the cata
 
 @with_settings
 def hide(settings: Settings, products: Products) -> None:
-    """Remove products from all answers within seconds, until `likeness show` puts them back."""
+    """Remove products from all answers.
+
+    Takes effect within seconds; `likeness show` puts them back.
+    """
     listed = TableReader(settings).read(LISTINGS, ("product_id",))["product_id"].unique().to_pylist()
     if missing := sorted(set(products) - set(listed)):
         raise UsageError(
@@ -37,7 +40,7 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put hidden products back into answers; without a product, list those that are hidden."""
+    """Put hidden products back, or list them."""
     store = HiddenProducts(settings.root)
     hidden = store.all()
     if products:
@@ -57,8 +60,11 @@ def show(
 
 @with_settings
 def forget(settings: Settings, products: Products) -> None:
-    """Erase products for good: rows, photos, vectors, the builds and reports that contain them, older snapshots."""
-    current = Builds(settings.root).current()
+    """Erase products for good.
+
+    Deletes their rows, photos and vectors, the builds and reports that contain them, and older snapshots.
+    """
+    current = Builds.open(settings).current()
     if current:  # the next build must be of the space in service
         extract = settings.extract.model_copy(update={"space": current.space})
         settings = settings.model_copy(update={"extract": extract})

@@ -10,7 +10,10 @@ from likeness.core.settings import Settings
 
 @with_settings
 def copy(settings: Settings, to: Annotated[str, typer.Argument(help="the new root: a path or hdfs://")]) -> None:
-    """Copy a root to another place, with tables, builds, reports and a SQLite keyed store."""
+    """Copy a root to another place.
+
+    Copies tables, builds, reports and a SQLite keyed store.
+    """
     from likeness.spark.jobs import copy_root
 
     copy_root(settings, to)

@@ -19,7 +19,10 @@ def unlock(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the leases of running jobs; with --name, release the lease of a dead run, or of any run with --force."""
+    """List the leases of jobs, or release one.
+
+    With --name, releases the lease of a dead run, or of any run with --force.
+    """
     if name:
         released = leases.release(settings.root, name, force)
         if as_json:

@@ -7,6 +7,7 @@ from likeness.evaluation.compare_spaces import Comparison
 from likeness.index.manifest import Manifest, Shard
 
 _CATEGORIES, _SHARDS = 40, 60
+"""Categories and shards on the page, at most."""
 
 
 @dataclass(frozen=True)
