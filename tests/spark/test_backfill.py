@@ -25,8 +25,9 @@ from likeness.spark import failures, jobs
 from likeness.spark.run import Run
 from likeness.spark.stages.extract import extract
 from likeness.spark.stages.pending import Chunk, PendingImages, portions
+from likeness.storage.data_files import row_groups
 from likeness.storage.leases import Lease, held, release
-from likeness.storage.table_reader import TableReader, row_groups
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
 
 from .conftest import SAMPLE, last_run, run, take

@@ -78,8 +78,8 @@ def test_an_old_table_is_read_in_the_present_columns(old: Settings, spark: Any, 
     assert dates(old, table, snapshot=first) == {"a": FIRST}
     assert dates(old, table, f"ingest_date < '{SECOND}'", first) == {"a": FIRST}
     assert len(reader.parts(table, f"ingest_date = '{FIRST}'")) == 1
-    assert [(part["ingest_date"], part["rows"]) for part in reader.partitions(table, first)] == [(FIRST, 1)]
-    assert sorted(part["ingest_date"] for part in reader.partitions(table)) == [FIRST, SECOND]
+    assert [(part.ingest_date, part.rows) for part in reader.partitions(table, first)] == [(FIRST, 1)]
+    assert sorted(part.ingest_date for part in reader.partitions(table)) == [FIRST, SECOND]
     assert reader.read(table).column_names == [column.name for column in table.columns]
     if table is FEATURES:
         assert reader.read(table, ("region",), snapshot=first)["region"].to_pylist() == [""]

@@ -11,7 +11,8 @@ import numpy as np
 
 from likeness.catalog.annotations import annotations
 from likeness.core.errors import DataError
-from likeness.storage.table_reader import TableReader, vectors, whole_photos
+from likeness.storage.data_files import vectors, whole_photos
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 MOST = 20_000

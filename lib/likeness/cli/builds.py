@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
@@ -25,28 +24,34 @@ _MAX_LISTED = 20
 @with_settings
 def verify(
     settings: Settings,
-    build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
+    build: Annotated[str, typer.Option(help="a build by name (default: those in service)")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check a build: its checksums, that every shard loads, and its counts against the tables and the keyed store."""
-    builds = Builds(settings.root, settings.extract.cache)
-    manifest = builds.find(build)
-    in_build = builds.problems(manifest) or _load_all(builds, manifest)
-    in_build += _against_tables(TableReader(settings), manifest)
-    in_store = _against_store(settings, manifest)
-    problems = in_build + in_store
+    """Check a build.
+
+    Verifies checksums, loads every shard, and compares counts with the tables and the keyed store.
+    """
+    builds = Builds.open(settings)
+    manifests = [builds.find(build)] if build else [builds.find(space=space) for space in builds.spaces() or [""]]
+    in_build, in_store = list[str](), list[str]()
+    for manifest in manifests:
+        in_build += builds.problems(manifest) or _load_all(builds, manifest)
+        in_build += _against_tables(TableReader(settings), manifest)
+        in_store += _against_store(settings, manifest)
+    problems, paths = list(dict.fromkeys(in_build + in_store)), [manifest.path for manifest in manifests]
     if as_json:
-        show_json({"build": manifest.path, "ok": not problems, "problems": problems})
+        show_json({"build": paths[0], "builds": paths, "ok": not problems, "problems": problems})
     elif not problems:
-        print(
-            f"{manifest.path} is complete: {len(manifest.shards)} shards, {manifest.vectors} vectors of "
-            f"{manifest.images} images and {manifest.products} products; tables and keyed store agree with it"
-        )
+        for manifest in manifests:
+            print(
+                f"{manifest.path} is complete: {len(manifest.shards)} shards, {manifest.vectors} vectors of "
+                f"{manifest.images} images and {manifest.products} products; tables and keyed store agree with it"
+            )
     if problems:
         details = "" if as_json else ":\n  " + "\n  ".join(problems)
         remedies = ["`likeness rollback` puts the previous build back in service"] * bool(in_build)
         remedies += ["`./spark-submit.sh load --set keyed.reload=true` repairs the keyed store"] * bool(in_store)
-        raise DataError(f"{manifest.path} has {len(problems)} problems{details}\n" + "\n".join(remedies))
+        raise DataError(f"{', '.join(paths)} has {len(problems)} problems{details}\n" + "\n".join(remedies))
 
 
 def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
@@ -61,20 +66,19 @@ def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
 
 
 def _against_tables(tables: TableReader, manifest: Manifest) -> list[str]:
-    """Checks that the build has each active listing's image with a vector, at the snapshots that it names."""
+    """Checks that the build holds each active listing's image that has a vector, at the snapshots it names."""
     where = f"space = '{manifest.space}'"
-    features = tables.read(FEATURES, ("image_id",), where, manifest.snapshots["features"])["image_id"]
+    features = tables.read(FEATURES, ("image_id", "region"), where, manifest.snapshots["features"])
     listings = tables.read(LISTINGS, ("image_id", "category", "active"), snapshot=manifest.snapshots["listings"])
-    searchable = listings.filter(pc.and_(listings["active"], pc.is_in(listings["image_id"], features)))
-    expected = searchable.group_by(["category", "image_id"]).aggregate([]).num_rows
+    pairs = listings.filter(listings["active"]).group_by(["category", "image_id"]).aggregate([])
+    items = features.group_by(["image_id", "region"]).aggregate([])
+    expected = pairs.join(items, "image_id", join_type="inner").num_rows
     problems = []
-    if duplicates := len(features) - len(pc.unique(features)):
+    if duplicates := len(features) - len(items):
         problems.append(f"features: {duplicates} vectors of {manifest.space} are duplicates")
     present = sum(manifest.categories().values())
     if expected != present:
-        problems.append(
-            f"the tables have {expected} (category, image) pairs with a vector, but the build has {present}"
-        )
+        problems.append(f"the tables have {expected} (category, item) pairs with a vector, but the build has {present}")
     return problems
 
 
@@ -102,10 +106,12 @@ def _against_store(settings: Settings, manifest: Manifest) -> list[str]:
 
 @with_settings
 def rollback(
-    settings: Settings, to: Annotated[str, typer.Option(help="a build by name (default: the previous one)")] = ""
+    settings: Settings,
+    to: Annotated[str, typer.Option(help="a build by name (default: the previous one)")] = "",
+    space: Annotated[str, typer.Option(help="feature space (default: the default space in service)")] = "",
 ) -> None:
-    """Put the previous build back in service."""
-    before, now = Builds(settings.root).rollback(to)
+    """Put the previous build of a space back in service."""
+    before, now = Builds.open(settings).rollback(to, space)
     print(f"in service: {now} (was {before or 'damaged'}); the next nightly run updates it from the tables")
 
 
@@ -116,10 +122,13 @@ def export(
     space: Annotated[str, typer.Option(help="feature space with its hash (default: the one in service)")] = "",
     snapshot: Annotated[int | None, typer.Option(help="snapshot of the features table (default: current)")] = None,
 ) -> None:
-    """Write the vectors of a space to one plain Parquet file: image_id, ingest_date, vector, norm."""
+    """Write the vectors of a space to a file.
+
+    One plain Parquet file with the columns image_id, ingest_date, vector, norm.
+    """
     tables = TableReader(settings)
-    spaces = sorted({part["space"] for part in tables.partitions(FEATURES)})
-    space = space or Builds(settings.root).find().space
+    spaces = sorted({part.space for part in tables.partitions(FEATURES)})
+    space = space or Builds.open(settings).find().space
     if space not in spaces:
         raise UsageError(f"--space {space!r} has no vectors; the spaces are: {', '.join(spaces) or 'none'}")
     draft = out.with_name(f".{out.name}.draft")

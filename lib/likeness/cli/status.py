@@ -60,8 +60,11 @@ class RootStatus:
 
 @with_settings
 def status(settings: Settings, as_json: AsJson = False) -> None:
-    """Show running jobs, photos present, missing and failed by ingest date and space, and the build in service."""
-    tables, builds = TableReader(settings), Builds(settings.root)
+    """Show the state of a root.
+
+    Running jobs; photos present, missing and failed by ingest date and space; failures; the build in service.
+    """
+    tables, builds = TableReader(settings), Builds.open(settings)
     current = builds.current()
     failures = Counter(tables.read(FAILURES, ("stage",))["stage"].to_pylist())
     report = RootStatus(
@@ -101,7 +104,7 @@ def _new_vectors(manifest: Manifest, tables: TableReader) -> int | None:
         return 0
     try:
         present, before = (
-            sum(int(part["rows"]) for part in tables.partitions(FEATURES, at) if part["space"] == manifest.space)
+            sum(part.rows for part in tables.partitions(FEATURES, at) if part.space == manifest.space)
             for at in (now, then)
         )
     except UsageError:

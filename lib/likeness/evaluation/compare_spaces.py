@@ -96,7 +96,7 @@ def known(warehouse: TableReader, name: str) -> str:
     Raises:
         UsageError: there is none, or more than one.
     """
-    there = sorted({part["space"] for part in warehouse.partitions(FEATURES)})
+    there = sorted({part.space for part in warehouse.partitions(FEATURES)})
     found = [space for space in there if name in (space, space.partition("@")[0])]
     if len(found) == 1:
         return str(found[0])

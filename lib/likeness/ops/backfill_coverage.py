@@ -140,7 +140,7 @@ def _photos(tables: TableReader) -> Counter[str]:
     """Photos by ingest date."""
     counts = Counter[str]()
     for part in tables.partitions(IMAGES):
-        counts[str(part["ingest_date"])] += part["rows"]
+        counts[str(part.ingest_date)] += part.rows
     return counts
 
 
@@ -148,7 +148,7 @@ def _present(tables: TableReader) -> Counter[tuple[str, str]]:
     """Vectors by ingest date and space."""
     counts = Counter[tuple[str, str]]()
     for part in tables.partitions(FEATURES):
-        counts[str(part["ingest_date"]), part["space"]] += part["rows"]
+        counts[str(part.ingest_date), part.space] += part.rows
     return counts
 
 

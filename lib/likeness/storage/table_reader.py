@@ -1,14 +1,12 @@
-"""The Iceberg tables read without Spark: settings in, Arrow out.   [pyiceberg]"""
+"""Reads the Iceberg tables of a root without Spark, as Arrow.   [pyiceberg]"""
 
+import datetime
 import io
-import itertools
 from collections.abc import Collection, Container, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
@@ -19,23 +17,29 @@ from pyiceberg.types import NestedField, StringType
 
 from likeness import storage
 from likeness.core import uris
-from likeness.core.errors import DataError, UsageError
+from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
-from likeness.storage.items import WHOLE_PHOTO, Item
+from likeness.storage.data_files import read_photos, row_groups
 from likeness.storage.tables import IMAGES
 from likeness.storage.tables import Table as Schema
 
-_ROWS = 512
-_PHOTOS = 16
-
 
 def location(settings: Settings) -> str:
-    """The warehouse's URI: as configured, or ROOT/tables."""
+    """URI of the warehouse, the folder of the tables: as configured, or ROOT/tables."""
     return uris.canonical(settings.warehouse.uri or uris.join(uris.canonical(settings.root), "tables"))
 
 
+@dataclass(frozen=True)
+class Partition:
+    """A partition of a table and its number of rows. A value by which the table is not partitioned is left empty."""
+
+    rows: int
+    space: str = ""
+    ingest_date: datetime.date | None = None
+
+
 class TableReader:
-    """The tables of one root, as they are now."""
+    """Reads the tables of one root; each call reads the table as it is then."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.warehouse
@@ -50,7 +54,7 @@ class TableReader:
     def read(
         self, schema: Schema, columns: Sequence[str] = ("*",), where: str = "", snapshot: int | None = None
     ) -> pa.Table:
-        """Rows of a table.
+        """Reads rows of a table.
 
         Args:
             schema: which table.
@@ -71,7 +75,7 @@ class TableReader:
     def batches(
         self, schema: Schema, columns: Sequence[str] = ("*",), where: str = "", snapshot: int | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """As `read`, batch by batch."""
+        """Reads rows as `read` does, one batch after the other."""
         table = self._load(schema)
         if table is None:
             return
@@ -79,21 +83,21 @@ class TableReader:
             yield _with_defaults(batch, schema)
 
     def photos(self, image_ids: Collection[str]) -> dict[str, bytes]:
-        """The bytes of images by image_id; unknown ones are left out."""
+        """Encoded bytes of some images by image_id; an image that is not in the table is left out."""
         if not image_ids:
             return {}
-        wanted = ", ".join(f"'{key}'" for key in image_ids)
-        rows = self.read(IMAGES, ("image_id", "bytes"), where=f"image_id IN ({wanted})")
+        ids = ", ".join(f"'{key}'" for key in image_ids)
+        rows = self.read(IMAGES, ("image_id", "bytes"), where=f"image_id IN ({ids})")
         return dict(zip(rows["image_id"].to_pylist(), rows["bytes"].to_pylist(), strict=True))
 
     def stream(self, image_ids: Container[str]) -> Iterator[tuple[str, bytes]]:
-        """The same one after the other, in the order of the table's files: image_ids and bytes."""
+        """Reads image_id and encoded bytes of some images, one after the other, in the order of the data files."""
         for uri, _ in self.parts(IMAGES):
             for group in range(len(row_groups(uri))):
-                yield from ((key, data.as_py()) for key, data in _photos(uri, group) if key in image_ids)
+                yield from ((key, data.as_py()) for key, data in read_photos(uri, group) if key in image_ids)
 
-    def partitions(self, schema: Schema, snapshot: int | None = None) -> list[dict[str, Any]]:
-        """The partition values of a table with their row counts, now or at a snapshot, from metadata alone.
+    def partitions(self, schema: Schema, snapshot: int | None = None) -> list[Partition]:
+        """The partitions of a table, now or at a snapshot, read from metadata alone.
 
         Raises:
             UsageError: no such snapshot.
@@ -102,15 +106,15 @@ class TableReader:
         if table is None or table.current_snapshot() is None:
             return []
         _require(table, schema, snapshot)
-        found = table.inspect.partitions(snapshot).select(["partition", "record_count"]).to_pylist()
-        return [{**row["partition"], "rows": row["record_count"]} for row in found]
+        rows = table.inspect.partitions(snapshot).select(["partition", "record_count"]).to_pylist()
+        return [Partition(row["record_count"], **row["partition"]) for row in rows]
 
     def files(self, schema: Schema, snapshot: int | None = None) -> list[str]:
-        """The data files of a snapshot, as plain Parquet files."""
+        """URIs of the data files of a snapshot, which are Parquet files."""
         return [uri for uri, _ in self.parts(schema, "", snapshot)]
 
     def parts(self, schema: Schema, where: str = "", snapshot: int | None = None) -> list[tuple[str, int]]:
-        """The data files of a snapshot that may hold rows of a filter on partitions, each with its number of rows.
+        """(URI, number of rows) of each data file of a snapshot, but for partitions that a filter excludes.
 
         Raises:
             UsageError: no such snapshot.
@@ -143,16 +147,16 @@ class TableReader:
         ]
         if not versions:
             return None
-        # Arrow reads local files best by itself; its own HDFS client would want a JVM
+        # Arrow's own reader is best for local files; its HDFS client would need a JVM
         properties = {} if uris.scheme(folder) == "file" else {"py-io-impl": f"{__name__}.{PortIO.__name__}"}
         table = StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json", properties)
         return _in_present_columns(table, schema)
 
 
 def _in_present_columns(table: Table, schema: Schema) -> Table:
-    """The table as if it and all its snapshots always had the present columns, which an older version named otherwise.
+    """Gives a table and all its snapshots the present columns, some of which an older version named otherwise.
 
-    Iceberg finds columns of files by field id, so that only the metadata in memory is changed.
+    Iceberg finds the columns of files by field id, so only the metadata in memory changes.
     """
     columns = schema.field_ids()
     names = {number: column.name for number, column in columns.items()}
@@ -175,7 +179,7 @@ def _in_present_columns(table: Table, schema: Schema) -> Table:
 
 
 def _with_defaults(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
-    """A batch with the default instead of null in columns that are newer than their rows."""
+    """Replaces null by the default in columns that are newer than their rows."""
     for column in schema.columns:
         if column.added and column.name in batch.schema.names:
             place = batch.schema.get_field_index(column.name)
@@ -190,90 +194,20 @@ def _require(table: Table, schema: Schema, snapshot: int | None) -> None:
         raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
 
 
-def whole_photos(uri: str) -> Iterator[list[str]]:
-    """Reads the image_ids of the whole photos of a data file of `features` or `images` as plain Parquet, in batches.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    uri = uris.canonical(uri)
-    with storage.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(columns=["image_id", "region"]):
-            if "region" in batch.schema.names:
-                batch = batch.filter(pc.equal(pc.fill_null(batch.column("region"), WHOLE_PHOTO), WHOLE_PHOTO))
-            yield batch.column("image_id").to_pylist()
-
-
-def vectors(uri: str, space: str) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Reads a data file of `features` as plain Parquet: keys of items (`Item.key`) and vectors, float32 (n, dim).
-
-    Raises:
-        OSError: the file cannot be read.
-        DataError: vectors of several lengths, or of another space.
-    """
-    uri = uris.canonical(uri)
-    with storage.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
-        here = [name for name in ("image_id", "space", "vector", "region") if name in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(_ROWS, columns=here):
-            lists = batch.column("vector")
-            lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
-            if len(lengths) != 1 or pc.unique(batch.column("space")).to_pylist() != [space]:
-                raise DataError(f"{uri} does not hold vectors of {space} alone, of one length; the table is damaged")
-            yield _item_keys(batch), np.asarray(lists.flatten()).reshape(-1, lengths[0])
-
-
-def _item_keys(batch: pa.RecordBatch) -> list[str]:
-    """The key of each row's item; files of older versions have no column `region`."""
-    image_ids: list[str] = batch.column("image_id").to_pylist()
-    if "region" not in batch.schema.names or not pc.any(pc.not_equal(batch["region"], WHOLE_PHOTO)).as_py():
-        return image_ids
-    regions = batch.column("region").to_pylist()
-    return [Item(*pair).key for pair in zip(image_ids, regions, strict=True)]
-
-
-def row_groups(uri: str) -> list[int]:
-    """Rows of each row group of a data file.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    uri = uris.canonical(uri)
-    with storage.files(uri).open(uri) as file, pq.ParquetFile(file) as parquet:
-        return [parquet.metadata.row_group(number).num_rows for number in range(parquet.num_row_groups)]
-
-
-def photos(uri: str, group: int, rows: Collection[int]) -> Iterator[tuple[str, bytes]]:
-    """Some photos of a row group of a data file of `images`, read as the plain Parquet it is: image_ids and bytes.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    wanted, found = frozenset(rows), itertools.islice(_photos(uri, group), max(rows, default=-1) + 1)
-    return ((key, data.as_py()) for row, (key, data) in enumerate(found) if row in wanted)
-
-
-def _photos(uri: str, group: int) -> Iterator[tuple[str, pa.BinaryScalar]]:
-    uri = uris.canonical(uri)
-    with storage.files(uri).open(uri) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-        # no threads of Arrow's: whoever reads many photos has a process on each core
-        for batch in parquet.iter_batches(_PHOTOS, [group], ["image_id", "bytes"], use_threads=False):
-            yield from zip(batch.column("image_id").to_pylist(), batch.column("bytes"), strict=True)
-
-
 class PortIO(FileIO):
-    """pyiceberg's files, read through the files port."""
+    """Lets pyiceberg read through the project's file stores."""
 
     def new_input(self, location: str) -> InputFile:
-        """A file to read."""
+        """Opens a file for reading."""
         return _PortInput(location)
 
     def new_output(self, location: str) -> OutputFile:
-        """Nothing is written here: Spark writes the tables."""
-        raise io.UnsupportedOperation(f"{location}: tables are written by Spark alone")
+        """Refuses: only Spark writes tables."""
+        raise io.UnsupportedOperation(f"{location}: only Spark writes tables")
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
-        """Nothing is deleted here: Spark writes the tables."""
-        raise io.UnsupportedOperation(f"{location}: tables are written by Spark alone")
+        """Refuses: only Spark writes tables."""
+        raise io.UnsupportedOperation(f"{location}: only Spark writes tables")
 
 
 class _PortInput(InputFile):

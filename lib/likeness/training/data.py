@@ -1,4 +1,4 @@
-"""What is learned from: tables in, photos with what their listings say and their vectors out."""
+"""Training data: tables in; photos with their annotations and vectors, split for training and evaluation, out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,99 +10,103 @@ from likeness.catalog.annotations import Annotation
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Train
 from likeness.evaluation.evaluation_sets import drawn, groups
+from likeness.storage.data_files import whole_photos
 from likeness.storage.table_reader import TableReader
-from likeness.storage.table_reader import names as keys_of
 from likeness.storage.tables import FEATURES, IMAGES
 
 
 @dataclass(frozen=True)
-class Data:
-    """`learned` photos that are learned from and, after them, those that are measured on.
+class TrainingData:
+    """`train_count` photos to train on and, after them, the photos to evaluate on.
 
-    `places`, float64 (photos,) between 0 and 1, are the same for photos of one product: a fold is a range of them.
-    `vectors`, float32 (photos, dim), are there where they are what is learned from, or what is to be learned.
+    `fold_positions`, float64 (photos,) between 0 and 1, are equal for photos of one product: a fold is a range of them.
+    `vectors`, float32 (photos, dim), are empty where they are neither inputs nor targets.
     """
 
     image_ids: Sequence[str]
-    shown: Sequence[Annotation]
-    learned: int
-    places: np.ndarray
+    annotations: Sequence[Annotation]
+    train_count: int
+    fold_positions: np.ndarray
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @property
-    def rows(self) -> np.ndarray:
-        """Of the photos that are learned from."""
-        return np.arange(self.learned)
+    def train_annotations(self) -> Sequence[Annotation]:
+        """Annotations of the photos to train on."""
+        return self.annotations[: self.train_count]
 
     @property
-    def asked(self) -> np.ndarray:
-        """Of those that are measured on."""
-        return np.arange(self.learned, len(self.shown))
+    def train_rows(self) -> np.ndarray:
+        """Rows of the photos to train on, int64 (n,)."""
+        return np.arange(self.train_count)
 
-    def kept(self, mine: Sequence[bool]) -> "Data":
-        """Only some of the photos.
+    @property
+    def evaluation_rows(self) -> np.ndarray:
+        """Rows of the photos to evaluate on, int64 (n,)."""
+        return np.arange(self.train_count, len(self.annotations))
+
+    def filter(self, keep: Sequence[bool]) -> "TrainingData":
+        """Keeps the photos for which `keep` is true.
 
         Raises:
-            DataError: nothing is left to learn from, or to measure on.
+            DataError: no photo is left to train on, or none to evaluate on.
         """
-        rows = np.flatnonzero(mine)
-        learned = int((rows < self.learned).sum())
-        if not learned or learned == len(rows):
+        rows = np.flatnonzero(keep)
+        train_count = int((rows < self.train_count).sum())
+        if not train_count or train_count == len(rows):
             raise DataError(
-                f"{learned} photos to learn from, {len(rows) - learned} to measure on: both are wanted. "
+                f"{train_count} photos to train on and {len(rows) - train_count} to evaluate on: both are needed. "
                 "Ingest and extract more, or freeze another evaluation set (`likeness models freeze`)"
             )
         return replace(
             self,
             image_ids=[self.image_ids[row] for row in rows.tolist()],
-            shown=[self.shown[row] for row in rows.tolist()],
-            learned=learned,
-            places=self.places[rows],
+            annotations=[self.annotations[row] for row in rows.tolist()],
+            train_count=train_count,
+            fold_positions=self.fold_positions[rows],
             vectors=self.vectors[rows] if len(self.vectors) else self.vectors,
         )
 
 
-def gathered(
-    warehouse: TableReader,
-    how: Train,
+def load_training_data(
+    tables: TableReader,
+    settings: Train,
     snapshots: Mapping[str, int],
     space: str,
-    free: Mapping[str, Annotation],
-    asked: Mapping[str, Annotation],
-) -> Data:
-    """The photos that are there, with their vectors of a space; without vectors if it is empty.
+    train: Mapping[str, Annotation],
+    evaluation: Mapping[str, Annotation],
+) -> TrainingData:
+    """Loads those of the annotated photos that the tables have, with their vectors of a space.
 
     Args:
-        warehouse: of the root.
-        how: how many photos, at most, and the seed of their places.
+        tables: of the root.
+        settings: the most photos to train on, and the seed of the folds.
         snapshots: of the tables, by name.
-        space: the id of the space whose vectors are read; empty for none.
-        free: photos that may be learned from.
-        asked: photos to measure on.
+        space: id of the space whose vectors are read; empty for none.
+        train: photos to train on, by image_id.
+        evaluation: photos to evaluate on, by image_id.
 
     Raises:
-        UsageError: no photo is there.
-        DataError: a vector is not finite.
+        UsageError: the tables have no photo to train on.
+        DataError: a vector has NaN or infinity.
     """
     table, where = (FEATURES, f"space = '{space}'") if space else (IMAGES, "")
-    files = [uri for uri, _ in warehouse.parts(table, where, snapshots.get(table.name))]
-    there = {key for uri in files for keys in keys_of(uri) for key in keys}
-    learned = sorted(there & free.keys())[: how.photos]
-    keys = [*learned, *sorted(there & asked.keys())]
-    if not learned:
-        told = f"--space {space.partition('@')[0]}" if space else ""
-        raise UsageError(f"no listed photo has what is learned from; run ./spark-submit.sh backfill {told} first")
-    shown = {**free, **asked}
+    files = [uri for uri, _ in tables.parts(table, where, snapshots.get(table.name))]
+    existing = {key for uri in files for keys in whole_photos(uri) for key in keys}
+    train_keys = sorted(existing & train.keys())[: settings.photos]
+    keys = [*train_keys, *sorted(existing & evaluation.keys())]
+    if not train_keys:
+        if not space:
+            raise UsageError("no listed photo outside the evaluation set is ingested; ingest more photos first")
+        name = space.partition("@")[0]
+        raise UsageError(f"no listed photo has a vector of {space}; run ./spark-submit.sh backfill --space {name} first")
     vectors = samples.vector_matrix(files, space, keys) if space else np.empty((0, 0), np.float32)
     if not np.isfinite(vectors).all():
         bad = keys[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
-        raise DataError(f"the vector of {bad} in {space} is not finite; `likeness forget` it, or extract it anew")
-    mine = {key: shown[key] for key in keys}
-    named = groups(mine)
-    return Data(
-        keys,
-        [mine[key] for key in keys],
-        len(learned),
-        np.array([drawn(named[key], how.seed) for key in keys]),
-        vectors,
-    )
+        raise DataError(
+            f"the vector of {bad} in {space} has NaN or infinity; `likeness forget` the photo, or extract it again"
+        )
+    photos = {**train, **evaluation}
+    photos = {key: photos[key] for key in keys}
+    group_of = groups(photos)
+    fold_positions = np.array([drawn(group_of[key], settings.seed) for key in keys])
+    return TrainingData(keys, [photos[key] for key in keys], len(train_keys), fold_positions, vectors)

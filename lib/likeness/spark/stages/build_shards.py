@@ -17,8 +17,8 @@ from likeness.index.shard_plan import PlannedShard, tasks
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.progress import track_tasks
 from likeness.spark.run import Run
+from likeness.storage.data_files import vectors
 from likeness.storage.items import WHOLE_PHOTO
-from likeness.storage.table_reader import vectors
 from likeness.storage.tables import FEATURES
 
 SHOWN = "shown array<struct<category:string,uri:string,products:array<string>>>"
@@ -93,7 +93,7 @@ def build(run: Run, work: Work, spec: BuildSpec) -> list[Shard]:
     task = spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
     ordered = (
         work.rows.withColumn("key", _key())
-        .join(_vectors(run, work.files).hint("merge"), "key")  # otherwise Spark would hold one side in memory
+        .join(_vectors(run, spec.space, work.files).hint("merge"), "key")  # else Spark holds one side in memory
         .join(F.broadcast(task), "shard")
         .repartitionById(max(places) + 1, "task")
         .sortWithinPartitions("shard", _digest())
@@ -106,19 +106,17 @@ def build(run: Run, work: Work, spec: BuildSpec) -> list[Shard]:
     return sorted((Shard.model_validate_json(row.record) for row in records), key=lambda shard: shard.number)
 
 
-def files_of(run: Run, snapshot: int, image_ids: DataFrame | None = None) -> list[str]:
+def files_of(run: Run, space: str, snapshot: int, image_ids: DataFrame | None = None) -> list[str]:
     """The data files of `features` that hold vectors of the space: all, or those of some images."""
     if image_ids is None:
-        return run.tables.files_of(FEATURES, "space", run.space.id, snapshot)
-    rows = run.tables.read(FEATURES, snapshot).where(F.col("space") == run.space.id).select("image_id", "_file")
+        return run.tables.files_of(FEATURES, "space", space, snapshot)
+    rows = run.tables.read(FEATURES, snapshot).where(F.col("space") == space).select("image_id", "_file")
     files = rows.join(image_ids.select("image_id"), "image_id", "left_semi").select("_file").distinct()
     return sorted(row["_file"] for row in files.collect())
 
 
-def _vectors(run: Run, files: Sequence[str]) -> DataFrame:
+def _vectors(run: Run, space: str, files: Sequence[str]) -> DataFrame:
     """(key of the item, vector as little-endian float32) of data files: Spark moves bytes faster than lists."""
-    space = run.space.id
-
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for uri in batch.column("uri").to_pylist():

@@ -32,8 +32,8 @@ from likeness.models.backbones import Space, concatenated
 from likeness.models.extractor import ExtractedBatch, Extractor
 from likeness.models.runtimes import Machine, open_runtime
 from likeness.spark.arrow_map import Work
+from likeness.storage.data_files import photos
 from likeness.storage.items import WHOLE_PHOTO
-from likeness.storage.table_reader import photos
 from likeness.storage.tables import FEATURES
 
 ACTIVITIES = {"read": "reading", "decode": "waiting for decoders", "model": "in the network"}

@@ -22,9 +22,10 @@ from likeness.core.settings import Settings
 from likeness.ops import consistency
 from likeness.spark.arrow_map import Work, arrow_map
 from likeness.spark.run import Run
+from likeness.storage.data_files import vectors
 from likeness.storage.items import Item
 from likeness.storage.run_facts import LoadFacts
-from likeness.storage.table_reader import TableReader, vectors
+from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS, Table
 
 T = TypeVar("T")

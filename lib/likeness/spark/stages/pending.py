@@ -20,7 +20,7 @@ from likeness.models.backbones import Space
 from likeness.ops.backfill_coverage import Scope
 from likeness.spark import failures
 from likeness.spark.run import Run
-from likeness.storage.table_reader import row_groups
+from likeness.storage.data_files import row_groups
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS
 
 FileRows = tuple[str, np.ndarray]
