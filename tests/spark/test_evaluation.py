@@ -24,7 +24,8 @@ from likeness.evaluation.judged_search import evaluate
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.spark.run import Run
 from likeness.spark.tables import DataFile
 from likeness.storage.table_reader import TableReader
@@ -165,7 +166,7 @@ def test_the_report_shows_the_metrics_side_by_side(settings):
     for one in told["spaces"][0]["metrics"]:
         cells = "".join(f'<td class="number">{f["value"]:.3f} ' for f in one["precision"].values())
         assert all(cell in text for cell in cells.split("<td ")[1:])
-    assert f"{told['queries']} photos asked {told['photos']}, never themselves" in text
+    assert f"{told['queries']} photos searched in {told['photos']}; other photos" in text
     spoken = likeness(settings, "compare", "--space", told["spaces"][0]["space"], "--space", OTHER)
     assert "never measured here" in spoken
     assert "overlap of their nearest neighbours by cosine: @1 0." in spoken

@@ -20,8 +20,9 @@ from likeness.index.builds import Builds
 from likeness.models.backbones import registry
 from likeness.models.category_classifier import load_category_classifier
 from likeness.models.imagenet_classifier import ImagenetClassifier
-from likeness.models.model_registry import ModelRegistry, space_of
-from likeness.serving.root import SearchParams
+from likeness.models.model_registry import ModelRegistry
+from likeness.models.spaces import space_of
+from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 from likeness.spark import jobs
 from likeness.storage.table_reader import TableReader
@@ -109,7 +110,7 @@ def test_the_commands(trained, capsys):
     Path(settings.root, "evaluation", "again").rmdir()
 
 
-def test_listings_in_doubt_are_in_the_report(trained, tmp_path):
+def test_suspect_labels_are_in_the_report(trained, tmp_path):
     settings, card = trained
     ModelRegistry(settings.root).promote("category", card.version, "for this test")
     wrong = sorted((SAMPLE / "shoes").iterdir())[3]
@@ -122,7 +123,7 @@ def test_listings_in_doubt_are_in_the_report(trained, tmp_path):
     assert [(row["category"], row["predicted"]) for row in mine] == [("hat", "shoes")]
     assert facts["suspects"] < 30
     page = Path(settings.root, "reports", "latest.html").read_text()
-    assert "Categories in doubt" in page
+    assert "Suspect labels" in page
     assert "hat/wrong" in page
     again = run(settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(tmp_path)})}))[
         "suspect_labels"

@@ -223,7 +223,7 @@ def test_page_tells_the_run(built: BuiltRoot) -> None:
     for line in (
         "210 photos listed: 150 new, 57 existing, 3 rejected. Build one is in service with 140 images in 7 shards.",
         "20261121T092347-nightly-5864ad",
-        "2026-11-21 09:23:47 UTC, 3 min 05 s",
+        "2026-11-21 09:23:47 UTC, took 3 min 05 s",
         f"{SPACE}/one",
         "listed 210 = new 150 + existing 57 + rejected 3",
         "pending 150 = extracted 149 + failed 1",
@@ -489,7 +489,7 @@ def test_summary_is_short_and_says_what_to_try(built: BuiltRoot, monkeypatch: py
     assert lines["time"].startswith("start 9.0 s, ingest 10.1 s, extract 7.5 s")
     assert lines["time"].endswith("; 1 min 32 s in all")
     assert lines["build"] == f"{SPACE}/one is in service: 140 images in 7 shards"
-    assert lines["recall"].startswith("1.000 at 10 in the worst shard (0, ")
+    assert lines["recall"].startswith("1.000 (recall@10 of the worst shard, 0: ")
     assert lines["failures"].startswith("4 photos left out; reasons: ")
     assert lines["report"] == f"{built.root.name}/reports/latest.html"
     program, search, photo, flag, root = shlex.split(lines["try"])
@@ -510,7 +510,7 @@ def test_summary_gives_the_terminal_nothing_to_obey(built: BuiltRoot) -> None:
     )
     text = reports.summary(RAN, built.settings, built.manifest.model_copy(update={"shards": [low]}))
     assert "\x1b" not in text
-    assert "0.500 at 10 in the worst shard" in text
+    assert "0.500 (recall@10 of the worst shard" in text
     assert "a?[31mred" in text
 
 

@@ -69,7 +69,7 @@ def write_run_report(row: RunRow, settings: Settings, manifest: Manifest | None)
 
 def run_report(row: RunRow, settings: Settings, manifest: Manifest | None, tables: TableReader) -> RunReport:
     """Collects the values of a run's page from its row, its build and the tables."""
-    builds = Builds(settings.root, settings.extract.cache)
+    builds = Builds.open(settings)
     snapshots = {table.name: tables.snapshot(table) for table in TABLES if table is not RUNS}
     return RunReport(
         run=row,

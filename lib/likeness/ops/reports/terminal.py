@@ -31,7 +31,7 @@ def summary(facts: RunFacts, settings: Settings, manifest: Manifest) -> str:
         "load": _counts(facts.load, "vectors", "products", "deleted"),
         "time": f"{each}; {duration(sum(stage.seconds for stage in timed))} in all",
         "build": _build(facts, manifest),
-        "recall": f"{worst.lowest:.3f} at {worst.recall.k} in the worst shard ({worst.number}, {worst.description})",
+        "recall": f"{worst.lowest:.3f} (recall@{worst.recall.k} of the worst shard, {worst.number}: {worst.description})",
         "failures": _failures(facts, settings.root),
         "report": display_path(uris.join(settings.root, "reports", "latest.html")),
         "try": search_command(settings, manifest),
@@ -49,7 +49,7 @@ def display_path(uri: str) -> str:
 
 def search_command(settings: Settings, manifest: Manifest) -> str:
     """A search command that works as it stands, with a photo of the build if one is in a file of its own."""
-    photo = _photo(Builds(settings.root, settings.extract.cache), manifest)
+    photo = _photo(Builds.open(settings), manifest)
     words = [_program(), "search", photo, "--root", settings.root]
     if settings.extract.weights:  # without them the encoder would refuse the build's space
         words += ["--set", f"extract.weights={settings.extract.weights}"]
