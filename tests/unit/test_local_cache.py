@@ -33,29 +33,29 @@ def copies(tmp_path: Path, builds: Path) -> LocalCache:
 
 def test_a_copy_is_made_once_and_anew_when_it_was_cut_short(builds: Path, copies: LocalCache) -> None:
     file = put(builds, "one/shard-00000.faiss", b"an index")
-    folder = copies.bring(SPACE, [file])
+    folder = copies.fetch(SPACE, [file])
     copy = folder / file.name
     assert copy.read_bytes() == b"an index"
     (builds / SPACE / file.name).unlink()
-    assert copies.bring(SPACE, [file]) == folder
+    assert copies.fetch(SPACE, [file]) == folder
     copy.write_bytes(b"an")
     with pytest.raises(DataError, match="roll back"):
-        copies.bring(SPACE, [file])
+        copies.fetch(SPACE, [file])
 
 
 def test_what_is_not_what_the_manifest_says_is_refused(builds: Path, copies: LocalCache) -> None:
     file = put(builds, "one/shard-00000.faiss", b"an index")
     put(builds, "one/shard-00000.faiss", b"an owl!!")
     with pytest.raises(DataError, match="has not the checksum"):
-        copies.bring(SPACE, [file])
+        copies.fetch(SPACE, [file])
 
 
 def test_copies_of_builds_not_used_for_a_day_go(builds: Path, copies: LocalCache) -> None:
     old, used, new = (put(builds, f"{name}/shard-00000.faiss", name.encode()) for name in ("old", "used", "new"))
-    folder = copies.bring(SPACE, [old, used])
+    folder = copies.fetch(SPACE, [old, used])
     for name in ("old", "used"):
         os.utime(folder / name, (time.time() - 2 * 86_400,) * 2)
-    copies.bring(SPACE, [used, new])
+    copies.fetch(SPACE, [used, new])
     assert sorted(path.name for path in folder.iterdir()) == ["new", "used"]
     copies.clear()
     assert not folder.exists()
@@ -65,4 +65,4 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, builds: Path) ->
     (tmp_path / "cache").write_text("a file, not a folder")
     file = put(builds, "one/shard-00000.faiss", b"an index")
     with pytest.raises(ServiceError, match="cannot be copied to"):
-        LocalCache(f"file://{builds}", str(tmp_path / "cache")).bring(SPACE, [file])
+        LocalCache(f"file://{builds}", str(tmp_path / "cache")).fetch(SPACE, [file])

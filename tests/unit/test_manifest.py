@@ -1,5 +1,6 @@
 """Builds: written whole, published by one rename, rolled back, verified."""
 
+import datetime
 import hashlib
 import io
 import json
@@ -11,7 +12,8 @@ import pytest
 from tests.records import shard_record
 
 from likeness.core.errors import DataError, UsageError
-from likeness.index.builds import Builds, checksum_of
+from likeness.index.build_files import checksum_of
+from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest, Shard, build_name
 from likeness.storage.artifact import File
 
@@ -66,7 +68,7 @@ def publish(root: Path, *names: str, keep: int = 5, space: str = SPACE) -> Build
 
 
 def there(root: Path, space: str = SPACE) -> list[str]:
-    return sorted(path.name for path in (root / "builds" / space).iterdir())
+    return sorted(path.name for path in (root / "builds" / space).iterdir() if path.name != "CURRENT")
 
 
 def test_an_empty_root(tmp_path: Path) -> None:
@@ -107,11 +109,10 @@ def test_publishing_makes_a_chain(tmp_path: Path) -> None:
     current = builds.current()
     assert current is not None
     assert current.build == "b3"
-    assert json.loads((tmp_path / "builds" / "CURRENT").read_text()) == {
-        "current": f"{SPACE}/b3",
-        "previous": [f"{SPACE}/b2", f"{SPACE}/b1"],
-    }
-    assert sorted(path.name for path in (tmp_path / "builds").iterdir()) == ["CURRENT", SPACE]
+    content = json.loads((tmp_path / "builds" / SPACE / "CURRENT").read_text())
+    assert content.pop("published") <= datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    assert content == {"current": "b3", "previous": ["b2", "b1"]}
+    assert sorted(path.name for path in (tmp_path / "builds").iterdir()) == [SPACE]
 
 
 def test_publishing_again_says_nothing_new(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_rollback_to_a_build_that_is_damaged_is_refused(tmp_path: Path) -> None:
 )
 def test_a_damaged_current_is_told_and_mended_by_rollback_to(tmp_path: Path, content: bytes) -> None:
     builds = publish(tmp_path, "b1", "b2")
-    (tmp_path / "builds" / "CURRENT").write_bytes(content)
+    (tmp_path / "builds" / SPACE / "CURRENT").write_bytes(content)
     for call in (builds.chain, builds.current, builds.find, builds.rollback):
         with pytest.raises(DataError, match=r"CURRENT is damaged.*rollback --to"):
             call()

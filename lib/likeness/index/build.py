@@ -19,7 +19,7 @@ from likeness.core import uris
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Index
 from likeness.index import distance
-from likeness.index.builds import checksum_of
+from likeness.index.build_files import checksum_of
 from likeness.index.ids import IDS, count_regions, faiss_id
 from likeness.index.kinds import Kind, candidates, kind
 from likeness.index.manifest import OperatingPoint, Shard

@@ -1,249 +1,183 @@
-"""Builds: immutable folders of shards with a manifest; published, verified and rolled back by one small file.
+"""Builds: immutable folders of shards with a manifest, by space; published, verified, rolled back and deleted."""
 
-ROOT/builds/CURRENT names the build in service and those before it, newest first. It is replaced by one
-rename, so a reader sees one chain or the other.
-"""
-
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import BinaryIO
 
-from pydantic import BaseModel
-
-from likeness import storage
 from likeness.core import uris
 from likeness.core.errors import DataError, UsageError
-from likeness.index.local_cache import LocalCache
+from likeness.core.settings import Settings
+from likeness.index.build_files import MANIFEST, BuildFiles
 from likeness.index.manifest import Manifest
-from likeness.storage.artifact import File
-
-MANIFEST = "manifest.json"
-CURRENT = "CURRENT"
+from likeness.index.published import Published
 
 
-class _Chain(BaseModel):
-    """The content of CURRENT."""
+class Builds(BuildFiles):
+    """The builds of one root, with those in service.
 
-    current: str
-    previous: Sequence[str]
+    Where a space is not named, the default space is meant: the first of `spaces`, or the one published last. A space
+    may be named with or without its hash.
+    """
 
+    def __init__(self, root: str, cache: str = "~/.cache/likeness", spaces: Sequence[str] = ()) -> None:
+        """Opens the builds of a root.
 
-class Builds:
-    """The builds of one root; what is copied to this machine goes to `cache`."""
+        Args:
+            root: folder or URI of the root.
+            cache: local folder for copies of builds on HDFS.
+            spaces: the spaces in service, the default first.
+        """
+        super().__init__(root, cache)
+        self.published = Published(self.folder, spaces)
 
-    def __init__(self, root: str, cache: str = "~/.cache/likeness") -> None:
-        self.folder = uris.join(uris.canonical(root), "builds")
-        self._copies = LocalCache(self.folder, cache)
-        self._files = storage.files(self.folder)
+    @classmethod
+    def open(cls, settings: Settings) -> "Builds":
+        """Opens the builds of the root in the settings, with the spaces that they put in service."""
+        return cls(settings.root, settings.extract.cache, settings.spaces)
 
-    def chain(self) -> list[str]:
-        """Published builds as `space/build`, the one in service first; empty before the first publish."""
-        uri = uris.join(self.folder, CURRENT)
-        try:
-            chain = _Chain.model_validate_json(self._files.read(uri))
-            return [chain.current, *chain.previous]
-        except FileNotFoundError:
-            return []
-        except ValueError:
-            raise DataError(f"{uri} is damaged; write it anew with `likeness rollback --to BUILD`") from None
+    def spaces(self) -> list[str]:
+        """The spaces in service, the default first."""
+        return self.published.spaces()
 
-    def current(self) -> Manifest | None:
+    def chain(self, space: str = "") -> list[str]:
+        """Published builds of a space as `space/build`, the one in service first; empty before the first publish."""
+        name = self.published.resolve(space)
+        chain = self.published.chain(name)
+        return [f"{name}/{build}" for build in chain.builds] if chain else []
+
+    def current(self, space: str = "") -> Manifest | None:
         """The manifest of the build in service; None before the first publish."""
-        chain = self.chain()
+        chain = self.chain(space)
         return self.read(chain[0]) if chain else None
 
-    def find(self, name: str = "") -> Manifest:
-        """A build by its name or `space/build`; the one in service if empty.
+    def find(self, name: str = "", space: str = "") -> Manifest:
+        """Finds a build by its name or `space/build`; the one in service if the name is empty.
 
         Raises:
             UsageError: nothing is published, or there is no such build.
         """
         if not name:
-            current = self.current()
+            current = self.current(space)
             if current is None:
-                raise UsageError(f"{self.folder}: nothing is published yet; run ./spark-submit.sh nightly first")
+                of_space = f" of space {space}" if space else ""
+                raise UsageError(
+                    f"{self.folder}: nothing{of_space} is published yet; run ./spark-submit.sh nightly first"
+                )
             return current
-        known = list(self.all())
-        for path in known:
+        paths = self.of(self.published.resolve(space)) if space else list(self.all())
+        for path in paths:
             if name in (path, path.partition("/")[2]):
                 return self.read(path)
-        raise UsageError(f"build {name!r} is not in {self.folder}; there are: {', '.join(known) or 'none'}")
-
-    def all(self) -> Iterator[str]:
-        """Every whole build (one with a manifest) as `space/build`, by space and age."""
-        for space in self._files.names(self.folder):
-            yield from self.of(space)
-
-    def of(self, space: str) -> list[str]:
-        """The whole builds of one space as `space/build`, by age."""
-        folder = uris.join(self.folder, space)
-        names = self._files.names(folder)
-        return [f"{space}/{name}" for name in names if self._files.exists(uris.join(folder, name, MANIFEST))]
-
-    def read(self, path: str) -> Manifest:
-        """One build's manifest.
-
-        Raises:
-            DataError: missing or damaged.
-        """
-        uri = uris.join(self.folder, path, MANIFEST)
-        try:
-            return Manifest.model_validate_json(self._files.read(uri))
-        except FileNotFoundError:
-            raise DataError(f"{uri} is missing; roll back with `likeness rollback`") from None
-        except ValueError as error:
-            raise DataError(f"{uri} is damaged ({error}); roll back with `likeness rollback`") from None
-
-    def write(self, manifest: Manifest) -> None:
-        """Makes a build whole: its manifest is its last file."""
-        uri = uris.join(self.folder, manifest.path, MANIFEST)
-        self._files.write(uri, manifest.model_dump_json(indent=2).encode())
+        raise UsageError(f"build {name!r} is not in {self.folder}; there are: {', '.join(paths) or 'none'}")
 
     def publish(self, manifest: Manifest, keep: int) -> None:
-        """Puts a build in service and deletes builds of its space that are older than the last `keep`."""
-        chain = [manifest.path, *(path for path in self.chain() if path != manifest.path)][:keep]
-        self._point(chain)
+        """Puts a build in service for its space, and deletes builds of the space older than the last `keep`."""
+        chain = [manifest.path, *(path for path in self.chain(manifest.space) if path != manifest.path)][:keep]
+        self._point(manifest.space, chain)
         self.sweep(manifest.space, before=manifest.build)
 
-    def sweep_all(self, held: str) -> tuple[int, int]:
-        """Sweeps every space but for its newest build; in the space that is held, unfinished builds go at any age.
+    def rollback(self, to: str = "", space: str = "") -> tuple[str | None, str]:
+        """Puts the previous build of a space, or a named one, back in service.
+
+        A named build makes its space the default one. Without any name, a default space that has no earlier build
+        goes out of service, and the space published before it is the default again.
 
         Returns:
-            builds and files that went.
-        """
-        newest = dict(path.split("/") for path in self.all())  # the last of a space stays
-        told = [self.sweep(space, build, unfinished=space == held) for space, build in newest.items()]
-        return sum(builds for builds, _ in told), sum(files for _, files in told)
-
-    def sweep(self, space: str, before: str, unfinished: bool = False) -> tuple[int, int]:
-        """Deletes what was made before a build, is not in the chain, and no build that stays takes shards from.
-
-        Args:
-            space: the feature space.
-            before: the build.
-            unfinished: builds without a manifest go as well if they are younger; nobody may be at work on one.
-
-        Returns:
-            builds and files that went.
-        """
-        folder, chain = uris.join(self.folder, space), self.chain()
-        whole = {path.partition("/")[2] for path in self.of(space)}
-        names = [name for name in self._files.names(folder) if f"{space}/{name}" not in chain]
-        old = [name for name in names if name < before or (unfinished and name not in whole)]
-        gone = 0
-        for build in old:  # first: half a build is none
-            manifest = uris.join(folder, build, MANIFEST)
-            gone += self._files.exists(manifest)
-            self._files.delete(manifest)
-        needed: set[str] = set()
-        for path in self.of(space):
-            with suppress(DataError):  # of a damaged build nothing can be kept but its own folder
-                needed |= {file.name for file in self.read(path).files}
-        files = 0
-        for build in old:
-            left = self._files.names(uris.join(folder, build))
-            dead = [name for name in left if f"{build}/{name}" not in needed]
-            files += len(dead)
-            for name in dead if len(dead) < len(left) else [""]:
-                self._files.delete(uris.join(folder, build, name) if name else uris.join(folder, build))
-        return gone, files
-
-    def keep_only(self, manifest: Manifest | None) -> int:
-        """Deletes every build but one, of all spaces, and all copies on this machine; returns how many builds went.
-
-        None deletes them all: nothing is in service then.
-        """
-        if manifest:
-            self._point([manifest.path])
-        else:
-            self._files.delete(uris.join(self.folder, CURRENT))
-        gone = 0
-        for space in self._files.names(self.folder):
-            for build in self._files.names(uris.join(self.folder, space)):
-                if not manifest or f"{space}/{build}" != manifest.path:
-                    self._files.delete(uris.join(self.folder, space, build))
-                    gone += 1
-        self._copies.clear()
-        return gone
-
-    def rollback(self, to: str = "") -> tuple[str | None, str]:
-        """Puts the previous build, or a named one, back in service; returns what was and what is.
+            The builds (`space/build`) in service before, None if that cannot be read, and afterwards.
 
         Raises:
             UsageError: there is no build to go back to.
         """
         if to:
-            target = self.find(to).path
-            try:
-                chain = self.chain()
-            except DataError:
-                chain = []
-            rest = chain[chain.index(target) + 1 :] if target in chain else chain
-            self._point([target, *rest])
-            return (chain[0] if chain else None), target
-        chain = self.chain()
-        if len(chain) < 2:
-            raise UsageError(f"{self.folder}: no earlier build to roll back to")
-        self.read(chain[1])
-        self._point(chain[1:])
-        return chain[0], chain[1]
+            return self._roll_back_to(self.find(to, space), space)
+        chain = self.chain(space)
+        if len(chain) > 1:
+            self.read(chain[1])
+            name = chain[0].partition("/")[0]
+            before = self.published.chain(name)
+            self._point(name, chain[1:], before.published if before else "")
+            return chain[0], chain[1]
+        others = [] if space or self.published.configured else list(self.published.chains())[1:]
+        if not others:
+            of_space = f" of space {space}" if space else ""
+            raise UsageError(f"{self.folder}: no earlier build{of_space} to roll back to; `--to BUILD` names any build")
+        target = self.read(self.chain(others[0])[0])
+        self._point(chain[0].partition("/")[0], [])
+        return chain[0], target.path
 
-    def problems(self, manifest: Manifest) -> list[str]:
-        """What is wrong with a build's files: missing, another length or checksum; empty if nothing."""
-        found = []
-        for file in manifest.files:
-            uri = self.uri(manifest, file)
-            try:
-                with self._files.open(uri) as handle:
-                    checksum = checksum_of(handle)
-            except FileNotFoundError:
-                found.append(f"{uri} is missing")
-                continue
-            except OSError as error:
-                found.append(f"{uri} cannot be read: {error}")
-                continue
-            if checksum != file.sha256:
-                found.append(f"{uri} has checksum {checksum[:12]}, the manifest says {file.sha256[:12]}")
-        return found
+    def _roll_back_to(self, target: Manifest, space: str) -> tuple[str | None, str]:
+        before, chain = list[str](), list[str]()
+        with suppress(DataError):
+            chain = self.chain(target.space)
+        with suppress(DataError):
+            before = self.chain(space)
+        later = chain.index(target.path) + 1 if target.path in chain else 0
+        self._point(target.space, [target.path, *chain[later:]])
+        return (before[0] if before else None), target.path
 
-    def missing(self, manifest: Manifest) -> list[str]:
-        """The files of a build that are not there, without a look inside those that are."""
-        return [uri for file in manifest.files if not self._files.exists(uri := self.uri(manifest, file))]
-
-    def uri(self, manifest: Manifest, file: File) -> str:
-        """Where a file of a build is."""
-        return uris.join(self.folder, manifest.space, file.name)
-
-    def add(self, space: str, name: str, data: bytes) -> File:
-        """Writes a file (`build/file`) of a build that has no manifest yet."""
-        self._files.write(uris.join(self.folder, space, name), data)
-        return File(name=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-    def local(self, manifest: Manifest, files: Iterable[File] = ()) -> Path:
-        """A folder of this machine with the files of a build under their names: the space's own, or one of copies.
+    def sweep_all(self, exclusive: str) -> tuple[int, int]:
+        """Sweeps every space but for its newest build.
 
         Args:
-            manifest: the build.
-            files: those that are wanted of it; all if empty.
+            exclusive: the space that no other run works on: its unfinished builds are deleted at any age.
 
-        Raises:
-            DataError: a file has to be copied, and is missing or has another checksum.
-            ServiceError: the copy cannot be written.
+        Returns:
+            The numbers of builds and files deleted.
         """
-        if uris.scheme(self.folder) == "file":
-            return uris.local_path(uris.join(self.folder, manifest.space))
-        return self._copies.bring(manifest.space, files or manifest.files)
+        newest = dict(path.split("/") for path in self.all())  # the last of a space stays
+        deleted = [self.sweep(space, build, unfinished=space == exclusive) for space, build in newest.items()]
+        return sum(builds for builds, _ in deleted), sum(files for _, files in deleted)
 
-    def _point(self, chain: Sequence[str]) -> None:
-        content = _Chain(current=chain[0], previous=chain[1:]).model_dump_json(indent=2)
-        self._files.write(uris.join(self.folder, CURRENT), content.encode() + b"\n")
+    def sweep(self, space: str, before: str, unfinished: bool = False) -> tuple[int, int]:
+        """Deletes the builds older than one, but for published ones and shards that a remaining build uses.
 
+        Args:
+            space: the feature space.
+            before: the build.
+            unfinished: also delete younger builds without a manifest; no run may be working on one.
 
-def checksum_of(file: BinaryIO) -> str:
-    """The SHA-256 of what is left of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+        Returns:
+            The numbers of builds and files deleted.
+        """
+        folder, chain = uris.join(self.folder, space), self.chain(space)
+        complete = set(self.of(space))
+        names = [name for name in self._names(space) if f"{space}/{name}" not in chain]
+        old = [name for name in names if name < before or (unfinished and f"{space}/{name}" not in complete)]
+        builds = files = 0
+        for build in old:  # first: a build without its manifest is none
+            manifest = uris.join(folder, build, MANIFEST)
+            builds += self._files.exists(manifest)
+            self._files.delete(manifest)
+        needed: set[str] = set()
+        for path in self.of(space):
+            with suppress(DataError):  # of a damaged build, only its own folder can be kept
+                needed |= {file.name for file in self.read(path).files}
+        for build in old:
+            left = self._files.names(uris.join(folder, build))
+            unused = [name for name in left if f"{build}/{name}" not in needed]
+            files += len(unused)
+            for name in unused if len(unused) < len(left) else [""]:
+                self._files.delete(uris.join(folder, build, name) if name else uris.join(folder, build))
+        return builds, files
+
+    def keep_only(self, manifests: Sequence[Manifest]) -> int:
+        """Deletes all other builds of all spaces, and all local copies; returns how many builds were deleted.
+
+        Args:
+            manifests: the builds to keep and to have in service, at most one a space, that of the default space first.
+        """
+        for manifest in reversed(manifests):
+            self._point(manifest.space, [manifest.path])
+        kept = {manifest.path for manifest in manifests}
+        deleted = 0
+        for space in self._names():
+            if space not in {manifest.space for manifest in manifests}:
+                self.published.write(space, [])
+            for build in self._names(space):
+                if f"{space}/{build}" not in kept:
+                    self._files.delete(uris.join(self.folder, space, build))
+                    deleted += 1
+        self._cache.clear()
+        return deleted
+
+    def _point(self, space: str, chain: Sequence[str], published: str = "") -> None:
+        self.published.write(space, [path.partition("/")[2] for path in chain], published)

@@ -36,7 +36,7 @@ class TableChanges:
     @property
     def rows(self) -> int:
         """Rows to add or to delete."""
-        return self.added + self.stale.num_rows
+        return self.added + int(self.stale.num_rows)
 
 
 def next_step(manifest: Manifest, items: int, changed: int, settings: Index) -> Step:

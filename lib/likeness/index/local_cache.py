@@ -1,4 +1,4 @@
-"""Copies: files of a root's builds in, the same files in a cache of this machine out, whole and checked."""
+"""The local cache: files of builds on HDFS in, checked copies in a folder of this machine out."""
 
 import hashlib
 import os
@@ -16,14 +16,14 @@ _IDLE_S = 86_400.0
 
 
 class LocalCache:
-    """The copies of one root's builds, `SPACE/BUILD/file` below a folder of its own."""
+    """Copies of one root's builds, as `SPACE/BUILD/file` below a folder of the root's own."""
 
     def __init__(self, folder: str, cache: str) -> None:
         self._source = folder
         self._home = Path(cache).expanduser() / "builds" / hashlib.sha256(folder.encode()).hexdigest()[:16]
 
-    def bring(self, space: str, files: Iterable[File]) -> Path:
-        """The folder of a space with copies of these files; those of builds that were not used for a day go.
+    def fetch(self, space: str, files: Iterable[File]) -> Path:
+        """Copies files of a space; returns the folder. Copies of builds that were not used for a day are deleted.
 
         Raises:
             DataError: a file is missing or has another checksum.
@@ -45,7 +45,7 @@ class LocalCache:
         return folder
 
     def clear(self) -> None:
-        """Deletes them all."""
+        """Deletes all copies."""
         shutil.rmtree(self._home, ignore_errors=True)
 
 

@@ -81,7 +81,7 @@ def estimate(settings: Settings, space: Space) -> list[StageEstimate]:
 def _is_incremental(settings: Settings, space: Space, vectors: int, new: int) -> bool:
     """Whether the index stage adds deltas to the build in service, rather than rebuild every shard."""
     try:
-        current = Builds(settings.root).current()
+        current = Builds.open(settings).current(space.id)
     except DataError:
         return False
     index = settings.index

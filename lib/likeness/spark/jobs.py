@@ -57,7 +57,7 @@ def nightly(settings: Settings, retry: bool = False) -> None:
         except GateError as refused:
             _report(run, built, "refused", str(refused))
             raise
-        current = Builds(settings.root).find()
+        current = Builds.open(settings).find(space=run.space.id)
         run.build = current.path
         _report(run, current, "failed" if unloaded else "done", str(unloaded) if unloaded else None)
         if unloaded:
@@ -202,7 +202,7 @@ def index_job(settings: Settings) -> None:
 def publish_job(settings: Settings) -> None:
     """Put the newest build of the space in service, if it passes its gates."""
     with Run("publish", settings, ("index",)) as run:
-        builds = Builds(settings.root)
+        builds = Builds.open(settings)
         mine = builds.of(run.space.id)
         if not mine:
             raise UsageError(f"root {settings.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
@@ -210,7 +210,7 @@ def publish_job(settings: Settings) -> None:
 
 
 def _publish(run: Run, manifest: Manifest) -> None:
-    with run.lock("publish"):  # CURRENT is shared by all spaces
+    with run.lock("publish"):  # a root of the version before has one CURRENT for all spaces
         publish(run, manifest)
 
 

@@ -200,6 +200,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="LIKENESS_", env_nested_delimiter="__")
 
     root: str = Field("var", description="folder that holds everything the project writes")
+    spaces: tuple[str, ...] = Field(
+        (),
+        description="feature spaces in service side by side, with or without their hash, the first is the default; "
+        "default: the one published last",
+    )
     date: datetime.date = Field(default_factory=datetime.date.today, description="ingest date of new photos")
     source: Source = Source()
     limits: Limits = Limits()

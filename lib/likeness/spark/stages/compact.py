@@ -44,7 +44,7 @@ def gc(run: Run) -> None:
     """
     with run.stage(GcFacts) as facts:
         run.check_leases()
-        facts.builds, facts.build_files = Builds(run.settings.root).sweep_all(run.space.id)
+        facts.builds, facts.build_files = Builds.open(run.settings).sweep_all(run.space.id)
         run.say(f"gc: deleted {facts.builds} builds with {facts.build_files} files")
         needed = set(_needed(run))
         for table in TABLES:
@@ -60,7 +60,7 @@ def gc(run: Run) -> None:
 
 def _needed(run: Run) -> Iterator[int]:
     """The snapshots of kept builds, and those of the last load."""
-    builds = Builds(run.settings.root)
+    builds = Builds.open(run.settings)
     spaces = {run.space.id}
     for path in builds.all():
         spaces.add(path.partition("/")[0])

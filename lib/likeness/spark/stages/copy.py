@@ -13,7 +13,8 @@ import pyarrow as pa
 from likeness import storage
 from likeness.core import uris
 from likeness.core.errors import ServiceError, UsageError
-from likeness.index.builds import CURRENT, MANIFEST, Builds
+from likeness.index.build_files import MANIFEST
+from likeness.index.builds import Builds
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
 from likeness.spark.stages.load import open_keyed_store
@@ -58,14 +59,13 @@ def copy(run: Run, to: str) -> None:
 
 def _other_files(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
     """(source, target) of the files of builds, reports and hidden products."""
-    builds = Builds(run.settings.root)
+    builds = Builds.open(run.settings)
     names = set()
     for path in builds.all():  # builds share files
         manifest = builds.read(path)
         names |= {f"{path}/{MANIFEST}", *(f"{manifest.space}/{file.name}" for file in manifest.files)}
     yield from ((uris.join(old, "builds", name), uris.join(new, "builds", name)) for name in sorted(names))
-    if builds.chain():
-        yield uris.join(old, "builds", CURRENT), uris.join(new, "builds", CURRENT)
+    yield from ((uris.join(old, "builds", name), uris.join(new, "builds", name)) for name in builds.published.files())
     for folder in ("reports", "hidden"):
         for name in storage.files(old).names(uris.join(old, folder)):
             yield uris.join(old, folder, name), uris.join(new, folder, name)

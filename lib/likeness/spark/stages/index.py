@@ -30,12 +30,15 @@ _DECIDING = ("kind", "metric", "max_shard_vectors", "pack_vectors", "recall", "m
 """The settings by which builds of the same snapshots differ."""
 
 
-def index(run: Run, whole: bool = False) -> Manifest | None:
+def index(run: Run, whole: bool = False, like: Manifest | None = None) -> Manifest | None:
     """Builds shards of all active listings; None if the build in service has these snapshots already.
+
+    That build is returned where another space is the default and no setting says which: it is to be published again.
 
     Args:
         run: the run that builds.
         whole: build all shards anew, whatever is in service.
+        like: a build of the space to index; the run's space by default.
 
     Raises:
         UsageError: there is nothing to index.
@@ -43,13 +46,13 @@ def index(run: Run, whole: bool = False) -> Manifest | None:
     """
     with run.stage(IndexFacts) as facts:
         kinds.check(run.settings.index.kind)
-        job = _Job(run, facts)
+        job = _Job(run, facts, like)
         before = None if whole else job.in_service()
         if before and before.snapshots == job.snapshots:
             facts.built, facts.step = 0, UNCHANGED
-            run.say("index: nothing changed, the build in service stays")
-            return None
-        members = _members(run, job.snapshots).persist()
+            run.say("index: nothing has changed, the build in service stays")
+            return None if job.builds.published.configured or job.space in job.builds.spaces() else before
+        members = _members(run, job.snapshots, job.space).persist()
         try:
             sizes = {row.category: row["count"] for row in members.groupBy("category").count().collect()}
             if not sizes:
@@ -70,28 +73,29 @@ def index(run: Run, whole: bool = False) -> Manifest | None:
 class _Job:
     """The inputs and steps of one index run."""
 
-    def __init__(self, run: Run, facts: IndexFacts) -> None:
+    def __init__(self, run: Run, facts: IndexFacts, like: Manifest | None) -> None:
+        self.space, self._dim = (like.space, like.dim) if like else (run.space.id, run.space.dim)
         self.run, self.facts, self.settings = run, facts, run.settings.index
         self.snapshots = {t.name: run.tables.snapshot(t) for t in (LISTINGS, FEATURES)}
         self.deciding = {name: getattr(self.settings, name) for name in _DECIDING}
         if self.settings.traffic:
             self.deciding["traffic"] = json.dumps(self.settings.traffic, ensure_ascii=False, sort_keys=True)
-        self.builds = Builds(run.settings.root)
+        self.builds = Builds.open(run.settings)
         self._build = build_name(run.run_id)
-        self._folder = uris.join(self.builds.folder, run.space.id)
+        self._folder = uris.join(self.builds.folder, self.space)
 
     def in_service(self) -> Manifest | None:
-        """The build in service, if it is of this space and these settings and its files are there."""
+        """The build of the space in service, if it has these settings and its files are there."""
         try:
-            current = self.builds.current()
+            current = self.builds.current(self.space)
         except DataError as error:
-            self.run.say(f"index: the build in service cannot be read, a whole one is made: {error}")
+            self.run.say(f"index: the build in service cannot be read, all shards are built anew: {error}")
             return None
-        if current is None or current.space != self.run.space.id or current.index_settings != self.deciding:
+        if current is None or current.index_settings != self.deciding:
             return None
         missing = self.builds.missing(current)
         if missing:
-            self.run.say(f"index: the build in service lacks {missing[0]}, a whole one is made")
+            self.run.say(f"index: the build in service lacks {missing[0]}, all shards are built anew")
             return None
         return current
 
@@ -101,7 +105,7 @@ class _Job:
         planned = plan(sizes, limits.max_shard_vectors, limits.pack_vectors, limits.traffic)
         rows = build_shards.assign_shards(members, planned)
         expected = [sum(sizes[name] for name in s.categories) // s.parts for s in planned]
-        work = build_shards.Work(rows, planned, expected, build_shards.files_of(self.run, self._features()))
+        work = build_shards.Work(rows, planned, expected, build_shards.files_of(self.run, self.space, self._features()))
         built = build_shards.build(self.run, work, self._spec(sum(sizes.values())))
         self.facts.step, self.facts.built, self.facts.indexed = "whole", len(built), sum(s.vectors for s in built)
         return built, None
@@ -137,18 +141,18 @@ class _Job:
             return []
         planned = delta_plan(added, first, self.settings.max_shard_vectors)
         rows = build_shards.split_delta(difference.lacking, planned)
-        files = build_shards.files_of(self.run, self._features(), difference.lacking)
+        files = build_shards.files_of(self.run, self.space, self._features(), difference.lacking)
         work = build_shards.Work(rows, planned, [added // s.parts for s in planned], files)
         return build_shards.build(self.run, work, self._spec(items, delta=True))
 
     def _write_tombstones(self, deleted: Mapping[int, np.ndarray]) -> File | None:
         if not deleted:
             return None
-        return self.builds.add(self.run.space.id, f"{self._build}/tombstones.arrow", tombstones.dump(deleted))
+        return self.builds.add(self.space, f"{self._build}/tombstones.arrow", tombstones.dump(deleted))
 
     def _spec(self, items: int, delta: bool = False) -> BuildSpec:
         memory = self.settings.memory_gb * 1e9 / items
-        return BuildSpec(self._folder, self._build, self.run.space.id, self.run.space.dim, self.settings, memory, delta)
+        return BuildSpec(self._folder, self._build, self.space, self._dim, self.settings, memory, delta)
 
     def _features(self) -> int:
         snapshot = self.snapshots[FEATURES.name]
@@ -162,8 +166,8 @@ class _Job:
             build=self._build,
             run_id=run.run_id,
             created=run.started.isoformat(timespec="seconds"),
-            space=run.space.id,
-            dim=run.space.dim,
+            space=self.space,
+            dim=self._dim,
             kind=self.settings.kind,
             metric=self.settings.metric,
             snapshots={name: snapshot for name, snapshot in self.snapshots.items() if snapshot is not None},
@@ -193,22 +197,22 @@ def publish(run: Run, manifest: Manifest) -> None:
             )
         run.check_leases()
         run.say(f"publish: {manifest.build} passes its gates")
-        Builds(run.settings.root).publish(manifest, run.settings.index.keep_builds)
+        Builds.open(run.settings).publish(manifest, run.settings.index.keep_builds)
         run.build = manifest.path
         run.say(f"publish: {manifest.build} is in service")
 
 
-def searchable(run: Run, snapshots: Mapping[str, int | None] = MappingProxyType({})) -> DataFrame:
+def searchable(run: Run, space: str, snapshots: Mapping[str, int | None] = MappingProxyType({})) -> DataFrame:
     """Active listings of all photos that have a vector in the space, a row for each region; by default as of now."""
     listings = run.tables.read(LISTINGS, snapshots.get("listings")).where("active")
-    vectors = run.tables.read(FEATURES, snapshots.get("features")).where(F.col("space") == run.space.id)
+    vectors = run.tables.read(FEATURES, snapshots.get("features")).where(F.col("space") == space)
     return listings.join(vectors.select("image_id", "region"), "image_id")
 
 
-def _members(run: Run, snapshots: Mapping[str, int | None]) -> DataFrame:
+def _members(run: Run, snapshots: Mapping[str, int | None], space: str) -> DataFrame:
     """(category, image_id, region, uri, products) of every active listing that has a vector in the space."""
     return (
-        searchable(run, snapshots)
+        searchable(run, space, snapshots)
         .groupBy("category", "image_id", "region")
         .agg(F.min("uri").alias("uri"), F.array_sort(F.collect_set("product_id")).alias("products"))
     )

@@ -1,0 +1,135 @@
+"""Published builds: a file `CURRENT` in each space's folder names the build in service and those before it.
+
+It is replaced by one rename, so a reader sees one chain or the other. Roots of the version before have one
+`builds/CURRENT` for all spaces: it is read as long as it is there, and the first change splits it by space.
+"""
+
+import datetime
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pydantic import BaseModel
+
+from likeness import storage
+from likeness.core import uris
+from likeness.core.errors import DataError
+
+CURRENT = "CURRENT"
+_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+
+
+class Chain(BaseModel):
+    """The published builds of a space by name, newest first, and when `current` was put in service (ISO 8601)."""
+
+    current: str
+    previous: Sequence[str]
+    published: str = ""
+
+    @property
+    def builds(self) -> list[str]:
+        """All of them."""
+        return [self.current, *self.previous]
+
+
+class Published:
+    """The chains of all spaces of a builds folder.
+
+    `configured` are the spaces to serve, with or without their hash, the default first. Without any, the space that
+    was published last is served.
+    """
+
+    def __init__(self, folder: str, configured: Sequence[str] = ()) -> None:
+        self.configured = tuple(configured)
+        self._folder, self._files = folder, storage.files(folder)
+
+    def spaces(self) -> list[str]:
+        """The spaces in service, the default first."""
+        chains = self.chains()
+        if not self.configured:
+            return list(chains)[:1]
+        names = (_match(name, chains) for name in self.configured)
+        return list(dict.fromkeys(name for name in names if name in chains))
+
+    def resolve(self, space: str = "") -> str:
+        """The full name of a space, given with or without its hash; of the default space if empty.
+
+        Empty if nothing is published; unchanged if nothing of the space is.
+        """
+        name = space or next(iter(self.configured), "")
+        return name if "@" in name else _match(name, self.chains())
+
+    def chain(self, space: str) -> Chain | None:
+        """The chain of a space by its full name; None before its first publication.
+
+        Raises:
+            DataError: its CURRENT is damaged.
+        """
+        legacy = self._read(CURRENT)
+        return _split(legacy).get(space) if legacy else self._read(f"{space}/{CURRENT}") if space else None
+
+    def chains(self) -> dict[str, Chain]:
+        """The chain of each space that has one; the space published last comes first, then by name.
+
+        Raises:
+            DataError: a CURRENT is damaged.
+        """
+        legacy = self._read(CURRENT)
+        if legacy:
+            return _split(legacy)
+        names = [name for name in self._files.names(self._folder) if name != CURRENT and not name.startswith(".")]
+        chains = {name: chain for name in names if (chain := self._read(f"{name}/{CURRENT}"))}
+        return dict(sorted(chains.items(), key=lambda pair: pair[1].published, reverse=True))
+
+    def files(self) -> list[str]:
+        """The names of the CURRENT files in the builds folder."""
+        if self._files.exists(uris.join(self._folder, CURRENT)):
+            return [CURRENT]
+        return [f"{space}/{CURRENT}" for space in self.chains()]
+
+    def write(self, space: str, builds: Sequence[str], published: str = "") -> None:
+        """Publishes builds of a space, as of now if no time is given; none takes the space out of service."""
+        legacy = None
+        with suppress(DataError):  # a damaged file is replaced
+            legacy = self._read(CURRENT)
+        chains = _split(legacy) if legacy else {}
+        chains.pop(space, None)
+        if builds:
+            chains[space] = Chain(
+                current=builds[0], previous=builds[1:], published=published or _iso(datetime.datetime.now(datetime.UTC))
+            )
+        for name, chain in chains.items():
+            uri = uris.join(self._folder, name, CURRENT)
+            self._files.write(uri, chain.model_dump_json(indent=2).encode() + b"\n")
+        if not builds:
+            self._files.delete(uris.join(self._folder, space, CURRENT))
+        self._files.delete(uris.join(self._folder, CURRENT))  # last: until here it is what readers see
+
+    def _read(self, name: str) -> Chain | None:
+        uri = uris.join(self._folder, name)
+        try:
+            return Chain.model_validate_json(self._files.read(uri))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError:
+            raise DataError(f"{uri} is damaged; write it anew with `likeness rollback --to BUILD`") from None
+
+
+def _match(name: str, spaces: Sequence[str] | dict[str, Chain]) -> str:
+    """The first of the spaces that a name with or without its hash means; the first of all if the name is empty."""
+    return next((space for space in spaces if not name or name in (space, space.partition("@")[0])), name)
+
+
+def _iso(time: datetime.datetime) -> str:
+    return time.isoformat(timespec="microseconds")
+
+
+def _split(legacy: Chain) -> dict[str, Chain]:
+    """A chain of `space/build` of all spaces, by space; times before any other keep the order of the spaces."""
+    builds: dict[str, list[str]] = {}
+    for path in legacy.builds:
+        space, _, build = path.partition("/")
+        builds.setdefault(space, []).append(build)
+    return {
+        space: Chain(current=names[0], previous=names[1:], published=_iso(_EPOCH - datetime.timedelta(seconds=place)))
+        for place, (space, names) in enumerate(builds.items())
+    }
