@@ -14,7 +14,7 @@ import pytest
 
 from likeness.core.errors import ServiceError, UsageError
 from likeness.storage import leases
-from likeness.storage.leases import EXPIRY_S, Lease, held, release
+from likeness.storage.leases import EXPIRY_S, Lease, LeaseRecord, held_leases, release
 
 WHO = {"run_id": "run-1", "job": "nightly", "started": "2026-01-02T00:00:00+00:00"}
 
@@ -67,10 +67,10 @@ def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 def test_a_live_holder_is_left_alone(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
     with pytest.raises(ServiceError) as caught, lease(tmp_path):
         pass
-    told = str(caught.value)
-    assert "run-of-another" in told
-    assert f"process {holder.pid} on {socket.gethostname()}" in told
-    assert "wait for it to end, or stop it" in told
+    message = str(caught.value)
+    assert "run-of-another" in message
+    assert f"process {holder.pid} on {socket.gethostname()}" in message
+    assert "wait for it to end, or stop it" in message
     assert len(files(tmp_path)) == 1
 
 
@@ -108,7 +108,7 @@ def test_a_killed_holder_is_replaced_at_once(tmp_path: Path, holder: "subprocess
     begun = time.perf_counter()
     with lease(tmp_path) as mine:
         assert mine.replaced is not None
-        assert (mine.replaced["run_id"], mine.replaced["pid"]) == ("run-of-another", holder.pid)
+        assert (mine.replaced.run_id, mine.replaced.pid) == ("run-of-another", holder.pid)
         mine.check()
     assert time.perf_counter() - begun < 1
     with lease(tmp_path) as mine:
@@ -131,7 +131,7 @@ def test_a_holder_on_another_machine_counts_by_its_heartbeat(tmp_path: Path, age
     if free:
         with lease(tmp_path) as mine:
             assert mine.replaced is not None
-            assert mine.replaced["run_id"] == "far-away"
+            assert mine.replaced.run_id == "far-away"
     else:
         with pytest.raises(ServiceError, match=r"far-away .*another-machine"), lease(tmp_path):
             pass
@@ -154,10 +154,10 @@ def test_check_tells_that_another_has_taken_over(tmp_path: Path, monkeypatch: py
     with lease(tmp_path, "slow") as mine:
         mine.check()
         # the machine slept: its heartbeat is old, and another machine's run takes the lease
-        monkeypatch.setattr(leases, "alive", lambda holder: False)
+        monkeypatch.setattr(LeaseRecord, "is_alive", lambda holder: False)
         with lease(tmp_path, "other") as taken:
             assert taken.replaced is not None
-            assert taken.replaced["run_id"] == "slow"
+            assert taken.replaced.run_id == "slow"
             with pytest.raises(ServiceError, match="taken over by another run"):
                 mine.check()
             time.sleep(0.1)  # the loser's heartbeat must not touch what the other holds
@@ -283,7 +283,7 @@ def test_who_holds_what_is_told(tmp_path: Path, holder: "subprocess.Popen[str]")
     with lease(tmp_path, "mine", "extract-alexnet.fc6@1f3a9c02"), lease(tmp_path, "given back", "load-x"):
         pass
     with lease(tmp_path, "mine", "extract-alexnet.fc6@1f3a9c02"):
-        mine, other = held(str(tmp_path))
+        mine, other = held_leases(str(tmp_path))
     assert (mine.name, mine.run_id, mine.state) == ("extract-alexnet.fc6@1f3a9c02", "mine", "alive")
     assert (mine.job, mine.started, mine.pid) == (WHO["job"], WHO["started"], os.getpid())
     assert (other.name, other.run_id, other.state, other.pid) == ("ingest", "run-of-another", "alive", holder.pid)
@@ -292,20 +292,20 @@ def test_who_holds_what_is_told(tmp_path: Path, holder: "subprocess.Popen[str]")
     assert 0 <= other.beat_age_s < 60
     holder.kill()
     holder.wait()
-    assert [(one.name, one.state) for one in held(str(tmp_path))] == [("ingest", "dead")]
-    assert held(str(tmp_path / "no root")) == []
+    assert [(one.name, one.state) for one in held_leases(str(tmp_path))] == [("ingest", "dead")]
+    assert held_leases(str(tmp_path / "no root")) == []
 
 
 def test_the_lease_of_a_dead_run_is_released(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
     holder.kill()
     holder.wait()
     assert release(str(tmp_path), "ingest").run_id == "run-of-another"
-    assert held(str(tmp_path)) == []
+    assert held_leases(str(tmp_path)) == []
     assert files(tmp_path) == ["ingest.2.json"]
     with lease(tmp_path) as mine:  # which still gives the dead run its row
         assert mine.replaced is not None
-        assert mine.replaced["run_id"] == "run-of-another"
-        assert (mine.replaced["job"], mine.replaced["started"]) == ("nightly", "then")
+        assert mine.replaced.run_id == "run-of-another"
+        assert (mine.replaced.job, mine.replaced.started) == ("nightly", "then")
     with lease(tmp_path) as mine:
         assert mine.replaced is None
 
@@ -321,7 +321,7 @@ def test_the_lease_of_a_run_that_lives_is_released_by_force_alone(tmp_path: Path
         with lease(tmp_path, "next") as taken:
             assert taken.replaced is None  # the slow one writes its own row
             taken.check()
-    assert held(str(tmp_path)) == []
+    assert held_leases(str(tmp_path)) == []
 
 
 @pytest.mark.parametrize(("age", "state"), [(EXPIRY_S - 10, "alive"), (EXPIRY_S + 1, "dead")])
@@ -329,9 +329,9 @@ def test_a_silent_machine_is_dead_after_a_minute(tmp_path: Path, age: float, sta
     with lease(tmp_path, "far-away"):
         pass
     alter(tmp_path, state="held", host="another-machine", beat=time.time() - age)
-    (found,) = held(str(tmp_path))
-    assert found.state == state
-    assert found.beat_age_s == pytest.approx(age, abs=5)
+    (silent,) = held_leases(str(tmp_path))
+    assert silent.state == state
+    assert silent.beat_age_s == pytest.approx(age, abs=5)
     if state == "dead":
         release(str(tmp_path), "ingest")
     else:
@@ -344,14 +344,14 @@ def test_a_lease_that_nobody_holds_is_not_released(tmp_path: Path) -> None:
         pass
     with lease(tmp_path, name="load-x"), pytest.raises(UsageError, match=r"no run holds a lease 'ingest'.*load-x"):
         release(str(tmp_path), "ingest")
-    with pytest.raises(UsageError, match="held are: none"):
+    with pytest.raises(UsageError, match="leases held are: none"):
         release(str(tmp_path), "../../etc", force=True)
 
 
 def test_a_damaged_lease_is_released_by_force_alone(tmp_path: Path) -> None:
     (tmp_path / "leases").mkdir()
     (tmp_path / "leases" / "ingest.3.json").write_text("{")
-    assert [(one.name, one.state) for one in held(str(tmp_path))] == [("ingest", "damaged")]
+    assert [(one.name, one.state) for one in held_leases(str(tmp_path))] == [("ingest", "damaged")]
     with pytest.raises(ServiceError, match="is damaged"):
         release(str(tmp_path), "ingest")
     release(str(tmp_path), "ingest", force=True)
@@ -365,8 +365,8 @@ def test_unlock_on_the_command_line(tmp_path: Path, holder: "subprocess.Popen[st
         command = [sys.executable, "-m", "likeness.cli", "unlock", "--root", str(tmp_path), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    (told,) = json.loads(unlock("--json").stdout)
-    assert (told["name"], told["state"], told["pid"]) == ("ingest", "alive", holder.pid)
+    (lease,) = json.loads(unlock("--json").stdout)
+    assert (lease["name"], lease["state"], lease["pid"]) == ("ingest", "alive", holder.pid)
     refused = unlock("--name", "ingest")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "which is alive" in refused.stderr

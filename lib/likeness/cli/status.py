@@ -72,7 +72,7 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
         matrix=backfill_coverage(tables),
         in_service=_build_status(current, tables) if current else None,
         builds=list(builds.all()),
-        leases=leases.held(settings.root),
+        leases=leases.held_leases(settings.root),
         failures=dict(sorted(failures.items())),
         hidden=len(HiddenProducts(settings.root).all()),
     )

@@ -30,7 +30,7 @@ def unlock(
         else:
             print(f"released: {name}, {released.holder}")
         return
-    active = leases.held(settings.root)
+    active = leases.held_leases(settings.root)
     if as_json:
         show_json([dataclasses.asdict(lease) for lease in active])
     elif not active:

@@ -14,7 +14,7 @@ from likeness.models.backbones import Space
 from likeness.models.spaces import spaces_of
 from likeness.spark.session import open_session
 from likeness.spark.tables import SparkTables
-from likeness.storage.leases import HeldLease, Lease, held, run_name
+from likeness.storage.leases import Lease, LeaseHeldError, held_leases, run_name
 from likeness.storage.run_facts import EndFacts, RunFacts, S, StageFacts, StartFacts
 from likeness.storage.run_history import RunRow
 from likeness.storage.table_reader import TableReader
@@ -93,7 +93,7 @@ class Run:
                 try:
                     stack.enter_context(self._lease(name))
                     break
-                except HeldLease:
+                except LeaseHeldError:
                     if time.monotonic() > until:
                         raise
                     time.sleep(1)
@@ -190,7 +190,7 @@ class Run:
             ServiceError: another run is at work, and this run or that one is exclusive.
         """
         exclusive = _EXCLUSIVE in self._names
-        for other in held(self.settings.root):
+        for other in held_leases(self.settings.root):
             if other.state == "alive" and other.run_id != self.run_id and (exclusive or other.name == _EXCLUSIVE):
                 raise ServiceError(
                     f"{self.job} and {other.holder} cannot work on root {self.settings.root} at once: "
@@ -209,7 +209,7 @@ class Run:
 
     def _record_killed(self) -> None:
         """Writes the rows of killed runs, from the leases that they left behind."""
-        killed = {lease.replaced["run_id"]: lease.replaced for lease in self._leases if lease.replaced}
+        killed = {lease.replaced.run_id: lease.replaced for lease in self._leases if lease.replaced}
         if killed:  # another run may have taken over some of its leases, and written its row
             recorded = set(TableReader(self.settings).read(RUNS, ("run_id",))["run_id"].to_pylist())
             killed = {run_id: holder for run_id, holder in killed.items() if run_id not in recorded}
@@ -218,8 +218,8 @@ class Run:
             row = self.row("killed", "the process was killed, or its machine stopped")
             row = row.model_copy(update={"ended": None, "settings": "{}", "facts": RunFacts()})
             for run_id, holder in killed.items():
-                started = datetime.datetime.fromisoformat(holder["started"])
-                self._append(row.model_copy(update={"run_id": run_id, "job": holder["job"], "started": started}))
+                started = datetime.datetime.fromisoformat(holder.started)
+                self._append(row.model_copy(update={"run_id": run_id, "job": holder.job, "started": started}))
 
     def _snapshots(self) -> dict[str, int | None]:
         return {t.name: self.tables.snapshot(t) for t in (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES)}

@@ -1,12 +1,11 @@
-"""Leases: a name in a root that one run at a time may hold. Files in, a held lease or a clear refusal out.
+"""Leases: locks with a heartbeat, by name in a root, so that one run at a time does a piece of work.
 
-A lease is the highest numbered file `<name>.<generation>.json` of ROOT/leases. Taking it is the exclusive
-creation of the next generation, so of two takers one wins, and a holder that lost it can tell. Releasing that of
-another works the same way.
+A lease is the file `<name>.<generation>.json` of ROOT/leases with the highest generation. A run takes it by the
+exclusive creation of the next generation: of two runs one succeeds, and a run that has lost its lease can see that.
+Releasing the lease of another run works the same way.
 """
 
 import datetime
-import json
 import os
 import socket
 import threading
@@ -15,98 +14,113 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
 from likeness.core.errors import ServiceError
-from likeness.storage.leases.holders import LeaseState, held, release
-from likeness.storage.leases.lease_files import EXPIRY_S, HeldLease, LeaseFiles, alive, born
+from likeness.storage.leases.holders import LeaseState, held_leases, release
+from likeness.storage.leases.lease_files import EXPIRY_S, LeaseFiles, LeaseHeldError, LeaseRecord, process_birth
 
 HEARTBEAT_S = 10.0
 
 
 def run_name(job: str) -> str:
-    """A new run's id: names sort by age."""
+    """The id of a new run; ids sort by the time of their start."""
     return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{job}-{os.urandom(3).hex()}"
 
 
 class Lease:
-    """Held from `with` to its end; a dead holder on this machine is replaced at once, another after EXPIRY_S."""
+    """A lease that is held for the duration of a `with` block.
+
+    It may be taken from a dead holder: at once on this machine, after EXPIRY_S on another. `replaced` is the record of
+    a holder that died.
+    """
 
     def __init__(self, root: str, name: str, holder: Mapping[str, str]) -> None:
-        """`holder` says who takes it: run_id, job and when it started."""
-        self.replaced: dict[str, Any] | None = None
-        self._shelf = LeaseFiles(root)
-        self._name, self._token = name, uuid.uuid4().hex
-        self._holder = {
+        """Args: root, name of the lease, and the holder's `run_id`, `job` and `started`."""
+        self.replaced: LeaseRecord | None = None
+        self._files = LeaseFiles(root)
+        self._name = name
+        self._record = LeaseRecord(
             **holder,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "born": born(os.getpid()),
-            "token": self._token,
-        }
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            born=process_birth(os.getpid()),
+            token=uuid.uuid4().hex,
+            state="held",
+            beat=time.time(),
+        )
         self._generation = 0
         self._stop = threading.Event()
-        self._beat = threading.Thread(target=self._heartbeat, name=f"lease-{name}", daemon=True)
+        self._heartbeat = threading.Thread(target=self._beat, name=f"lease-{name}", daemon=True)
 
     def __enter__(self) -> "Lease":
         try:
             self._take()
         except OSError as error:
             raise ServiceError(
-                f"the lease {self._name} in {self._shelf.folder} cannot be taken: {error}; "
+                f"the lease {self._name} in {self._files.folder} cannot be taken: {error}; "
                 "name a root that can be written"
             ) from None
-        self._beat.start()
+        self._heartbeat.start()
         return self
 
     def _take(self) -> None:
-        before, holder = self._shelf.latest(self._name)
-        if holder and alive(holder):
-            raise HeldLease(
-                f"{self._name} of this root is held by run {holder['run_id']} "
-                f"(process {holder['pid']} on {holder['host']}); wait for it to end, or stop it; "
-                "`likeness unlock` says whether it lives"
+        latest, holder = self._files.latest(self._name)
+        if holder and holder.is_alive():
+            raise LeaseHeldError(
+                f"{self._name} of this root is held by run {holder.run_id} "
+                f"(process {holder.pid} on {holder.host}); wait for it to end, or stop it; "
+                "`likeness unlock` says whether it is alive"
             )
-        self.replaced = holder if holder and holder["state"] in ("held", "abandoned") else None
-        self._generation = before + 1
-        self._shelf.follow(self._name, before, self._state("held"))
+        self.replaced = holder if holder and holder.state in ("held", "abandoned") else None
+        self._generation = latest + 1
+        self._files.create_next(self._name, latest, self._with_state("held"))
         self.check()
 
     def check(self) -> None:
-        """Called before each commit.
+        """Must be called before each commit.
 
         Raises:
-            ServiceError: another run has taken over.
+            ServiceError: another run has taken over the lease, or it was released by `likeness unlock`.
         """
-        latest, holder = self._shelf.latest(self._name)
-        if latest != self._generation or not holder or holder["token"] != self._token:
+        latest, holder = self._files.latest(self._name)
+        if latest != self._generation or not holder or holder.token != self._record.token:
             raise ServiceError(
                 f"the lease {self._name} was taken over by another run, or released by `likeness unlock`; "
-                "this one stops before a commit"
+                "this run stops before its next commit"
             )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._beat.join()
-        with suppress(OSError, ServiceError):  # what cannot be given back ends with this process
+        self._heartbeat.join()
+        with suppress(OSError, ServiceError):  # a lease that cannot be released is free once this process has ended
             self._write("released")
 
-    def _heartbeat(self) -> None:
+    def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             try:
                 self._write("held")
             except (OSError, ServiceError):
-                continue  # the next beat may reach the store; if none does, the lease expires
+                continue  # the next heartbeat may reach the file; if none does, the lease expires
 
     def _write(self, state: str) -> None:
-        """Says how it stands, unless another has taken over."""
-        if self._shelf.latest(self._name)[0] == self._generation:
-            self._shelf.write(self._name, self._generation, self._state(state))
+        """Writes state and heartbeat, unless another run has taken over."""
+        if self._files.latest(self._name)[0] == self._generation:
+            self._files.write(self._name, self._generation, self._with_state(state))
 
-    def _state(self, state: str) -> bytes:
-        return json.dumps({**self._holder, "state": state, "beat": time.time()}).encode()
+    def _with_state(self, state: str) -> LeaseRecord:
+        return self._record.model_copy(update={"state": state, "beat": time.time()})
 
 
-__all__ = ["EXPIRY_S", "HEARTBEAT_S", "HeldLease", "Lease", "LeaseState", "held", "release", "run_name"]
+__all__ = [
+    "EXPIRY_S",
+    "HEARTBEAT_S",
+    "Lease",
+    "LeaseHeldError",
+    "LeaseRecord",
+    "LeaseState",
+    "held_leases",
+    "release",
+    "run_name",
+]

@@ -1,19 +1,19 @@
-"""Who holds the leases of a root: its files in, holders out; and the release of what another holds."""
+"""Lists the leases of a root that are not released, and releases those of other runs."""
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Literal
 
 from likeness.core.errors import ServiceError, UsageError
-from likeness.storage.leases.lease_files import NEEDED, DamagedLease, LeaseFiles, alive
+from likeness.storage.leases.lease_files import DamagedLeaseError, LeaseFiles, LeaseRecord
 
 
 @dataclass(frozen=True)
 class LeaseState:
-    """A lease that was not given back: who took it, and how long ago that one last said that it lives.
+    """A lease that is not released: its holder, and the seconds since the holder's last heartbeat.
 
-    `dead` is a process that is gone or, on another machine, has been silent for EXPIRY_S; `damaged` names nobody.
+    `dead` means that the holder's process has ended or, on another machine, gave no heartbeat for EXPIRY_S. The holder
+    of a `damaged` lease is unknown.
     """
 
     name: str
@@ -27,54 +27,57 @@ class LeaseState:
 
     @property
     def holder(self) -> str:
-        """Who it is, in words."""
+        """The holder in words."""
         if self.state == "damaged":
             return "a lease that is damaged"
-        return f"run {self.run_id} (process {self.pid} on {self.host}, last beat {self.beat_age_s:.0f} s ago)"
+        return f"run {self.run_id} (process {self.pid} on {self.host}, last heartbeat {self.beat_age_s:.0f} s ago)"
 
 
-def held(root: str) -> list[LeaseState]:
-    """Every lease of a root that was not given back, by name."""
-    shelf = LeaseFiles(root)
-    return [found for name in shelf.all() if (found := _look(shelf, name)[1])]
+def held_leases(root: str) -> list[LeaseState]:
+    """Every lease of a root that is not released, sorted by name."""
+    files = LeaseFiles(root)
+    return [state for name in files.generations() if (state := _state(files, name)[1])]
 
 
 def release(root: str, name: str, force: bool = False) -> LeaseState:
-    """Ends a lease whose holder is dead, or any with `force`: a holder that lives stops before its next commit.
+    """Releases a lease whose holder is dead. With `force` any: a live holder stops before its next commit.
 
     Returns:
-        The lease as it was.
+        The lease as it was before.
 
     Raises:
-        UsageError: nobody holds such a lease.
-        ServiceError: its holder lives or cannot be told, and `force` was not given; or another run took it just now.
+        UsageError: no run holds a lease of this name.
+        ServiceError: without `force`, the holder is alive or unknown; or another run has taken the lease just now.
     """
-    shelf = LeaseFiles(root)
-    generation, found = _look(shelf, name)
-    if found is None:
-        there = ", ".join(one.name for one in held(root))
-        raise UsageError(f"no run holds a lease {name!r} of root {root}; held are: {there or 'none'}")
-    if found.state != "dead" and not force:
-        why = "is damaged" if found.state == "damaged" else f"is held by {found.holder}, which is alive"
+    files = LeaseFiles(root)
+    generation, lease = _state(files, name)
+    if lease is None:
+        names = ", ".join(other.name for other in held_leases(root))
+        raise UsageError(f"no run holds a lease {name!r} of root {root}; the leases held are: {names or 'none'}")
+    if lease.state != "dead" and not force:
+        problem = "is damaged" if lease.state == "damaged" else f"is held by {lease.holder}, which is alive"
         raise ServiceError(
-            f"the lease {name} {why}; wait for the run to end, or stop it. With --force it is released all the same, "
+            f"the lease {name} {problem}; wait for the run to end, or stop it. `--force` releases it all the same, "
             "and the run stops before its next commit"
         )
-    before = (shelf.latest(name)[1] or {}) if found.state != "damaged" else {}
-    # whoever takes over from a dead run writes its row; a run that lives writes its own
-    after = {"state": "abandoned" if found.state == "dead" else "released", "beat": time.time()}
-    shelf.follow(name, generation, json.dumps({**dict.fromkeys(NEEDED, ""), **before, **after}).encode())
-    return found
+    record = files.latest(name)[1] if lease.state != "damaged" else None
+    record = record or LeaseRecord(run_id="", host="", pid=0, born=None, token="", state="", beat=0)
+    # the run that takes over from a dead one writes its row of `runs`; a live run writes its own
+    after = {"state": "abandoned" if lease.state == "dead" else "released", "beat": time.time()}
+    files.create_next(name, generation, record.model_copy(update=after))
+    return lease
 
 
-def _look(shelf: LeaseFiles, name: str) -> tuple[int, LeaseState | None]:
-    """The latest generation of a lease, and who holds it; None if it was given back."""
+def _state(files: LeaseFiles, name: str) -> tuple[int, LeaseState | None]:
+    """The latest generation of a lease and its state; None if it is released."""
     try:
-        generation, holder = shelf.latest(name)
-    except DamagedLease:
-        return shelf.all()[name], LeaseState(name, "damaged")
-    if not holder or holder["state"] != "held":
+        generation, record = files.latest(name)
+    except DamagedLeaseError:
+        return files.generations()[name], LeaseState(name, "damaged")
+    if not record or record.state != "held":
         return generation, None
-    told = {key: str(holder.get(key, "")) for key in ("run_id", "job", "started", "host")}
-    age = round(max(0.0, time.time() - holder["beat"]), 1)
-    return generation, LeaseState(name, "alive" if alive(holder) else "dead", **told, pid=holder["pid"], beat_age_s=age)
+    age = round(max(0.0, time.time() - record.beat), 1)
+    state: Literal["alive", "dead"] = "alive" if record.is_alive() else "dead"
+    return generation, LeaseState(
+        name, state, record.run_id, record.job, record.started, record.host, record.pid, beat_age_s=age
+    )

@@ -1,101 +1,116 @@
-"""The files of a root's leases: who holds which, and whether they live."""
+"""The lease files of a root: what each says of its holder, and whether that process is alive."""
 
-import json
 import os
 import re
 import socket
 import time
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from likeness import storage
 from likeness.core import uris
 from likeness.core.errors import ServiceError
 
 EXPIRY_S = 60.0
-NEEDED = ("run_id", "host", "pid", "born", "token", "state", "beat")
-"""What every lease says of itself; `state` is held, released (given back) or abandoned (taken from a dead run)."""
+"""Seconds without a heartbeat after which a holder on another machine counts as dead."""
 _FILE = re.compile(r"(.+)\.([0-9]+)\.json")
 
 
-class DamagedLease(ServiceError):
-    """A lease that says nothing of use."""
+class DamagedLeaseError(ServiceError):
+    """A lease file cannot be parsed."""
 
 
-class HeldLease(ServiceError):
-    """A lease that another run holds."""
+class LeaseHeldError(ServiceError):
+    """Another run holds the lease."""
+
+
+class LeaseRecord(BaseModel):
+    """The content of a lease file: who took the lease, and its state at the last heartbeat (`beat`, a Unix time).
+
+    `state` is `held`, `released` by its holder, or `abandoned`: released after its holder had died. `born` tells a
+    process from a later one of the same number.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    job: str = ""
+    started: str = ""
+    host: str
+    pid: int
+    born: str | None
+    token: str
+    state: str
+    beat: float
+
+    def is_alive(self) -> bool:
+        """Whether the lease is held by a running process; on another machine, by one that was alive EXPIRY_S ago."""
+        if self.state != "held":
+            return False
+        if self.host == socket.gethostname():
+            return self.born == process_birth(self.pid)
+        return time.time() - self.beat < EXPIRY_S
 
 
 class LeaseFiles:
-    """The files `<name>.<generation>.json` of one root's leases."""
+    """The files `<name>.<generation>.json` of the leases of one root."""
 
     def __init__(self, root: str) -> None:
         self.folder = uris.join(uris.canonical(root), "leases")
         self._files = storage.files(self.folder)
 
-    def all(self) -> dict[str, int]:
-        """The latest generation of every lease by its name, in the order of the names."""
-        found: dict[str, int] = {}
+    def generations(self) -> dict[str, int]:
+        """The latest generation of every lease by name, sorted by name."""
+        generations: dict[str, int] = {}
         for file in self._files.names(self.folder):
             if match := _FILE.fullmatch(file):
-                found[match[1]] = max(found.get(match[1], 0), int(match[2]))
-        return dict(sorted(found.items()))
+                generations[match[1]] = max(generations.get(match[1], 0), int(match[2]))
+        return dict(sorted(generations.items()))
 
-    def latest(self, name: str) -> tuple[int, dict[str, Any] | None]:
-        """The latest generation of a lease, and what it says; (0, None) if it was never taken.
+    def latest(self, name: str) -> tuple[int, LeaseRecord | None]:
+        """The latest generation of a lease and its record; (0, None) if it was never taken.
 
         Raises:
-            DamagedLease: it says nothing of use.
+            DamagedLeaseError: its file cannot be parsed.
         """
-        generation = self.all().get(name, 0)
+        generation = self.generations().get(name, 0)
         if not generation:
             return 0, None
         path = self._path(name, generation)
         try:
-            holder = json.loads(self._files.read(path))
-        except FileNotFoundError:  # replaced by a younger one since it was listed
+            return generation, LeaseRecord.model_validate_json(self._files.read(path))
+        except FileNotFoundError:  # replaced by a later generation since it was listed
             return self.latest(name)
-        except ValueError:
-            holder = None
-        if not isinstance(holder, dict) or not holder.keys() >= set(NEEDED):
-            raise DamagedLease(
+        except ValidationError:
+            raise DamagedLeaseError(
                 f"the lease {path} is damaged; if no run is at work on this root, delete it, "
-                f"or let `likeness unlock --name {name} --force` do so"
-            )
-        return generation, holder
+                f"or run `likeness unlock --name {name} --force`"
+            ) from None
 
-    def follow(self, name: str, before: int, state: bytes) -> None:
-        """Makes the generation after `before`, and clears the older ones away.
+    def create_next(self, name: str, latest: int, record: LeaseRecord) -> None:
+        """Creates the generation after the latest one, and deletes older ones.
 
         Raises:
-            HeldLease: another was faster.
+            LeaseHeldError: another run has created it just before.
         """
         try:
-            self._files.create(self._path(name, before + 1), state)
+            self._files.create(self._path(name, latest + 1), record.model_dump_json().encode())
         except FileExistsError:
-            raise HeldLease(f"{name} of this root was taken by another run just now; wait for it") from None
-        for generation in range(max(1, before - 3), before + 1):
+            raise LeaseHeldError(f"another run has just taken {name} of this root; wait for it to end") from None
+        for generation in range(max(1, latest - 3), latest + 1):
             self._files.delete(self._path(name, generation))
 
-    def write(self, name: str, generation: int, state: bytes) -> None:
-        """Replaces what a generation says."""
-        self._files.write(self._path(name, generation), state)
+    def write(self, name: str, generation: int, record: LeaseRecord) -> None:
+        """Replaces the record of a generation."""
+        self._files.write(self._path(name, generation), record.model_dump_json().encode())
 
     def _path(self, name: str, generation: int) -> str:
         return uris.join(self.folder, f"{name}.{generation}.json")
 
 
-def alive(holder: dict[str, Any]) -> bool:
-    """Whether a lease is held by a process that lives, or, on another machine, did so EXPIRY_S ago."""
-    if holder["state"] != "held":
-        return False
-    if holder["host"] == socket.gethostname():
-        return bool(holder["born"] == born(holder["pid"]))
-    return bool(time.time() - holder["beat"] < EXPIRY_S)
-
-
-def born(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; None if there is none."""
+def process_birth(pid: int) -> str | None:
+    """The start time of a process in the system's clock ticks; None if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
