@@ -45,7 +45,9 @@ def plan(
 
     scope = Scope(first and first.date(), last and last.date(), category)
     if scope and source:
-        raise UsageError(f"--source {source}: a backfill reads the tables alone; remove --source, or the scope")
+        raise UsageError(
+            f"--source {source}: a backfill reads the tables alone; remove --source, or --from, --to and --category"
+        )
     flags = {"root": root, "source.uri": source, "extract.space": space}
     settings = load_settings(config, flags, assignments or ())
     feature_space = space_of(settings)

@@ -31,7 +31,8 @@ def summary(facts: RunFacts, settings: Settings, manifest: Manifest) -> str:
         "load": _counts(facts.load, "vectors", "products", "deleted"),
         "time": f"{each}; {duration(sum(stage.seconds for stage in timed))} in all",
         "build": _build(facts, manifest),
-        "recall": f"{worst.lowest:.3f} (recall@{worst.recall.k} of the worst shard, {worst.number}: {worst.description})",
+        "recall": f"{worst.lowest:.3f} (recall@{worst.recall.k} of the worst shard, "
+        f"{worst.number}: {worst.description})",
         "failures": _failures(facts, settings.root),
         "report": display_path(uris.join(settings.root, "reports", "latest.html")),
         "try": search_command(settings, manifest),
