@@ -43,15 +43,15 @@ QUICK = ("train.epochs=12", "train.folds=2", "train.batch_size=32")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, model_cache):
     """The sample, indexed; and a category model of it."""
-    from likeness.core import settings
+    from likeness.core.settings import load_settings
 
     root = tmp_path_factory.mktemp("trained")
     flags = {"root": str(root), "source.uri": str(SAMPLE), "date": "2026-01-02"}
-    given = settings.load(None, flags, (f"extract.cache={model_cache}", *QUICK))
-    run(given)
-    EvaluationSets(given.root).freeze(given, "mine", "", 0.25)
-    card = jobs.train_job(given, TrainingRequest("category"))
-    return given, card
+    settings = load_settings(None, flags, (f"extract.cache={model_cache}", *QUICK))
+    run(settings)
+    EvaluationSets(settings.root).freeze(settings, "mine", "", 0.25)
+    card = jobs.train_job(settings, TrainingRequest("category"))
+    return settings, card
 
 
 def changed(settings, **train):
@@ -65,8 +65,8 @@ def test_a_head_knows_the_categories(trained):
     assert card.metrics["accuracy"].value > 0.6, "chance is a tenth"
     assert card.chosen[0]["settings"] == {"hidden": [], "dropout": 0.0}
     page = Path(settings.root, "reports", f"{card.run_id}.html").read_text()
-    for told in ("accuracy", "What was taken for what", "The worst mistakes", "Chosen by cross-validation", "shoes"):
-        assert told in page
+    for heading in ("accuracy", "Confusion matrix", "Worst mistakes", "compared by cross-validation", "shoes"):
+        assert heading in page
 
 
 def test_the_head_in_service_is_the_network_on_photos(trained):
@@ -80,9 +80,9 @@ def test_the_head_in_service_is_the_network_on_photos(trained):
         label = classifier.labels(photo)[0]
         assert answer["category"]["predicted"] == label.name
         assert answer["category"]["score"] == pytest.approx(label.probability, abs=2e-3)
-        told = load_category_classifier(settings, service.current.loaded().manifest.space)
-        assert told
-        assert told.head
+        model = load_category_classifier(settings, service.current.loaded().manifest.space)
+        assert model
+        assert model.head
     finally:
         service.stop()
 
@@ -91,21 +91,23 @@ def test_the_commands(trained, capsys):
     settings, card = trained
     root = ["--root", settings.root]
 
-    def told(*words):
+    def output_of(*words):
         app(["models", *words, *root], standalone_mode=False)
         return capsys.readouterr().out
 
-    assert card.version in told("list")
-    listed = json.loads(told("list", "--json"))
+    assert card.version in output_of("list")
+    listed = json.loads(output_of("list", "--json"))
     assert {"model": "category", "version": card.version}.items() <= listed[0].items()
-    shown = told("show", "category", "--version", card.version)
+    details = output_of("show", "category", "--version", card.version)
     for part in ("119 photos, seed 0", "mine@0001", "Apache-2.0", "accuracy", card.weights.sha256[:12]):
-        assert part in shown
-    assert "is in service" in told("promote", "category", "--version", card.version, "--force", "--reason", "a test")
-    assert json.loads(told("show", "category", "--json"))["promotions"][0]["version"] == card.version
+        assert part in details
+    assert "is in service" in output_of(
+        "promote", "category", "--version", card.version, "--force", "--reason", "a test"
+    )
+    assert json.loads(output_of("show", "category", "--json"))["promotions"][0]["version"] == card.version
     with pytest.raises(UsageError, match=r"--force wants --reason WHY"):
-        told("promote", "category", "--force")
-    assert told("freeze", "again", "--share", "0.5").startswith("again@0001: ")
+        output_of("promote", "category", "--force")
+    assert output_of("freeze", "again", "--share", "0.5").startswith("again@0001: ")
     Path(settings.root, "evaluation", "again", "0001.json").unlink()
     Path(settings.root, "evaluation", "again").rmdir()
 
@@ -214,17 +216,17 @@ def test_a_worse_model_is_not_promoted(trained):
 
 def test_features_for_researchers(trained):
     settings, _ = trained
-    found = features(settings.root)
-    assert found.space == space_of(settings).id
-    assert found.vectors.shape == (len(found.image_ids), 1280)
-    assert len(found.image_ids) >= 160
-    rows = TableReader(settings).read(FEATURES, ("image_id", "vector"), f"space = '{found.space}'").to_pylist()
+    dataset = features(settings.root)
+    assert dataset.space == space_of(settings).id
+    assert dataset.vectors.shape == (len(dataset.image_ids), 1280)
+    assert len(dataset.image_ids) >= 160
+    rows = TableReader(settings).read(FEATURES, ("image_id", "vector"), f"space = '{dataset.space}'").to_pylist()
     stored = {row["image_id"]: row["vector"] for row in rows}
-    assert found.arrow().to_pylist()[7]["vector"] == stored[found.image_ids[7]]
-    vector, number = found.torch()[7]
-    assert vector.tolist() == stored[found.image_ids[7]]
-    assert sorted(set(found.categories))[number] == found.categories[7]
-    assert features(settings.root, snapshot=found.snapshots["features"], photos=5).image_ids == found.image_ids[:5]
+    assert dataset.arrow().to_pylist()[7]["vector"] == stored[dataset.image_ids[7]]
+    vector, number = dataset.torch()[7]
+    assert vector.tolist() == stored[dataset.image_ids[7]]
+    assert sorted(set(dataset.categories))[number] == dataset.categories[7]
+    assert features(settings.root, snapshot=dataset.snapshots["features"], photos=5).image_ids == dataset.image_ids[:5]
     with pytest.raises(UsageError, match=r"has no vector of hog.blocks@.*; run ./spark-submit.sh backfill"):
         features(settings.root, "hog.blocks")
 
@@ -240,7 +242,7 @@ def test_how_many_photos_it_takes(trained):
     assert every["with transfer"]["value"] > every["from scratch"]["value"] + 0.2
     assert every["from scratch"]["seconds"] > 5 * every["with transfer"]["seconds"]
     page = Path(settings.root, "reports", f"{card.run_id}.html").read_text()
-    assert "How many photos it takes" in page
+    assert "Learning curve" in page
     assert "from scratch" in page
 
 
@@ -259,14 +261,14 @@ def test_a_student_learns_what_a_teacher_knows(trained):
 
 
 def test_the_last_blocks_are_trained_as_well(trained):
-    given, _ = trained
-    how = changed(given, unfreeze="stage7", distort=1, epochs=3, folds=1, name="tuned")
+    settings, _ = trained
+    how = changed(settings, unfreeze="stage7", distort=1, epochs=3, folds=1, name="tuned")
     card = jobs.train_job(how, TrainingRequest("category"))
     assert not card.frozen
     assert card.metrics["accuracy"].value > 0.3, "chance is a tenth"
     photo = min((SAMPLE / "shoes").iterdir()).read_bytes()
-    assert ImagenetClassifier(given, "tuned").labels(photo)[0].name in card.classes
-    assert space_of(given, "tuned.pool").id != space_of(given, "efficientnet_lite0.pool").id
+    assert ImagenetClassifier(settings, "tuned").labels(photo)[0].name in card.classes
+    assert space_of(settings, "tuned.pool").id != space_of(settings, "efficientnet_lite0.pool").id
 
 
 def test_boxes_are_learned(configure, tmp_path):
@@ -305,16 +307,17 @@ def test_boxes_are_learned(configure, tmp_path):
 @pytest.mark.kill
 @PIPES
 def test_two_processes_under_spark_learn_what_one_learns(trained):
-    given, _ = trained
+    settings, _ = trained
     how = {"folds": 0, "epochs": 8, "dropout": 0.0, "hidden": [64], "distort": 0}
     cards = [
-        jobs.train_job(changed(given, processes=n, name=f"by{n}", **how), TrainingRequest("category")) for n in (1, 2)
+        jobs.train_job(changed(settings, processes=n, name=f"by{n}", **how), TrainingRequest("category"))
+        for n in (1, 2)
     ]
     one, two = (card.metrics["accuracy"].value for card in cards)
     assert abs(one - two) <= 0.005
     with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
         jobs.train_job(
-            changed(given, rate=1e30, clip=1e30, processes=2, name="by2", **how), TrainingRequest("category")
+            changed(settings, rate=1e30, clip=1e30, processes=2, name="by2", **how), TrainingRequest("category")
         )
 
 
@@ -328,13 +331,13 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
         return list(Path(settings.root, "training").glob("killed-*.safetensors"))
 
     def workers() -> list[psutil.Process]:
-        found = []
+        processes = []
         for one in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 words = one.cmdline()
                 if words[-1].endswith("/train.py") and not any("torch" in word for word in words[:-1]):
-                    found.append(one)
-        return found
+                    processes.append(one)
+        return processes
 
     def kill() -> None:
         while not state():
@@ -372,8 +375,8 @@ def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys
         jobs.evaluate_job(settings, "category", card.version, "known")
     with pytest.raises(UsageError, match=r"'nobody' is not in"):
         jobs.evaluate_job(settings, "nobody", "", "later")
-    found = jobs.evaluate_job(settings, "category", card.version, "later")
-    assert found.metrics["accuracy"].value > 0.8, "they look like those that were learned from"
+    evaluation = jobs.evaluate_job(settings, "category", card.version, "later")
+    assert evaluation.metrics["accuracy"].value > 0.8, "they look like those that were learned from"
     assert list(models.measured(card)) == ["mine@0001", "later@0001"]
     assert "later@0001" in capsys.readouterr().err
     vectors = jobs.evaluate_job(settings, "near", near.version, "later")
