@@ -36,37 +36,27 @@ def job_command(job: Callable[[Settings], None], sample: Path | None = None) -> 
             settings = settings.model_copy(update={"source": settings.source.model_copy(update={"uri": str(sample)})})
         job(settings)
 
-    main = _command(call)
-    main.__doc__ = job.__doc__
-    run_command(main)
+    run_command(_command(call), job.__doc__)
 
 
 def backfill_command(job: Callable[[Settings, Scope, bool], None]) -> None:
     """Runs the backfill from the command line and exits with its code."""
-    main = _backfill(job)
-    main.__doc__ = job.__doc__
-    run_command(main)
+    run_command(_backfill(job), job.__doc__)
 
 
 def train_command(job: Callable[[Settings, TrainingRequest], object]) -> None:
     """Runs the training from the command line and exits with its code."""
-    main = _train(job)
-    main.__doc__ = job.__doc__
-    run_command(main)
+    run_command(_train(job), job.__doc__)
 
 
 def evaluate_command(job: Callable[[Settings, str, str, str], object]) -> None:
     """Runs the evaluation of a model from the command line and exits with its code."""
-    main = _evaluate(job)
-    main.__doc__ = job.__doc__
-    run_command(main)
+    run_command(_evaluate(job), job.__doc__)
 
 
 def promote_command(job: Callable[[Settings, str, str, str], object]) -> None:
     """Runs the promotion of a model from the command line and exits with its code."""
-    main = _promote(job)
-    main.__doc__ = job.__doc__
-    run_command(main)
+    run_command(_promote(job), job.__doc__)
 
 
 def read_flags(job: str, flags: Sequence[str]) -> Settings:
@@ -220,10 +210,10 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(0 if word == "all" else int(word) for word in words)
 
 
-def run_command(main: Callable[..., None]) -> None:
+def run_command(main: Callable[..., None], help_text: str | None) -> None:
     """Runs a Typer command; a `LikenessError` is printed as one message, and sets the exit code."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
+    app.command(help=help_text)(main)
     try:
         app()
     except LikenessError as error:
