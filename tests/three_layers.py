@@ -52,9 +52,9 @@ class ThreeLayers:
 
     def probabilities(self, points: np.ndarray) -> np.ndarray:
         """Forward: float64 (n, classes)."""
-        found = ACTIVATIONS[self.activation][0](points @ self.w1 + self.b1) @ self.w2 + self.b2
-        found = np.exp(found - found.max(axis=1, keepdims=True))
-        return np.asarray(found / found.sum(axis=1, keepdims=True))
+        scores = ACTIVATIONS[self.activation][0](points @ self.w1 + self.b1) @ self.w2 + self.b2
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
     def loss(self, points: np.ndarray, classes: np.ndarray) -> float:
         """Mean cross-entropy."""

@@ -25,10 +25,10 @@ def test_every_photo_is_labelled_once(configure, tmp_path, capsys):
     assert rows.keys() == photos.keys()
     classifier = ImagenetClassifier(settings, "efficientnet_lite0")
     for image_id, row in rows.items():
-        told = classifier.labels(photos[image_id])
+        labels = classifier.labels(photos[image_id])
         assert row["space"] == classifier.space.id
-        assert row["labels"] == [one.name for one in told]
-        assert np.allclose(row["probabilities"], [one.probability for one in told], atol=1e-3)
+        assert row["labels"] == [one.name for one in labels]
+        assert np.allclose(row["probabilities"], [one.probability for one in labels], atol=1e-3)
     assert "6 photos labelled" in capsys.readouterr().out
 
     take(tmp_path / "photos", "shoes", start=3, count=1)
@@ -57,9 +57,9 @@ def test_forgotten_products_lose_their_labels(configure, tmp_path):
 
 
 def test_a_worker_loads_its_network_once(configure, tmp_path):
-    given = configure(take(tmp_path / "photos", count=4), "extract.batch_size=5", "extract.chunk_images=8")
-    facts = run(given, lambda settings: [jobs.ingest_job(settings), jobs.extract_job(settings)])["extract"]
-    tasks = len(TableReader(given).files(FEATURES))
+    settings = configure(take(tmp_path / "photos", count=4), "extract.batch_size=5", "extract.chunk_images=8")
+    facts = run(settings, lambda settings: [jobs.ingest_job(settings), jobs.extract_job(settings)])["extract"]
+    tasks = len(TableReader(settings).files(FEATURES))
     assert facts["extracted"] == 40
     assert tasks > 2 * facts["workers"]
     assert facts["networks"] == facts["workers"] <= (os.cpu_count() or 1)

@@ -16,12 +16,12 @@ from PIL import Image
 from torch.nn import functional as F
 
 from likeness.core.settings import Limits
-from likeness.images.image import decode, fit
+from likeness.images.image import decode, resize_and_crop
 from likeness.models.backbones import Backbone, Space, lenet, registry, resolve
-from likeness.models.backbones.network import chain
-from likeness.models.backbones.summary import summary
+from likeness.models.backbones.network import load_stages
+from likeness.models.backbones.summary import summarise
 from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
-from likeness.models.runtimes.torch_any import Normalised, TorchRuntime
+from likeness.models.runtimes.torch_any import EmbeddingModel, TorchRuntime
 
 LARGE = (
     "vgg11",
@@ -78,7 +78,7 @@ def seeded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def inputs(space: Space, pictures: list[Image.Image]) -> np.ndarray:
-    return np.stack([fit(picture, space.preprocessing) for picture in pictures])
+    return np.stack([resize_and_crop(picture, space.preprocessing) for picture in pictures])
 
 
 # -- the truth: the networks as their authors run them, or as the papers have them, written once more
@@ -97,11 +97,11 @@ def _sequence(features: Any, x: torch.Tensor) -> Iterator[tuple[str, torch.Tenso
 
 def _classified(net: Any, places: tuple[int, int, int], x: torch.Tensor) -> dict[str, torch.Tensor]:
     first, second, third = (net.classifier[place] for place in places)
-    found = {"fc6_linear": first(net.avgpool(x).flatten(1))}
-    found["fc6"] = found["fc6_linear"].relu()
-    found["fc7_linear"] = second(found["fc6"])
-    found["fc7"] = found["fc7_linear"].relu()
-    return found | {"logits": third(found["fc7"])}
+    layers = {"fc6_linear": first(net.avgpool(x).flatten(1))}
+    layers["fc6"] = layers["fc6_linear"].relu()
+    layers["fc7_linear"] = second(layers["fc6"])
+    layers["fc7"] = layers["fc7_linear"].relu()
+    return layers | {"logits": third(layers["fc7"])}
 
 
 def truth_alexnet(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -110,51 +110,51 @@ def truth_alexnet(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch
     net.eval()
     names = iter(["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5"])
     kept = [maps for kind, maps in _sequence(net.features, x) if kind in ("ReLU", "MaxPool2d")]
-    found = dict(zip(names, kept, strict=True))
-    found |= _classified(net, (1, 4, 6), found["pool5"])
-    assert torch.equal(found["logits"], net(x))
-    return found
+    layers = dict(zip(names, kept, strict=True))
+    layers |= _classified(net, (1, 4, 6), layers["pool5"])
+    assert torch.equal(layers["logits"], net(x))
+    return layers
 
 
 def truth_vgg(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     net = getattr(torchvision.models, spec.name)(weights=None, init_weights=False)
     net.load_state_dict(_state(path))
     net.eval()
-    found, block, number = {}, 1, 1
+    layers, block, number = {}, 1, 1
     for kind, maps in _sequence(net.features, x):
         if kind == "ReLU":
-            found[f"conv{block}_{number}"] = maps
+            layers[f"conv{block}_{number}"] = maps
             number += 1
         elif kind == "MaxPool2d":
-            found[f"pool{block}"] = maps
+            layers[f"pool{block}"] = maps
             block, number = block + 1, 1
-    found |= _classified(net, (0, 3, 6), found["pool5"])
-    assert torch.equal(found["logits"], net(x))
-    return found
+    layers |= _classified(net, (0, 3, 6), layers["pool5"])
+    assert torch.equal(layers["logits"], net(x))
+    return layers
 
 
 def truth_resnet(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     net = getattr(torchvision.models, spec.name)(weights=None)
     net.load_state_dict(_state(path))
     net.eval()
-    found = {"conv1": net.relu(net.bn1(net.conv1(x)))}
-    maps = found["pool1"] = net.maxpool(found["conv1"])
+    layers = {"conv1": net.relu(net.bn1(net.conv1(x)))}
+    maps = layers["pool1"] = net.maxpool(layers["conv1"])
     for name in ("layer1", "layer2", "layer3", "layer4"):
-        maps = found[name] = getattr(net, name)(maps)
-    found["avgpool"] = net.avgpool(maps)
-    return found | {"logits": net(x)}
+        maps = layers[name] = getattr(net, name)(maps)
+    layers["avgpool"] = net.avgpool(maps)
+    return layers | {"logits": net(x)}
 
 
 def truth_hooked(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     net = getattr(torchvision.models, spec.name)(weights=None, init_weights=False, transform_input=True)
     net.load_state_dict(_state(path))
     net.eval()
-    found: dict[str, torch.Tensor] = {}
+    layers: dict[str, torch.Tensor] = {}
     for name, child in net.named_children():
         if "aux" not in name.lower():
-            child.register_forward_hook(lambda _, settings, out, name=name: found.update({name.lower(): out.clone()}))
+            child.register_forward_hook(lambda _, settings, out, name=name: layers.update({name.lower(): out.clone()}))
     logits = net(x)
-    return {name: maps for name, maps in found.items() if name in spec.layers} | {"logits": logits}
+    return {name: maps for name, maps in layers.items() if name in spec.layers} | {"logits": logits}
 
 
 def truth_lite(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -171,9 +171,9 @@ def truth_lite(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Te
     # a stage is a run of blocks of one width
     widths = [shape[0] for shape in shapes]
     lasts = [place for place, width in enumerate(widths) if place + 1 == len(widths) or widths[place + 1] != width]
-    found = {f"stage{number}": blocks[place] for number, place in enumerate(lasts, 1)}
+    layers = {f"stage{number}": blocks[place] for number, place in enumerate(lasts, 1)}
     stem = net._swish(net._bn0(net._conv_stem(x)))
-    return found | {"stem": stem, "head": head, "pool": head.mean((2, 3)), "logits": net(x)}
+    return layers | {"stem": stem, "head": head, "pool": head.mean((2, 3)), "logits": net(x)}
 
 
 def _conv(state: dict[str, torch.Tensor], name: str, x: torch.Tensor, **how: int) -> torch.Tensor:
@@ -181,11 +181,11 @@ def _conv(state: dict[str, torch.Tensor], name: str, x: torch.Tensor, **how: int
 
 
 def _fc(state: dict[str, torch.Tensor], names: tuple[str, str, str], x: torch.Tensor) -> dict[str, torch.Tensor]:
-    found = {"fc6_linear": F.linear(x.flatten(1), state[f"{names[0]}.weight"], state[f"{names[0]}.bias"])}
-    found["fc6"] = found["fc6_linear"].relu()
-    found["fc7_linear"] = F.linear(found["fc6"], state[f"{names[1]}.weight"], state[f"{names[1]}.bias"])
-    found["fc7"] = found["fc7_linear"].relu()
-    return found | {"logits": F.linear(found["fc7"], state[f"{names[2]}.weight"], state[f"{names[2]}.bias"])}
+    layers = {"fc6_linear": F.linear(x.flatten(1), state[f"{names[0]}.weight"], state[f"{names[0]}.bias"])}
+    layers["fc6"] = layers["fc6_linear"].relu()
+    layers["fc7_linear"] = F.linear(layers["fc6"], state[f"{names[1]}.weight"], state[f"{names[1]}.bias"])
+    layers["fc7"] = layers["fc7_linear"].relu()
+    return layers | {"logits": F.linear(layers["fc7"], state[f"{names[2]}.weight"], state[f"{names[2]}.bias"])}
 
 
 def _normalised(x: torch.Tensor, k: float) -> torch.Tensor:
@@ -199,45 +199,45 @@ def _normalised(x: torch.Tensor, k: float) -> torch.Tensor:
 
 def truth_caffe(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     state = _state(path)
-    found = {"conv1": _conv(state, "conv1", x[:, [2, 1, 0]], stride=4)}
-    found["norm1"] = _normalised(found["conv1"], 1.0)
-    found["pool1"] = F.max_pool2d(found["norm1"], 3, 2)
-    found["conv2"] = _conv(state, "conv2", found["pool1"], padding=2, groups=2)
-    found["norm2"] = _normalised(found["conv2"], 1.0)
-    found["pool2"] = F.max_pool2d(found["norm2"], 3, 2)
-    found["conv3"] = _conv(state, "conv3", found["pool2"], padding=1)
-    found["conv4"] = _conv(state, "conv4", found["conv3"], padding=1, groups=2)
-    found["conv5"] = _conv(state, "conv5", found["conv4"], padding=1, groups=2)
-    found["pool5"] = F.max_pool2d(found["conv5"], 3, 2)
-    return found | _fc(state, ("fc6", "fc7", "fc8"), found["pool5"])
+    layers = {"conv1": _conv(state, "conv1", x[:, [2, 1, 0]], stride=4)}
+    layers["norm1"] = _normalised(layers["conv1"], 1.0)
+    layers["pool1"] = F.max_pool2d(layers["norm1"], 3, 2)
+    layers["conv2"] = _conv(state, "conv2", layers["pool1"], padding=2, groups=2)
+    layers["norm2"] = _normalised(layers["conv2"], 1.0)
+    layers["pool2"] = F.max_pool2d(layers["norm2"], 3, 2)
+    layers["conv3"] = _conv(state, "conv3", layers["pool2"], padding=1)
+    layers["conv4"] = _conv(state, "conv4", layers["conv3"], padding=1, groups=2)
+    layers["conv5"] = _conv(state, "conv5", layers["conv4"], padding=1, groups=2)
+    layers["pool5"] = F.max_pool2d(layers["conv5"], 3, 2)
+    return layers | _fc(state, ("fc6", "fc7", "fc8"), layers["pool5"])
 
 
 def truth_vgg_paper(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     state = _state(path)
     paper = {"vgg11_lrn": "3L|3|33|33|33", "vgg16_1x1": "33|33|331|331|331"}[spec.name]
-    found, place = {}, 0
+    layers, place = {}, 0
     for block, column in enumerate(paper.split("|"), 1):
         for number, side in enumerate(column.replace("L", ""), 1):
-            x = found[f"conv{block}_{number}"] = _conv(state, f"features.{place}", x, padding=int(side) // 2)
+            x = layers[f"conv{block}_{number}"] = _conv(state, f"features.{place}", x, padding=int(side) // 2)
             place += 2
         if "L" in column:
-            x = found["norm1"] = _normalised(x, 2.0)
+            x = layers["norm1"] = _normalised(x, 2.0)
             place += 1
-        x = found[f"pool{block}"] = F.max_pool2d(x, 2)
+        x = layers[f"pool{block}"] = F.max_pool2d(x, 2)
         place += 1
-    return found | _fc(state, ("classifier.0", "classifier.3", "classifier.6"), x)
+    return layers | _fc(state, ("classifier.0", "classifier.3", "classifier.6"), x)
 
 
 def truth_nin(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    state, found, x = _state(path), {}, x[:, [2, 1, 0]]
+    state, layers, x = _state(path), {}, x[:, [2, 1, 0]]
     hows: list[dict[str, int]] = [{"stride": 4}, {"padding": 2}, {"padding": 1}, {"padding": 1}]
     for block, how in enumerate(hows, 1):
-        x = found[f"conv{block}"] = _conv(state, f"conv{block}", x, **how)
+        x = layers[f"conv{block}"] = _conv(state, f"conv{block}", x, **how)
         for number in (2 * block - 1, 2 * block):
-            x = found[f"cccp{number}"] = _conv(state, f"cccp{number}", x)
+            x = layers[f"cccp{number}"] = _conv(state, f"cccp{number}", x)
         if block < 4:
-            x = found[f"pool{block}"] = F.max_pool2d(x, 3, 2, ceil_mode=True)
-    return found | {"logits": x.mean((2, 3))}
+            x = layers[f"pool{block}"] = F.max_pool2d(x, 3, 2, ceil_mode=True)
+    return layers | {"logits": x.mean((2, 3))}
 
 
 def truth_lenet(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -251,18 +251,18 @@ def truth_lenet(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.T
         return squash(four / 4 * state[f"{name}.factor"][:, None, None] + state[f"{name}.bias"][:, None, None])
 
     x = (0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2])[:, None]
-    found = {"c1": squash(F.conv2d(x, state["c1.weight"], state["c1.bias"]))}
-    found["s2"] = halve(found["c1"], "s2")
+    layers = {"c1": squash(F.conv2d(x, state["c1.weight"], state["c1.bias"]))}
+    layers["s2"] = halve(layers["c1"], "s2")
     maps = []
     for number, seen in enumerate((*lenet.C3, "012345")):
         mine = [int(one) for one in seen]
         weight = state["c3.weight"][number : number + 1, mine]
-        maps.append(F.conv2d(found["s2"][:, mine], weight, state["c3.bias"][number : number + 1]))
-    found["c3"] = squash(torch.cat(maps, 1))
-    found["s4"] = halve(found["c3"], "s4")
-    found["c5"] = squash(F.conv2d(found["s4"], state["c5.weight"], state["c5.bias"]))
-    found["f6"] = squash(F.linear(found["c5"].flatten(1), state["f6.weight"], state["f6.bias"]))
-    return found | {"logits": F.linear(found["f6"], state["output.weight"], state["output.bias"])}
+        maps.append(F.conv2d(layers["s2"][:, mine], weight, state["c3.bias"][number : number + 1]))
+    layers["c3"] = squash(torch.cat(maps, 1))
+    layers["s4"] = halve(layers["c3"], "s4")
+    layers["c5"] = squash(F.conv2d(layers["s4"], state["c5.weight"], state["c5.bias"]))
+    layers["f6"] = squash(F.linear(layers["c5"].flatten(1), state["f6.weight"], state["f6.bias"]))
+    return layers | {"logits": F.linear(layers["f6"], state["output.weight"], state["output.bias"])}
 
 
 def truth_hog(spec: Backbone, path: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -307,15 +307,15 @@ TRUTH: dict[str, Callable[[Backbone, str, torch.Tensor], dict[str, torch.Tensor]
 def test_every_layer_is_what_plain_torch_gives(seeded: tuple[Backbone, str], pictures: list[Image.Image]) -> None:
     """All layers of one pass; of maps too large to be vectors, the mean, maximum and generalised mean."""
     spec, path = seeded
-    wanted = {
+    poolings = {
         name: [""] if np.prod(layer.shape) <= _MOST else ["mean", "max", "gem"] for name, layer in spec.layers.items()
     }
-    parts = [f"{name}.{how}" if how else name for name, hows in wanted.items() for how in hows]
+    parts = [f"{name}.{how}" if how else name for name, hows in poolings.items() for how in hows]
     spaces = [resolve(f"{spec.name}.{part}", path) for part in parts]
     whole = resolve(f"{spec.name}.{'+'.join(parts)}", path)
     images = inputs(whole, pictures)
     with torch.inference_mode():
-        found = Normalised(whole, "").eval()(torch.from_numpy(images)).numpy()
+        vectors = EmbeddingModel(whole, "").eval()(torch.from_numpy(images)).numpy()
         how = spec.preprocessing
         planes = (torch.from_numpy(images).float() / how.scale - torch.tensor(how.mean)) / torch.tensor(how.std)
         truth = TRUTH[spec.name](spec, path, planes.permute(0, 3, 1, 2))
@@ -327,11 +327,11 @@ def test_every_layer_is_what_plain_torch_gives(seeded: tuple[Backbone, str], pic
         "gem": lambda maps: (maps.clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3),
     }
     bounds = np.cumsum([0, *(space.dim for space in spaces)])
-    assert whole.dim == bounds[-1] == found.shape[1]
+    assert whole.dim == bounds[-1] == vectors.shape[1]
     for space, start, end in zip(spaces, bounds[:-1], bounds[1:], strict=True):
         layer, _, how_pooled = space.layer.partition(".")
         expected = pooled[how_pooled](truth[layer]).numpy()
-        assert cosines(found[:, start:end], expected).min() >= 0.9999, space.name
+        assert cosines(vectors[:, start:end], expected).min() >= 0.9999, space.name
         assert np.abs(expected[0] - expected[1]).max() > 0, f"{space.name} says nothing"
 
 
@@ -339,7 +339,7 @@ def test_openvino_gives_what_torch_gives(
     seeded: tuple[Backbone, str], pictures: list[Image.Image], tmp_path: Path
 ) -> None:
     spec, path = seeded
-    layers = list(dict.fromkeys((spec.main, list(spec.layers)[-1])))
+    layers = list(dict.fromkeys((spec.default_layer, list(spec.layers)[-1])))
     space = resolve(f"{spec.name}.{'+'.join(layers)}", path)
     images = inputs(space, pictures)
     reference = TorchRuntime(space, str(tmp_path), 2)(images)
@@ -352,9 +352,9 @@ def test_openvino_gives_what_torch_gives(
 def test_half_precision_is_near(seeded: tuple[Backbone, str], pictures: list[Image.Image], half: "torch.dtype") -> None:
     """What a GPU runs: products in float16; and what is run where somebody asks for bfloat16."""
     spec, path = seeded
-    space = resolve(f"{spec.name}.{spec.main}", path)
+    space = resolve(f"{spec.name}.{spec.default_layer}", path)
     images = torch.from_numpy(inputs(space, pictures))
-    net = Normalised(space, "").eval()
+    net = EmbeddingModel(space, "").eval()
     with torch.inference_mode():
         exact = net(images).numpy()
         with torch.autocast("cpu", half):
@@ -386,12 +386,14 @@ def test_a_spec_is_sound(spec: Backbone) -> None:
 
 @pytest.mark.parametrize("spec", registry().values(), ids=lambda spec: spec.name)
 def test_the_layers_are_those_of_the_network(spec: Backbone) -> None:
-    rows = {row.layer: row for row in summary(spec)}
+    rows = {row.layer: row for row in summarise(spec)}
     assert {name: rows[name].shape for name in spec.layers} == {n: layer.shape for n, layer in spec.layers.items()}
     assert [name for name in rows if name in spec.layers] == list(spec.layers)
     fields = [row.field for row in rows.values()]
     assert fields == sorted(fields)
-    assert not any(getattr(module, "inplace", False) for _, stage in chain(spec, None) for module in stage.modules())
+    assert not any(
+        getattr(module, "inplace", False) for _, stage in load_stages(spec, None) for module in stage.modules()
+    )
 
 
 PUBLISHED = {
@@ -412,18 +414,18 @@ PAPER = {"vgg11": 133, "vgg11_lrn": 133, "vgg13": 133, "vgg16_1x1": 134, "vgg16"
 
 
 def test_parameters_are_as_many_as_published() -> None:
-    totals = {name: sum(row.parameters for row in summary(spec)) for name, spec in registry().items()}
+    totals = {name: sum(row.parameters for row in summarise(spec)) for name, spec in registry().items()}
     assert {name: totals[name] for name in PUBLISHED} == PUBLISHED
     assert {name: round(totals[name] / 1e6) for name in PAPER} == PAPER
     # LeCun et al. 1998: 60,000 trainable ones; here C3 has those it does not use, and the output layer is trained
-    rows = {row.layer: row.parameters for row in summary(registry()["lenet5"])}
+    rows = {row.layer: row.parameters for row in summarise(registry()["lenet5"])}
     unused = 16 * 6 * 25 + 16 - 1516
     assert sum(rows.values()) - rows["logits"] - unused == 60_000
 
 
 def test_what_layers_see_is_as_published() -> None:
     """Receptive fields of AlexNet and VGG-16 (Araujo et al. 2019 and others), work as torchvision states it."""
-    rows = {name: {row.layer: row for row in summary(registry()[name])} for name in ("alexnet", "vgg16", "resnet50")}
+    rows = {name: {row.layer: row for row in summarise(registry()[name])} for name in ("alexnet", "vgg16", "resnet50")}
     assert [rows["alexnet"][name].field for name in ("conv1", "pool1", "conv2", "conv5", "pool5")] == [
         11,
         19,
@@ -452,7 +454,7 @@ def test_torchvisions_networks_are_prepared_and_named_as_there(
     spec, theirs = registry()[name], torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     how, transform = spec.preprocessing, theirs.transforms()
     for picture in pictures:
-        mine = (fit(picture, how) / how.scale - how.mean) / how.std
+        mine = (resize_and_crop(picture, how) / how.scale - how.mean) / how.std
         expected = transform(picture).permute(1, 2, 0).numpy()
         assert np.abs(mine - expected).max() <= 2.1 / 255 / min(how.std)
     file = tmp_path / "hub" / "checkpoints" / theirs.url.rpartition("/")[2]
@@ -488,5 +490,5 @@ def test_packaged_networks_are_their_authors(number: int, pictures: list[Image.I
         net(torch.from_numpy(np.stack(settings)))
     for layer, expected in seen.items():
         space = resolve(f"efficientnet_lite{number}.{layer}")
-        found = TorchRuntime(space, "~/.cache/likeness", 1)(inputs(space, pictures))
-        assert cosines(found, expected.numpy()).min() >= 0.9999
+        vectors = TorchRuntime(space, "~/.cache/likeness", 1)(inputs(space, pictures))
+        assert cosines(vectors, expected.numpy()).min() >= 0.9999

@@ -86,9 +86,9 @@ def test_a_pinned_space(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(b"2")
     with pytest.raises(SpaceMismatch) as caught:
         resolve(space.id, str(tmp_path / "w"))
-    told = str(caught.value)
+    message = str(caught.value)
     for part in (space.id, resolve("alexnet.fc6", str(tmp_path / "w")).id, str(tmp_path / "w"), "extract.weights"):
-        assert part in told
+        assert part in message
 
 
 @pytest.mark.parametrize(
@@ -228,10 +228,10 @@ def test_weights_out_of_reach_name_both_ways(torch_home: Path, monkeypatch: pyte
     with pytest.raises(ServiceError) as caught:
         resolve("alexnet.fc6")
     assert time.perf_counter() - begun < 5
-    told = str(caught.value)
-    assert "copy the file there, or name a weights file with --set extract.weights=FILE" in told
-    assert str(torch_home) in told
-    assert "alexnet-owt-7be5be79.pth" in told
+    message = str(caught.value)
+    assert "copy the file there, or name a weights file with --set extract.weights=FILE" in message
+    assert str(torch_home) in message
+    assert "alexnet-owt-7be5be79.pth" in message
 
 
 def test_a_host_that_does_not_answer_is_given_up(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from likeness.cli.app import app
 from likeness.core.errors import UsageError
 from likeness.models.backbones import resolve
 from likeness.models.backbones.caffe import convert
-from likeness.models.runtimes.torch_any import Normalised
+from likeness.models.runtimes.torch_any import EmbeddingModel
 
 SHAPES = {
     "conv1": (11, 11, 3, 96),
@@ -32,12 +32,12 @@ SHAPES = {
 def layers() -> dict[str, list[np.ndarray]]:
     """As the archive has them: convolutions (h, w, in, out), fully connected layers (in, out)."""
     rng = np.random.default_rng(20260102)
-    found = {}
+    arrays = {}
     for name, shape in SHAPES.items():
         spread = np.sqrt(2 / np.prod(shape[:-1]))
         weights = rng.standard_normal(shape, np.float32) * np.float32(spread)
-        found[name] = [weights, rng.standard_normal(shape[-1], np.float32)]
-    return found
+        arrays[name] = [weights, rng.standard_normal(shape[-1], np.float32)]
+    return arrays
 
 
 def run(layers: dict[str, list[np.ndarray]], image: np.ndarray) -> np.ndarray:
@@ -76,10 +76,10 @@ def test_the_archives_network(layers: dict[str, list[np.ndarray]], archive: Path
     space = resolve("alexnet_caffe.fc6", str(file))
     image = rng.integers(0, 256, (227, 227, 3), np.uint8)
     with torch.inference_mode():
-        found = Normalised(space, "").eval()(torch.from_numpy(image[None])).numpy()[0]
+        vector = EmbeddingModel(space, "").eval()(torch.from_numpy(image[None])).numpy()[0]
     how = space.preprocessing
     expected = run(layers, ((image - np.array(how.mean))[:, :, ::-1]).astype(np.float32).copy())
-    assert np.allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    assert np.allclose(vector, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     file.unlink()
 
 

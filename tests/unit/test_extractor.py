@@ -23,7 +23,7 @@ from likeness.core.settings import Extract, Limits
 from likeness.images.image import BadImage
 from likeness.images.query_views import QueryView
 from likeness.models.backbones import Space, resolve
-from likeness.models.extractor import Extracted, Extractor
+from likeness.models.extractor import ExtractedBatch, Extractor
 from likeness.models.runtimes import Runtime
 from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
 
@@ -34,7 +34,7 @@ class Centre:
     """A network that gives the colour of the middle: a photo's vector says which photo it was."""
 
     name = "centre"
-    at_once, busy_s = 1, 0.0
+    max_passes, busy_s = 1, 0.0
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -67,16 +67,16 @@ def extractor(space: Space, runtime: Runtime | None = None, timeout: float = 30,
     return Extractor(space, runtime or Centre(), Extract(**settings), Limits(decode_timeout_s=timeout))  # type: ignore[arg-type]
 
 
-def numbers(batch: Extracted) -> list[int]:
+def numbers(batch: ExtractedBatch) -> list[int]:
     """Which photos the vectors of a batch are of, as the vectors themselves say."""
     return [int(vector[0]) * 256 + int(vector[1]) for vector in batch.vectors]
 
 
-def keys(batches: list[Extracted]) -> list[str]:
+def keys(batches: list[ExtractedBatch]) -> list[str]:
     return [key for batch in batches for key in batch.keys]
 
 
-def failures(batches: list[Extracted]) -> dict[str, str]:
+def failures(batches: list[ExtractedBatch]) -> dict[str, str]:
     return {key: bad.reason for batch in batches for key, bad in batch.failures}
 
 
@@ -104,14 +104,14 @@ def test_the_order_is_kept_when_later_photos_are_ready_first(
     mixed = [(str(number), file.getvalue() if number % 7 == 0 else COLOURED[number]) for number in range(30)]
     batches = list(extractor(default, batch_size=5, decode_threads=threads).run(mixed))
     assert keys(batches) == [str(number) for number in range(30)]
-    found = [number for batch in batches for number in numbers(batch)]
-    assert [number for place, number in enumerate(found) if place % 7] == [n for n in range(30) if n % 7]
+    order = [number for batch in batches for number in numbers(batch)]
+    assert [number for place, number in enumerate(order) if place % 7] == [n for n in range(30) if n % 7]
 
 
 class Piped(Centre):
     """Two passes at once: each waits until there is another."""
 
-    at_once = 2
+    max_passes = 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,9 +125,9 @@ class Piped(Centre):
 
 def test_passes_overlap_where_it_is_worth_it_and_the_order_is_kept(default: Space) -> None:
     mine = Extractor(default, Piped(), Extract(batch_size=4), Limits())
-    given = [*photos(17), ("bad", b"text"), *((f"again {key}", data) for key, data in photos(10))]
-    batches = list(mine.run(iter(given)))
-    assert keys(batches) == [key for key, _ in given if key != "bad"]
+    source = [*photos(17), ("bad", b"text"), *((f"again {key}", data) for key, data in photos(10))]
+    batches = list(mine.run(iter(source)))
+    assert keys(batches) == [key for key, _ in source if key != "bad"]
     assert [number for batch in batches for number in numbers(batch)] == [*range(17), *range(10)]
     assert failures(batches) == {"bad": "not_an_image"}
     assert all(batch.seconds for batch in batches)
@@ -135,7 +135,7 @@ def test_passes_overlap_where_it_is_worth_it_and_the_order_is_kept(default: Spac
 
 def test_a_pass_that_fails_while_others_go_on_is_told(default: Space) -> None:
     class Broken(Centre):
-        at_once = 2
+        max_passes = 2
 
         def __call__(self, images: np.ndarray) -> np.ndarray:
             if images[0, 112, 112, 1] == 8:
@@ -182,14 +182,14 @@ def test_nothing_but_failures_asks_no_network(default: Space) -> None:
 
 
 def test_a_run_that_is_left_does_not_write_into_the_next(default: Space) -> None:
-    found = extractor(default, Centre(), batch_size=4, decode_threads=2)
+    mine = extractor(default, Centre(), batch_size=4, decode_threads=2)
     wide = io.BytesIO()
     Image.new("RGB", (3000, 3000), (255, 255, 7)).save(wide, "PNG")
-    left = found.run([(str(number), COLOURED[number]) for number in range(5)] + [("5", wide.getvalue())])
+    left = mine.run([(str(number), COLOURED[number]) for number in range(5)] + [("5", wide.getvalue())])
     assert numbers(next(left)) == [0, 1, 2, 3]
     left.close()  # one decoder is at work on photo 5, the other is free for those of the next run
     following = [(str(number), COLOURED[number]) for number in range(7)] + [("7", wide.getvalue())]
-    batches = list(found.run(following))
+    batches = list(mine.run(following))
     assert [number for batch in batches for number in numbers(batch)] == [*range(7), 65535]
 
 
@@ -271,9 +271,9 @@ def test_a_source_that_fails_is_heard(default: Space) -> None:
         yield from photos(6)
         raise OSError("the table is gone")
 
-    found = []
+    batches = []
     with pytest.raises(OSError, match="the table is gone"):
-        found.extend(extractor(default, batch_size=1).run(broken()))
+        batches.extend(extractor(default, batch_size=1).run(broken()))
 
 
 def test_a_bug_of_the_decoder_is_not_taken_for_a_bad_photo(default: Space, tricks: None) -> None:
@@ -295,8 +295,8 @@ def tricked(tricks: dict[int, str], count: int) -> Iterator[tuple[str, bytes]]:
 def test_a_photo_that_ends_the_decoder_fails_and_the_rest_go_on(
     default: Space, tricks: None, bad: list[int], threads: int, trick: str, reason: str
 ) -> None:
-    given = tricked(dict.fromkeys(bad, trick), 30)
-    batches = list(extractor(default, timeout=1, batch_size=4, decode_threads=threads).run(given))
+    source = tricked(dict.fromkeys(bad, trick), 30)
+    batches = list(extractor(default, timeout=1, batch_size=4, decode_threads=threads).run(source))
     assert failures(batches) == {str(number): reason for number in bad}
     assert keys(batches) == [str(number) for number in range(30) if number not in bad]
     assert [str(number) for batch in batches for number in numbers(batch)] == keys(batches)
@@ -310,10 +310,10 @@ def test_it_is_told_how_the_decoder_has_died(default: Space, tricks: None) -> No
 def test_a_decoder_that_somebody_else_kills_costs_no_photo(default: Space) -> None:
     before = set(psutil.Process().children())
     mine = extractor(default, decode_threads=1)
-    mine.one(COLOURED[0])
+    mine.extract_one(COLOURED[0])
     (decoder,) = [one for one in psutil.Process().children() if one not in before]
     decoder.kill()
-    assert mine.one(COLOURED[3])[0].tolist() == [0, 3, 7]
+    assert mine.extract_one(COLOURED[3])[0].tolist() == [0, 3, 7]
 
 
 def test_looks_of_a_photo_are_passes_of_one_batch(default: Space) -> None:
@@ -329,19 +329,19 @@ def test_looks_of_a_photo_are_passes_of_one_batch(default: Space) -> None:
     strip[:, :100, 0] = strip[:, 100:200, 1] = strip[:, 200:, 2] = 200
     file = io.BytesIO()
     Image.fromarray(strip).save(file, "PNG")
-    found = Extractor(default, network, Extract(), Limits()).one(
-        file.getvalue(), looks=[QueryView.WHOLE, QueryView.TURNED]
+    vectors = Extractor(default, network, Extract(), Limits()).extract_one(
+        file.getvalue(), views=[QueryView.WHOLE, QueryView.TURNED]
     )
     assert network.batches == [5]
-    itself, whole, *turned = found.reshape(5, 3, 3).argmax(2).tolist()
+    itself, whole, *turned = vectors.reshape(5, 3, 3).argmax(2).tolist()
     assert itself == [1, 1, 1], "the middle of the strip"
     assert whole == [0, 1, 2], "all of it"
     assert turned == [[1, 1, 1]] * 3
 
 
 def test_a_photo_behind_a_slow_one_has_its_own_time(default: Space, tricks: None) -> None:
-    given = tricked(dict.fromkeys(range(6), "slow"), 6)
-    batches = list(extractor(default, timeout=1, batch_size=8, decode_threads=1).run(given))  # 1.8 s in all
+    source = tricked(dict.fromkeys(range(6), "slow"), 6)
+    batches = list(extractor(default, timeout=1, batch_size=8, decode_threads=1).run(source))  # 1.8 s in all
     assert keys(batches) == [str(number) for number in range(6)]
 
 
@@ -349,15 +349,15 @@ def test_a_decoder_that_does_not_start_is_told(default: Space, tmp_path: Path, m
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ServiceError, match="does not start: exit code 7"):
-        extractor(default).one(COLOURED[0])
+        extractor(default).extract_one(COLOURED[0])
 
 
 HANG = """
 import sys, threading
-from likeness.backbones import resolve
-from likeness.decoders import Decoders
-from likeness.settings import Limits
-decoders = Decoders(1, resolve("efficientnet_lite0.pool").preprocessing, Limits())
+from likeness.models.backbones import resolve
+from likeness.images.decoder_pool import DecoderPool
+from likeness.core.settings import Limits
+decoders = DecoderPool(1, resolve("efficientnet_lite0.pool").preprocessing, Limits())
 found = decoders.submit(sys.stdin.buffer.read())
 print("asked", flush=True)
 threading.Event().wait(float(sys.argv[1]))
@@ -376,7 +376,7 @@ def test_a_stuck_decoder_ends_with_the_process_that_asks(tricks: None, lasts: in
     decoders: list[psutil.Process] = []
     while not decoders:  # between fork and exec it has another name
         decoders = [
-            one for one in psutil.Process(asking.pid).children() if "likeness.images.decoder_process" in one.cmdline()
+            one for one in psutil.Process(asking.pid).children() if "likeness.images.decoder_worker" in one.cmdline()
         ]
     if lasts > 30:
         asking.kill()
@@ -407,7 +407,7 @@ def test_the_threads_end_with_the_extractor(default: Space) -> None:
 
 
 def test_one_photo(default: Space, photo: bytes) -> None:
-    one = extractor(default).one
+    one = extractor(default).extract_one
     assert one(COLOURED[9])[0].tolist() == [0, 9, 7]
     assert one(COLOURED[9]).shape == (1, 3)
     for data, reason in ((b"", "empty"), (b"text", "not_an_image"), (photo[:2000], "undecodable")):
@@ -425,7 +425,7 @@ def test_service_and_job_give_the_same_vector(default: Space, cache: str, sample
     vectors = np.concatenate([batch.vectors for batch in batches])
     assert (vectors.shape, vectors.dtype) == ((10, 1280), np.float32)
     for vector, (_, data) in zip(vectors, given_, strict=True):
-        alone = mine.one(data)[0]
+        alone = mine.extract_one(data)[0]
         assert alone.dtype == np.float32
         assert vector @ alone / np.linalg.norm(vector) / np.linalg.norm(alone) >= 0.9999
 
@@ -433,15 +433,15 @@ def test_service_and_job_give_the_same_vector(default: Space, cache: str, sample
 def test_several_callers_at_once(default: Space) -> None:
     mine = extractor(default, decode_threads=2)
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(mine.one, COLOURED))
-    assert [int(vector[0, 1]) for vector in found] == list(range(80))
+        vectors = list(pool.map(mine.extract_one, COLOURED))
+    assert [int(vector[0, 1]) for vector in vectors] == list(range(80))
 
 
 def test_one_run_at_a_time(default: Space) -> None:
     one = extractor(default, batch_size=4)
     first = one.run(photos(8))
     next(first)
-    with pytest.raises(RuntimeError, match="while another is not over"):
+    with pytest.raises(RuntimeError, match="while another run of it is not over"):
         next(one.run(photos(8)))
     first.close()
     assert len(keys(list(one.run(photos(8))))) == 8

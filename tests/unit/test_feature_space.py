@@ -11,10 +11,10 @@ from PIL import Image
 
 from likeness.core.errors import UsageError
 from likeness.core.settings import Limits
-from likeness.images.image import Preprocessing, decode, fit
+from likeness.images.image import Preprocessing, decode, resize_and_crop
 from likeness.models.backbones import Space, resolve
 from likeness.models.backbones.network import Dense
-from likeness.models.runtimes.torch_any import Normalised
+from likeness.models.runtimes.torch_any import EmbeddingModel
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def picture(sample: Path) -> Image.Image:
 
 def vectors(space: Space, *images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        found: np.ndarray = Normalised(space, "").eval()(torch.from_numpy(np.stack(images))).numpy()
-    return found
+        rows: np.ndarray = EmbeddingModel(space, "").eval()(torch.from_numpy(np.stack(images))).numpy()
+    return rows
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -62,7 +62,7 @@ def test_a_name_gives_a_space(alexnet: str, name: str, dim: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("alexnet.conv1", "conv1 would be 193600 numbers, over 65536; add one of .mean, .max, .gem, .gram"),
         ("alexnet.conv3.gram+pool5", "conv3 would be 73920 numbers"),
@@ -82,11 +82,11 @@ def test_a_name_gives_a_space(alexnet: str, name: str, dim: int) -> None:
         ("resnet50.layer4.gram", "layer4 would be 2098176 numbers, over 65536; add one of .mean, .max, .gem"),
     ],
 )
-def test_a_name_that_asks_too_much(alexnet: str, name: str, told: str | None) -> None:
-    if told is None:
+def test_a_name_that_asks_too_much(alexnet: str, name: str, message: str | None) -> None:
+    if message is None:
         assert resolve(name, alexnet).dim > 0
         return
-    with pytest.raises(UsageError, match=re.escape(told)) as caught:
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
         resolve(name, alexnet)
     assert f"extract.space = {name!r}" in str(caught.value)
 
@@ -97,24 +97,24 @@ def test_what_a_name_says_twice_is_one_space(alexnet: str) -> None:
 
 
 def test_pooling_and_norms(alexnet: str, picture: Image.Image) -> None:
-    image = fit(picture, resolve("alexnet.fc6", alexnet).preprocessing)
+    image = resize_and_crop(picture, resolve("alexnet.fc6", alexnet).preprocessing)
     maps = vectors(resolve("alexnet.conv5", alexnet), image)[0].reshape(256, 169).astype(np.float64)
 
-    def found(how: str) -> np.ndarray:
+    def pooled(how: str) -> np.ndarray:
         return vectors(resolve(f"alexnet.conv5.{how}", alexnet), image)[0]
 
-    assert np.allclose(found("mean"), maps.mean(1), rtol=1e-4, atol=1e-5)
-    assert np.allclose(found("max"), maps.max(1))
-    assert np.allclose(found("gem"), (np.maximum(maps, 1e-6) ** 3).mean(1) ** (1 / 3), rtol=1e-3)
+    assert np.allclose(pooled("mean"), maps.mean(1), rtol=1e-4, atol=1e-5)
+    assert np.allclose(pooled("max"), maps.max(1))
+    assert np.allclose(pooled("gem"), (np.maximum(maps, 1e-6) ** 3).mean(1) ** (1 / 3), rtol=1e-3)
     gram = maps @ maps.T / 169
-    assert np.allclose(found("gram"), gram[np.triu_indices(256)], rtol=1e-3, atol=1e-4)
-    assert np.allclose(found("mean.l2"), maps.mean(1) / np.linalg.norm(maps.mean(1)), atol=1e-5)
+    assert np.allclose(pooled("gram"), gram[np.triu_indices(256)], rtol=1e-3, atol=1e-4)
+    assert np.allclose(pooled("mean.l2"), maps.mean(1) / np.linalg.norm(maps.mean(1)), atol=1e-5)
     root = np.sqrt(maps.mean(1))
-    assert np.allclose(found("mean.root"), root / np.linalg.norm(root), atol=1e-4)
+    assert np.allclose(pooled("mean.root"), root / np.linalg.norm(root), atol=1e-4)
 
 
 def test_several_layers_are_side_by_side(alexnet: str, picture: Image.Image) -> None:
-    image = fit(picture, resolve("alexnet.fc6", alexnet).preprocessing)
+    image = resize_and_crop(picture, resolve("alexnet.fc6", alexnet).preprocessing)
     both = vectors(resolve("alexnet.fc7+pool5.max+fc6", alexnet), image)[0]
     alone = [vectors(resolve(f"alexnet.{layer}", alexnet), image)[0] for layer in ("fc7", "pool5.max", "fc6")]
     assert np.allclose(both, np.concatenate(alone), atol=1e-5)
@@ -129,21 +129,21 @@ def test_a_fully_connected_layer_over_a_larger_map_is_that_of_each_window(rng: n
         )
     maps = torch.from_numpy(rng.standard_normal((2, 8, 13, 10), np.float32))
     with torch.inference_mode():
-        found = head(maps)
-        assert found.shape == (2, 5, 8, 5)
+        outputs = head(maps)
+        assert outputs.shape == (2, 5, 8, 5)
         for row in range(8):
             for column in range(5):
                 window = head(maps[:, :, row : row + 6, column : column + 6])
-                assert torch.allclose(found[:, :, row, column], window[:, :, 0, 0], atol=1e-5)
+                assert torch.allclose(outputs[:, :, row, column], window[:, :, 0, 0], atol=1e-5)
 
 
 def test_a_larger_photo_is_the_most_that_each_part_says(alexnet: str, picture: Image.Image) -> None:
     """`alexnet-448.fc6.max` is the maximum of fc6 over the windows of its pool5."""
     space = resolve("alexnet-448.fc6.max", alexnet)
-    image = fit(picture, space.preprocessing)
+    image = resize_and_crop(picture, space.preprocessing)
     maps = vectors(resolve("alexnet-448.pool5.gem+fc6.max", alexnet), image)[0][256:]
     assert np.allclose(maps, vectors(space, image)[0], atol=1e-5)
-    net = Normalised(space, "").eval()
+    net = EmbeddingModel(space, "").eval()
     with torch.inference_mode():
         planes = net.planes(torch.from_numpy(image[None].copy()))
         pool5 = planes
@@ -160,7 +160,7 @@ def test_a_larger_photo_is_the_most_that_each_part_says(alexnet: str, picture: I
 
 def test_a_mirrored_photo_has_the_same_vector_with_flip(alexnet: str, picture: Image.Image) -> None:
     plain, flip = (resolve(f"alexnet{how}.fc6_linear", alexnet) for how in ("", "-flip"))
-    image = fit(picture, plain.preprocessing)
+    image = resize_and_crop(picture, plain.preprocessing)
     mirrored = np.ascontiguousarray(image[:, ::-1])
     assert np.allclose(*vectors(flip, image, mirrored), atol=1e-4)
     one, other = vectors(plain, image, mirrored)
@@ -170,7 +170,7 @@ def test_a_mirrored_photo_has_the_same_vector_with_flip(alexnet: str, picture: I
 
 def test_ten_views_are_their_mean(alexnet: str, picture: Image.Image) -> None:
     plain, ten = (resolve(f"alexnet{how}.fc6_linear", alexnet) for how in ("", "-ten"))
-    whole = fit(picture, ten.preprocessing)
+    whole = resize_and_crop(picture, ten.preprocessing)
     assert whole.shape == (256, 256, 3)
     places = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
     crops = [np.ascontiguousarray(whole[top : top + 224, left : left + 224]) for top, left in places]
@@ -184,10 +184,10 @@ def test_ten_views_are_their_mean(alexnet: str, picture: Image.Image) -> None:
 def test_shapes(width: int, height: int, rng: np.random.Generator) -> None:
     photo = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
     how = Preprocessing(256, 224, (0.5, 0.25, 0.75), (1.0, 1.0, 1.0))
-    squashed = fit(photo, dataclasses.replace(how, shape="squash"))
+    squashed = resize_and_crop(photo, dataclasses.replace(how, shape="squash"))
     whole = np.asarray(photo.resize((256, 256), Image.Resampling.BILINEAR), np.int64)
     assert np.abs(squashed - whole[16:240, 16:240]).max() <= 2
-    padded = fit(photo, dataclasses.replace(how, shape="pad"))
+    padded = resize_and_crop(photo, dataclasses.replace(how, shape="pad"))
     assert padded.shape == squashed.shape == (224, 224, 3)
     across, down = max(1, round(224 * width / max(width, height))), max(1, round(224 * height / max(width, height)))
     left, top = (224 - across) // 2, (224 - down) // 2

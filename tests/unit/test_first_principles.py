@@ -7,7 +7,7 @@ from tests.three_layers import ACTIVATIONS as DERIVED
 from tests.three_layers import ThreeLayers, two_moons
 
 from likeness.models.backbones.heads import ACTIVATIONS, Head
-from likeness.models.backbones.network import Perceptron
+from likeness.models.backbones.network import MLP
 from likeness.training import losses
 
 SHARED = [name for name in ACTIVATIONS if name in DERIVED]
@@ -35,7 +35,7 @@ def test_the_derived_gradients_are_those_of_differences(moons: tuple[np.ndarray,
 def test_a_head_has_the_derived_gradients(moons: tuple[np.ndarray, np.ndarray], activation: str) -> None:
     points, classes = moons
     network = ThreeLayers.random(2, 500, 2, seed=2, activation=activation)
-    head = Perceptron(Head("logits", 2, (500,), 2, activation)).double()  # type: ignore[arg-type]
+    head = MLP(Head("logits", 2, (500,), 2, activation)).double()  # type: ignore[arg-type]
     with torch.no_grad():
         for linear, weight, bias in zip(head.linears, (network.w1, network.w2), (network.b1, network.b2), strict=True):
             linear.weight.copy_(torch.from_numpy(weight.T))
@@ -52,7 +52,7 @@ def test_a_head_has_the_derived_gradients(moons: tuple[np.ndarray, np.ndarray], 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_heads_gradients_are_those_of_differences(activation: str) -> None:
     rng = torch.Generator().manual_seed(3)
-    head = Perceptron(Head("logits", 5, (4, 3), 3, activation)).double()  # type: ignore[arg-type]
+    head = MLP(Head("logits", 5, (4, 3), 3, activation)).double()  # type: ignore[arg-type]
     rows, classes = torch.randn(6, 5, generator=rng, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
 
     def loss(*values: torch.Tensor) -> torch.Tensor:

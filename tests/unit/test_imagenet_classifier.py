@@ -11,7 +11,7 @@ import pytest
 from likeness.cli.app import app
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
-from likeness.models.imagenet_classifier import ImagenetClassifier, best
+from likeness.models.imagenet_classifier import ImagenetClassifier, top_labels
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +25,15 @@ def shirts(sample: Path) -> list[Path]:
 
 
 def test_the_best_classes() -> None:
-    labels = best(np.array([1.0, 3.0, 2.0], np.float32), ["a", "b", "c"], 2)
+    labels = top_labels(np.array([1.0, 3.0, 2.0], np.float32), ["a", "b", "c"], 2)
     assert [one.name for one in labels] == ["b", "c"]
     assert labels[0].probability == pytest.approx(math.exp(3) / (math.exp(1) + math.exp(2) + math.exp(3)))
-    assert [one.name for one in best(np.array([1e4, 1e4], np.float32), ["a", "b"], 5)] == ["a", "b"]
+    assert [one.name for one in top_labels(np.array([1e4, 1e4], np.float32), ["a", "b"], 5)] == ["a", "b"]
 
 
 def test_photos_of_shirts_are_shirts(classifier: ImagenetClassifier, shirts: list[Path]) -> None:
-    found = [[one.name for one in classifier.labels(path.read_bytes())] for path in shirts]
-    assert sum("jersey" in names for names in found) >= 5
+    predicted = [[one.name for one in classifier.labels(path.read_bytes())] for path in shirts]
+    assert sum("jersey" in names for names in predicted) >= 5
 
 
 def test_a_labelled_folder(classifier: ImagenetClassifier, shirts: list[Path], tmp_path: Path) -> None:
@@ -46,14 +46,14 @@ def test_a_labelled_folder(classifier: ImagenetClassifier, shirts: list[Path], t
     (tmp_path / "0").mkdir(exist_ok=True)  # a tench
     shutil.copy(shirts[0], tmp_path / "0")
     (tmp_path / "0" / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
-    told = classifier.measure(tmp_path)
+    result = classifier.evaluate(tmp_path)
     photos = sum(1 for _ in tmp_path.glob("*/*.jpg")) - 1
     firsts = sum((tmp_path / labels[0] / path.name).exists() for path, labels in names.items())
-    assert (told.photos, told.top1, told.top5) == (photos, firsts, photos - 1)
-    assert [Path(path).name for path in told.failures] == ["broken.jpg"]
-    share = told.plain()["top1"]
+    assert (result.photos, result.top1, result.top5) == (photos, firsts, photos - 1)
+    assert [Path(path).name for path in result.failures] == ["broken.jpg"]
+    share = result.plain()["top1"]
     assert isinstance(share, dict)
-    assert 0 <= share["low"] < share["value"] == told.top1 / told.photos < share["high"] <= 1
+    assert 0 <= share["low"] < share["value"] == result.top1 / result.photos < share["high"] <= 1
 
 
 def test_folders_by_wordnet_id_are_numbered_as_imagenet_numbers_them(
@@ -67,11 +67,11 @@ def test_folders_by_wordnet_id_are_numbered_as_imagenet_numbers_them(
 
 def test_a_folder_that_is_not_labelled(classifier: ImagenetClassifier, sample: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'dress' is no class of efficientnet_lite0; name each folder as a class"):
-        classifier.measure(sample)
+        classifier.evaluate(sample)
     with pytest.raises(UsageError, match="it has no folders"):
-        classifier.measure(tmp_path)
+        classifier.evaluate(tmp_path)
     with pytest.raises(UsageError, match="no such folder"):
-        classifier.measure(tmp_path / "nowhere")
+        classifier.evaluate(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("backbone", ["hog", "nothing"])
@@ -82,15 +82,15 @@ def test_a_network_without_classes(backbone: str) -> None:
 
 def test_the_commands(shirts: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app(["classify", str(shirts[0]), "--json"], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
-    assert told["space"].startswith("efficientnet_lite0.logits@")
-    assert len(told["labels"]) == 5
-    assert told["labels"][0]["probability"] == max(one["probability"] for one in told["labels"])
+    output = json.loads(capsys.readouterr().out)
+    assert output["space"].startswith("efficientnet_lite0.logits@")
+    assert len(output["labels"]) == 5
+    assert output["labels"][0]["probability"] == max(one["probability"] for one in output["labels"])
     (tmp_path / "jersey").mkdir()
     shutil.copy(shirts[0], tmp_path / "jersey")
     app(["evaluate", "--labels", str(tmp_path), "--json"], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
-    assert (told["photos"], told["top1"]["value"], told["published"]["top1"]) == (1, 1.0, 75.1)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["photos"], output["top1"]["value"], output["published"]["top1"]) == (1, 1.0, 75.1)
     app(["evaluate", "--labels", str(tmp_path)], standalone_mode=False)
     assert "0.7510" in capsys.readouterr().out
     with pytest.raises(UsageError, match="name one of --judgements FILE and --labels FOLDER"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from likeness.core.settings import Limits
-from likeness.images.image import SUFFIXES, BadImage, Preprocessing, decode, fit, read_header
+from likeness.images.image import SUFFIXES, BadImage, Preprocessing, decode, read_header, resize_and_crop
 
 LIMITS = Limits()
 HOW = Preprocessing(256, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -138,10 +138,10 @@ def test_a_bad_image_survives_the_way_between_processes() -> None:
 def test_every_format(kind: str, tolerance: int) -> None:
     truth = np.asarray(scene())
     data = encoded(scene(), kind, quality=95) if kind in ("WEBP", "JPEG", "MPO") else encoded(scene(), kind)
-    found = pixels(data)
-    assert found.dtype == np.uint8
-    assert found.shape == truth.shape
-    assert np.abs(found.astype(int) - truth).max() <= tolerance
+    decoded = pixels(data)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == truth.shape
+    assert np.abs(decoded.astype(int) - truth).max() <= tolerance
     header = read_header(data, LIMITS)
     assert (header.width, header.height) == (40, 24)
     assert header.format in ("JPEG", "MPO") if kind == "MPO" else header.format == kind
@@ -211,9 +211,9 @@ def test_cmyk() -> None:
 def test_an_animation_is_its_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("blue", "red", "green")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
-    found = pixels(data)
-    assert found.shape == (8, 8, 3)
-    assert np.abs(found.astype(int) - (0, 0, 255)).max() <= 4
+    decoded = pixels(data)
+    assert decoded.shape == (8, 8, 3)
+    assert np.abs(decoded.astype(int) - (0, 0, 255)).max() <= 4
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -232,9 +232,9 @@ def test_every_exif_orientation_is_upright(orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     options = {"PNG": {}, "TIFF": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}[kind]
-    found = pixels(encoded(stored, kind, exif=exif, **options))
-    assert found.shape == (24, 40, 3)
-    assert np.abs(found.astype(int) - np.asarray(scene())).max() <= 6
+    decoded = pixels(encoded(stored, kind, exif=exif, **options))
+    assert decoded.shape == (24, 40, 3)
+    assert np.abs(decoded.astype(int) - np.asarray(scene())).max() <= 6
 
 
 def with_exif(jpeg: bytes, block: bytes) -> bytes:
@@ -267,9 +267,9 @@ def test_a_block_that_is_no_exif_leaves_the_photo_as_it_is(kind: str) -> None:
 def test_a_broken_tag_beside_the_orientation_does_not_matter() -> None:
     resolution, turn = b"\x01\x1a\0\x02\0\0\0\x02x\0\0\0", b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
     plain = encoded(scene().transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, subsampling=0)
-    found = pixels(with_exif(plain, b"MM\0*\0\0\0\x08\0\x02" + resolution + turn + bytes(4)))
-    assert found.shape == (24, 40, 3)
-    assert np.abs(found.astype(int) - np.asarray(scene())).max() <= 6
+    decoded = pixels(with_exif(plain, b"MM\0*\0\0\0\x08\0\x02" + resolution + turn + bytes(4)))
+    assert decoded.shape == (24, 40, 3)
+    assert np.abs(decoded.astype(int) - np.asarray(scene())).max() <= 6
 
 
 # -- the way to the network's input
@@ -278,23 +278,23 @@ def test_a_broken_tag_beside_the_orientation_does_not_matter() -> None:
 def test_a_jpeg_decoded_in_draft_is_close_to_the_full_one(photo: bytes) -> None:
     source = decode(photo, LIMITS)
     large = encoded(source.resize((source.width * 6, source.height * 6)), "JPEG", quality=92)
-    full, draft = decode(large, LIMITS), decode(large, LIMITS, enough=HOW.resize)
+    full, draft = decode(large, LIMITS), decode(large, LIMITS, min_side=HOW.resize)
     assert min(full.size) == 4 * min(draft.size), "nothing was saved"
     assert min(draft.size) >= 2 * HOW.resize
-    difference = np.abs(fit(full, HOW).astype(int) - fit(draft, HOW))
+    difference = np.abs(resize_and_crop(full, HOW).astype(int) - resize_and_crop(draft, HOW))
     assert difference.mean() < 1.5
 
 
 @pytest.mark.parametrize("size", [(300, 400), (511, 700), (512, 512), (1025, 1600), (5000, 520)])
 def test_a_draft_keeps_enough_of_the_shorter_side(size: tuple[int, int]) -> None:
     data = encoded(scene(*size), "JPEG")
-    kept = decode(data, LIMITS, enough=256).size
+    kept = decode(data, LIMITS, min_side=256).size
     assert min(kept) >= min(512, *size)
     assert kept[0] / kept[1] == pytest.approx(size[0] / size[1], rel=0.01)
 
 
 def test_only_jpegs_are_decoded_in_draft() -> None:
-    assert decode(encoded(scene(900, 800), "PNG"), LIMITS, enough=64).size == (900, 800)
+    assert decode(encoded(scene(900, 800), "PNG"), LIMITS, min_side=64).size == (900, 800)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -307,17 +307,17 @@ def test_fit_is_torchvisions_resize_and_crop(sample: Path, interpolation: Any) -
         photo = decode(path.read_bytes(), LIMITS)
         resized = F.resize(photo, [256], InterpolationMode(interpolation), antialias=True)
         truth = np.asarray(F.center_crop(resized, [224])).astype(int)
-        found = fit(photo, how)
-        assert np.abs(found - truth).max() <= 2
-        assert np.abs(found - truth).mean() < 0.3
+        fitted = resize_and_crop(photo, how)
+        assert np.abs(fitted - truth).max() <= 2
+        assert np.abs(fitted - truth).mean() < 0.3
 
 
 @pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (1, 1), (1, 65_535), (2, 3), (224, 224), (256, 1025)])
 def test_fit_of_any_shape(size: tuple[int, int]) -> None:
     begun = time.perf_counter()
-    found = fit(Image.new("RGB", (size[1], size[0]), (77, 77, 77)), HOW)
-    assert (found.shape, found.dtype) == ((224, 224, 3), np.uint8)
-    assert (found == 77).all()
+    fitted = resize_and_crop(Image.new("RGB", (size[1], size[0]), (77, 77, 77)), HOW)
+    assert (fitted.shape, fitted.dtype) == ((224, 224, 3), np.uint8)
+    assert (fitted == 77).all()
     assert time.perf_counter() - begun < 1
 
 
@@ -327,15 +327,15 @@ def test_fit_shows_the_middle(size: tuple[int, int]) -> None:
     longer = size.index(1001)
     place = np.abs(np.arange(1001) - 500).clip(0, 255).astype(np.uint8)
     ramp[:] = place[None, :, None] if longer == 1 else place[:, None, None]
-    found = fit(Image.fromarray(ramp), HOW).astype(int)
-    assert np.abs(found - (found[:, ::-1] if longer == 1 else found[::-1])).max() <= 1  # as symmetric as the ramp
-    assert found.min() <= 1
+    fitted = resize_and_crop(Image.fromarray(ramp), HOW).astype(int)
+    assert np.abs(fitted - (fitted[:, ::-1] if longer == 1 else fitted[::-1])).max() <= 1  # as symmetric as the ramp
+    assert fitted.min() <= 1
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
 @settings(max_examples=40)
 def test_fit_gives_the_networks_shape(height: int, width: int) -> None:
-    assert fit(Image.new("RGB", (width, height)), HOW).shape == (224, 224, 3)
+    assert resize_and_crop(Image.new("RGB", (width, height)), HOW).shape == (224, 224, 3)
 
 
 # -- it never raises anything else, and never hangs
@@ -348,15 +348,15 @@ SMALL = {kind: encoded(scene(64, 48), kind) for kind in ("JPEG", "PNG", "WEBP", 
 
 
 def outcome(data: bytes) -> None:
-    begun, told = time.perf_counter(), ""
+    begun, failure = time.perf_counter(), ""
     try:
-        photo = decode(data, Limits(max_pixels=1_000_000), enough=32)
+        photo = decode(data, Limits(max_pixels=1_000_000), min_side=32)
     except BadImage as bad:
-        told = bad.reason
+        failure = bad.reason
     else:
         assert photo.mode == "RGB"
-        fit(photo, HOW)
-    assert told in ("", "empty", "not_an_image", "undecodable", "too_many_pixels")
+        resize_and_crop(photo, HOW)
+    assert failure in ("", "empty", "not_an_image", "undecodable", "too_many_pixels")
     assert time.perf_counter() - begun < 10
 
 
@@ -402,7 +402,7 @@ def test_decoding_in_threads_leaves_the_warnings_as_they_are(photo: bytes) -> No
     def work(_: int) -> None:
         barrier.wait()
         for _ in range(12):
-            decode(photo, LIMITS, enough=64)
+            decode(photo, LIMITS, min_side=64)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))

@@ -14,19 +14,19 @@ ALONE = Workers()
 @pytest.fixture
 def rows(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Nine vectors of length 1, of three classes."""
-    found = rng.standard_normal((9, 5))
-    return torch.from_numpy(found / np.linalg.norm(found, axis=1, keepdims=True)), torch.tensor(
+    vectors = rng.standard_normal((9, 5))
+    return torch.from_numpy(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)), torch.tensor(
         [0, 0, 0, 1, 1, 1, 1, 2, 0]
     )
 
 
 def test_contrastive(rows: tuple[torch.Tensor, torch.Tensor]) -> None:
-    found, classes = (one.numpy() for one in rows)
+    vectors, classes = (one.numpy() for one in rows)
     total = 0.0
     for i, own in enumerate(classes):
         others = [j for j in range(9) if j != i]
-        norm = np.log(sum(np.exp(found[i] @ found[j] / 0.3) for j in others))
-        same = [found[i] @ found[j] / 0.3 - norm for j in others if classes[j] == own]
+        norm = np.log(sum(np.exp(vectors[i] @ vectors[j] / 0.3) for j in others))
+        same = [vectors[i] @ vectors[j] / 0.3 - norm for j in others if classes[j] == own]
         total += -np.mean(same) if same else 0.0
     assert losses.contrastive(ALONE, 0.3)(*rows).item() == pytest.approx(total / 9)
 
@@ -40,8 +40,8 @@ def test_contrastive_is_low_where_classes_are_together_and_high_where_not() -> N
 
 
 def test_triplet(rows: tuple[torch.Tensor, torch.Tensor]) -> None:
-    found, classes = (one.numpy() for one in rows)
-    cosines = found @ found.T
+    vectors, classes = (one.numpy() for one in rows)
+    cosines = vectors @ vectors.T
     each = []
     for i, own in enumerate(classes):
         farthest = min(cosines[i, j] for j in range(9) if classes[j] == own)
@@ -52,7 +52,7 @@ def test_triplet(rows: tuple[torch.Tensor, torch.Tensor]) -> None:
 
 def test_a_student_that_is_its_teacher_up_to_length_has_no_loss(rng: np.random.Generator) -> None:
     taught = torch.from_numpy(rng.standard_normal((8, 4)))
-    loss = losses.likeness_of(ALONE)
+    loss = losses.distillation(ALONE)
     assert loss(3 * taught, taught).item() == pytest.approx(0, abs=1e-12)
     assert loss(-taught, taught).item() == pytest.approx(2), "which rows are like which is the same"
     assert loss(torch.roll(taught, 1, 0), taught).item() > 0.5
@@ -71,4 +71,4 @@ def test_rare_classes_count_as_much_when_they_are_balanced() -> None:
 
 @pytest.mark.parametrize(("kind", "expected"), [("l2", 4.0), ("smooth_l1", 1.95)])
 def test_distances(kind: str, expected: float) -> None:
-    assert losses.distance(kind)(torch.tensor([[2.0]]), torch.tensor([[0.0]])).item() == pytest.approx(expected)
+    assert losses.regression(kind)(torch.tensor([[2.0]]), torch.tensor([[0.0]])).item() == pytest.approx(expected)

@@ -10,10 +10,10 @@ from likeness.evaluation import model_metrics
 
 def test_accuracy() -> None:
     logits = np.array([[3.0, 2, 1, 0], [3, 2, 1, 0], [0, 1, 2, 3], [0, 3, 2, 1]])
-    told = model_metrics.accuracy(logits, np.array([0, 2, 0, 1]))
-    assert told["accuracy"].value == 0.5
-    assert told["top3"].value == 0.75
-    assert told["accuracy"].low < 0.5 < told["accuracy"].high
+    metrics = model_metrics.accuracy(logits, np.array([0, 2, 0, 1]))
+    assert metrics["accuracy"].value == 0.5
+    assert metrics["top3"].value == 0.75
+    assert metrics["accuracy"].low < 0.5 < metrics["accuracy"].high
 
 
 def test_confusion_and_classes() -> None:
@@ -38,31 +38,31 @@ def test_the_temperature_makes_class_scores_probabilities(rng: np.random.Generat
 
 def test_average_precision() -> None:
     truth = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], bool)
-    told = model_metrics.attributes(np.array([[4.0, -1], [3, -1], [2, -1], [1, -1]]), truth)
-    assert told["map"].value == pytest.approx((1 + 2 / 3) / 2), "the attribute that no photo has does not count"
-    assert told["right"].value == 6 / 8
+    metrics = model_metrics.attributes(np.array([[4.0, -1], [3, -1], [2, -1], [1, -1]]), truth)
+    assert metrics["map"].value == pytest.approx((1 + 2 / 3) / 2), "the attribute that no photo has does not count"
+    assert metrics["right"].value == 6 / 8
 
 
 def test_neighbours_come_from_what_was_learned_alone() -> None:
-    known = np.eye(2, dtype=np.float32)[[0] * 6 + [1] * 6]
-    asked = np.array([[1, 0.1], [1, 0.2], [0.1, 1]], np.float32)
+    gallery = np.eye(2, dtype=np.float32)[[0] * 6 + [1] * 6]
+    queries = np.array([[1, 0.1], [1, 0.2], [0.1, 1]], np.float32)
 
     def labels(categories: list[str], start: int) -> Labels:
         return Labels(
             [frozenset([one]) for one in categories], [frozenset([str(start + n)]) for n in range(len(categories))]
         )
 
-    told = model_metrics.neighbours(
-        asked, labels(["hat", "dress", "dress"], 100), known, labels(["hat"] * 6 + ["dress"] * 6, 0)
+    metrics = model_metrics.neighbours(
+        queries, labels(["hat", "dress", "dress"], 100), gallery, labels(["hat"] * 6 + ["dress"] * 6, 0)
     )
-    assert told["p1"].value == pytest.approx(2 / 3)
-    assert told["p10"].value == pytest.approx((0.6 + 0.4 + 0.6) / 3)
+    assert metrics["p1"].value == pytest.approx(2 / 3)
+    assert metrics["p10"].value == pytest.approx((0.6 + 0.4 + 0.6) / 3)
 
 
 def test_iou() -> None:
     boxes = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0.2, 0.2, 0.4, 0.4], [0.5, 0.5, 0.4, 0.4]])
     truth = np.array([[0, 0, 0.5, 0.5], [0, 0, 0.5, 1], [0.6, 0.6, 0.8, 0.8], [0, 0, 1, 1]])
     assert model_metrics.iou(boxes, truth).tolist() == pytest.approx([1, 0.5, 0, 0])
-    told = model_metrics.boxes(np.c_[boxes, [[0.1, 0.1]] * 4], np.c_[truth, [[0.1, 0.4]] * 4])
-    assert told["iou_over_half"].value == 0.25
-    assert told["landmarks_away"].value == pytest.approx(0.3)
+    metrics = model_metrics.boxes(np.c_[boxes, [[0.1, 0.1]] * 4], np.c_[truth, [[0.1, 0.4]] * 4])
+    assert metrics["iou_over_half"].value == 0.25
+    assert metrics["landmarks_away"].value == pytest.approx(0.3)

@@ -14,7 +14,9 @@ from likeness.core.settings import Extract, Settings
 from likeness.models.backbones import resolve
 from likeness.models.backbones.heads import Head
 from likeness.models.model_card import Evaluation, Metric, ModelCard
-from likeness.models.model_registry import ModelRegistry, space_of
+from likeness.models.model_registry import ModelRegistry
+from likeness.models.spaces import space_of
+from likeness.models.training_report import TrainingReport
 from likeness.storage.artifact import File
 from likeness.training.network import Network
 
@@ -33,9 +35,9 @@ def make(models: ModelRegistry, tmp_path: Path) -> Make:
 
     def write(version: str, accuracy: float = 0.8, evaluation: str = "v@0001", name: str = "clothes") -> ModelCard:
         torch.manual_seed(int(hashlib.sha256(version.encode()).hexdigest()[:6], 16))
-        learner = Network(resolve("efficientnet_lite0.pool"), Head("logits", 1280, (), 2), "")
+        network = Network(resolve("efficientnet_lite0.pool"), Head("logits", 1280, (), 2), "")
         path = tmp_path / f"{version}.safetensors"
-        learner.write(path, classes=("hat", "dress"))
+        network.save(path, classes=("hat", "dress"))
         data = path.read_bytes()
         card = ModelCard(
             name=name,
@@ -50,16 +52,16 @@ def make(models: ModelRegistry, tmp_path: Path) -> Make:
             photos=10,
             evaluation=evaluation,
             metrics={"accuracy": Metric(value=accuracy, low=accuracy - 0.1, high=accuracy + 0.1)},
-            chosen=(),
+            candidates=(),
             temperature=1.0,
             seed=0,
             settings={},
             licence="Apache-2.0",
-            made=NOW,
+            created=NOW,
             run_id="run",
             weights=File(name="model.safetensors", bytes=len(data), sha256=hashlib.sha256(data).hexdigest()),
         )
-        models.write(card, path, {"report.json": b"{}"})
+        models.write(card, path, TrainingReport(epochs=(), best=-1))
         return card
 
     return write
@@ -69,7 +71,7 @@ def test_a_version_is_read_as_it_was_written_and_never_changes(models: ModelRegi
     card = make("1")
     assert models.card("clothes", "1") == card
     assert (models.names(), models.versions("clothes")) == (["clothes"], ["1"])
-    with pytest.raises(DataError, match=r"is there already, and versions never change"):
+    with pytest.raises(DataError, match=r"exists already, and versions never change"):
         make("1")
 
 
@@ -112,9 +114,9 @@ def test_figures_of_different_sets_are_not_compared(models: ModelRegistry, make:
     with pytest.raises(GateError, match=r"it was measured on v@0002, the one in service \(1\) on v@0001"):
         models.promote("clothes", "2")
     worth = {"accuracy": Metric(value=0.85, low=0.8, high=0.9)}
-    models.add(models.card("clothes", "1"), Evaluation(evaluation="v@0002", metrics=worth, made=NOW, run_id="run"))
+    models.add_evaluation(models.card("clothes", "1"), Evaluation(evaluation="v@0002", metrics=worth, created=NOW, run_id="run"))
     assert models.promote("clothes", "2")[1].version == "2", "now they are"
-    models.add(models.card("clothes", "1"), Evaluation(evaluation="v@0003", metrics=worth, made=NOW, run_id="run"))
+    models.add_evaluation(models.card("clothes", "1"), Evaluation(evaluation="v@0003", metrics=worth, created=NOW, run_id="run"))
     with pytest.raises(GateError, match=r"its accuracy on v@0002 is 0.8500, that in service \(2\) has 0.9000"):
         models.promote("clothes", "1")
 
@@ -174,6 +176,6 @@ def test_a_space_of_a_model_is_that_in_service_or_the_pinned_one(
 
 def test_a_card_is_plain_json(models: ModelRegistry, make: Make, tmp_path: Path) -> None:
     make("1")
-    told = json.loads((tmp_path / "root/models/clothes/1/card.json").read_text())
-    assert told["metrics"]["accuracy"]["value"] == 0.8
-    assert told["licence"] == "Apache-2.0"
+    fields = json.loads((tmp_path / "root/models/clothes/1/card.json").read_text())
+    assert fields["metrics"]["accuracy"]["value"] == 0.8
+    assert fields["licence"] == "Apache-2.0"

@@ -18,7 +18,7 @@ NONE = 3
 """
 
 
-def asked(folder: Path, value: str, *words: str) -> "subprocess.CompletedProcess[str]":
+def run_cli(folder: Path, value: str, *words: str) -> "subprocess.CompletedProcess[str]":
     (folder / "plugged.py").write_text(PLUGIN)
     (folder / "plugged-1.dist-info").mkdir()
     (folder / "plugged-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
@@ -29,9 +29,9 @@ def asked(folder: Path, value: str, *words: str) -> "subprocess.CompletedProcess
 
 
 def test_a_backbone_of_ones_own(tmp_path: Path) -> None:
-    told = asked(tmp_path, "plugged:MINE", "backbones", "show", "mine", "--json")
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout)["what"] == "my own gradients"
+    process = run_cli(tmp_path, "plugged:MINE", "backbones", "show", "mine", "--json")
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout)["what"] == "my own gradients"
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_a_backbone_of_ones_own(tmp_path: Path) -> None:
     ],
 )
 def test_one_that_cannot_be_had(tmp_path: Path, value: str, why: str) -> None:
-    told = asked(tmp_path, value, "backbones")
-    assert told.returncode == 1
-    assert f"entry point mine = {value}: " in told.stderr
-    assert why in told.stderr
-    assert "Traceback" not in told.stderr
+    process = run_cli(tmp_path, value, "backbones")
+    assert process.returncode == 1
+    assert f"entry point mine = {value}: " in process.stderr
+    assert why in process.stderr
+    assert "Traceback" not in process.stderr

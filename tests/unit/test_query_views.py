@@ -8,7 +8,7 @@ from PIL import Image
 
 from likeness.core.settings import Limits
 from likeness.images.image import decode
-from likeness.images.perturbations import CHANGES, perturbed
+from likeness.images.perturbations import PERTURBATIONS, perturb
 from likeness.images.query_views import QueryView, render_views
 
 QUARTERS = np.zeros((8, 8, 3), np.uint8)
@@ -30,9 +30,9 @@ def test_no_looks_are_none() -> None:
 
 
 def test_turned() -> None:
-    found = render_views(QUARTERS, [QueryView.TURNED])
-    assert len(found) == 3
-    for times, picture in enumerate(found, 1):
+    views = render_views(QUARTERS, [QueryView.TURNED])
+    assert len(views) == 3
+    for times, picture in enumerate(views, 1):
         assert picture.shape == QUARTERS.shape
         assert np.array_equal(np.rot90(picture, -times), QUARTERS)
 
@@ -50,10 +50,10 @@ def seen(data: bytes, limits: Limits) -> np.ndarray:
     return np.asarray(decode(data, limits))
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_a_change_is_a_photo_that_differs(name: str) -> None:
     limits = Limits()
-    before, data = seen(jpeg(90, 120), limits), perturbed(jpeg(90, 120), name, limits)
+    before, data = seen(jpeg(90, 120), limits), perturb(jpeg(90, 120), name, limits)
     after = seen(data, limits)
     assert after.min() < after.max()
     if name == "as it is":
@@ -66,20 +66,20 @@ def test_a_change_is_a_photo_that_differs(name: str) -> None:
 
 def test_what_changes_do() -> None:
     limits, photo = Limits(), jpeg(90, 120)
-    assert seen(perturbed(photo, "mirrored", limits), limits)[10, 10].argmax() == 2, "blue is on the left"
-    assert seen(perturbed(photo, "rotated by 90 degrees", limits), limits).shape == (90, 120, 3)
-    assert seen(perturbed(photo, "cropped to 60 %", limits), limits).shape == (72, 54, 3)
-    assert seen(perturbed(photo, "cropped to a corner of 70 %", limits), limits)[..., 0].max() > 200
-    barred = seen(perturbed(photo, "opaque bar", limits), limits)
+    assert seen(perturb(photo, "mirrored", limits), limits)[10, 10].argmax() == 2, "blue is on the left"
+    assert seen(perturb(photo, "rotated by 90 degrees", limits), limits).shape == (90, 120, 3)
+    assert seen(perturb(photo, "cropped to 60 %", limits), limits).shape == (72, 54, 3)
+    assert seen(perturb(photo, "cropped to a corner of 70 %", limits), limits)[..., 0].max() > 200
+    barred = seen(perturb(photo, "opaque bar", limits), limits)
     assert barred[60].max() < 30
     assert barred[5].max() > 200
-    grey = seen(perturbed(photo, "grey", limits), limits).astype(int)
+    grey = seen(perturb(photo, "grey", limits), limits).astype(int)
     assert np.ptp(grey, axis=2).max() < 5
-    turned = seen(perturbed(photo, "rotated by 15 degrees", limits), limits)
+    turned = seen(perturb(photo, "rotated by 15 degrees", limits), limits)
     assert turned.shape == (120, 90, 3)
     assert turned[0, 0].max() > 100, "the corners have the colour of the nearest edge, not black"
 
 
 def test_a_photo_of_one_pixel_can_be_changed() -> None:
-    for name in CHANGES:
-        assert seen(perturbed(jpeg(2, 1), name, Limits()), Limits()).size
+    for name in PERTURBATIONS:
+        assert seen(perturb(jpeg(2, 1), name, Limits()), Limits()).size

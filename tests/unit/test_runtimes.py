@@ -37,14 +37,14 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def test_openvino_is_torch(space: Space, cache: str, reference: tuple[np.ndarray, np.ndarray]) -> None:
     inputs, expected = reference
     runtime = OpenVinoRuntime(space, cache, 1)
-    found = runtime(inputs)
-    assert (found.shape, found.dtype) == (expected.shape, np.float32)
-    assert cosines(found, expected).min() >= 0.9999
-    assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+    vectors = runtime(inputs)
+    assert (vectors.shape, vectors.dtype) == (expected.shape, np.float32)
+    assert cosines(vectors, expected).min() >= 0.9999
+    assert np.abs(vectors - expected).max() <= 1e-3 * np.abs(expected).max()
     # a photo's vector does not depend on the photos beside it, and any number may come at once
     for count in (1, 2, 5):
-        assert cosines(runtime(inputs[:count]), found[:count]).min() >= 0.999999
-    assert cosines(runtime(inputs[::-1])[::-1], found).min() >= 0.999999  # not contiguous
+        assert cosines(runtime(inputs[:count]), vectors[:count]).min() >= 0.999999
+    assert cosines(runtime(inputs[::-1])[::-1], vectors).min() >= 0.999999  # not contiguous
 
 
 def test_an_answer_is_not_overwritten_by_the_next(cache: str, inputs: np.ndarray) -> None:
@@ -58,30 +58,30 @@ def test_an_answer_is_not_overwritten_by_the_next(cache: str, inputs: np.ndarray
 @pytest.mark.parametrize("way", ["stage5.gram", "stage5.mean.l2+pool.l2", "stage5.gem.root", "stage5.max"])
 def test_openvino_pools_as_torch_does(cache: str, inputs: np.ndarray, way: str) -> None:
     space = resolve(f"efficientnet_lite0.{way}")
-    found, expected = OpenVinoRuntime(space, cache, 1)(inputs[:3]), TorchRuntime(space, cache, 1, "cpu")(inputs[:3])
-    assert found.shape == expected.shape == (3, space.dim)
-    assert cosines(found, expected).min() >= 0.9999
+    vectors, expected = OpenVinoRuntime(space, cache, 1)(inputs[:3]), TorchRuntime(space, cache, 1, "cpu")(inputs[:3])
+    assert vectors.shape == expected.shape == (3, space.dim)
+    assert cosines(vectors, expected).min() >= 0.9999
 
 
 def test_few_photos_at_once_where_maps_outweigh_weights(cache: str, tiny: Space, tmp_path: Path) -> None:
-    assert OpenVinoRuntime(resolve(DEFAULT), cache, 1).together == 2
-    assert OpenVinoRuntime(resolve(DEFAULT), cache, 3).together == 6
-    assert OpenVinoRuntime(tiny, str(tmp_path / "cache"), 1).together > 100
+    assert OpenVinoRuntime(resolve(DEFAULT), cache, 1).batch_size == 2
+    assert OpenVinoRuntime(resolve(DEFAULT), cache, 3).batch_size == 6
+    assert OpenVinoRuntime(tiny, str(tmp_path / "cache"), 1).batch_size > 100
 
 
 def test_callers_at_once_get_their_own_answers(cache: str, inputs: np.ndarray) -> None:
     runtime = OpenVinoRuntime(resolve(DEFAULT), cache, 1)
     truth = [runtime(image[None]) for image in inputs]
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(runtime, [image[None] for image in inputs] * 5))
-    for number, vectors in enumerate(found):
+        answers = list(pool.map(runtime, [image[None] for image in inputs] * 5))
+    for number, vectors in enumerate(answers):
         assert np.abs(vectors - truth[number % len(inputs)]).max() < 1e-3
 
 
 def test_every_kind_opens_by_name(cache: str, inputs: np.ndarray) -> None:
     space = resolve(DEFAULT)
-    for wanted, name in (("openvino", "openvino"), ("torch", "torch"), ("auto", choose_runtime("auto"))):
-        runtime = open_runtime(space, wanted, Machine(cache, 1))
+    for kind, name in (("openvino", "openvino"), ("torch", "torch"), ("auto", choose_runtime("auto"))):
+        runtime = open_runtime(space, kind, Machine(cache, 1))
         assert runtime.name.startswith(name)
         assert runtime(inputs[:1]).shape == (1, space.dim)
 
@@ -98,9 +98,9 @@ def test_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServiceError, match=r"extract\.runtime = 'torch'.*not installed"):
         choose_runtime("torch")
     installed.clear()
-    for wanted in ("auto", "openvino"):
+    for kind in ("auto", "openvino"):
         with pytest.raises(ServiceError, match=r"install likeness\[extract\]"):
-            choose_runtime(wanted)
+            choose_runtime(kind)
 
 
 # -- the cache
@@ -130,17 +130,19 @@ import sys
 sys.modules["torch"] = sys.modules["efficientnet_lite_pytorch"] = None
 import numpy as np
 from likeness.models.backbones import resolve
-from likeness.models.runtimes import Machine, open_runtime, prepare
+from likeness.models.runtimes import Machine, open_runtime, prepare_runtime
 space = resolve("efficientnet_lite0.pool")
-prepare(space, "openvino", Machine(sys.argv[1], 1))
+prepare_runtime(space, "openvino", Machine(sys.argv[1], 1))
 runtime = open_runtime(space, "openvino", Machine(sys.argv[1], 1))
 print(runtime(np.zeros((1, 224, 224, 3), np.uint8)).shape)
 """
 
 
 def test_a_converted_network_needs_no_torch(own_cache: Path) -> None:
-    told = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, own_cache], capture_output=True, text=True, check=True)
-    assert told.stdout == "(1, 1280)\n"
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, own_cache], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "(1, 1280)\n"
 
 
 @pytest.fixture
@@ -212,30 +214,30 @@ def test_preparing_for_torch_converts_nothing(tmp_path: Path) -> None:
 def test_the_number_of_threads_is_the_callers(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import openvino as ov
 
-    asked: list[dict[str, Any]] = []
+    compiled: list[dict[str, Any]] = []
     real = ov.Core.compile_model
 
     def spying(self: Any, model: Any, device: str, options: dict[str, Any]) -> Any:
-        asked.append(options)
+        compiled.append(options)
         return real(self, model, device, options)
 
     monkeypatch.setattr(ov.Core, "compile_model", spying)
     runtime = OpenVinoRuntime(resolve(DEFAULT), cache, 2)
     assert runtime._model.get_property("INFERENCE_NUM_THREADS") == 2
     assert runtime._model.get_property("ENABLE_CPU_PINNING") is False  # two workers that pin would share one core
-    assert asked[0]["NUM_STREAMS"] == 1
+    assert compiled[0]["NUM_STREAMS"] == 1
 
 
 # -- what a GPU needs, on the CPU
 
 
-@pytest.mark.parametrize("wanted", ["openvino", "torch"])
-def test_bfloat16_is_near_and_is_not_float32(tiny: Space, tmp_path: Path, wanted: str) -> None:
+@pytest.mark.parametrize("kind", ["openvino", "torch"])
+def test_bfloat16_is_near_and_is_not_float32(tiny: Space, tmp_path: Path, kind: str) -> None:
     images = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), np.uint8)
-    plain, half = (open_runtime(tiny, wanted, Machine(str(tmp_path), 1, precision=one)) for one in ("auto", "bfloat16"))
+    plain, half = (open_runtime(tiny, kind, Machine(str(tmp_path), 1, precision=one)) for one in ("auto", "bfloat16"))
     one, other = plain(images), half(images)
     assert np.allclose(one, other, rtol=0.05, atol=0.05 * np.abs(one).max())
-    if "bf16" in Path("/proc/cpuinfo").read_text() or wanted == "torch":
+    if "bf16" in Path("/proc/cpuinfo").read_text() or kind == "torch":
         assert not np.array_equal(one, other)
 
 
@@ -252,8 +254,8 @@ def test_photos_that_the_memory_does_not_hold_at_once_come_in_parts(tiny: Space,
             tried.append(len(batch))
             if len(batch) > fits:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            found: torch.Tensor = real(batch)
-            return found
+            vectors: torch.Tensor = real(batch)
+            return vectors
 
     runtime._net = Small()  # type: ignore[assignment]
     assert np.allclose(runtime(images), expected, atol=1e-6)
@@ -279,7 +281,7 @@ def test_photos_that_the_memory_does_not_hold_at_once_come_in_parts(tiny: Space,
 def test_a_gpu_is_busy_once_however_many_streams_work(spans: list[tuple[float, float]], covered: float) -> None:
     busy = BusyTime()
     for begin, end in spans:
-        busy.count(begin, end)
+        busy.add(begin, end)
     assert busy.seconds == covered
 
 

@@ -11,9 +11,9 @@ from PIL import ExifTags, Image
 
 from likeness.core.errors import ServiceError
 from likeness.core.settings import Extract, Limits
-from likeness.images.image import WHOLE, BadImage, Preprocessing, orientation, prepared
+from likeness.images.image import WHOLE, BadImage, Preprocessing, exif_orientation, preprocess
 from likeness.models.backbones import Space, resolve
-from likeness.models.extractor import Extracted, Extractor
+from likeness.models.extractor import ExtractedBatch, Extractor
 from likeness.models.runtimes import Machine, open_runtime
 from likeness.models.runtimes.torch_any import TorchRuntime
 from likeness.models.runtimes.torch_decoding import DeviceDecoder
@@ -46,16 +46,16 @@ def never(_: bytes) -> "Future[np.ndarray]":
 
 
 def by_pillow(data: bytes, how: Preprocessing) -> np.ndarray:
-    return prepared(data, WHOLE, how, LIMITS).astype(int)
+    return preprocess(data, WHOLE, how, LIMITS).astype(int)
 
 
 @pytest.mark.parametrize("shape", ["centre", "squash", "pad"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_pixels_are_those_of_the_processes(jpegs: list[bytes], shape: Any, interpolation: Any) -> None:
     how = Preprocessing(256, 224, MEAN, MEAN, interpolation=interpolation, shape=shape)
-    found, bad = DeviceDecoder(how, LIMITS, "cpu", never)(jpegs)
-    assert (tuple(found.shape), str(found.dtype), bad) == ((len(jpegs), 224, 224, 3), "torch.uint8", {})
-    for mine, data in zip(found.numpy(), jpegs, strict=True):
+    pixels, bad = DeviceDecoder(how, LIMITS, "cpu", never)(jpegs)
+    assert (tuple(pixels.shape), str(pixels.dtype), bad) == ((len(jpegs), 224, 224, 3), "torch.uint8", {})
+    for mine, data in zip(pixels.numpy(), jpegs, strict=True):
         assert np.abs(mine - by_pillow(data, how)).mean() < 1
 
 
@@ -64,9 +64,9 @@ def test_photos_are_upright(jpegs: list[bytes], turn: int) -> None:
     how, exif = Preprocessing(256, 224, MEAN, MEAN, shape="squash"), Image.Exif()
     exif[ExifTags.Base.Orientation] = turn
     data = encoded(Image.open(io.BytesIO(jpegs[0])), exif=exif, quality=95)
-    assert orientation(data, LIMITS) == turn
-    found, _ = DeviceDecoder(how, LIMITS, "cpu", never)([data])
-    assert np.abs(found[0].numpy() - by_pillow(data, how)).mean() < 1
+    assert exif_orientation(data, LIMITS) == turn
+    pixels, _ = DeviceDecoder(how, LIMITS, "cpu", never)([data])
+    assert np.abs(pixels[0].numpy() - by_pillow(data, how)).mean() < 1
 
 
 def damaged(jpeg: bytes) -> bytes:
@@ -88,9 +88,9 @@ def others(jpeg: bytes) -> dict[str, bytes]:
     }
 
 
-def run(extractor: Extractor, photos: dict[str, bytes]) -> Extracted:
+def run(extractor: Extractor, photos: dict[str, bytes]) -> ExtractedBatch:
     """All batches in one."""
-    whole, vectors = Extracted(), []
+    whole, vectors = ExtractedBatch(), []
     for batch in extractor.run(photos.items()):
         whole.keys += batch.keys
         whole.failures += batch.failures
@@ -102,38 +102,38 @@ def run(extractor: Extractor, photos: dict[str, bytes]) -> Extracted:
 def test_vectors_and_failures_are_those_of_the_processes(jpegs: list[bytes], network: TorchRuntime) -> None:
     plain = {str(number): data for number, data in enumerate(jpegs)}
     # a damaged photo in the first place of a batch, and one in the midst of others
-    given = {**others(jpegs[0]), **plain, "grey": encoded(Image.open(io.BytesIO(jpegs[1])).convert("L"))}
-    expected, found = (
-        run(Extractor(lite(), network, Extract(batch_size=5, decode=decode), LIMITS), given)
+    source = {**others(jpegs[0]), **plain, "grey": encoded(Image.open(io.BytesIO(jpegs[1])).convert("L"))}
+    expected, actual = (
+        run(Extractor(lite(), network, Extract(batch_size=5, decode=decode), LIMITS), source)
         for decode in ("processes", "network")
     )
-    assert [(key, bad.reason) for key, bad in found.failures] == [(key, bad.reason) for key, bad in expected.failures]
-    assert {key for key, _ in found.failures} == {"cut off", "text", "nothing", "damaged"}
-    assert found.keys == expected.keys
-    assert set(found.keys) == {"png", "cmyk", "long", "grey", *plain}
-    lengths = np.linalg.norm(found.vectors, axis=1) * np.linalg.norm(expected.vectors, axis=1)
-    assert (np.einsum("nd,nd->n", found.vectors, expected.vectors) / lengths).min() >= 0.999
+    assert [(key, bad.reason) for key, bad in actual.failures] == [(key, bad.reason) for key, bad in expected.failures]
+    assert {key for key, _ in actual.failures} == {"cut off", "text", "nothing", "damaged"}
+    assert actual.keys == expected.keys
+    assert set(actual.keys) == {"png", "cmyk", "long", "grey", *plain}
+    lengths = np.linalg.norm(actual.vectors, axis=1) * np.linalg.norm(expected.vectors, axis=1)
+    assert (np.einsum("nd,nd->n", actual.vectors, expected.vectors) / lengths).min() >= 0.999
 
 
 def test_only_what_every_decoder_decodes_alike_is_left_to_the_device(jpegs: list[bytes]) -> None:
-    asked = []
+    left = []
 
     def otherwise(data: bytes) -> "Future[np.ndarray]":
-        asked.append(data)
+        left.append(data)
         future: Future[np.ndarray] = Future()
         future.set_exception(BadImage("asked"))
         return future
 
-    given = [jpegs[0], *others(jpegs[0]).values(), jpegs[0] + b"\xff\xd9"]
-    found, bad = DeviceDecoder(lite().preprocessing, Limits(max_bytes=len(jpegs[0])), "cpu", otherwise)(given)
-    assert sorted(asked) == sorted(given[1:])
-    assert sorted(bad) == list(range(1, len(given)))
-    assert len(found) == 1
+    data = [jpegs[0], *others(jpegs[0]).values(), jpegs[0] + b"\xff\xd9"]
+    pixels, bad = DeviceDecoder(lite().preprocessing, Limits(max_bytes=len(jpegs[0])), "cpu", otherwise)(data)
+    assert sorted(left) == sorted(data[1:])
+    assert sorted(bad) == list(range(1, len(data)))
+    assert len(pixels) == 1
 
 
 def test_nothing_but_failures(network: TorchRuntime) -> None:
-    found = Extractor(lite(), network, Extract(decode="network"), LIMITS).run([("text", b"text"), ("none", b"")])
-    assert [[bad.reason for _, bad in batch.failures] for batch in found] == [["not_an_image", "empty"]]
+    batches = Extractor(lite(), network, Extract(decode="network"), LIMITS).run([("text", b"text"), ("none", b"")])
+    assert [[bad.reason for _, bad in batch.failures] for batch in batches] == [["not_an_image", "empty"]]
 
 
 def test_a_batch_ends_where_its_bytes_are_too_many(jpegs: list[bytes], network: TorchRuntime) -> None:

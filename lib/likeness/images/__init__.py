@@ -1,1 +1,1 @@
-"""Bytes to pixels: decoding, decoder processes, preprocessing, query views, perturbations.   [Pillow]"""
+"""Images: decoding, decoder processes, preprocessing, query views, perturbations, contact sheets.   [Pillow]"""

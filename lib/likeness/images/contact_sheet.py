@@ -1,4 +1,4 @@
-"""A grid of photos as one picture: a query and its neighbours.   [Pillow]"""
+"""Contact sheets: photos with captions, as a query and its neighbours, drawn as one image.   [Pillow]"""
 
 import io
 from collections.abc import Sequence
@@ -11,11 +11,15 @@ from likeness.images.image import BadImage, decode
 _TILE, _GAP, _LINE = 180, 12, 16
 
 
-def grid(tiles: Sequence[tuple[bytes | None, str]], columns: int) -> bytes:
-    """Draws photos with a caption each, `columns` a row; a photo that is gone is an empty frame.
+def draw_contact_sheet(tiles: Sequence[tuple[bytes | None, str]], columns: int) -> bytes:
+    """Draws photos with captions in a grid; a missing photo is an empty frame.
+
+    Args:
+        tiles: encoded photos, None if missing, and their captions.
+        columns: tiles a row.
 
     Returns:
-        a PNG.
+        A PNG.
     """
     rows = -(-len(tiles) // columns)
     width, height = _TILE + _GAP, _TILE + 2 * _LINE + _GAP
@@ -30,28 +34,28 @@ def grid(tiles: Sequence[tuple[bytes | None, str]], columns: int) -> bytes:
             sheet.paste(photo, (x + (_TILE - photo.width) // 2, y + (_TILE - photo.height) // 2))
         for line, text in enumerate(caption.split("\n")[:2]):
             draw.text((x, y + _TILE + 2 + line * _LINE), _fit(draw, text), fill="black")
-    return encoded(sheet, "PNG")
+    return encode_image(sheet, "PNG")
 
 
 def thumbnail(data: bytes, side: int) -> Image.Image | None:
-    """A photo within a square of `side` pixels; None if it cannot be decoded."""
+    """Scales a photo down into a square of `side` pixels; None if it cannot be decoded."""
     try:
-        photo = decode(data, Limits(), enough=side)
+        photo = decode(data, Limits(), min_side=side)
     except BadImage:
         return None
     photo.thumbnail((side, side))
     return photo
 
 
-def encoded(image: Image.Image, kind: str) -> bytes:
-    """An image as a file's bytes."""
+def encode_image(image: Image.Image, format: str) -> bytes:
+    """Encodes an image in one of Pillow's formats."""
     file = io.BytesIO()
-    image.save(file, kind)
+    image.save(file, format)
     return file.getvalue()
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str) -> str:
-    text = text.encode("latin-1", "replace").decode("latin-1")  # Pillow's own font knows no more
+    text = text.encode("latin-1", "replace").decode("latin-1")  # what Pillow's default font has
     while draw.textlength(text) > _TILE and len(text) > 4:
         text = text[:-4] + "..."
     return text

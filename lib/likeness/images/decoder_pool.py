@@ -1,4 +1,4 @@
-"""Photos decoded beside each other: bytes in, pixels out, one decoder process a thread."""
+"""A pool of decoder processes: encoded photos in, futures of pixels out; each thread drives one process."""
 
 import threading
 import weakref
@@ -11,114 +11,116 @@ import numpy as np
 
 from likeness.core.errors import ServiceError
 from likeness.core.settings import Limits
-from likeness.images.decoder_process import GROUP, Decoder, DecodeRequest, Rows
+from likeness.images.decoder_process import MAX_BATCH, Decoder, DecodeRequest
 from likeness.images.image import WHOLE, BadImage, Box, Preprocessing
+from likeness.images.shared_pixels import SharedPixels
 
-_TOGETHER = 4_000_000
-"""Bytes of photos after which no more are asked for at once."""
+_MAX_BATCH_BYTES = 4_000_000
+"""A batch takes no further photo once its photos have more encoded bytes than this."""
 
 
 @dataclass
 class _Job:
-    """One photo that is to be decoded."""
+    """One photo to decode, and the future of its pixels."""
 
-    asked: DecodeRequest
+    request: DecodeRequest
     future: "Future[np.ndarray]" = field(default_factory=Future)
 
-    def end(self, found: np.ndarray | BaseException) -> None:
-        """The one who waits for it gets what was found, or why nothing was."""
-        if isinstance(found, BaseException):
-            self.future.set_exception(found)
+    def finish(self, outcome: np.ndarray | BaseException) -> None:
+        """Sets the future's result, or its exception."""
+        if isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
         else:
-            self.future.set_result(found)
+            self.future.set_result(outcome)
 
 
-_Jobs = SimpleQueue[_Job | None]
+_Queue = SimpleQueue[_Job | None]
 
 
 class DecoderPool:
-    """Threads that each drive a decoder, and end with the pool.
+    """Threads that each drive one decoder process and end with the pool.
 
-    concurrent.futures' own threads would be joined at exit, however long a photo takes.
+    The threads are daemons: concurrent.futures would wait for its own at exit, however long a photo takes.
 
     Args:
-        threads: how many.
-        how: what photos are made into.
-        limits: what they may take.
-        rows: of the memory that photos may be decoded into.
+        threads: number of threads, each with one process.
+        preprocessing: what the network expects.
+        limits: what one photo may cost.
+        rows: rows of shared memory that photos can be decoded into.
     """
 
-    def __init__(self, threads: int, how: Preprocessing, limits: Limits, rows: int = 0) -> None:
-        self._jobs: _Jobs = SimpleQueue()
-        kept = Rows(rows, how.side)
-        self.rows: np.ndarray = kept.pixels
+    def __init__(self, threads: int, preprocessing: Preprocessing, limits: Limits, rows: int = 0) -> None:
+        self._queue: _Queue = SimpleQueue()
+        shared = SharedPixels(rows, preprocessing.side)
+        self.rows: np.ndarray = shared.pixels
         """uint8 (rows, side, side, 3)."""
         for _ in range(threads):
-            given = (self._jobs, threads, how, limits, kept)
-            threading.Thread(target=_work, args=given, name="decode", daemon=True).start()
-        weakref.finalize(self, _end, self._jobs, threads)
+            args = (self._queue, threads, preprocessing, limits, shared)
+            threading.Thread(target=_work, args=args, name="decode", daemon=True).start()
+        weakref.finalize(self, _stop, self._queue, threads)
 
     def submit(
-        self, data: bytes, box: Box = WHOLE, uncut: bool = False, row: int | None = None
+        self, data: bytes, box: Box = WHOLE, squash: bool = False, row: int | None = None
     ) -> "Future[np.ndarray]":
-        """Begins with a photo, or the part of it in a box.
+        """Starts to decode a photo, or the part of it in a box.
 
         Args:
             data: the encoded photo.
-            box: the part.
-            uncut: nothing is cut off, whatever the preprocessing.
-            row: of `rows`, where the pixels go; new memory by default.
+            box: the part to decode.
+            squash: nothing is cropped: the photo is resized to a square, whatever the preprocessing says.
+            row: row of `rows` that receives the pixels; new memory by default.
 
         Returns:
-            The pixels, uint8 (side, side, 3), or why there are none: BadImage, or what `Decoder` raises.
+            A future of the pixels, uint8 (side, side, 3). It raises BadImage if the photo cannot be used, or what
+            `Decoder` raises.
         """
-        job = _Job(DecodeRequest(data, box, uncut, row))
-        self._jobs.put(job)
+        job = _Job(DecodeRequest(data, box, squash, row))
+        self._queue.put(job)
         return job.future
 
 
-def _work(jobs: _Jobs, threads: int, how: Preprocessing, limits: Limits, rows: Rows) -> None:
-    # a process ends with the thread that has begun it
-    decoder = Decoder(how, limits, rows)
-    with suppress(ServiceError):  # it is told to who asks for something
-        decoder.begin()
-    while group := _next(jobs, threads):
-        _decode(decoder, [job for job in group if job.future.set_running_or_notify_cancel()])
-        del group  # it would keep the pool alive while the thread waits
+def _work(queue: _Queue, threads: int, preprocessing: Preprocessing, limits: Limits, rows: SharedPixels) -> None:
+    # the process is started here because it ends with the thread that started it
+    decoder = Decoder(preprocessing, limits, rows)
+    with suppress(ServiceError):  # the first request raises it again
+        decoder.start()
+    while batch := _next_batch(queue, threads):
+        _decode(decoder, [job for job in batch if job.future.set_running_or_notify_cancel()])
+        del batch  # it would keep the pool alive while the thread waits
     decoder.close()
 
 
-def _next(jobs: _Jobs, threads: int) -> list[_Job]:
-    """A photo, and some of those that wait behind it, a thread's share; none in the end."""
-    group, size = list[_Job](), 0
-    job = jobs.get()
+def _next_batch(queue: _Queue, threads: int) -> list[_Job]:
+    """Waits for a job, and adds queued jobs as long as the other threads have enough; empty at the end."""
+    batch, size = list[_Job](), 0
+    job = queue.get()
     while job is not None:
-        group.append(job)
-        size += len(job.asked.data)
-        if len(group) == GROUP or size > _TOGETHER or jobs.qsize() < threads:
-            return group
+        batch.append(job)
+        size += len(job.request.data)
+        if len(batch) == MAX_BATCH or size > _MAX_BATCH_BYTES or queue.qsize() < threads:
+            return batch
         try:
-            job = jobs.get_nowait()
+            job = queue.get_nowait()
         except Empty:
-            return group
-    if group:  # the next time is the end
-        jobs.put(None)
-    return group
+            return batch
+    if batch:  # the end marker is for the next call
+        queue.put(None)
+    return batch
 
 
-def _decode(decoder: Decoder, group: list[_Job]) -> None:
-    if not group:
+def _decode(decoder: Decoder, batch: list[_Job]) -> None:
+    if not batch:
         return
     try:
-        found: list[np.ndarray | BadImage] = decoder([job.asked for job in group])
-    except BaseException as error:  # whoever waits gets it
-        for job in group:
-            job.end(error)
+        outcomes: list[np.ndarray | BadImage] = decoder([job.request for job in batch])
+    except BaseException as error:  # raised where the futures are waited for
+        for job in batch:
+            job.finish(error)
         return
-    for job, one in zip(group, found, strict=True):
-        job.end(one)
+    for job, outcome in zip(batch, outcomes, strict=True):
+        job.finish(outcome)
 
 
-def _end(jobs: _Jobs, threads: int) -> None:
+def _stop(queue: _Queue, threads: int) -> None:
     for _ in range(threads):
-        jobs.put(None)
+        queue.put(None)

@@ -1,4 +1,7 @@
-"""Bytes to an RGB array, or the reason why not. The one decoder of jobs and service.   [Pillow]"""
+"""Decoding and preprocessing: encoded photos in, RGB pixels or a named reason of failure out.   [Pillow]
+
+Jobs and the service share it.
+"""
 
 import io
 import math
@@ -16,10 +19,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
 
 Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` decides, for jobs and service alike
-# Pillow warns of odd metadata; the pixels decide. Set once, for `catch_warnings` is not for the decoders' threads
+# Pillow warns of odd metadata; only the pixels matter. Set once: `catch_warnings` is not thread-safe
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -28,12 +31,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_LONG, _END_OF_JPEG = 8, b"\xff\xd9"
+_MAX_ASPECT, _END_OF_JPEG = 8, b"\xff\xd9"
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 class BadImage(Exception):
-    """Why one photo cannot be used: a row of the failure ledger, never the end of a run."""
+    """One photo that cannot be used, and why: a row of the failure ledger, never the end of a run."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -41,13 +44,13 @@ class BadImage(Exception):
 
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of a photo as a person sees it, each between 0 and 1."""
+"""A part of an upright photo: left, top, right and bottom, each between 0 and 1."""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a photo's header says: format, width and height in pixels as stored (before EXIF rotation)."""
+    """A photo's format, and its width and height in pixels as stored (before EXIF rotation)."""
 
     format: str
     width: int
@@ -65,10 +68,11 @@ class Preprocessing:
     """How a decoded photo becomes the network's input; a part of the feature space.
 
     The shorter side is resized to `resize` pixels, then the centre `crop` x `crop` is cut out, as torchvision's
-    Resize and CenterCrop do; `(pixel / scale - mean) / std` is applied inside the network. With `squash` both sides
-    become `resize` before; with `pad` nothing is cut off: the longer side becomes `crop`, beside it is the mean colour.
-    The vector is the mean over `views`: the photo and its mirror image (`flip`), or the middle and the four corners of
-    `resize` x `resize` and their mirror images (`ten`, Krizhevsky et al. 2012).
+    Resize and CenterCrop do; `(pixel / scale - mean) / std` is applied inside the network. `shape`: with `squash` both
+    sides are resized to `resize` before the crop; with `pad` nothing is cropped: the longer side becomes `crop`, and
+    the rest is filled with the mean colour. `views` is test-time augmentation: the vector is the mean over the photo
+    and its mirror image (`flip`), or over the centre and four corner crops of `resize` x `resize` and their mirror
+    images (`ten`, Krizhevsky et al. 2012).
     """
 
     resize: int
@@ -81,19 +85,19 @@ class Preprocessing:
     views: Views = "single"
 
     @property
-    def colour(self) -> tuple[int, int, int]:
-        """The mean colour, RGB of 0 to 255."""
+    def fill_colour(self) -> tuple[int, int, int]:
+        """The mean colour, RGB from 0 to 255; fills what `pad` adds."""
         red, green, blue = (round(mean * self.scale) for mean in self.mean)
         return red, green, blue
 
     @property
     def side(self) -> int:
-        """Pixels of a side of what the network is given."""
+        """Side in pixels of the square that the network, or its `ten` views, is cut from."""
         return self.resize if self.views == "ten" else self.crop
 
 
 def read_header(data: bytes, limits: Limits) -> Header:
-    """Checks what can be checked without decoding.
+    """Reads a photo's header, and checks it against the limits without decoding.
 
     Raises:
         BadImage: empty, too_large_bytes, not_an_image or too_many_pixels.
@@ -102,25 +106,25 @@ def read_header(data: bytes, limits: Limits) -> Header:
         return Header(image.format or "", image.width, image.height)
 
 
-def decode(data: bytes, limits: Limits, enough: int = 0) -> Image.Image:
-    """Decodes a photo as a person would see it: upright, first frame, transparency on white.
+def decode(data: bytes, limits: Limits, min_side: int = 0) -> Image.Image:
+    """Decodes a photo to upright RGB: EXIF rotation applied, first frame, transparency on white.
 
     Args:
         data: the encoded photo.
         limits: what it may cost.
-        enough: pixels the shorter side must keep; a JPEG is decoded at a half, quarter or eighth of its
-            size while twice that remains. 0 decodes in full.
+        min_side: pixels that the shorter side needs. A JPEG is decoded at a half, quarter or eighth of its size while
+            twice `min_side` remains. 0 decodes in full.
 
     Returns:
-        Its pixels, of mode RGB.
+        An image of mode RGB.
 
     Raises:
         BadImage: as `read_header`, or undecodable.
     """
     with _open(data, limits) as image:
         try:
-            if enough and image.format in ("JPEG", "MPO"):
-                image.draft("RGB", (2 * enough, 2 * enough))
+            if min_side and image.format in ("JPEG", "MPO"):
+                image.draft("RGB", (2 * min_side, 2 * min_side))
             image.load()
             return _rgb(_upright(image))
         except MemoryError:
@@ -129,22 +133,29 @@ def decode(data: bytes, limits: Limits, enough: int = 0) -> Image.Image:
             raise BadImage("undecodable", str(error) or type(error).__name__) from None
 
 
-def prepared(data: bytes, box: Box, how: Preprocessing, limits: Limits) -> np.ndarray:
-    """The part of an encoded photo in a box as a network takes it, uint8 (side, side, 3).
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Encodes pixels, RGB uint8 (h, w, 3), as the bytes of a PNG, which loses nothing."""
+    file = io.BytesIO()
+    Image.fromarray(pixels, "RGB").save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def preprocess(data: bytes, box: Box, preprocessing: Preprocessing, limits: Limits) -> np.ndarray:
+    """Decodes the part of a photo in a box, and resizes and crops it to uint8 (side, side, 3).
 
     Raises:
-        BadImage: why it cannot be had.
+        BadImage: the photo or the box cannot be used.
     """
     share = min(box[2] - box[0], box[3] - box[1])
-    enough = math.ceil(how.resize / share) if share > 0 else 0
-    return fit(cut(decode(data, limits, enough), box), how)
+    min_side = math.ceil(preprocessing.resize / share) if share > 0 else 0
+    return resize_and_crop(crop_to_box(decode(data, limits, min_side), box), preprocessing)
 
 
-def cut(photo: Image.Image, box: Box) -> Image.Image:
-    """The part of a photo in a box; at least one pixel of it.
+def crop_to_box(photo: Image.Image, box: Box) -> Image.Image:
+    """Crops a photo to a box; at least one pixel remains.
 
     Raises:
-        BadImage: the box is none.
+        BadImage: bad_box.
     """
     left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -156,12 +167,12 @@ def cut(photo: Image.Image, box: Box) -> Image.Image:
     return photo.crop((x, y, max(x + 1, round(right * width)), max(y + 1, round(bottom * height))))
 
 
-def fit(photo: Image.Image, how: Preprocessing) -> np.ndarray:
+def resize_and_crop(photo: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Resizes and crops a decoded photo, to uint8 (side, side, 3)."""
-    (wide, high), (left, top) = placed(*photo.size, how)
-    side, resampling = how.side, _FILTERS[how.interpolation]
-    if how.shape == "pad":
-        square = Image.new("RGB", (side, side), how.colour)
+    (wide, high), (left, top) = crop_geometry(*photo.size, preprocessing)
+    side, resampling = preprocessing.side, _FILTERS[preprocessing.interpolation]
+    if preprocessing.shape == "pad":
+        square = Image.new("RGB", (side, side), preprocessing.fill_colour)
         square.paste(photo.resize((wide, high), resampling), (-left, -top))
         return np.asarray(square)
     # only the crop is computed: a panorama of 1 x 10,000 would else be stretched to millions of pixels
@@ -170,30 +181,30 @@ def fit(photo: Image.Image, how: Preprocessing) -> np.ndarray:
     return np.asarray(photo.resize((side, side), resampling, box=box))
 
 
-def placed(width: int, height: int, how: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
-    """To which width and height a photo is resized, and where in it the square begins: left and top, below 0 to pad."""
-    if how.shape == "pad":
-        share = how.side / max(height, width)
+def crop_geometry(width: int, height: int, preprocessing: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size that a photo is resized to, and left and top of the square in it; negative where it is padded."""
+    if preprocessing.shape == "pad":
+        share = preprocessing.side / max(height, width)
         size = max(1, round(width * share)), max(1, round(height * share))
-        return size, (-((how.side - size[0]) // 2), -((how.side - size[1]) // 2))
+        return size, (-((preprocessing.side - size[0]) // 2), -((preprocessing.side - size[1]) // 2))
     shorter = min(height, width)
-    size = (how.resize * width // shorter, how.resize * height // shorter)
-    if how.shape == "squash":
-        size = (how.resize, how.resize)
-    return size, (round((size[0] - how.side) / 2), round((size[1] - how.side) / 2))
+    size = (preprocessing.resize * width // shorter, preprocessing.resize * height // shorter)
+    if preprocessing.shape == "squash":
+        size = (preprocessing.resize, preprocessing.resize)
+    return size, (round((size[0] - preprocessing.side) / 2), round((size[1] - preprocessing.side) / 2))
 
 
-def orientation(data: bytes, limits: Limits) -> int:
-    """The EXIF orientation, 1 to 8, of a JPEG that every decoder decodes alike; 0 of everything else.
+def exif_orientation(data: bytes, limits: Limits) -> int:
+    """The EXIF orientation, 1 to 8, of a JPEG that all decoders decode alike; 0 for any other photo.
 
-    Everything else is other formats and colours than grey and YCbCr, photos that are cut off, and those with more
-    pixels or bytes than the limits, or so long that a resize of all of it is a waste.
+    0 stands for other formats, colours other than grey and YCbCr, truncated photos, photos over the limits, and photos
+    so long and narrow that resizing all of them is a waste.
     """
     try:
         with _open(data, limits) as image:
             plain = image.format == "JPEG" and image.mode in ("RGB", "L") and image.info.get("adobe_transform", 1) == 1
-            long = max(image.size) > _LONG * min(image.size)
-            return _turn(image) if plain and not long and data.endswith(_END_OF_JPEG) else 0
+            narrow = max(image.size) > _MAX_ASPECT * min(image.size)
+            return _orientation(image) if plain and not narrow and data.endswith(_END_OF_JPEG) else 0
     except BadImage:
         return 0
 
@@ -216,20 +227,20 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as EXIF says.
+    """Applies the EXIF orientation.
 
-    Not by ImageOps.exif_transpose: it rewrites the block, and fails at a tag that has nothing to do with it.
+    ImageOps.exif_transpose is not used: it rewrites the EXIF block, and fails at unrelated damaged tags.
     """
-    turn = _TURNS.get(_turn(image))
-    return image if turn is None else image.transpose(turn)
+    method = _TRANSPOSES.get(_orientation(image))
+    return image if method is None else image.transpose(method)
 
 
-def _turn(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; a broken EXIF block leaves the photo as it is."""
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where the EXIF block is damaged."""
     try:
-        told = image.getexif().get(ExifTags.Base.Orientation)
-        return told if told in _TURNS else 1
-    except Exception:  # whatever the block holds
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return orientation if orientation in _TRANSPOSES else 1
+    except Exception:  # a damaged block can raise anything
         return 1
 
 

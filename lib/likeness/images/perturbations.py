@@ -1,4 +1,7 @@
-"""What people do to photos on their way to a search: cut, turned, marked, blurred. Bytes in, bytes out.   [Pillow]"""
+"""Perturbations of query photos, to measure robustness: crops, rotations, overlays, blur. Bytes in, bytes out.
+
+[Pillow]
+"""
 
 import io
 from collections.abc import Callable, Mapping
@@ -9,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from likeness.core.settings import Limits
 from likeness.images.image import decode
 
-_GOOD, _POOR = 90, 20
-"""Qualities of JPEGs."""
+_QUALITY, _LOW_QUALITY = 90, 20
+"""Of JPEGs."""
 _WORD = "SAMPLE"
 
 Perturbation = Callable[[Image.Image], Image.Image]
@@ -26,41 +29,42 @@ def _cropped(share: float, corner: bool = False) -> Perturbation:
 
 
 def _rotated(degrees: int) -> Perturbation:
-    """By so much, anticlockwise; what comes in from outside has the colour of the nearest edge."""
+    """Rotates anticlockwise; new corners take the colour of the nearest edge."""
 
     def change(photo: Image.Image) -> Image.Image:
         if degrees % 90 == 0:
             return photo.rotate(degrees, expand=True)
-        far = max(photo.size) // 2
-        wide = Image.fromarray(np.pad(np.asarray(photo), ((far, far), (far, far), (0, 0)), mode="edge"))
-        turned = wide.rotate(degrees, Image.Resampling.BICUBIC)
-        return turned.crop((far, far, far + photo.width, far + photo.height))
+        margin = max(photo.size) // 2
+        padding = ((margin, margin), (margin, margin), (0, 0))
+        padded = Image.fromarray(np.pad(np.asarray(photo), padding, mode="edge"))
+        rotated = padded.rotate(degrees, Image.Resampling.BICUBIC)
+        return rotated.crop((margin, margin, margin + photo.width, margin + photo.height))
 
     return change
 
 
 def _text(photo: Image.Image) -> Image.Image:
-    """A word across the photo, half translucent white, a sixth of its height."""
-    over = Image.new("RGBA", photo.size)
+    """Writes a half-transparent white word across the photo, a sixth of its height."""
+    overlay = Image.new("RGBA", photo.size)
     font = ImageFont.load_default(max(8, photo.height // 6))
     middle = (photo.width / 2, photo.height / 2)
-    ImageDraw.Draw(over).text(middle, _WORD, fill=(255, 255, 255, 128), font=font, anchor="mm")
-    return Image.alpha_composite(photo.convert("RGBA"), over).convert("RGB")
+    ImageDraw.Draw(overlay).text(middle, _WORD, fill=(255, 255, 255, 128), font=font, anchor="mm")
+    return Image.alpha_composite(photo.convert("RGBA"), overlay).convert("RGB")
 
 
 def _bar(photo: Image.Image) -> Image.Image:
-    """A black bar over the middle fifth of the photo's height."""
+    """Draws a black bar over the middle fifth of the photo's height."""
     barred = photo.copy()
     ImageDraw.Draw(barred).rectangle((0, photo.height * 2 // 5, photo.width, photo.height * 3 // 5), fill="black")
     return barred
 
 
 def _blurred(photo: Image.Image) -> Image.Image:
-    """By a Gaussian whose deviation is a hundredth of the shorter side."""
+    """Gaussian blur; its standard deviation is a hundredth of the shorter side."""
     return photo.filter(ImageFilter.GaussianBlur(min(photo.size) / 100))
 
 
-CHANGES: Mapping[str, Perturbation] = {
+PERTURBATIONS: Mapping[str, Perturbation] = {
     "as it is": lambda photo: photo,
     "mirrored": lambda photo: photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
     "cropped to 80 %": _cropped(0.8),
@@ -73,18 +77,18 @@ CHANGES: Mapping[str, Perturbation] = {
     "opaque bar": _bar,
     "grey": lambda photo: photo.convert("L").convert("RGB"),
     "blurred": _blurred,
-    "compressed again": lambda photo: Image.open(io.BytesIO(_jpeg(photo, _POOR))),
+    "compressed again": lambda photo: Image.open(io.BytesIO(_jpeg(photo, _LOW_QUALITY))),
 }
-"""What people do to photos, by name."""
+"""Changes that photos typically go through before a search, by name."""
 
 
-def perturbed(photo: bytes, change: str, limits: Limits) -> bytes:
-    """A photo after one of CHANGES, as a JPEG.
+def perturb(photo: bytes, name: str, limits: Limits) -> bytes:
+    """Applies one of PERTURBATIONS to an encoded photo; returns a JPEG.
 
     Raises:
-        BadImage: it cannot be decoded.
+        BadImage: the photo cannot be decoded.
     """
-    return _jpeg(CHANGES[change](decode(photo, limits)), _GOOD)
+    return _jpeg(PERTURBATIONS[name](decode(photo, limits)), _QUALITY)
 
 
 def _jpeg(photo: Image.Image, quality: int) -> bytes:

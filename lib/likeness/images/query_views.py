@@ -1,6 +1,7 @@
-"""Looks of a query photo: turned, whole, sharpened. An image is as near as to the nearest of them.   [Pillow]
+"""Query views: a query photo rotated, uncropped or sharpened, each searched as well.   [Pillow]
 
-A photo that was turned, cut or blurred on its way here is found again by one of them; each costs a pass of the network.
+The distance of an image is that to the nearest view, so that rotated, cropped or blurred copies are found. Each view
+costs a forward pass of the network.
 """
 
 from collections.abc import Collection
@@ -10,22 +11,22 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 _SHARP = ImageFilter.UnsharpMask(radius=2, percent=400, threshold=0)
-"""Of what the network is given; chosen among five, see docs/decisions/020."""
+"""Applied to the network's input; chosen among five filters, see docs/decisions/020."""
 
 
 class QueryView(StrEnum):
-    """By 90, 180 and 270 degrees; with nothing cut off, both sides made equal; sharpened."""
+    """Rotated by 90, 180 and 270 degrees; the whole photo resized to a square; sharpened."""
 
     TURNED = "turned"
     WHOLE = "whole"
     SHARP = "sharp"
 
 
-def render_views(image: np.ndarray, looks: Collection[QueryView]) -> list[np.ndarray]:
-    """What is made of a picture as the network takes it, uint8 (side, side, 3) each; `whole` is for the decoder."""
-    made = list[np.ndarray]()
-    if QueryView.TURNED in looks:
-        made += [np.rot90(image, times) for times in (1, 2, 3)]
-    if QueryView.SHARP in looks:
-        made.append(np.asarray(Image.fromarray(image).filter(_SHARP)))
-    return made
+def render_views(image: np.ndarray, views: Collection[QueryView]) -> list[np.ndarray]:
+    """Renders the views of a preprocessed photo, uint8 (side, side, 3) each; `WHOLE` is left to the decoder."""
+    rendered = list[np.ndarray]()
+    if QueryView.TURNED in views:
+        rendered += [np.rot90(image, times) for times in (1, 2, 3)]
+    if QueryView.SHARP in views:
+        rendered.append(np.asarray(Image.fromarray(image).filter(_SHARP)))
+    return rendered

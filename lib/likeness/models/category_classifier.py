@@ -1,6 +1,6 @@
-"""What a query shows, by a model of the root: vectors or photos in, categories with probabilities out. No torch.
+"""Category classification of queries by the model in service: vectors or photos in, probabilities out. No torch.
 
-A model whose head is on vectors of the space that is searched costs a product of matrices; any other runs a network.
+A model whose head takes vectors of the searched space costs a matrix product; any other runs its network.
 """
 
 from collections.abc import Mapping
@@ -23,68 +23,76 @@ if TYPE_CHECKING:
     from likeness.models.extractor import Extractor
 
 CATEGORY = "category"
-_SLOPE = 0.01
+_LEAKY_SLOPE = 0.01
 
 
 class NumpyHead:
-    """The fully connected layers of a model, as `backbones.network.Perceptron` runs them."""
+    """The head of a model in numpy; computes what `backbones.network.MLP` computes."""
 
-    def __init__(self, path: Path, top: Head) -> None:
+    def __init__(self, path: Path, head: Head) -> None:
         tensors = load_file(path)
-        prefix = f"{top.layer}.top.linears"
+        prefix = f"{head.layer}.top.linears"
         self._layers = [
             (tensors[f"{prefix}.{number}.weight"].T, tensors[f"{prefix}.{number}.bias"])
-            for number in range(len(top.hidden) + 1)
+            for number in range(len(head.hidden) + 1)
         ]
-        self._activation = top.activation
+        self._activation = head.activation
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """float32 (n, inputs) to (n, outputs)."""
-        found = vectors
+        """Computes the outputs for vectors: float32 (n, inputs) to (n, outputs)."""
+        values = vectors
         for number, (weight, bias) in enumerate(self._layers):
             if number:
-                found = _active(found, self._activation)
-            found = found @ weight + bias
-        return np.asarray(found)
+                values = _activate(values, self._activation)
+            values = values @ weight + bias
+        return np.asarray(values)
 
 
-def _active(found: np.ndarray, activation: str) -> np.ndarray:
+def _activate(values: np.ndarray, activation: str) -> np.ndarray:
     if activation == "maxout":
-        half = found.shape[1] // 2
-        return np.asarray(np.maximum(found[:, :half], found[:, half:]))
-    below: Any = {"relu": 0.0, "leaky": _SLOPE * found, "elu": np.expm1(np.minimum(found, 0))}[activation]
-    return np.where(found > 0, found, below)
+        half = values.shape[1] // 2
+        return np.asarray(np.maximum(values[:, :half], values[:, half:]))
+    negative: Any = {"relu": 0.0, "leaky": _LEAKY_SLOPE * values, "elu": np.expm1(np.minimum(values, 0))}[activation]
+    return np.where(values > 0, values, negative)
 
 
 @dataclass(frozen=True)
 class CategoryClassifier:
-    """A category model; `head` where it is on vectors of the space, else `extractor`, which wants the photo."""
+    """The category model in service.
+
+    It has a `head` if it classifies vectors of the searched space, else an `extractor` that classifies photos.
+    """
 
     card: ModelCard
     head: NumpyHead | None
     extractor: "Extractor | None"
 
-    def of_vectors(self, vectors: np.ndarray) -> np.ndarray | None:
-        """Probabilities, float64 (n, classes), of vectors, float32 (n, dim); None if the model wants the photo."""
+    def predict_vectors(self, vectors: np.ndarray) -> np.ndarray | None:
+        """Probabilities, float64 (n, classes), of vectors, float32 (n, dim); None if the model needs the photo."""
         return softmax(self.head(vectors)) if self.head else None
 
-    def of_photo(self, photo: bytes, box: Box = WHOLE) -> np.ndarray | None:
-        """Probabilities, float64 (1, classes), of a photo; None if the model wants its vector.
+    def predict_photo(self, photo: bytes, box: Box = WHOLE) -> np.ndarray | None:
+        """Probabilities, float64 (1, classes), of an encoded photo; None if the model needs its vector.
 
         Raises:
             BadImage: it cannot be used.
         """
-        return softmax(self.extractor.one(photo, box)) if self.extractor else None
+        return softmax(self.extractor.extract_one(photo, box)) if self.extractor else None
 
-    def votes(self, probabilities: np.ndarray, categories: Mapping[str, int]) -> list[tuple[str, float]]:
-        """Categories with the mean probability of rows, the best first; of those that a build has."""
+    def rank_categories(self, probabilities: np.ndarray, categories: Mapping[str, int]) -> list[tuple[str, float]]:
+        """Ranks the categories of a build by their mean probability over rows, the most probable first.
+
+        Args:
+            probabilities: float64 (n, classes).
+            categories: those of the build; classes that it lacks are left out.
+        """
         mean = probabilities.mean(axis=0)
-        told = [(name, float(mean[number])) for number, name in enumerate(self.card.classes) if name in categories]
-        return sorted(told, key=lambda vote: (-vote[1], vote[0]))
+        scores = [(name, float(mean[number])) for number, name in enumerate(self.card.classes) if name in categories]
+        return sorted(scores, key=lambda score: (-score[1], score[0]))
 
 
-def category_model(settings: Settings) -> ModelCard | None:
-    """The card of the category model in service, which `serve.category_model` names; None if there is none.
+def category_model_card(settings: Settings) -> ModelCard | None:
+    """The card of the category model in service, named by `serve.category_model`; None if there is none.
 
     Raises:
         DataError: it is damaged.
@@ -95,30 +103,29 @@ def category_model(settings: Settings) -> ModelCard | None:
 
 
 def load_category_classifier(settings: Settings, space: str, photos: bool = True) -> CategoryClassifier | None:
-    """The category model in service, for queries of a space; None if there is none.
+    """Loads the category model in service for queries in a space; None if there is none.
 
     Args:
         settings: of the root; `serve.category_model` names the model.
-        space: the id of the space that is searched.
-        photos: whether a model that wants photos is any use.
+        space: id of the searched space.
+        photos: whether the caller has photos, so that a model that needs them can be used.
 
     Raises:
         DataError: the model is damaged.
     """
-    card = category_model(settings)
+    card = category_model_card(settings)
     if card is None:
         return None
-    own = ModelRegistry(settings.root, settings.extract.cache).space(card)
-    assert own.recipe
-    assert own.recipe.top
+    model_space = ModelRegistry(settings.root, settings.extract.cache).space(card)
+    assert model_space.recipe
+    assert model_space.recipe.head
     if card.space == space and card.frozen:
-        return CategoryClassifier(
-            card, NumpyHead(storage.local_copy(own.weights_path, settings.extract.cache), own.recipe.top), None
-        )
+        path = storage.local_copy(model_space.weights_path, settings.extract.cache)
+        return CategoryClassifier(card, NumpyHead(path, model_space.recipe.head), None)
     if not photos:
         return None
     from likeness.models.extractor import Extractor
-    from likeness.models.runtimes import machine, open_runtime
+    from likeness.models.runtimes import local_machine, open_runtime
 
-    runtime = open_runtime(own, settings.extract.runtime, machine(settings, 1))
-    return CategoryClassifier(card, None, Extractor(own, runtime, settings.extract, settings.limits))
+    runtime = open_runtime(model_space, settings.extract.runtime, local_machine(settings, 1))
+    return CategoryClassifier(card, None, Extractor(model_space, runtime, settings.extract, settings.limits))

@@ -1,6 +1,6 @@
-"""Batches of photo bytes to vectors and failures; decoder processes and a bounded queue inside.
+"""Feature extraction: encoded photos in, batches of vectors and failures out; decoders and the network overlap.
 
-No Spark, no storage: the extraction job and the query encoder both run this.
+No Spark, no storage: the extraction job and the query encoder both run it.
 """
 
 import functools
@@ -20,190 +20,199 @@ from likeness.images.decoder_pool import DecoderPool
 from likeness.images.image import WHOLE, BadImage, Box
 from likeness.images.query_views import QueryView, render_views
 from likeness.models.backbones import Space
-from likeness.models.runtimes import Pictures, Runtime, decoding
+from likeness.models.runtimes import BatchDecoder, Runtime, require_decoding
 
-Gather = Callable[[], Any]
-"""Gives what the runtime takes of a batch, (n, side, side, 3)."""
-Clock = defaultdict[str, float]
-"""Seconds by what they went into."""
+PixelLoader = Callable[[], Any]
+"""Returns the pixels of a batch as the runtime takes them, (n, side, side, 3)."""
+Timings = defaultdict[str, float]
+"""Seconds by activity."""
 
 
 @dataclass
-class Extracted:
-    """One batch: vectors float32 (n, dim) as the layer gives them, of the photos `keys`, and what failed."""
+class ExtractedBatch:
+    """One batch: vectors float32 (n, dim) of the photos `keys`, and the photos that failed, with reasons."""
 
     keys: list[str] = field(default_factory=list)
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     failures: list[tuple[str, BadImage]] = field(default_factory=list)
-    seconds: Clock = field(default_factory=lambda: defaultdict(float))
-    """What the caller's time went into since the batch before: `read`, waiting for `decode`, `model`."""
+    seconds: Timings = field(default_factory=lambda: defaultdict(float))
+    """How the caller's time since the batch before was spent: `read`, waiting for `decode`, `model`."""
 
 
 @dataclass
-class _Waiting:
-    """A photo whose decoding was begun, the bytes of it, and to which of the decoders' rows its pixels go."""
+class _PendingPhoto:
+    """A photo that is being decoded: its key, its encoded bytes, the future pixels and their row in the pool."""
 
     key: str
     size: int
-    future: "Future[np.ndarray]"
+    pixels: "Future[np.ndarray]"
     row: int = 0
 
 
 class Extractor:
-    """Turns photos into vectors of one space; one `run` at a time."""
+    """Extracts the vectors of photos in one space; one `run` at a time."""
 
     def __init__(self, space: Space, runtime: Runtime, settings: Extract, limits: Limits) -> None:
-        self._runtime, self._settings = runtime, settings
-        self._how = space.preprocessing
-        self._limits = limits
-        # rows for all photos that are on their way, used again: fresh memory would cost a page fault for each 4 KB
-        batches = -(-self._most // settings.batch_size) + runtime.at_once + 2
-        self._pool = DecoderPool(settings.decode_threads, self._how, limits, batches * settings.batch_size)
+        self._runtime, self._settings, self._limits = runtime, settings, limits
+        self._side = space.preprocessing.side
+        # rows for all photos in flight, reused: fresh memory would cost a page fault for each 4 KB
+        batches = -(-self._max_pending // settings.batch_size) + runtime.max_passes + 2
+        self._pool = DecoderPool(settings.decode_threads, space.preprocessing, limits, batches * settings.batch_size)
         self._running = threading.Lock()
 
-    def run(self, photos: Iterable[tuple[str, bytes]]) -> Generator[Extracted]:
-        """Yields a batch as soon as it is full; the order of the photos is kept.
+    def run(self, photos: Iterable[tuple[str, bytes]]) -> Generator[ExtractedBatch]:
+        """Yields batches as they are full, in the order of the photos.
 
-        A photo that fails, takes too long or gives a vector that is not finite is in `failures`.
+        A photo that cannot be decoded, takes too long or gives a vector with NaN or infinity is in `failures`.
+
+        Args:
+            photos: keys and encoded photos.
 
         Raises:
-            RuntimeError: another run is not over yet.
+            RuntimeError: another run is not finished.
         """
-        clock = Clock(float)
-        read = _timed(photos, clock)
-        with self._alone():  # as long as passes read from the rows
+        timings = Timings(float)
+        timed_photos = _timed_source(photos, timings)
+        with self._exclusive():  # as long as forward passes read from the pool's rows
             if self._settings.decode == "network":
-                batches = self._encoded(read, decoding(self._runtime).decoder(self._limits, self._pool.submit))
+                decode = require_decoding(self._runtime).decoder(self._limits, self._pool.submit)
+                batches = self._encoded_batches(timed_photos, decode)
             else:
-                batches = self._batches(read, clock)
-            with closing(batches), closing(self._passes(batches, clock)) as passes:
-                for batch in passes:
-                    batch.seconds = clock.copy()
-                    clock.clear()
+                batches = self._decoded_batches(timed_photos, timings)
+            with closing(batches), closing(self._forward_all(batches, timings)) as extracted:
+                for batch in extracted:
+                    batch.seconds = timings.copy()
+                    timings.clear()
                     yield batch
 
-    def _encoded(self, photos: Iterable[tuple[str, bytes]], decode: Pictures) -> Generator[tuple[Extracted, Gather]]:
-        """Batches without their vectors, whose photos are yet to be decoded."""
-        batch, images, held = Extracted(), list[bytes](), 0
+    def _encoded_batches(
+        self, photos: Iterable[tuple[str, bytes]], decode: BatchDecoder
+    ) -> Generator[tuple[ExtractedBatch, PixelLoader]]:
+        """Groups photos into batches that the runtime will decode."""
+        batch, images, size = ExtractedBatch(), list[bytes](), 0
         for key, data in photos:
             batch.keys.append(key)
             images.append(data)
-            held += len(data)
-            if len(images) == self._settings.batch_size or held > self._settings.queue_bytes:
-                yield batch, functools.partial(_decoded, batch, images, decode)
-                batch, images, held = Extracted(), [], 0
+            size += len(data)
+            if len(images) == self._settings.batch_size or size > self._settings.queue_bytes:
+                yield batch, functools.partial(_decode_batch, batch, images, decode)
+                batch, images, size = ExtractedBatch(), [], 0
         if images:
-            yield batch, functools.partial(_decoded, batch, images, decode)
+            yield batch, functools.partial(_decode_batch, batch, images, decode)
 
-    def _batches(self, photos: Iterable[tuple[str, bytes]], clock: Clock) -> Generator[tuple[Extracted, Gather]]:
-        """Batches without their vectors, whose photos are decoded."""
-        waiting, every = deque[_Waiting](), self._pool.rows
-        batch, rows = Extracted(), list[int]()
+    def _decoded_batches(
+        self, photos: Iterable[tuple[str, bytes]], timings: Timings
+    ) -> Generator[tuple[ExtractedBatch, PixelLoader]]:
+        """Decodes photos in the pool, and groups them into batches."""
+        pending, pixels = deque[_PendingPhoto](), self._pool.rows
+        batch, rows = ExtractedBatch(), list[int]()
         try:
-            for _ in self._ahead(photos, waiting):
-                first = waiting.popleft()
-                with _lap(clock, "decode"):
-                    rows += [first.row] if _taken(first, batch) is not None else []
+            for _ in self._decode_ahead(photos, pending):
+                first = pending.popleft()
+                with _timed(timings, "decode"):
+                    rows += [first.row] if _add_to_batch(first, batch) is not None else []
                 if first.row % self._settings.batch_size == self._settings.batch_size - 1:
-                    yield batch, functools.partial(_rows, every, rows)
-                    batch, rows = Extracted(), []
+                    yield batch, functools.partial(_take_rows, pixels, rows)
+                    batch, rows = ExtractedBatch(), []
             if rows or batch.failures:
-                yield batch, functools.partial(_rows, every, rows)
-        finally:  # nothing may come into the rows any more
-            for one in waiting:
-                one.future.cancel()
-            wait([one.future for one in waiting])
+                yield batch, functools.partial(_take_rows, pixels, rows)
+        finally:  # no decoder may write to the rows after this
+            for photo in pending:
+                photo.pixels.cancel()
+            wait([photo.pixels for photo in pending])
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         if not self._running.acquire(blocking=False):
-            raise RuntimeError("an extractor is asked for a run while another is not over")
+            raise RuntimeError("an extractor was started while another run of it is not over")
         try:
             yield
         finally:
             self._running.release()
 
-    def _passes(self, batches: Iterable[tuple[Extracted, Gather]], clock: Clock) -> Generator[Extracted]:
-        """The batches with their vectors; as many passes as are worth it are begun while the next batch is gathered."""
-        if self._runtime.at_once == 1:
-            for batch, gather in batches:
-                with _lap(clock, "model"):
-                    self._forward(batch, gather)
+    def _forward_all(
+        self, batches: Iterable[tuple[ExtractedBatch, PixelLoader]], timings: Timings
+    ) -> Generator[ExtractedBatch]:
+        """Fills in the vectors of batches; up to `max_passes` forward passes run while the next batch is decoded."""
+        if self._runtime.max_passes == 1:
+            for batch, load in batches:
+                with _timed(timings, "model"):
+                    self._forward(batch, load)
                 yield batch
             return
-        begun = deque[tuple[Extracted, Future[None]]]()
+        started = deque[tuple[ExtractedBatch, Future[None]]]()
 
-        def first() -> Extracted:
-            batch, forward = begun.popleft()
-            with _lap(clock, "model"):
+        def finish_first() -> ExtractedBatch:
+            batch, forward = started.popleft()
+            with _timed(timings, "model"):
                 forward.result()
             return batch
 
-        with ThreadPoolExecutor(self._runtime.at_once) as threads:
-            for batch, gather in batches:
-                begun.append((batch, threads.submit(self._forward, batch, gather)))
-                if len(begun) > self._runtime.at_once:
-                    yield first()
-            while begun:
-                yield first()
+        with ThreadPoolExecutor(self._runtime.max_passes) as threads:
+            for batch, load in batches:
+                started.append((batch, threads.submit(self._forward, batch, load)))
+                if len(started) > self._runtime.max_passes:
+                    yield finish_first()
+            while started:
+                yield finish_first()
 
-    def _ahead(self, photos: Iterable[tuple[str, bytes]], waiting: deque[_Waiting]) -> Iterator[None]:
-        """Begins to decode photos, and yields whenever the first of those waiting must be taken."""
+    def _decode_ahead(self, photos: Iterable[tuple[str, bytes]], pending: deque[_PendingPhoto]) -> Iterator[None]:
+        """Starts to decode photos; yields whenever the caller must take the first of `pending`."""
         for number, (key, data) in enumerate(photos):
             row = number % len(self._pool.rows)
-            waiting.append(_Waiting(key, len(data), self._pool.submit(data, row=row), row))
-            while len(waiting) > 1 and self._full(waiting):
+            pending.append(_PendingPhoto(key, len(data), self._pool.submit(data, row=row), row))
+            while len(pending) > 1 and self._is_full(pending):
                 yield
-        while waiting:
+        while pending:
             yield
 
     @property
-    def _most(self) -> int:
-        """Photos that wait, decoded, at most: four batches, or `queue_bytes`."""
-        return max(1, min(4 * self._settings.batch_size, self._settings.queue_bytes // (self._how.side**2 * 3)))
+    def _max_pending(self) -> int:
+        """Most decoded photos that may wait: four batches, or `queue_bytes`."""
+        return max(1, min(4 * self._settings.batch_size, self._settings.queue_bytes // (self._side**2 * 3)))
 
-    def _full(self, waiting: deque[_Waiting]) -> bool:
-        """As many as may wait, or `queue_bytes` of photos as they came and decoded."""
-        held = sum(item.size for item in waiting) + len(waiting) * self._how.side**2 * 3
-        return len(waiting) >= self._most or held > self._settings.queue_bytes
+    def _is_full(self, pending: deque[_PendingPhoto]) -> bool:
+        """Whether the photos in flight, encoded and decoded, reach a limit."""
+        size = sum(photo.size for photo in pending) + len(pending) * self._side**2 * 3
+        return len(pending) >= self._max_pending or size > self._settings.queue_bytes
 
     @property
     def busy_s(self) -> float:
-        """Seconds that a GPU has worked so far."""
+        """Seconds that the GPU has been busy so far; 0 on CPUs."""
         return self._runtime.busy_s
 
-    def one(self, data: bytes, box: Box = WHOLE, looks: Collection[QueryView] = ()) -> np.ndarray:
-        """The vectors of one photo, or of the part of it in a box, and of further looks of it, float32 (1 + n, dim).
+    def extract_one(self, data: bytes, box: Box = WHOLE, views: Collection[QueryView] = ()) -> np.ndarray:
+        """Extracts the vectors of one photo, or of its part in a box, and of its query views, float32 (1 + n, dim).
 
         Raises:
-            BadImage: why it has none.
+            BadImage: it cannot be used.
         """
-        batch, images = Extracted(), list[np.ndarray]()
-        waiting = [_Waiting("", len(data), self._pool.submit(data, box))]
-        if QueryView.WHOLE in looks:
-            waiting.append(_Waiting("", len(data), self._pool.submit(data, box, uncut=True)))
-        for one in waiting:
-            pixels = _taken(one, batch)
+        batch, images = ExtractedBatch(), list[np.ndarray]()
+        pending = [_PendingPhoto("", len(data), self._pool.submit(data, box))]
+        if QueryView.WHOLE in views:
+            pending.append(_PendingPhoto("", len(data), self._pool.submit(data, box, squash=True)))
+        for photo in pending:
+            pixels = _add_to_batch(photo, batch)
             images += [] if pixels is None else [pixels]
-        if images and looks:
-            images += render_views(images[0], looks)
+        if images and views:
+            images += render_views(images[0], views)
             batch.keys = [""] * len(images)
         self._forward(batch, functools.partial(np.stack, images))
         if batch.failures:
             raise batch.failures[0][1]
         return batch.vectors
 
-    def blank(self) -> np.ndarray:
-        """The vector of a black photo, float32 (dim,): a first pass, for which nothing is decoded."""
-        vector: np.ndarray = self._runtime(np.zeros((1, self._how.side, self._how.side, 3), np.uint8))[0]
+    def warm_up(self) -> np.ndarray:
+        """Runs a first forward pass, on a black photo, without decoding; returns its vector, float32 (dim,)."""
+        vector: np.ndarray = self._runtime(np.zeros((1, self._side, self._side, 3), np.uint8))[0]
         return vector
 
-    def _forward(self, batch: Extracted, gather: Gather) -> None:
+    def _forward(self, batch: ExtractedBatch, load: PixelLoader) -> None:
         """Fills in the vectors of a batch."""
         if not batch.keys:
             return
-        pixels = gather()
-        if not batch.keys:  # for none could be decoded
+        pixels = load()
+        if not batch.keys:  # none could be decoded
             return
         vectors = self._runtime(pixels)
         finite = np.isfinite(vectors).all(axis=1)
@@ -213,25 +222,25 @@ class Extractor:
         batch.vectors = vectors if finite.all() else vectors[finite]
 
 
-def _taken(waiting: _Waiting, batch: Extracted) -> np.ndarray | None:
-    """The pixels of a photo that a batch gets, or None and it gets the reason why there are none."""
+def _add_to_batch(photo: _PendingPhoto, batch: ExtractedBatch) -> np.ndarray | None:
+    """Waits for a photo's pixels and adds its key to the batch; None if it failed, which is then in `failures`."""
     try:
-        pixels = waiting.future.result()
+        pixels = photo.pixels.result()
     except BadImage as bad:
-        batch.failures.append((waiting.key, bad))
+        batch.failures.append((photo.key, bad))
         return None
-    batch.keys.append(waiting.key)
+    batch.keys.append(photo.key)
     return pixels
 
 
-def _rows(every: np.ndarray, rows: Sequence[int]) -> np.ndarray:
-    """Rows in rising order; without a copy where none is missing between them."""
-    whole = every[rows[0] : rows[-1] + 1]
-    return whole if len(whole) == len(rows) else every[rows]
+def _take_rows(pixels: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+    """Takes rows in rising order; without a copy where they are contiguous."""
+    block = pixels[rows[0] : rows[-1] + 1]
+    return block if len(block) == len(rows) else pixels[rows]
 
 
-def _decoded(batch: Extracted, photos: Sequence[bytes], decode: Pictures) -> Any:
-    """What the network has decoded; photos that cannot be are failures."""
+def _decode_batch(batch: ExtractedBatch, photos: Sequence[bytes], decode: BatchDecoder) -> Any:
+    """Decodes the photos of a batch in the runtime; moves those that fail to its failures."""
     pixels, bad = decode(photos)
     batch.failures += [(batch.keys[number], bad[number]) for number in sorted(bad)]
     batch.keys = [key for number, key in enumerate(batch.keys) if number not in bad]
@@ -239,19 +248,19 @@ def _decoded(batch: Extracted, photos: Sequence[bytes], decode: Pictures) -> Any
 
 
 @contextmanager
-def _lap(clock: Clock, name: str) -> Iterator[None]:
-    begun = time.perf_counter()
+def _timed(timings: Timings, name: str) -> Iterator[None]:
+    started = time.perf_counter()
     try:
         yield
     finally:
-        clock[name] += time.perf_counter() - begun
+        timings[name] += time.perf_counter() - started
 
 
-def _timed(photos: Iterable[tuple[str, bytes]], clock: Clock) -> Iterator[tuple[str, bytes]]:
-    """The photos; how long the source takes is counted."""
+def _timed_source(photos: Iterable[tuple[str, bytes]], timings: Timings) -> Iterator[tuple[str, bytes]]:
+    """Yields the photos, and counts how long the source takes as `read`."""
     source = iter(photos)
     while True:
-        with _lap(clock, "read"):
+        with _timed(timings, "read"):
             photo = next(source, None)
         if photo is None:
             return

@@ -1,4 +1,4 @@
-"""What a photo shows, by the classes that a network was trained on: photos in, classes with probabilities out."""
+"""Classification of photos by the classes that a network was trained on: photos in, probabilities out."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,15 +13,16 @@ from likeness.core.statistics import share, softmax
 from likeness.images.image import SUFFIXES
 from likeness.models.backbones import Space, registry
 from likeness.models.extractor import Extractor
-from likeness.models.model_registry import ModelRegistry, space_of
-from likeness.models.runtimes import machine, open_runtime
+from likeness.models.model_registry import ModelRegistry
+from likeness.models.runtimes import local_machine, open_runtime
+from likeness.models.spaces import space_of
 
 _WNID = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
 class Label:
-    """A class, and how probable it is."""
+    """A class and its probability."""
 
     name: str
     probability: float
@@ -29,7 +30,7 @@ class Label:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """How many of the photos of a labelled folder have their class first, or among the first five."""
+    """Photos of a labelled folder, and how many have their true class first (top-1) or among five (top-5)."""
 
     photos: int
     top1: int
@@ -37,25 +38,25 @@ class ClassificationResult:
     failures: Mapping[str, str]
 
     def plain(self) -> dict[str, object]:
-        """As JSON has it: shares with the ends of their 95 % interval (Wilson 1927)."""
+        """As plain JSON values: shares with their 95 % intervals (Wilson 1927)."""
         shares = {"top1": share(self.top1, self.photos), "top5": share(self.top5, self.photos)}
-        told = {name: vars(figure) for name, figure in shares.items()}
-        return {"photos": self.photos, **told, "failures": dict(self.failures)}
+        accuracies = {name: vars(figure) for name, figure in shares.items()}
+        return {"photos": self.photos, **accuracies, "failures": dict(self.failures)}
 
 
 class ImagenetClassifier:
-    """The class scores of a backbone."""
+    """A backbone with its classification head."""
 
     def __init__(self, settings: Settings, backbone: str, threads: int = 1) -> None:
         """Loads the network.
 
         Raises:
-            UsageError: there is no such backbone, or it knows no classes.
+            UsageError: there is no such backbone, or it has no classes.
         """
-        self.space, self.names = class_scores(settings, backbone)
-        given = settings.extract.model_copy(update={"decode_threads": threads})
-        runtime = open_runtime(self.space, given.runtime, machine(settings, threads))
-        self._extractor = Extractor(self.space, runtime, given, settings.limits)
+        self.space, self.names = logits_space(settings, backbone)
+        extract = settings.extract.model_copy(update={"decode_threads": threads})
+        runtime = open_runtime(self.space, extract.runtime, local_machine(settings, threads))
+        self._extractor = Extractor(self.space, runtime, extract, settings.limits)
 
     def labels(self, photo: bytes, k: int = 5) -> list[Label]:
         """The k most probable classes of a photo.
@@ -63,13 +64,13 @@ class ImagenetClassifier:
         Raises:
             BadImage: it cannot be used.
         """
-        return best(self._extractor.one(photo)[0], self.names, k)
+        return top_labels(self._extractor.extract_one(photo)[0], self.names, k)
 
-    def measure(self, folder: Path) -> ClassificationResult:
-        """What the network is worth on a folder of folders of photos, each the name of a class.
+    def evaluate(self, folder: Path) -> ClassificationResult:
+        """Measures the accuracy on a folder with a folder of photos for each class.
 
         Raises:
-            UsageError: it is not such a folder.
+            UsageError: the folder is missing, or a folder in it names no class.
         """
         truth = dict(self._photos(folder))
         top1 = top5 = done = 0
@@ -90,9 +91,9 @@ class ImagenetClassifier:
         numbers = _numbers([path.name for path in folders], self.names)
         unknown = [path.name for path in folders if path.name not in numbers]
         if unknown or not folders:
-            told = f"{unknown[0]!r} is no class" if unknown else "it has no folders"
+            problem = f"{unknown[0]!r} is no class" if unknown else "it has no folders"
             raise UsageError(
-                f"--labels {folder}: {told} of {self.space.backbone}; name each folder as a class "
+                f"--labels {folder}: {problem} of {self.space.backbone}; name each folder as a class "
                 f"({self.names[0]}, {self.names[1]} ...), as its number, or all {len(self.names)} by WordNet id"
             )
         for path in folders:
@@ -100,38 +101,38 @@ class ImagenetClassifier:
             yield from ((photo, numbers[path.name]) for photo in photos)
 
 
-def class_scores(settings: Settings, backbone: str) -> tuple[Space, Sequence[str]]:
-    """The space of the class scores of a network, or of a model of the root, and the names of its classes.
+def logits_space(settings: Settings, backbone: str) -> tuple[Space, Sequence[str]]:
+    """The space of a network's logits, and the names of its classes; the network may be a trained model of the root.
 
     Raises:
-        UsageError: there is no such network, or it knows no classes.
+        UsageError: there is no such network, or it has no classes.
     """
-    word, models = backbone.partition("-")[0], ModelRegistry(settings.root).names()
-    spec = registry().get(word)
-    if (spec and spec.classes) or word in models:
+    name, models = backbone.partition("-")[0], ModelRegistry(settings.root).names()
+    spec = registry().get(name)
+    if (spec and spec.classes) or name in models:
         space = space_of(settings, f"{backbone}.logits")
         if space.spec.classes:
             return space, space.spec.classes()
-    known = ", ".join([*(name for name, one in registry().items() if one.classes), *models])
-    raise UsageError(f"backbone {backbone!r}: no such network with classes; there are: {known}")
+    names = ", ".join([*(name for name, other in registry().items() if other.classes), *models])
+    raise UsageError(f"backbone {backbone!r}: no such network with classes; there are: {names}")
 
 
-def best(scores: np.ndarray, names: Sequence[str], k: int) -> list[Label]:
-    """The k most probable classes by their scores, float32 (classes,)."""
-    probabilities = softmax(scores[None])[0]
+def top_labels(logits: np.ndarray, names: Sequence[str], k: int) -> list[Label]:
+    """The k most probable classes by their logits, float32 (classes,)."""
+    probabilities = softmax(logits[None])[0]
     order = np.argsort(-probabilities, kind="stable")[:k]
     return [Label(names[number], float(probabilities[number])) for number in order]
 
 
 def _numbers(folders: Iterable[str], names: Sequence[str]) -> dict[str, int]:
-    """Folders' names to the numbers of their classes; those that name none are left out."""
-    known = {name.casefold(): number for number, name in reversed(list(enumerate(names)))}
+    """Numbers of the classes that folders name; folders that name none are left out."""
+    by_name = {name.casefold(): number for number, name in reversed(list(enumerate(names)))}
     folders = list(folders)
     if len(folders) == len(names) and all(map(_WNID.fullmatch, folders)):
         return {name: number for number, name in enumerate(sorted(folders))}  # ImageNet numbers them so
-    found = {}
+    numbers = {}
     for name in folders:
-        number = int(name) if name.isdecimal() else known.get(name.replace("_", " ").casefold(), len(names))
+        number = int(name) if name.isdecimal() else by_name.get(name.replace("_", " ").casefold(), len(names))
         if number < len(names):
-            found[name] = number
-    return found
+            numbers[name] = number
+    return numbers

@@ -1,30 +1,47 @@
-"""Cards: what a version of a model is, what it was made from, and what it is worth. Data only."""
+"""Model cards: what a version of a model is, what it was trained on, and its metrics. Data only."""
 
 import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from likeness.storage.artifact import File, Frozen
+from pydantic import ConfigDict, Field
+
+from likeness.storage.artifact import File, FrozenModel
 
 
-class Metric(Frozen):
-    """A figure with the ends of its 95 % interval."""
+class _Record(FrozenModel):
+    """A record whose keys on disk may be older than the names of its fields."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+
+class Metric(FrozenModel):
+    """A metric with the ends of its 95 % interval."""
 
     value: float
     low: float
     high: float
 
 
-Measured = Mapping[str, Mapping[str, Metric]]
-"""Figures by name, by the evaluation set (`NAME@VERSION`) that they were measured on."""
+MetricsByEvaluationSet = Mapping[str, Mapping[str, Metric]]
+"""Metrics by name, by evaluation set (`NAME@VERSION`)."""
 
 
-class ModelCard(Frozen):
+class Candidate(FrozenModel):
+    """Settings that cross-validation tried: mean metric over the folds, its standard error, and the best epoch."""
+
+    settings: Mapping[str, Any]
+    value: float
+    error: float
+    epochs: int
+
+
+class ModelCard(_Record):
     """One version of a model.
 
-    `metrics` are those on the evaluation set `evaluation` (`NAME@VERSION`), the first of which a promotion goes by;
-    `chosen` says what cross-validation gave for each candidate. `temperature` divides class scores before they become
-    probabilities; it is in the weights already. `frozen`: only what is on top of `space` was trained.
+    `metrics` are those on the evaluation set `evaluation` (`NAME@VERSION`); the first one decides on a promotion.
+    `candidates` are the settings that cross-validation chose from. `temperature` calibrates the logits; the weights
+    are divided by it already. `frozen`: only a head on the vectors of `space` was trained.
     """
 
     name: str
@@ -39,58 +56,60 @@ class ModelCard(Frozen):
     photos: int
     evaluation: str
     metrics: Mapping[str, Metric]
-    chosen: tuple[Mapping[str, Any], ...]
+    candidates: tuple[Candidate, ...] = Field(alias="chosen")
     temperature: float
     seed: int
     settings: Mapping[str, Any]
     licence: str
-    made: datetime.datetime
+    created: datetime.datetime = Field(alias="made")
     run_id: str
     weights: File
 
     @property
-    def main(self) -> str:
-        """The metric that a promotion goes by."""
+    def main_metric(self) -> str:
+        """The name of the metric that decides on a promotion."""
         return next(iter(self.metrics), "")
 
 
-class Evaluation(Frozen):
-    """What a version is worth on another evaluation set than that of its card."""
+class Evaluation(_Record):
+    """The metrics of a version on a further evaluation set."""
 
     evaluation: str
     metrics: Mapping[str, Metric]
-    made: datetime.datetime
+    created: datetime.datetime = Field(alias="made")
     run_id: str
 
 
-class Promotion(Frozen):
-    """A version that was put in service; `reason` is why a gate was overruled."""
+class Promotion(FrozenModel):
+    """A version that was put in service, and when; `reason` says why a gate was overruled."""
 
     version: str
     when: datetime.datetime
     reason: str = ""
 
 
-class Promotions(Frozen):
-    """The content of CURRENT, newest first."""
+class Promotions(FrozenModel):
+    """The content of CURRENT: promotions, newest first."""
 
     promotions: Sequence[Promotion]
 
 
-def worse(before: ModelCard, old: Measured, after: ModelCard, new: Measured) -> str:
-    """Why a version should not take the place of another, by what both were measured on; empty if it may."""
-    both = sorted(old.keys() & new.keys())
-    if not both:
+def promotion_refusal(
+    current: ModelCard, current_metrics: MetricsByEvaluationSet, new: ModelCard, new_metrics: MetricsByEvaluationSet
+) -> str:
+    """Says why a new version must not replace the current one, by their metrics; empty if it may."""
+    common = sorted(current_metrics.keys() & new_metrics.keys())
+    if not common:
         return (
-            f"it was measured on {', '.join(new) or 'nothing'}, the one in service ({before.version}) on "
-            f"{', '.join(old) or 'nothing'}; measure that one as well: ./spark-submit.sh evaluate "
-            f"--model {before.name} --version {before.version} --on {after.evaluation}"
+            f"it was measured on {', '.join(new_metrics) or 'nothing'}, the one in service ({current.version}) on "
+            f"{', '.join(current_metrics) or 'nothing'}; measure that one as well: ./spark-submit.sh evaluate "
+            f"--model {current.name} --version {current.version} --on {new.evaluation}"
         )
-    on = after.evaluation if after.evaluation in both else both[-1]
-    name = before.main
-    if name not in new[on]:
-        return f"it has no {name}, which the one in service ({before.version}) has"
-    one, other = old[on][name].value, new[on][name].value
-    if other >= one:
+    on = new.evaluation if new.evaluation in common else common[-1]
+    name = current.main_metric
+    if name not in new_metrics[on]:
+        return f"it has no {name}, which the one in service ({current.version}) has"
+    old_value, new_value = current_metrics[on][name].value, new_metrics[on][name].value
+    if new_value >= old_value:
         return ""
-    return f"its {name} on {on} is {other:.4f}, that in service ({before.version}) has {one:.4f}"
+    return f"its {name} on {on} is {new_value:.4f}, that in service ({current.version}) has {old_value:.4f}"

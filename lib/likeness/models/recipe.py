@@ -1,7 +1,7 @@
-"""Networks that were trained here: the recipe in a weights file in, a backbone like those of the registry out.
+"""Recipes of trained models: the recipe in a weights file in, a backbone like those of the registry out.
 
-A recipe is a network of the registry up to a layer, and what was put on top of it. The weights of all of it are in one
-safetensors file, whose metadata has the recipe.   [torch]
+A recipe is a network of the registry up to a layer, and a head on it. All weights are in one safetensors file, whose
+metadata has the recipe.   [torch]
 """
 
 import functools
@@ -15,8 +15,8 @@ from likeness.core.errors import DataError, ServiceError, UsageError
 from likeness.images.image import Preprocessing
 from likeness.models.backbones.heads import Head
 from likeness.models.backbones.registry import registry
-from likeness.models.backbones.spec import Backbone, Layer, Part
-from likeness.models.space_name import dimension, part, prepared
+from likeness.models.backbones.spec import Backbone, Layer, PooledLayer
+from likeness.models.space_name import layer_dimension, parse_layer, parse_preprocessing
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from likeness.models.backbones.spec import Built
 
 FEATURES = "features"
-_KEY = "likeness"
+_METADATA_KEY = "likeness"
 _DOCS = {
     "logits": "class scores",
     "embedding": "vector whose neighbours are of the same category",
@@ -34,32 +34,39 @@ _DOCS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a trained network is made of: `backbone` and `layer` as in a space's name, and what is on top."""
+    """How a trained network is built: `backbone` and `layer` as in a space's name, and the head on that layer."""
 
     backbone: str
     layer: str
-    top: Head | None
+    head: Head | None
     classes: tuple[str, ...]
     licence: str
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """The layers of the registry's network that the top is put on."""
-        return tuple(part(text) for text in self.layer.split("+"))
+    def parts(self) -> tuple[PooledLayer, ...]:
+        """The layers of the registry's network that the head takes."""
+        return tuple(parse_layer(text) for text in self.layer.split("+"))
 
     @property
-    def whole(self) -> bool:
-        """Whether the network is one stage, FEATURES: of several layers, or of one whose shape follows the photo."""
+    def single_stage(self) -> bool:
+        """Whether the network below the head is one stage, FEATURES.
+
+        It is if the head takes several layers, or one whose shape depends on the size of the photo.
+        """
         base = registry()[self.backbone.partition("-")[0]]
-        return len(self.parts) > 1 or self.parts[0].layer not in _layers(base, prepared(base, self.backbone))
+        return len(self.parts) > 1 or self.parts[0].layer not in _unchanged_layers(
+            base, parse_preprocessing(base, self.backbone)
+        )
 
     def metadata(self) -> dict[str, str]:
-        """As a safetensors file has it."""
-        return {_KEY: json.dumps(asdict(self))}
+        """The metadata of a safetensors file with this recipe."""
+        fields = asdict(self)
+        fields["top"] = fields.pop("head")  # the key in files
+        return {_METADATA_KEY: json.dumps(fields)}
 
 
-def recipe_of(path: Path) -> Recipe | None:
-    """The recipe in a safetensors file; None in a file that has none.
+def read_recipe(path: Path) -> Recipe | None:
+    """Reads the recipe from a safetensors file; None if the file has none.
 
     Raises:
         DataError: the file is damaged.
@@ -68,81 +75,81 @@ def recipe_of(path: Path) -> Recipe | None:
 
     try:
         with safe_open(path, "numpy") as file:
-            told = (file.metadata() or {}).get(_KEY)
-        if told is None:
+            text = (file.metadata() or {}).get(_METADATA_KEY)
+        if text is None:
             return None
-        found = json.loads(told)
-        top = found.pop("top")
-        if top is not None:
-            top = Head(**{**top, "hidden": tuple(top["hidden"])})
-        return Recipe(**{**found, "classes": tuple(found["classes"]), "top": top})
+        fields = json.loads(text)
+        head = fields.pop("top")
+        if head is not None:
+            head = Head(**{**head, "hidden": tuple(head["hidden"])})
+        return Recipe(**{**fields, "classes": tuple(fields["classes"]), "head": head})
     except OSError as error:
         raise UsageError(f"weights file {path}: {error.strerror or error}") from None
-    except Exception as error:  # safetensors has one of its own
-        raise DataError(f"{path} is damaged, or no safetensors file: {error}") from None
+    except Exception as error:  # safetensors has exceptions of its own
+        raise DataError(f"{path} is damaged, or not a safetensors file: {error}") from None
 
 
 @functools.cache
-def backbone(name: str, recipe: Recipe) -> Backbone:
-    """The backbone of that name that a recipe makes."""
+def trained_backbone(name: str, recipe: Recipe) -> Backbone:
+    """Builds the specification of a trained network under a name."""
     base = registry()[recipe.backbone.partition("-")[0]]
-    how, last = prepared(base, recipe.backbone), recipe.parts[0].layer
-    if recipe.whole:
-        dim = sum(dimension(base, how, one) for one in recipe.parts)
+    preprocessing, last = parse_preprocessing(base, recipe.backbone), recipe.parts[0].layer
+    if recipe.single_stage:
+        dim = sum(layer_dimension(base, preprocessing, part) for part in recipe.parts)
         layers = {FEATURES: Layer((dim,), f"{recipe.layer} of {recipe.backbone}")}
     else:
-        known, names = _layers(base, how), list(base.layers)
-        layers = {one: known[one] for one in names[: names.index(last) + 1] if one in known}
-    if recipe.top:
-        layers[recipe.top.layer] = Layer((recipe.top.outputs,), _DOCS[recipe.top.layer])
+        available, names = _unchanged_layers(base, preprocessing), list(base.layers)
+        layers = {name: available[name] for name in names[: names.index(last) + 1] if name in available}
+    if recipe.head:
+        layers[recipe.head.layer] = Layer((recipe.head.outputs,), _DOCS[recipe.head.layer])
     return replace(
         base,
         name=name,
         doc=f"{recipe.backbone} up to {recipe.layer}, trained here",
         licence=recipe.licence,
         source="a model",
-        preprocessing=how,
+        preprocessing=preprocessing,
         layers=layers,
-        weights=functools.partial(_elsewhere, name),
+        weights=functools.partial(_weights_missing, name),
         network=functools.partial(_network, base, recipe),
         classes=(lambda: recipe.classes) if recipe.classes else None,
         published=None,
     )
 
 
-def _layers(base: Backbone, how: Preprocessing) -> dict[str, Layer]:
-    """The layers that are as they are in the registry, for photos of another size too: vectors, not maps."""
-    same = how.crop == base.preprocessing.crop
-    return {name: one for name, one in base.layers.items() if same or (len(one.shape) == 1 and not one.dense)}
+def _unchanged_layers(base: Backbone, preprocessing: Preprocessing) -> dict[str, Layer]:
+    """The layers whose shape does not depend on the size of the photo; all of them at the backbone's own size."""
+    same = preprocessing.crop == base.preprocessing.crop
+    return {name: layer for name, layer in base.layers.items() if same or (len(layer.shape) == 1 and not layer.dense)}
 
 
 def _network(base: Backbone, recipe: Recipe) -> "Built":
     from torch.nn import ModuleDict
 
-    from likeness.models.backbones.network import Features, WithHead
+    from likeness.models.backbones.network import FeatureStage, HeadStage
 
     _, stages = base.network()
     names, parts = [name for name, _ in stages], recipe.parts
-    stages = list(stages[: max(names.index(one.layer) for one in parts) + 1])
-    if recipe.whole:
-        stages = [(FEATURES, Features(stages, parts))]
-        parts = (Part(FEATURES),)
-    if recipe.top:
-        stages.append((recipe.top.layer, WithHead(parts[0], recipe.top)))
+    stages = list(stages[: max(names.index(part.layer) for part in parts) + 1])
+    if recipe.single_stage:
+        stages = [(FEATURES, FeatureStage(stages, parts))]
+        parts = (PooledLayer(FEATURES),)
+    if recipe.head:
+        stages.append((recipe.head.layer, HeadStage(parts[0], recipe.head)))
     return ModuleDict(dict(stages)), stages
 
 
-def _elsewhere(name: str) -> Path:
-    """Where weights are when they are not where they were named.
+def _weights_missing(name: str) -> Path:
+    """The default weights of a trained model: there are none but those in its file.
 
     Raises:
         ServiceError: always.
     """
-    raise ServiceError(f"the weights of model {name} are not where they were; `likeness models list` shows what is")
+    raise ServiceError(f"the weights of model {name} are not at their path; `likeness models list` shows all models")
 
 
-def write(path: Path, stages: "Mapping[str, torch.nn.Module]", recipe: Recipe) -> None:
-    """Writes a trained network with its recipe; `stages` are those that the recipe makes, by name."""
+def write_model(path: Path, stages: "Mapping[str, torch.nn.Module]", recipe: Recipe) -> None:
+    """Writes a trained network's weights and its recipe to a safetensors file; `stages` are the recipe's, by name."""
     from safetensors.torch import save_file
     from torch.nn import ModuleDict
 

@@ -1,69 +1,92 @@
-"""Checkpoints: a training's state in, one safetensors file out, so that one that was killed goes on.   [torch]"""
+"""Checkpoints: the state of a training in, one safetensors file out; a killed training resumes from it.   [torch]"""
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from likeness import storage
 from likeness.core.errors import DataError
+from likeness.models.training_report import Epoch
+from likeness.storage.artifact import FrozenModel
 from likeness.training.distributed import Workers
-from likeness.training.history import Epoch, History
+from likeness.training.history import History
 
 if TYPE_CHECKING:
     from likeness.training.network import Network
 
-_IDLE_S = 7 * 86_400.0
+_STALE_S = 7 * 86_400.0
 
-State = dict[str, torch.Tensor]
+Weights = dict[str, torch.Tensor]
+Position = tuple[int, int]
+"""An epoch, and a step in it."""
+
+
+class _State(FrozenModel):
+    """What a checkpoint has besides tensors; `scalars` are those of the optimiser, by parameter."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    identity: str
+    position: Position
+    best: int
+    epochs: Sequence[Epoch]
+    parameter_groups: list[dict[str, Any]]
+    scalars: dict[int, dict[str, float]]
 
 
 class Checkpoint:
-    """The state of one training at a URI, written every so many seconds; `identity` says what is trained."""
+    """The checkpoint of one training at a URI, written every so many seconds; `identity` identifies the training."""
 
     def __init__(self, uri: str, every_s: float, identity: str) -> None:
         self._uri, self._every, self._identity = uri, every_s, identity
         self._files, self._last = storage.files(uri), time.monotonic()
 
-    def due(self, ranks: Workers) -> bool:
-        """Whether this process should write now; only the first of them does."""
-        return ranks.first and time.monotonic() - self._last >= self._every
+    def is_due(self, workers: Workers) -> bool:
+        """Whether this process must write now; only the first process does."""
+        return workers.is_first and time.monotonic() - self._last >= self._every
 
     def save(
-        self, learner: "Network", optimiser: torch.optim.Optimizer, kept: State, course: History, at: tuple[int, int]
+        self,
+        network: "Network",
+        optimiser: torch.optim.Optimizer,
+        best_weights: Weights,
+        history: History,
+        position: Position,
     ) -> None:
-        """Writes where a training is: at this step of this epoch."""
-        told = optimiser.state_dict()
-        tensors = {f"now.{name}": value for name, value in learner.state_dict().items()}
-        tensors |= {f"kept.{name}": value for name, value in kept.items()}
-        numbers: dict[str, dict[str, float]] = {}
-        for number, state in told["state"].items():
-            for name, value in state.items():
+        """Writes the state of a training at a position."""
+        optimiser_state = optimiser.state_dict()
+        tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in best_weights.items()}
+        scalars: dict[int, dict[str, float]] = {}
+        for number, values in optimiser_state["state"].items():
+            for name, value in values.items():
                 if isinstance(value, torch.Tensor):
                     tensors[f"optimiser.{number}.{name}"] = value
                 else:
-                    numbers.setdefault(str(number), {})[name] = value
-        facts = {
-            "identity": self._identity,
-            "at": at,
-            "best": course.best,
-            "epochs": [asdict(epoch) for epoch in course.epochs],
-            "groups": told["param_groups"],
-            "numbers": numbers,
-        }
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        self._files.write(self._uri, save(plain, {"facts": json.dumps(facts)}))
+                    scalars.setdefault(number, {})[name] = value
+        state = _State(
+            identity=self._identity,
+            position=position,
+            best=history.best,
+            epochs=history.epochs,
+            parameter_groups=optimiser_state["param_groups"],
+            scalars=scalars,
+        )
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        self._files.write(self._uri, save(contiguous, {"state": state.model_dump_json()}))
         self._last = time.monotonic()
 
     def load(
-        self, learner: "Network", optimiser: torch.optim.Optimizer, kept: State
-    ) -> tuple[History, tuple[int, int]] | None:
-        """Takes up what was written, if it is of the same training; where it was, by epoch and step.
+        self, network: "Network", optimiser: torch.optim.Optimizer, best_weights: Weights
+    ) -> tuple[History, Position] | None:
+        """Restores the state of the same training into the arguments; None if there is no checkpoint of it.
 
         Raises:
             DataError: the file is damaged.
@@ -75,26 +98,31 @@ class Checkpoint:
         try:
             tensors = load(data)
             length = int.from_bytes(data[:8], "little")
-            facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["facts"])
+            metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+            state = _State.model_validate_json(metadata["state"])
         except (SafetensorError, ValueError, KeyError) as error:
-            raise DataError(f"checkpoint {self._uri} is damaged: {error}; delete it to begin anew") from None
-        if facts["identity"] != self._identity:
+            raise DataError(f"checkpoint {self._uri} is damaged: {error}; delete it to start again") from None
+        if state.identity != self._identity:
             return None
-        learner.load_state_dict({n.removeprefix("now."): v for n, v in tensors.items() if n.startswith("now.")})
-        kept.update({n.removeprefix("kept."): v for n, v in tensors.items() if n.startswith("kept.")})
-        state: dict[int, dict[str, object]] = {int(n): dict(v) for n, v in facts["numbers"].items()}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "optimiser":
-                number, _, key = rest.partition(".")
-                state.setdefault(int(number), {})[key] = value
-        optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
-        return History([Epoch(**one) for one in facts["epochs"]], facts["best"]), (facts["at"][0], facts["at"][1])
+        network.load_state_dict(_with_prefix(tensors, "network."))
+        best_weights.update(_with_prefix(tensors, "best."))
+        optimiser_state: dict[int, dict[str, object]] = {
+            number: dict(values) for number, values in state.scalars.items()
+        }
+        for name, value in _with_prefix(tensors, "optimiser.").items():
+            number, _, key = name.partition(".")
+            optimiser_state.setdefault(int(number), {})[key] = value
+        optimiser.load_state_dict({"state": optimiser_state, "param_groups": state.parameter_groups})
+        return History(list(state.epochs), state.best), state.position
 
     def clear(self) -> None:
-        """Deletes it: the training is over. Those that nobody went on with for a week go as well."""
+        """Deletes the checkpoint of a finished training, and those that were not resumed for a week."""
         self._files.delete(self._uri)
         with suppress(FileNotFoundError):
             for file in list(self._files.walk(self._uri.rpartition("/")[0])):
-                if file.mtime < (time.time() - _IDLE_S) * 1e6:
+                if file.mtime < (time.time() - _STALE_S) * 1e6:
                     self._files.delete(file.uri)
+
+
+def _with_prefix(tensors: Weights, prefix: str) -> Weights:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

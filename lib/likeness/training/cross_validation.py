@@ -1,4 +1,4 @@
-"""Choosing by cross-validation: candidates in, the settings that are best on photos not learned from out.   [torch]"""
+"""Cross-validation: candidate settings in, those with the best metric on held-out folds out.   [torch]"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,47 +7,75 @@ from typing import Any
 import numpy as np
 
 from likeness.core.settings import Train
+from likeness.models.model_card import Candidate
 from likeness.training.experiment import Experiment
+from likeness.training.history import History
 from likeness.training.progress_log import ProgressLogger
 from likeness.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class Selection:
-    """How to train: settings, epochs and the temperature of what comes of it; `told` of each candidate that was tried.
+    """The settings to train with, the epochs, the temperature of the outputs, and the candidates that were tried.
 
-    The learning rate is made for `how.epochs`; training ends after `epochs` of them.
+    The learning rate schedule is made for `settings.epochs`; the training stops after `epochs`.
     """
 
-    how: Train
+    settings: Train
     epochs: int
     temperature: float = 1.0
-    told: tuple[Mapping[str, Any], ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
 
-def cross_validate(study: Experiment, telling: ProgressLogger) -> Selection:
-    """Tries each candidate on all folds but one, for every fold; the same photos of a product are in one fold."""
-    rows, folds = study.data.rows, study.how.folds
-    part = (study.data.places[rows] * folds).astype(int)
-    best, told = Selection(study.how, study.how.epochs), list[Mapping[str, Any]]()
-    for candidate in study.how.candidates or study.task.candidates:
-        how = study.how.model_copy(update={**candidate})
-        curves, seen = [], []
-        for fold in range(folds):
-            inside, outside = rows[part == fold], rows[part != fold]
-            if not len(inside) or not len(outside):
-                continue
-            learner, lesson = study.lesson(how, outside)
-            judge = study.judge(lesson, outside, inside)
-            course = Trainer(how, study.ranks).fit(learner, lesson, how.epochs, how.seed, judge)
-            curves.append([epoch.judged for epoch in course.epochs])
-            seen.append(study.outputs(learner, lesson.feed, inside))
-        mean = np.mean([curve[: min(map(len, curves))] for curve in curves], axis=0)
-        epochs, value = int(mean.argmax()) + 1, float(mean.max())
-        spread = float(np.std([curve[epochs - 1] for curve in curves]) / max(1, len(curves) - 1) ** 0.5)
-        telling.say(f"{dict(candidate) or 'as given'}: {value:.4f} by {folds} folds, best after {epochs} epochs")
-        if not told or value > max(one["value"] for one in told):
-            outputs, truth = (np.concatenate(one) for one in zip(*seen, strict=True))
-            best = Selection(how, epochs, study.task.temperature(outputs, truth))
-        told.append({"settings": dict(candidate), "value": value, "error": spread, "epochs": epochs})
-    return replace(best, told=tuple(told))
+@dataclass(frozen=True)
+class _FoldResult:
+    """The history of a fold's training, and the outputs and targets of its validation photos."""
+
+    history: History
+    outputs: np.ndarray
+    targets: np.ndarray
+
+
+def cross_validate(experiment: Experiment, log: ProgressLogger) -> Selection:
+    """Trains each candidate once for every fold, on the other folds; photos of a product are in one fold."""
+    settings = experiment.settings
+    best, tried = Selection(settings, settings.epochs), list[Candidate]()
+    for overrides in settings.candidates or experiment.task.candidates:
+        candidate_settings = settings.model_copy(update={**overrides})
+        folds = _train_folds(experiment, candidate_settings)
+        candidate = _summarise(overrides, folds)
+        log.info(
+            f"{dict(overrides) or 'unchanged settings'}: {candidate.value:.4f} by {settings.folds} folds, "
+            f"best after {candidate.epochs} epochs"
+        )
+        if not tried or candidate.value > max(other.value for other in tried):
+            outputs = np.concatenate([fold.outputs for fold in folds])
+            targets = np.concatenate([fold.targets for fold in folds])
+            temperature = experiment.task.temperature(outputs, targets)
+            best = Selection(candidate_settings, candidate.epochs, temperature)
+        tried.append(candidate)
+    return replace(best, candidates=tuple(tried))
+
+
+def _train_folds(experiment: Experiment, settings: Train) -> list[_FoldResult]:
+    rows, folds = experiment.data.train_rows, experiment.settings.folds
+    fold_of = (experiment.data.fold_positions[rows] * folds).astype(int)
+    results = []
+    for fold in range(folds):
+        validation_rows, train_rows = rows[fold_of == fold], rows[fold_of != fold]
+        if not len(validation_rows) or not len(train_rows):
+            continue
+        network, dataset = experiment.build(settings, train_rows)
+        validate = experiment.validator(dataset, train_rows, validation_rows)
+        history = Trainer(settings, experiment.workers).fit(network, dataset, settings.epochs, settings.seed, validate)
+        results.append(_FoldResult(history, *experiment.outputs(network, dataset.inputs, validation_rows)))
+    return results
+
+
+def _summarise(overrides: Mapping[str, Any], folds: list[_FoldResult]) -> Candidate:
+    """The mean metric at the best common epoch, and its standard error over the folds."""
+    curves = [[epoch.validation for epoch in fold.history.epochs] for fold in folds]
+    mean = np.mean([curve[: min(map(len, curves))] for curve in curves], axis=0)
+    epochs = int(mean.argmax()) + 1
+    error = float(np.std([curve[epochs - 1] for curve in curves]) / max(1, len(curves) - 1) ** 0.5)
+    return Candidate(settings=dict(overrides), value=float(mean.max()), error=error, epochs=epochs)

@@ -98,7 +98,9 @@ def load_training_data(
         if not space:
             raise UsageError("no listed photo outside the evaluation set is ingested; ingest more photos first")
         name = space.partition("@")[0]
-        raise UsageError(f"no listed photo has a vector of {space}; run ./spark-submit.sh backfill --space {name} first")
+        raise UsageError(
+            f"no listed photo has a vector of {space}; run ./spark-submit.sh backfill --space {name} first"
+        )
     vectors = samples.vector_matrix(files, space, keys) if space else np.empty((0, 0), np.float32)
     if not np.isfinite(vectors).all():
         bad = keys[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]

@@ -1,4 +1,4 @@
-"""The processes that train one model together: this one's number, and what they exchange.   [torch]"""
+"""Distributed training: the processes that train one model together, and what they exchange.   [torch]"""
 
 import os
 from collections.abc import Iterator
@@ -10,51 +10,46 @@ import torch
 from torch import distributed
 from torch.distributed.nn.functional import all_gather
 
-_PATIENCE = timedelta(minutes=10)
+_TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Process `mine` of `of`, and the device that its part of the work is done on."""
+    """The process group: this process's rank, the number of processes, and the device of this process."""
 
-    mine: int = 0
-    of: int = 1
+    rank: int = 0
+    world_size: int = 1
     device: str = "cpu"
 
     @property
-    def first(self) -> bool:
-        """Whether this one speaks and writes for all."""
-        return self.mine == 0
+    def is_first(self) -> bool:
+        """Whether this process logs and writes for all."""
+        return self.rank == 0
 
-    def gathered(self, rows: torch.Tensor) -> torch.Tensor:
-        """The rows (n, ...) of all processes, in the order of these, with gradients; each has as many."""
-        if self.of == 1:
+    def all_gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """Concatenates the rows (n, ...) of all processes by rank, with gradients; each process has equally many."""
+        if self.world_size == 1:
             return rows
         return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
 
-    def agreed(self, value: float) -> float:
-        """The first process's value, in all of them."""
-        if self.of == 1:
+    def broadcast(self, value: float) -> float:
+        """Returns the first process's value in all processes."""
+        if self.world_size == 1:
             return value
-        told = torch.tensor([value], dtype=torch.float64, device=self.device)
-        distributed.broadcast(told, 0)
-        return float(told.item())
-
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.of > 1:
-            distributed.barrier()
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        distributed.broadcast(tensor, 0)
+        return float(tensor.item())
 
 
 @contextmanager
-def joined() -> Iterator[Workers]:
-    """The processes that torchrun's variables name; this one alone where there are none."""
+def join_workers() -> Iterator[Workers]:
+    """Joins the process group that torchrun's variables describe; without them this process is alone."""
     cuda = torch.cuda.is_available()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Workers(device="cuda" if cuda else "cpu")
         return
     device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}" if cuda else "cpu"
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
     try:
         yield Workers(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

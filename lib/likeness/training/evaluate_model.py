@@ -1,4 +1,4 @@
-"""A model measured anew: a version and an evaluation set that it has never seen in, figures out.   [torch]"""
+"""Evaluation of a trained model: a version and an evaluation set in, metrics out.   [torch]"""
 
 import os
 from collections.abc import Sequence
@@ -13,75 +13,79 @@ from likeness.evaluation.model_metrics import as_metrics
 from likeness.models.backbones import Space
 from likeness.models.extractor import Extractor
 from likeness.models.model_card import Metric, ModelCard
-from likeness.models.runtimes import machine, open_runtime
+from likeness.models.runtimes import local_machine, open_runtime
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
-from likeness.training.data import gathered
+from likeness.training.data import load_training_data
 from likeness.training.tasks import TASKS
 from likeness.training.tasks.task import Predictions
 
-_TOLD = 3
+_MAX_NAMED = 3
 
 
-def by_neighbours(card: ModelCard) -> bool:
-    """Whether a version is measured by its vectors of the whole catalogue, which must have been extracted."""
-    return TASKS[card.task].gallery
+def measured_by_neighbours(card: ModelCard) -> bool:
+    """Whether a version is measured by nearest neighbours, so that the catalogue's vectors must be extracted first."""
+    return TASKS[card.task].uses_gallery
 
 
-def examined(settings: Settings, card: ModelCard, held: EvaluationSet, space: Space) -> dict[str, Metric]:
-    """What a version is worth on an evaluation set; neighbours are looked for among all other listed photos.
+def evaluate_model(
+    settings: Settings, card: ModelCard, evaluation_set: EvaluationSet, space: Space
+) -> dict[str, Metric]:
+    """Measures a version on an evaluation set; neighbours are searched among all other listed photos.
 
     Args:
         settings: of the root.
         card: of the version.
-        held: the evaluation set.
-        space: that the version gives.
+        evaluation_set: the photos to measure on.
+        space: of the version's vectors.
 
     Raises:
-        DataError: the version has learned from photos of the set, or vectors are lacking.
+        DataError: the version was trained on photos of the set, or vectors are missing.
     """
-    warehouse = TableReader(settings)
-    photos = annotations(warehouse)
-    _refuse_known(settings, warehouse, card, held)
-    free, asked = apart(photos, held), {key: photos.get(key, one) for key, one in held.photos.items()}
-    how = Train.model_validate(card.settings).model_copy(update={"classes": list(card.classes), "least": 0})
-    data = gathered(warehouse, how, {}, space.id if by_neighbours(card) else "", free, asked)
-    task = TASKS[card.task](data, how)
-    data = data.kept([task.usable(one) for one in data.shown])
-    if by_neighbours(card):
-        rows = (data.asked, data.rows)
-        shown = [[data.shown[row] for row in part.tolist()] for part in rows]
-        return as_metrics(
-            task.figures(Predictions(data.vectors[rows[0]], shown[0], rows[0][:0], data.vectors[rows[1]], shown[1]))
-        )
-    truth = task.targets(data).numpy()[data.asked]
-    given, there = _outputs(settings, space, [data.image_ids[row] for row in data.asked.tolist()])
-    told = [data.shown[row] for row in data.asked[there].tolist()]
-    return as_metrics(task.figures(Predictions(given, told, truth[there], given[:0], [])))
+    tables = TableReader(settings)
+    photos = annotations(tables)
+    _refuse_trained_on(settings, tables, card, evaluation_set)
+    evaluation = {key: photos.get(key, annotation) for key, annotation in evaluation_set.photos.items()}
+    train = Train.model_validate(card.settings).model_copy(update={"classes": list(card.classes), "least": 0})
+    vectors_space = space.id if measured_by_neighbours(card) else ""
+    data = load_training_data(tables, train, {}, vectors_space, apart(photos, evaluation_set), evaluation)
+    task = TASKS[card.task](data, train)
+    data = data.filter([task.is_usable(annotation) for annotation in data.annotations])
+    rows = data.evaluation_rows
+    if measured_by_neighbours(card):
+        outputs, gallery_outputs = (data.vectors[part] for part in (rows, data.train_rows))
+        annotated = data.annotations[data.train_count :]
+        predictions = Predictions(outputs, annotated, rows[:0], gallery_outputs, data.train_annotations)
+    else:
+        targets = task.targets(data).numpy()[rows]
+        outputs, used = _outputs(settings, space, [data.image_ids[row] for row in rows.tolist()])
+        annotated = [data.annotations[row] for row in rows[used].tolist()]
+        predictions = Predictions(outputs, annotated, targets[used], outputs[:0], [])
+    return as_metrics(task.metrics(predictions))
 
 
-def _refuse_known(settings: Settings, warehouse: TableReader, card: ModelCard, held: EvaluationSet) -> None:
-    before = EvaluationSets(settings.root).find(card.evaluation)
-    assert before
-    learned = apart(annotations(warehouse, card.snapshots[LISTINGS.name]), before)
-    both = sorted(held.photos.keys() & learned.keys())
-    if both:
+def _refuse_trained_on(settings: Settings, tables: TableReader, card: ModelCard, evaluation_set: EvaluationSet) -> None:
+    held_out = EvaluationSets(settings.root).find(card.evaluation)
+    assert held_out
+    trained_on = apart(annotations(tables, card.snapshots[LISTINGS.name]), held_out)
+    common = sorted(evaluation_set.photos.keys() & trained_on.keys())
+    if common:
         raise DataError(
-            f"model {card.name} {card.version} has learned from {len(both)} of the {len(held.photos)} photos of "
-            f"evaluation set {held.id} ({', '.join(both[:_TOLD])}); measure it on photos that it has never seen"
+            f"model {card.name} {card.version} was trained on {len(common)} of the {len(evaluation_set.photos)} photos "
+            f"of evaluation set {evaluation_set.id} ({', '.join(common[:_MAX_NAMED])}); use a set of other photos"
         )
 
 
 def _outputs(settings: Settings, space: Space, image_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """What a network gives for photos of the images table, and which of them have something, as rows, int64 (n,)."""
-    runtime = open_runtime(space, settings.extract.runtime, machine(settings, os.cpu_count() or 1))
+    """A network's outputs for photos of the images table, and the rows of those that could be used, int64 (n,)."""
+    runtime = open_runtime(space, settings.extract.runtime, local_machine(settings, os.cpu_count() or 1))
     extractor = Extractor(space, runtime, settings.extract, settings.limits)
-    found = {
+    vectors = {
         key: vector
         for batch in extractor.run(TableReader(settings).stream(frozenset(image_ids)))
         for key, vector in zip(batch.keys, batch.vectors, strict=True)
     }
-    if not found:
+    if not vectors:
         raise DataError(f"none of the {len(image_ids)} photos to measure on can be used; see `likeness failures list`")
-    there = np.array([row for row, key in enumerate(image_ids) if key in found], np.int64)
-    return np.stack([found[image_ids[row]] for row in there.tolist()]), there
+    rows = np.array([row for row, key in enumerate(image_ids) if key in vectors], np.int64)
+    return np.stack([vectors[image_ids[row]] for row in rows.tolist()]), rows

@@ -1,135 +1,111 @@
-"""One process's part of a training: the photos, the task and what networks are fed with, ready to be learned.
-
-[torch]
-"""
+"""An experiment: prepared data, task and images in; datasets, predictions and metrics of networks out.   [torch]"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from likeness.catalog.annotations import annotations
-from likeness.core.errors import GateError
 from likeness.core.settings import Train
 from likeness.core.statistics import Figure
-from likeness.evaluation.evaluation_sets import EvaluationSets, apart
-from likeness.models.backbones import Space, weightless
-from likeness.models.model_registry import space_of
-from likeness.storage.table_reader import TableReader
-from likeness.storage.tables import LISTINGS
-from likeness.training.data import gathered
+from likeness.models.backbones import Space
+from likeness.training.data import TrainingData
 from likeness.training.distributed import Workers
 from likeness.training.image_cache import ImageCache
 from likeness.training.inputs import FeatureCache, Inputs, PhotoInputs
-from likeness.training.job import Job
 from likeness.training.network import ALL, Network
-from likeness.training.progress_log import ProgressLogger
-from likeness.training.tasks import TASKS
-from likeness.training.tasks.task import Predictions
-from likeness.training.trainer import Dataset, Validator, answers
+from likeness.training.plan import TrainingPlan
+from likeness.training.tasks.task import Predictions, Task
+from likeness.training.trainer import Dataset, Validator, predict
 
 
+@dataclass(frozen=True)
 class Experiment:
-    """What a job wants learned, and its photos, of which those cannot be decoded are left out.
+    """A prepared training in one process; it builds, validates and measures networks.
 
-    Raises:
-        DataError: there is not enough to learn from, or what is learned is not finite.
-        UsageError: the settings do not fit the network.
-        GateError: too many photos cannot be decoded.
+    Args:
+        plan: of the training.
+        workers: the process group.
+        space: the space whose network is trained.
+        task: what is learned.
+        data: the photos.
+        targets: of the task, by row of the data.
+        images: the decoded photos; None where stored vectors are the inputs.
     """
 
-    def __init__(self, job: Job, ranks: Workers, telling: ProgressLogger) -> None:
-        self.job, self.ranks, self.how, self._telling = job, ranks, job.settings.train, telling
-        self.space = _space(job)
-        held = EvaluationSets(job.settings.root).find(job.held)
-        assert held
-        warehouse = TableReader(job.settings)
-        photos = annotations(warehouse, job.snapshots[LISTINGS.name])
-        asked = {key: photos.get(key, one) for key, one in held.photos.items()}
-        known = _known_by(job, self.space)
-        data = gathered(warehouse, self.how, job.snapshots, known, apart(photos, held), asked)
-        self.task = TASKS[job.ask.task](data, self.how)
-        self.data = data.kept([self.task.usable(one) for one in data.shown])
-        self._pictures = None if job.reads_vectors else self._decoded()
-        self._targets = self.task.targets(self.data)
-        telling.say(f"{self.data.learned:,} photos to learn from, {len(self.data.asked):,} of {job.held} to measure on")
+    plan: TrainingPlan
+    workers: Workers
+    space: Space
+    task: Task
+    data: TrainingData
+    targets: torch.Tensor
+    images: ImageCache | None
 
-    def lesson(self, how: Train, rows: np.ndarray) -> tuple[Network, Dataset]:
-        """A fresh network, and what it is to learn: these rows of the data, int64 (n,)."""
-        torch.manual_seed(how.seed)
-        scratch = self.job.ask.scratch
-        learner = Network(
+    @property
+    def settings(self) -> Train:
+        """The training settings."""
+        return self.plan.settings.train
+
+    def build(self, settings: Train, rows: np.ndarray) -> tuple[Network, Dataset]:
+        """Builds an untrained network, and its dataset of these rows of the data, int64 (n,)."""
+        torch.manual_seed(settings.seed)
+        scratch = self.plan.request.scratch
+        network = Network(
             self.space,
-            self.task.top(self.space.dim, how),
-            self.job.settings.extract.cache,
-            ALL if scratch else how.unfreeze,
-            how.dropout,
+            self.task.head(self.space.dim, settings),
+            self.plan.settings.extract.cache,
+            ALL if scratch else settings.unfreeze,
+            settings.dropout,
             scratch,
         )
-        loss = self.task.loss(self._targets[: self.data.learned], how, self.ranks)
-        return learner, Dataset(self._feed(learner), rows, self._targets, loss)
+        loss = self.task.loss(self.targets[: self.data.train_count], settings, self.workers)
+        return network, Dataset(self._inputs(network), rows, self.targets, loss)
 
-    def outputs(self, learner: Network, feed: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What a network gives for rows, float32 (n, outputs), and what it ought to give."""
-        given = answers(learner, feed, rows, self.ranks.device, not self.task.topped)
-        return given, self._targets[torch.from_numpy(rows)].numpy()
+    def outputs(self, network: Network, inputs: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A network's outputs for rows, float32 (n, outputs), and their targets."""
+        outputs = predict(network, inputs, rows, self.workers.device, self.task.keeps_head)
+        return outputs, self._targets_of(rows)
 
-    def found(self, learner: Network, feed: Inputs, asked: np.ndarray, known: np.ndarray) -> Predictions:
-        """What it gives for rows that are measured on, among `known` rows where the task looks at neighbours."""
-        return self._found(lambda rows: self.outputs(learner, feed, rows)[0], asked, known)
+    def predictions(self, network: Network, inputs: Inputs, rows: np.ndarray, gallery_rows: np.ndarray) -> Predictions:
+        """A network's predictions for rows, with those of the gallery where the task searches for neighbours."""
+        return self._predictions(lambda part: self.outputs(network, inputs, part)[0], rows, gallery_rows)
 
-    def judge(self, lesson: Dataset, rows: np.ndarray, aside: np.ndarray) -> Validator:
-        """What the task's first figure is on rows that are held aside of those that are learned from."""
-        return lambda learner: self.task.value(self.found(learner, lesson.feed, aside, rows))
+    def validator(self, dataset: Dataset, train_rows: np.ndarray, validation_rows: np.ndarray) -> Validator:
+        """Returns a function that computes the task's main metric of a network on validation rows."""
+        return lambda network: self.task.main_metric(
+            self.predictions(network, dataset.inputs, validation_rows, train_rows)
+        )
 
-    def before(self) -> dict[str, Figure]:
-        """The same figures without what is learned, where neighbours are what is measured.
+    def baseline(self) -> dict[str, Figure]:
+        """The metrics before training, for tasks that are measured by neighbours; else empty.
 
-        They are those of the vectors that were learned from, or of the same network with random weights.
+        They are those of the stored vectors, or of the network with random weights.
         """
-        rows, asked = self.data.rows, self.data.asked
-        if not self.task.gallery:
+        rows, gallery_rows = self.data.evaluation_rows, self.data.train_rows
+        if not self.task.uses_gallery:
             return {}
-        if self.job.ask.scratch:
-            learner, lesson = self.lesson(self.how, rows)
-            return self.task.figures(self.found(learner, lesson.feed, asked, rows))
-        if not self.job.reads_vectors:
+        if self.plan.request.scratch:
+            network, dataset = self.build(self.settings, gallery_rows)
+            return self.task.metrics(self.predictions(network, dataset.inputs, rows, gallery_rows))
+        if not self.plan.uses_stored_vectors:
             return {}
-        return self.task.figures(self._found(lambda rows: self.data.vectors[rows], asked, rows))
+        return self.task.metrics(self._predictions(lambda part: self.data.vectors[part], rows, gallery_rows))
 
-    def _found(self, give: Callable[[np.ndarray], np.ndarray], asked: np.ndarray, known: np.ndarray) -> Predictions:
-        known = known if self.task.gallery else known[:0]
-        told = [[self.data.shown[row] for row in rows.tolist()] for rows in (asked, known)]
-        return Predictions(give(asked), told[0], self._targets[torch.from_numpy(asked)].numpy(), give(known), told[1])
+    def _predictions(
+        self, outputs: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, gallery_rows: np.ndarray
+    ) -> Predictions:
+        gallery_rows = gallery_rows if self.task.uses_gallery else gallery_rows[:0]
+        annotations, gallery = ([self.data.annotations[n] for n in part.tolist()] for part in (rows, gallery_rows))
+        return Predictions(outputs(rows), annotations, self._targets_of(rows), outputs(gallery_rows), gallery)
 
-    def _decoded(self) -> ImageCache:
-        """The photos' pixels; the data is left with those that have some."""
-        pictures = ImageCache(self.job.settings, self.data.image_ids, self.space.preprocessing, self._telling.bar)
-        lost, most = len(pictures.failures) / len(self.data.image_ids), self.job.settings.gates.max_failure_rate
-        if lost > most:
-            first = next(iter(pictures.failures.items()))
-            raise GateError(
-                f"train: {lost:.1%} of the photos cannot be decoded ({first[0]}: {first[1]}), "
-                f"gates.max_failure_rate is {most:.1%}; nothing is trained"
-            )
-        self.data = self.data.kept([key not in pictures.failures for key in self.data.image_ids])
-        return pictures
+    def _targets_of(self, rows: np.ndarray) -> np.ndarray:
+        return self.targets[torch.from_numpy(rows)].numpy()
 
-    def _feed(self, learner: Network) -> Inputs:
-        if self._pictures is None:
+    def _inputs(self, network: Network) -> Inputs:
+        if self.images is None:
             return FeatureCache(self.data.vectors[:, None])
-        at = self._pictures.rows(self.data.image_ids)
-        if learner.eats == "photos":
-            return PhotoInputs(self._pictures.pixels, at, learner)
-        return FeatureCache(self._pictures.maps(learner, self.how.distort, self.how.seed), at)
-
-
-def _space(job: Job) -> Space:
-    return weightless(job.settings.extract.space) if job.ask.scratch else space_of(job.settings)
-
-
-def _known_by(job: Job, space: Space) -> str:
-    """The id of the space whose vectors are learned from, or are to be learned; empty for none."""
-    if job.ask.teacher:
-        return space_of(job.settings, job.ask.teacher).id
-    return space.id if job.reads_vectors else ""
+        positions = self.images.positions(self.data.image_ids)
+        if network.input_kind == "photos":
+            return PhotoInputs(self.images.pixels, positions, network)
+        maps = self.images.feature_maps(network, self.settings.distort, self.settings.seed)
+        return FeatureCache(maps, positions)

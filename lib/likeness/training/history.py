@@ -1,21 +1,13 @@
-"""How a training went, epoch by epoch. Data only."""
+"""The history of a training, epoch by epoch. Data only."""
 
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over so many photos gave; `judged` is not a number where nobody judges."""
-
-    loss: float
-    judged: float
-    seconds: float
-    photos: int
+from likeness.models.training_report import Epoch
 
 
 @dataclass
 class History:
-    """How a training went; the network is that of `best`, counted from 0, or of the last epoch if nobody judges."""
+    """Epochs of a training; the weights of the epoch `best`, from 0, are kept: the last one without validation."""
 
     epochs: list[Epoch] = field(default_factory=list)
     best: int = -1

@@ -1,7 +1,6 @@
-"""What a network that learns is fed with: rows and draws in, tensors out.   [torch]
+"""Inputs of a network in training: rows and random draws in, tensors out.   [torch]
 
-A draw decides how a photo is distorted: anew each time where photos are fed, or which of the distorted versions is
-taken whose maps or vectors were computed before.
+A draw determines the augmentation: of a photo anew each time, or which of its cached, augmented versions is taken.
 """
 
 from typing import Protocol
@@ -15,34 +14,35 @@ from likeness.training.network import Network
 class Inputs(Protocol):
     """The inputs of a network, by row."""
 
-    def take(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
-        """The inputs of rows, int64 (n,), distorted by draws, float32 (n, DRAWS); as they are without."""
+    def batch(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
+        """The inputs of rows, int64 (n,); augmented by draws, float32 (n, DRAWS), or unchanged without draws."""
         ...
 
 
 class FeatureCache:
-    """Vectors or maps, (photos, versions, ...), the first version as it is; any array that can be indexed.
+    """Cached vectors or maps, (photos, versions, ...); the first version is not augmented.
 
-    Row `n` of the feed is row `at[n]` of the array; the same one where `at` is not given.
+    Row `n` of the inputs is row `positions[n]` of the array; row `n` itself by default.
     """
 
-    def __init__(self, versions: np.ndarray, at: np.ndarray | None = None) -> None:
-        self._versions, self._at = versions, np.arange(len(versions)) if at is None else at
+    def __init__(self, versions: np.ndarray, positions: np.ndarray | None = None) -> None:
+        self._versions = versions
+        self._positions = np.arange(len(versions)) if positions is None else positions
 
-    def take(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
-        """One of the versions, each as probable."""
+    def batch(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
+        """One version of each row, drawn uniformly."""
         count = self._versions.shape[1]
-        which = np.zeros(len(rows), np.int64) if draws is None else (draws[:, 0] * count).astype(np.int64)
-        return torch.from_numpy(self._versions[self._at[rows], which]).to(device).float()
+        version = np.zeros(len(rows), np.int64) if draws is None else (draws[:, 0] * count).astype(np.int64)
+        return torch.from_numpy(self._versions[self._positions[rows], version]).to(device).float()
 
 
 class PhotoInputs:
-    """Photos, uint8 (photos, side, side, 3), prepared with `whole`; row `n` of the feed is photo `at[n]`."""
+    """Decoded photos, uint8 (photos, side, side, 3); row `n` of the inputs is photo `positions[n]`."""
 
-    def __init__(self, pixels: np.ndarray, at: np.ndarray, learner: Network) -> None:
-        self._pixels, self._at, self._learner = pixels, at, learner
+    def __init__(self, pixels: np.ndarray, positions: np.ndarray, network: Network) -> None:
+        self._pixels, self._positions, self._network = pixels, positions, network
 
-    def take(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
-        """Each as the camera might have taken it as well."""
-        photos = torch.from_numpy(self._pixels[self._at[rows]]).to(device)
-        return self._learner.pixels(photos, None if draws is None else torch.from_numpy(draws).to(device))
+    def batch(self, rows: np.ndarray, draws: np.ndarray | None, device: str) -> torch.Tensor:
+        """The photos of rows, each augmented by its draws."""
+        photos = torch.from_numpy(self._pixels[self._positions[rows]]).to(device)
+        return self._network.crop(photos, None if draws is None else torch.from_numpy(draws).to(device))

@@ -1,7 +1,6 @@
-"""A network that learns: a space in, its trained part and what is put on top out, written as a model in the end.
+"""The network that is trained: a frozen part, a trained part and a head; saved as a model in the end.   [torch]
 
-The stages before `unfreeze` stay as they are; what they give may be computed once, and is what the rest is fed with.
-[torch]
+The stages before `unfreeze` stay frozen. Their outputs can be computed once and are then the network's inputs.
 """
 
 import copy
@@ -17,140 +16,155 @@ from likeness.images.image import Preprocessing
 from likeness.models import recipe
 from likeness.models.backbones import Space
 from likeness.models.backbones.heads import Head
-from likeness.models.backbones.network import Features, Perceptron, Planes, WithHead, chain, fresh, vectors
-from likeness.models.backbones.spec import Part
+from likeness.models.backbones.network import (
+    MLP,
+    FeatureStage,
+    HeadStage,
+    NormalisePixels,
+    load_stages,
+    pool_maps,
+    random_stages,
+)
+from likeness.models.backbones.spec import PooledLayer
 from likeness.models.recipe import FEATURES, Recipe
-from likeness.training.augmentation import distorted, middle
+from likeness.training.augmentation import augment, centre_crop
 
 ALL = "all"
 """In place of a stage: the whole network is trained."""
-_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+_BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
 
 
 class Network(torch.nn.Module):
-    """Vectors of a space, the maps before its stage `unfreeze`, or photos in; what the top gives out.
+    """A network in training: vectors, maps before the stage `unfreeze`, or photos in; outputs of the head out.
 
     Args:
-        space: whose network is learned from; a single layer.
-        top: what is put on its layer.
-        unfreeze: the first stage that is trained: `all`, or none if empty.
-        dropout: share of the top's hidden units that are left out at random.
-        scratch: the network's own weights are forgotten, and random ones taken.
+        space: the space whose network is trained.
+        head: the head on its layer.
+        cache: folder for copies of remote weights.
+        unfreeze: the first stage that is trained; `all`, or empty for none.
+        dropout: share of the head's hidden units that is dropped.
+        scratch: the network starts from random weights.
     """
 
     def __init__(
-        self, space: Space, top: Head, cache: str, unfreeze: str = "", dropout: float = 0.0, scratch: bool = False
+        self, space: Space, head: Head, cache: str, unfreeze: str = "", dropout: float = 0.0, scratch: bool = False
     ) -> None:
         super().__init__()
         if space.preprocessing.views != "single":
             plain = space.name.replace(f"-{space.preprocessing.views}", "")
             raise UsageError(
-                f"space {space.name} is a mean over views of a photo, of which nothing is learned; "
-                f"learn from {plain}, and ask for the views of the model that comes of it"
+                f"space {space.name} is a mean over views of a photo and cannot be trained; "
+                f"train on {plain}, and use the trained model with these views"
             )
-        self.space, self.top, self.scratch = space, Perceptron(top, dropout), scratch
-        self.shape, self.how = top, space.preprocessing
-        self._recipe = self._made()
-        stages = fresh(space.spec) if scratch else chain(space.spec, space.weights_file(cache))
+        self.space, self.head, self.scratch = space, MLP(head, dropout), scratch
+        self.head_spec, self.preprocessing = head, space.preprocessing
+        self._recipe = self._make_recipe()
+        stages = random_stages(space.spec) if scratch else load_stages(space.spec, space.weights_file(cache))
         names = [name for name, _ in stages]
         stages = stages[: max(names.index(part.layer) for part in space.parts) + 1]
         self.part = space.parts[0]
-        if self._recipe.whole and not space.recipe:
-            stages, self.part = [(FEATURES, Features(stages, space.parts).eval())], Part(FEATURES)
-        cut = _cut([name for name, _ in stages], unfreeze)
-        self._frozen, self.trunk = dict(stages[:cut]), torch.nn.ModuleDict(dict(stages[cut:]))
-        self._own_norms = any(isinstance(one, _NORMS) for one in self.trunk.modules())
-        if scratch and not self._own_norms:
-            _norm(self.trunk)
-        self._planes = Planes(self.how)
+        if self._recipe.single_stage and not space.recipe:
+            stages, self.part = [(FEATURES, FeatureStage(stages, space.parts).eval())], PooledLayer(FEATURES)
+        first_trained = _first_trained([name for name, _ in stages], unfreeze)
+        self._frozen, self.trunk = dict(stages[:first_trained]), torch.nn.ModuleDict(dict(stages[first_trained:]))
+        self._has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in self.trunk.modules())
+        if scratch and not self._has_batch_norm:
+            _add_batch_norm(self.trunk)
+        self._normalise = NormalisePixels(self.preprocessing)
 
     def train(self, mode: bool = True) -> "Network":
-        """As torch has it; norms that were learned elsewhere keep their statistics."""
+        """As torch's, but batch normalisation with pretrained weights keeps its statistics."""
         super().train(mode)
         if mode and not self.scratch:
             for module in self.trunk.modules():
-                if isinstance(module, _NORMS):
+                if isinstance(module, _BATCH_NORMS):
                     module.eval()
         return self
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Runs the trained part: vectors (n, dim), maps (n, c, h, w) or pixels (n, crop, crop, 3) to (n, outputs)."""
-        found: torch.Tensor = self.top(self.below(given))
-        return found
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, dim), maps (n, c, h, w) or pixels (n, crop, crop, 3) to outputs (n, outputs)."""
+        outputs: torch.Tensor = self.head(self.embed(inputs))
+        return outputs
 
-    def below(self, given: torch.Tensor) -> torch.Tensor:
-        """What the top is fed with, float32 (n, inputs)."""
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Runs the trained stages; returns the inputs of the head, float32 (n, dim)."""
         if not self.trunk:
-            return given
+            return inputs
         if not self._frozen:
-            given = self._planes(given)
+            inputs = self._normalise(inputs)
         for stage in self.trunk.values():
-            given = stage(given)
-        return vectors(given, self.part)
+            inputs = stage(inputs)
+        return pool_maps(inputs, self.part)
 
     @torch.inference_mode()
-    def before(self, photos: torch.Tensor) -> torch.Tensor:
-        """What the frozen stages give for pixels, (n, crop, crop, 3): vectors or maps."""
-        found: torch.Tensor = self._planes.to(photos.device)(photos)
+    def frozen_features(self, photos: torch.Tensor) -> torch.Tensor:
+        """Runs the frozen stages on pixels, (n, crop, crop, 3); returns vectors, or maps."""
+        maps: torch.Tensor = self._normalise.to(photos.device)(photos)
         for stage in self._frozen.values():
-            found = stage.to(photos.device)(found)
-        return found if self.trunk else vectors(found, self.part)
+            maps = stage.to(photos.device)(maps)
+        return maps if self.trunk else pool_maps(maps, self.part)
 
     @property
-    def frozen(self) -> Space:
-        """The space of what the frozen stages give, so that any runtime gives it: maps are flattened in it."""
+    def frozen_space(self) -> Space:
+        """The space of the frozen stages' outputs, flattened, so that any runtime can compute them."""
         if not self.trunk:
             return self.space
-        one = self.before(torch.zeros((1, self.how.crop, self.how.crop, 3), dtype=torch.uint8))
-        return replace(self.space, layer=list(self._frozen)[-1], dim=one.numel())
+        side = self.preprocessing.crop
+        features = self.frozen_features(torch.zeros((1, side, side, 3), dtype=torch.uint8))
+        return replace(self.space, layer=list(self._frozen)[-1], dim=features.numel())
 
-    def pixels(self, photos: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
-        """Photos, uint8 (n, side, side, 3), as the network takes them: the middle, or distorted by `draws`."""
-        return middle(photos, self.how).float() if draws is None else distorted(photos, draws, self.how)
+    def crop(self, photos: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
+        """Crops photos, uint8 (n, side, side, 3), to the network's size: augmented by `draws`, or in the centre."""
+        if draws is None:
+            return centre_crop(photos, self.preprocessing).float()
+        return augment(photos, draws, self.preprocessing)
 
     @property
-    def eats(self) -> str:
+    def input_kind(self) -> str:
         """`vectors`, `maps` or `photos`."""
         return "vectors" if not self.trunk else "maps" if self._frozen else "photos"
 
-    def rates(self, rate: float, decay: float) -> list[dict[str, object]]:
-        """Parameters by learning rate, for an optimiser: the top's, and each stage's, `decay` times that after it."""
-        groups = [list(self.top.parameters()), *(list(stage.parameters()) for stage in [*self.trunk.values()][::-1])]
-        filled = [one for one in groups if one]
-        return [{"params": one, "lr": rate * decay**number} for number, one in enumerate(filled)]
+    def parameter_groups(self, rate: float, decay: float) -> list[dict[str, object]]:
+        """Parameters with learning rates: `rate` for the head, and for each stage `decay` times that of the next."""
+        groups = [list(self.head.parameters()), *(list(stage.parameters()) for stage in [*self.trunk.values()][::-1])]
+        return [{"params": group, "lr": rate * decay**depth} for depth, group in enumerate(filter(None, groups))]
 
-    def write(self, path: Path, whole: bool = True, classes: tuple[str, ...] = (), temperature: float = 1.0) -> Recipe:
-        """Writes the network, with its top or (not `whole`) without, as a model's weights; what it is made of.
+    def save(
+        self, path: Path, with_head: bool = True, classes: tuple[str, ...] = (), temperature: float = 1.0
+    ) -> Recipe:
+        """Writes the network, with or without its head, as a model's weights; returns its recipe.
 
-        What the top gives is divided by `temperature`, so that the softmax of it is a probability.
+        The head's outputs are divided by `temperature`, so that their softmax is a calibrated probability.
         """
         self.eval()
-        trunk = _folded(self.trunk) if self.scratch and not self._own_norms else self.trunk
+        trunk = _fuse_batch_norm(self.trunk) if self.scratch and not self._has_batch_norm else self.trunk
         stages: dict[str, torch.nn.Module] = {**self._frozen, **dict(trunk.items())}
-        written = replace(self._recipe, top=self.shape if whole else None, classes=classes)
-        if whole:
-            topped = WithHead(self.part, self.shape)
-            topped.top = copy.deepcopy(self.top)
-            for value in topped.top.linears[-1].parameters():
+        saved = replace(self._recipe, head=self.head_spec if with_head else None, classes=classes)
+        if with_head:
+            stage = HeadStage(self.part, self.head_spec)
+            stage.top = copy.deepcopy(self.head)
+            for value in stage.top.linears[-1].parameters():
                 value.data /= temperature
-            stages[self.shape.layer] = topped
-        recipe.write(path, stages, written)
-        return written
+            stages[self.head_spec.layer] = stage
+        recipe.write_model(path, stages, saved)
+        return saved
 
-    def _made(self) -> Recipe:
-        """The recipe, from the network of the registry on: a model's own layers are those of its base."""
+    def _make_recipe(self) -> Recipe:
+        """The recipe, from the registry's network on: a trained model's own layers are those of its base."""
         base = self.space.recipe
         layer = base.layer if base and self.space.layer == FEATURES else self.space.layer
-        name = base.backbone if base else self.space.backbone
-        return Recipe(name, layer, self.shape, (), self.space.spec.licence)
+        backbone = base.backbone if base else self.space.backbone
+        return Recipe(backbone, layer, self.head_spec, (), self.space.spec.licence)
 
 
-def whole(how: Preprocessing) -> Preprocessing:
-    """How photos are kept for training: the square of which `how` takes the middle, or all of it where it pads."""
-    return replace(how, crop=how.crop if how.shape == "pad" else how.resize, views="single")
+def cache_preprocessing(preprocessing: Preprocessing) -> Preprocessing:
+    """The preprocessing of photos that are cached for training: before the crop, so that they can be augmented."""
+    crop = preprocessing.crop if preprocessing.shape == "pad" else preprocessing.resize
+    return replace(preprocessing, crop=crop, views="single")
 
 
-def _cut(names: list[str], unfreeze: str) -> int:
+def _first_trained(names: list[str], unfreeze: str) -> int:
+    """The index of the first trained stage."""
     if unfreeze in ("", ALL):
         return 0 if unfreeze else len(names)
     if unfreeze not in names:
@@ -158,17 +172,18 @@ def _cut(names: list[str], unfreeze: str) -> int:
     return names.index(unfreeze)
 
 
-def _linears(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Module]]:
+def _weighted_layers(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Module]]:
+    """Convolutions and fully connected layers, each with its parent and its name there."""
     for name, child in list(module.named_children()):
         if isinstance(child, torch.nn.Conv2d | torch.nn.Linear):
             yield module, name, child
         else:
-            yield from _linears(child)
+            yield from _weighted_layers(child)
 
 
-def _norm(trunk: torch.nn.Module) -> None:
-    """Puts a batch normalisation after each convolution and product, which learn much faster so."""
-    for parent, name, child in _linears(trunk):
+def _add_batch_norm(trunk: torch.nn.Module) -> None:
+    """Adds batch normalisation after each convolution and fully connected layer, for faster training."""
+    for parent, name, child in _weighted_layers(trunk):
         if isinstance(child, torch.nn.Conv2d):
             pair = torch.nn.Sequential(child, torch.nn.BatchNorm2d(child.out_channels))
         else:
@@ -176,16 +191,16 @@ def _norm(trunk: torch.nn.Module) -> None:
         parent._modules[name] = pair
 
 
-def _folded(trunk: torch.nn.ModuleDict) -> torch.nn.ModuleDict:
-    """The same network without them: each is a factor and a summand of the layer before."""
-    found = copy.deepcopy(trunk)
-    for parent in list(found.modules()):
+def _fuse_batch_norm(trunk: torch.nn.ModuleDict) -> torch.nn.ModuleDict:
+    """An equivalent copy without the added batch normalisation, which is fused into the layers before it."""
+    fused = copy.deepcopy(trunk)
+    for parent in list(fused.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, torch.nn.Sequential) and len(child) == 2 and isinstance(child[1], _NORMS):
-                before, norm = child[0], child[1]
-                assert isinstance(norm, _NORMS)
-                if isinstance(before, torch.nn.Conv2d):
-                    parent._modules[name] = fuse_conv_bn_eval(before, norm)
-                elif isinstance(before, torch.nn.Linear):
-                    parent._modules[name] = fuse_linear_bn_eval(before, norm)
-    return found
+            if isinstance(child, torch.nn.Sequential) and len(child) == 2 and isinstance(child[1], _BATCH_NORMS):
+                layer, norm = child[0], child[1]
+                assert isinstance(norm, _BATCH_NORMS)
+                if isinstance(layer, torch.nn.Conv2d):
+                    parent._modules[name] = fuse_conv_bn_eval(layer, norm)
+                elif isinstance(layer, torch.nn.Linear):
+                    parent._modules[name] = fuse_linear_bn_eval(layer, norm)
+    return fused

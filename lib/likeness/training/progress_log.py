@@ -1,4 +1,4 @@
-"""What is told while a network learns: a bar with loss and rate, and TensorBoard's files.   [torch]"""
+"""Progress of a training: log lines, a bar with loss and speed, and TensorBoard's files.   [torch]"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,52 +8,52 @@ from typing import Any
 from likeness.core.errors import UsageError
 from likeness.core.progress import Bar, Reporter
 from likeness.core.settings import Train
-from likeness.training.history import Epoch
+from likeness.models.training_report import Epoch
 
 
 class ProgressLogger:
-    """Speaks for the first process; the others have no `reporter` and are silent."""
+    """Logs for the first process; the others have no `reporter` and log nothing."""
 
-    def __init__(self, how: Train, name: str, reporter: Reporter | None) -> None:
+    def __init__(self, settings: Train, name: str, reporter: Reporter | None) -> None:
         self._reporter = reporter
-        self._board = _board(how.tensorboard, name) if how.tensorboard and reporter else None
+        self._board = _open_board(settings.tensorboard, name) if settings.tensorboard and reporter else None
 
-    def say(self, text: str) -> None:
-        """One line."""
+    def info(self, text: str) -> None:
+        """Logs one line."""
         if self._reporter:
             self._reporter.say(f"train: {text}")
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Bar]:
-        """Is told how many photos of all are done."""
+    def bar(self, activity: str, total: int) -> Iterator[Bar]:
+        """Shows a bar over so many photos; yields the bar to be moved."""
         if not self._reporter:
             yield Bar()
             return
-        with self._reporter.bar(f"train: {what}", total, "photos") as bar:
+        with self._reporter.bar(f"train: {activity}", total, "photos") as bar:
             yield bar
 
     @contextmanager
-    def epochs(self, of: int) -> Iterator[Callable[[int, Epoch], None]]:
-        """What is called with the number of epochs that are done, and how the last one went."""
+    def epochs(self, total: int) -> Iterator[Callable[[int, Epoch], None]]:
+        """Shows a bar over epochs; yields a callback that takes the number of finished epochs and the last of them."""
         if not self._reporter:
             yield lambda done, epoch: None
             return
-        with self._reporter.bar("train", of, "epochs") as bar:
+        with self._reporter.bar("train", total, "epochs") as bar:
 
-            def tell(done: int, epoch: Epoch) -> None:
-                judged = "" if math.isnan(epoch.judged) else f", {epoch.judged:.4f} on what was held aside"
+            def on_epoch(done: int, epoch: Epoch) -> None:
+                validation = "" if math.isnan(epoch.validation) else f", validation {epoch.validation:.4f}"
                 rate = epoch.photos / max(epoch.seconds, 1e-9)
-                bar.at(done, f"loss {epoch.loss:.4f}{judged}, {rate:,.0f} photos/s")
+                bar.at(done, f"loss {epoch.loss:.4f}{validation}, {rate:,.0f} photos/s")
                 if self._board:
                     self._board.add_scalar("loss", epoch.loss, done)
-                    if judged:
-                        self._board.add_scalar("held aside", epoch.judged, done)
+                    if validation:
+                        self._board.add_scalar("validation", epoch.validation, done)
                     self._board.flush()
 
-            yield tell
+            yield on_epoch
 
 
-def _board(folder: str, name: str) -> Any:
+def _open_board(folder: str, name: str) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

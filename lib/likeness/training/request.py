@@ -1,4 +1,4 @@
-"""What is asked of a training beside its settings. Data only."""
+"""Training requests: what to train, besides the settings. Data only."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ class TrainingRequest:
     """One training.
 
     Args:
-        task: one of TASKS, or `distil`.
-        teacher: distil: the space whose vectors are learned.
-        scratch: the backbone's weights are forgotten.
-        curve: so many photos are learned from as well, one after the other; 0 for all.
-        against_scratch: the curve is compared with that of a network that knows nothing.
+        task: one of TASKS.
+        teacher: for distillation: the space whose vectors are the targets.
+        scratch: the backbone starts from random weights.
+        curve: numbers of training photos for a learning curve; 0 for all.
+        against_scratch: the learning curve is also measured from random weights.
     """
 
     task: str = "category"

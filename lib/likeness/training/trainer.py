@@ -1,8 +1,7 @@
-"""The loop: a network, its feed, targets and a loss in, the network trained out; the same on any number of processes.
+"""The training loop: a network and a dataset in, the trained network and its history out; on one process or several.
 
-The batches of an epoch and all draws follow from the seed and the epoch, and each process takes its share of each
-batch, so that gradients are those of one process, and a loop that was killed goes on where its checkpoint was.
-[torch]
+Batches and random draws follow from the seed and the epoch, and each process takes its share of each batch: gradients
+are those of one process, and a killed training resumes from its checkpoint with the same result.   [torch]
 """
 
 import math
@@ -17,173 +16,181 @@ from torch.nn.parallel import DistributedDataParallel
 
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Train
+from likeness.models.training_report import Epoch
 from likeness.training.augmentation import DRAWS
 from likeness.training.checkpoints import Checkpoint
 from likeness.training.distributed import Workers
-from likeness.training.history import Epoch, History
+from likeness.training.history import History
 from likeness.training.inputs import Inputs
 from likeness.training.losses import Loss
 from likeness.training.network import Network
 
-_PIECE = 128
+_PREDICT_BATCH = 128
 Validator = Callable[[Network], float]
-"""How good a network is, on what it does not learn from; higher is better."""
+"""The metric of a network on validation photos; higher is better."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is learned: rows of a feed, int64 (n,), and targets of all its rows."""
+    """What a network is trained on: rows of its inputs, int64 (n,), the targets of all rows, and the loss."""
 
-    feed: Inputs
+    inputs: Inputs
     rows: np.ndarray
     targets: torch.Tensor
     loss: Loss
 
 
 class Trainer:
-    """Trains networks by one set of settings."""
+    """Trains networks by one set of settings; calls `on_epoch` with the number of finished epochs and the last one."""
 
     def __init__(
         self,
-        how: Train,
-        ranks: Workers = Workers(),  # noqa: B008 - frozen
+        settings: Train,
+        workers: Workers = Workers(),  # noqa: B008 - frozen
         checkpoint: Checkpoint | None = None,
-        tell: Callable[[int, Epoch], None] | None = None,
+        on_epoch: Callable[[int, Epoch], None] | None = None,
     ) -> None:
-        self._how, self._ranks, self._checkpoint, self._tell = how, ranks, checkpoint, tell
+        self._settings, self._workers, self._checkpoint, self._on_epoch = settings, workers, checkpoint, on_epoch
 
     def fit(
         self,
-        learner: Network,
-        lesson: Dataset,
+        network: Network,
+        dataset: Dataset,
         epochs: int,
         seed: int,
-        judge: Validator | None = None,
-        until: int | None = None,
+        validate: Validator | None = None,
+        stop_after: int | None = None,
     ) -> History:
-        """Trains a network.
+        """Trains a network in place; with validation it ends with the weights of the best epoch.
 
         Args:
-            learner: the network; it is changed.
-            lesson: what it learns.
-            epochs: passes over the rows, at most.
-            seed: of batches, draws and dropout.
-            until: passes after which it ends although the learning rate is made for `epochs`.
-            judge: stops when it has seen nothing better for `train.patience` epochs, and the best is kept.
+            network: the network.
+            dataset: what it is trained on.
+            epochs: passes over the rows, for which the learning rate schedule is made.
+            seed: of batches, augmentation and dropout.
+            validate: stops the training when the metric has not improved for `train.patience` epochs.
+            stop_after: epochs after which the training stops, before the end of the schedule.
 
         Raises:
             DataError: the loss is not finite.
         """
-        how, ranks = self._how, self._ranks
-        learner.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        batch = _batch(how.batch_size, len(lesson.rows), ranks.of)
-        steps = len(lesson.rows) // batch
-        optimiser = _optimiser(how, learner)
-        tops = [group["lr"] for group in optimiser.param_groups]
-        net = DistributedDataParallel(learner) if ranks.of > 1 else learner
-        course, kept, begin = History(), _state(learner), (0, 0)
-        if self._checkpoint and (found := self._checkpoint.load(learner, optimiser, kept)):
-            course, begin = found
-        for epoch in range(begin[0], until or epochs):
-            if judge and epoch - course.best > how.patience:
+        settings, workers = self._settings, self._workers
+        network.to(workers.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        batch = _batch_size(settings.batch_size, len(dataset.rows), workers.world_size)
+        steps = len(dataset.rows) // batch
+        optimiser = _optimiser(settings, network)
+        max_rates = [group["lr"] for group in optimiser.param_groups]
+        model = DistributedDataParallel(network) if workers.world_size > 1 else network
+        history, best_weights, start = History(), _copy_weights(network), (0, 0)
+        if self._checkpoint and (resumed := self._checkpoint.load(network, optimiser, best_weights)):
+            history, start = resumed
+        for epoch in range(start[0], stop_after or epochs):
+            if validate and epoch - history.best > settings.patience:
                 break
-            learner.train()
-            torch.manual_seed(hash((seed, epoch)) & 0xFFFFFFFF)  # of dropout
-            began, total = time.monotonic(), 0.0
-            draws = np.random.default_rng([seed, epoch])
-            order = draws.permutation(lesson.rows)
-            every = draws.random((steps * batch, DRAWS), np.float32)
-            first = begin[1] if epoch == begin[0] else 0
+            network.train()
+            torch.manual_seed(hash((seed, epoch)) & 0xFFFFFFFF)  # for dropout
+            started, total = time.monotonic(), 0.0
+            generator = np.random.default_rng([seed, epoch])
+            order = generator.permutation(dataset.rows)
+            draws = generator.random((steps * batch, DRAWS), np.float32)
+            first = start[1] if epoch == start[0] else 0
             for step in range(first, steps):
-                for group, top in zip(optimiser.param_groups, tops, strict=True):
-                    group["lr"] = top * _scheduled((epoch * steps + step) / (epochs * steps), how.warmup)
-                span = slice(step * batch + ranks.mine, (step + 1) * batch, ranks.of)
-                total += self._step(net, lesson, order[span], every[span], optimiser, f"epoch {epoch + 1}")
-                if self._checkpoint and self._checkpoint.due(ranks):
-                    self._checkpoint.save(learner, optimiser, kept, course, (epoch, step + 1))
-            judged = ranks.agreed(judge(_ready(learner))) if judge else math.nan
-            seen = steps - first
-            course.epochs.append(Epoch(total / max(1, seen), judged, time.monotonic() - began, seen * batch))
-            if not judge or course.best < 0 or judged > course.epochs[course.best].judged:
-                course.best, kept = epoch, _state(learner)
-            if self._tell and ranks.first:
-                self._tell(epoch + 1, course.epochs[-1])
-        learner.load_state_dict(kept)
-        return course
+                for group, rate in zip(optimiser.param_groups, max_rates, strict=True):
+                    group["lr"] = rate * _schedule((epoch * steps + step) / (epochs * steps), settings.warmup)
+                span = slice(step * batch + workers.rank, (step + 1) * batch, workers.world_size)
+                total += self._step(model, dataset, order[span], draws[span], optimiser, epoch)
+                if self._checkpoint and self._checkpoint.is_due(workers):
+                    self._checkpoint.save(network, optimiser, best_weights, history, (epoch, step + 1))
+            metric = workers.broadcast(validate(_in_eval_mode(network))) if validate else math.nan
+            loss, seconds = total / max(1, steps - first), time.monotonic() - started
+            photos = (steps - first) * batch
+            history.epochs.append(Epoch(loss=loss, validation=metric, seconds=seconds, photos=photos))
+            if not validate or history.best < 0 or metric > history.epochs[history.best].validation:
+                history.best, best_weights = epoch, _copy_weights(network)
+            if self._on_epoch and workers.is_first:
+                self._on_epoch(epoch + 1, history.epochs[-1])
+        network.load_state_dict(best_weights)
+        return history
 
     def _step(
         self,
-        net: torch.nn.Module,
-        lesson: Dataset,
+        model: torch.nn.Module,
+        dataset: Dataset,
         rows: np.ndarray,
         draws: np.ndarray,
         optimiser: torch.optim.Optimizer,
-        where: str,
+        epoch: int,
     ) -> float:
-        how, device = self._how, self._ranks.device
+        """Takes one optimiser step on this process's rows of a batch, in `train.accumulate` parts; returns the loss."""
+        settings, device = self._settings, self._workers.device
         optimiser.zero_grad(set_to_none=True)
-        pieces = min(how.accumulate, len(rows))
+        parts = min(settings.accumulate, len(rows))
         total = 0.0
-        for number in range(pieces):
-            part = slice(number * len(rows) // pieces, (number + 1) * len(rows) // pieces)
-            given = lesson.feed.take(rows[part], draws[part] if how.distort else None, device)
-            wanted = lesson.targets[torch.from_numpy(rows[part])].to(device)
-            last = number == pieces - 1
-            with nullcontext() if last or not isinstance(net, DistributedDataParallel) else net.no_sync():
-                with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=_half(how, device)):
-                    found = net(given)
-                loss = lesson.loss(found.float(), wanted) * (len(rows[part]) / len(rows))
+        for number in range(parts):
+            part = slice(number * len(rows) // parts, (number + 1) * len(rows) // parts)
+            inputs = dataset.inputs.batch(rows[part], draws[part] if settings.distort else None, device)
+            targets = dataset.targets[torch.from_numpy(rows[part])].to(device)
+            last = number == parts - 1  # gradients of the processes are averaged once
+            with nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync():
+                with _autocast(settings, device):
+                    outputs = model(inputs)
+                loss = dataset.loss(outputs.float(), targets) * (len(rows[part]) / len(rows))
                 if not torch.isfinite(loss):
                     raise DataError(
-                        f"training: the loss is {loss.item()} in {where}; nothing is kept. "
-                        f"Lower train.rate = {how.rate}"
+                        f"training: the loss is {loss.item()} in epoch {epoch + 1}; no model is written. "
+                        f"Lower train.rate = {settings.rate}"
                     )
                 loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.item())
-        torch.nn.utils.clip_grad_norm_(net.parameters(), how.clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimiser.step()
         return total
 
 
 @torch.no_grad()
-def answers(learner: Network, feed: Inputs, rows: np.ndarray, device: str = "cpu", below: bool = False) -> np.ndarray:
-    """What a network, or what is `below` its top, gives for rows, int64 (n,), as they are: float32 (n, outputs)."""
-    learner.to(device).eval()
-    net = learner.below if below else learner
-    parts = [net(feed.take(rows[at : at + _PIECE], None, device)).cpu() for at in range(0, len(rows), _PIECE)]
+def predict(
+    network: Network, inputs: Inputs, rows: np.ndarray, device: str = "cpu", with_head: bool = True
+) -> np.ndarray:
+    """Outputs of a network, or of the layer below its head, for rows, int64 (n,), not augmented: float32 (n, dim)."""
+    network.to(device).eval()
+    model = network if with_head else network.embed
+    starts = range(0, len(rows), _PREDICT_BATCH)
+    parts = [model(inputs.batch(rows[start : start + _PREDICT_BATCH], None, device)).cpu() for start in starts]
     return torch.cat(parts).float().numpy() if parts else np.empty((0, 0), np.float32)
 
 
-def _ready(learner: Network) -> Network:
-    learner.eval()
-    return learner
+def _in_eval_mode(network: Network) -> Network:
+    network.eval()
+    return network
 
 
-def _batch(wanted: int, rows: int, processes: int) -> int:
-    """Rows of a batch: as wanted, or all there are, and the same number for each process."""
-    size = min(wanted, rows) // processes * processes
+def _batch_size(configured: int, rows: int, processes: int) -> int:
+    """The batch size: at most all rows, and equally many for each process."""
+    size = min(configured, rows) // processes * processes
     if not size:
-        raise UsageError(f"train.processes = {processes}: there are {rows} photos to learn from; use fewer")
+        raise UsageError(f"train.processes = {processes}: there are {rows} photos to train on; use fewer processes")
     return size
 
 
-def _optimiser(how: Train, learner: Network) -> torch.optim.Optimizer:
-    groups = learner.rates(how.rate, how.rate_decay)
-    if how.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=how.rate, momentum=how.momentum, weight_decay=how.weight_decay)
-    return torch.optim.AdamW(groups, lr=how.rate, weight_decay=how.weight_decay, fused=True)
+def _optimiser(settings: Train, network: Network) -> torch.optim.Optimizer:
+    groups = network.parameter_groups(settings.rate, settings.rate_decay)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(groups, lr=settings.rate, weight_decay=settings.weight_decay, fused=True)
 
 
-def _scheduled(done: float, warmup: float) -> float:
-    """Up in a straight line, down along a cosine (Loshchilov and Hutter 2016)."""
-    if done < warmup:
-        return (done + 1e-3) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+def _schedule(progress: float, warmup: float) -> float:
+    """The learning rate's factor: linear warm-up, then cosine decay (Loshchilov and Hutter 2016)."""
+    if progress < warmup:
+        return (progress + 1e-3) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-def _half(how: Train, device: str) -> bool:
-    return how.precision == "bfloat16" or (how.precision == "auto" and device.startswith("cuda"))
+def _autocast(settings: Train, device: str) -> torch.autocast:
+    """Mixed precision, where the settings or the device ask for it."""
+    enabled = settings.precision == "bfloat16" or (settings.precision == "auto" and device.startswith("cuda"))
+    return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=enabled)
 
 
-def _state(learner: Network) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in learner.state_dict().items()}
+def _copy_weights(network: Network) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}

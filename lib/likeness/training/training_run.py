@@ -1,154 +1,165 @@
-"""One training: a job in, a version of a model out. Run by one process, or by several together.   [torch]"""
+"""One training: a plan in, a version of a model out; run by one process, or by several together.   [torch]"""
 
 import dataclasses
 import datetime
 import hashlib
-import json
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from likeness.core.malloc import kept
+from likeness.core.malloc import keep_freed_memory
 from likeness.core.progress import Reporter
 from likeness.evaluation.model_metrics import as_metrics
 from likeness.models.model_card import ModelCard
 from likeness.models.model_registry import ModelRegistry
+from likeness.models.recipe import Recipe
+from likeness.models.training_report import CurvePoint, CurveRow, TrainingReport
 from likeness.storage.artifact import File
 from likeness.training.checkpoints import Checkpoint
 from likeness.training.cross_validation import Selection, cross_validate
-from likeness.training.distributed import joined
+from likeness.training.distributed import join_workers
 from likeness.training.experiment import Experiment
 from likeness.training.history import History
 from likeness.training.inputs import Inputs
-from likeness.training.job import ASIDE, Job
 from likeness.training.network import Network
+from likeness.training.plan import HELD_OUT_SHARE, TrainingPlan
+from likeness.training.prepare import prepare
 from likeness.training.progress_log import ProgressLogger
+from likeness.training.tasks.task import Predictions
 from likeness.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class _Learned:
-    """A network, how it was trained, and what it is fed with."""
+class _TrainedNetwork:
+    """A trained network, its history, the settings that were selected, and its inputs."""
 
-    learner: Network
-    course: History
-    choice: Selection
-    feed: Inputs
+    network: Network
+    history: History
+    selection: Selection
+    inputs: Inputs
 
 
-def learn(job: Job) -> ModelCard | None:
-    """Trains, measures and writes a version; the card, in the first process, and None in the others.
+def train_model(plan: TrainingPlan) -> ModelCard | None:
+    """Trains and measures a network, and writes it as a version; returns the card in the first process, else None.
 
     Raises:
-        DataError: there is not enough to learn from, or what is learned is not finite.
+        DataError: there are too few photos, or a vector or the loss is not finite.
         UsageError: the settings do not fit the network.
         GateError: too many photos cannot be decoded.
     """
-    with kept(), joined() as ranks:
-        if ranks.of > 1:
-            torch.set_num_threads(max(1, torch.get_num_threads() // ranks.of))
-        telling = ProgressLogger(job.settings.train, f"{job.name}-{job.run_id}", Reporter() if ranks.first else None)
-        study = Experiment(job, ranks, telling)
-        learned = _learned(study, telling)
-        curve = _curve(study, learned.choice, len(learned.course.epochs), telling) if job.ask.curve else []
-        return _written(study, learned, curve) if ranks.first else None
+    with keep_freed_memory(), join_workers() as workers:
+        if workers.world_size > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // workers.world_size))
+        reporter = Reporter() if workers.is_first else None
+        log = ProgressLogger(plan.settings.train, f"{plan.name}-{plan.run_id}", reporter)
+        experiment = prepare(plan, workers, log)
+        trained = _train(experiment, log)
+        curve = _learning_curve(experiment, trained, log) if plan.request.curve else []
+        return _write_version(experiment, trained, curve) if workers.is_first else None
 
 
-def _learned(study: Experiment, telling: ProgressLogger) -> _Learned:
-    """Chooses by cross-validation, if so told, and trains on all that there is."""
-    job, how, ranks = study.job, study.how, study.ranks
-    rows, choice = study.data.rows, Selection(how, how.epochs)
-    aside = rows[:0]
-    if how.folds > 1 and not (how.unfreeze or job.ask.scratch):
-        choice = cross_validate(study, telling)
-    elif how.folds:
-        inside = study.data.places[rows] < ASIDE
-        rows, aside = rows[~inside], rows[inside]
-    checkpoint = Checkpoint(job.file(job.identity, "safetensors"), how.checkpoint_s, job.identity)
-    learner, lesson = study.lesson(choice.how, rows)
-    judge = study.judge(lesson, rows, aside) if len(aside) else None
-    with telling.epochs(choice.epochs) as tell:
-        trainer = Trainer(choice.how, ranks, checkpoint, tell)
-        course = trainer.fit(learner, lesson, choice.how.epochs, how.seed, judge, choice.epochs)
-    if len(aside):
-        temperature = study.task.temperature(*study.outputs(learner, lesson.feed, aside))
-        choice = dataclasses.replace(choice, temperature=temperature)
-    if ranks.first:
+def _train(experiment: Experiment, log: ProgressLogger) -> _TrainedNetwork:
+    """Selects settings by cross-validation if the plan says so, and trains on all photos."""
+    plan, settings, workers = experiment.plan, experiment.settings, experiment.workers
+    rows, selection = experiment.data.train_rows, Selection(settings, settings.epochs)
+    validation_rows = rows[:0]
+    if settings.folds > 1 and plan.head_only:
+        selection = cross_validate(experiment, log)
+    elif settings.folds:
+        held_out = experiment.data.fold_positions[rows] < HELD_OUT_SHARE
+        rows, validation_rows = rows[~held_out], rows[held_out]
+    checkpoint = Checkpoint(plan.file(plan.identity, "safetensors"), settings.checkpoint_s, plan.identity)
+    network, dataset = experiment.build(selection.settings, rows)
+    validate = experiment.validator(dataset, rows, validation_rows) if len(validation_rows) else None
+    with log.epochs(selection.epochs) as on_epoch:
+        trainer = Trainer(selection.settings, workers, checkpoint, on_epoch)
+        history = trainer.fit(network, dataset, selection.settings.epochs, settings.seed, validate, selection.epochs)
+    if len(validation_rows):
+        outputs, targets = experiment.outputs(network, dataset.inputs, validation_rows)
+        selection = dataclasses.replace(selection, temperature=experiment.task.temperature(outputs, targets))
+    if workers.is_first:
         checkpoint.clear()
-    return _Learned(learner, course, choice, lesson.feed)
+    return _TrainedNetwork(network, history, selection, dataset.inputs)
 
 
-def _curve(study: Experiment, choice: Selection, epochs: int, telling: ProgressLogger) -> list[dict[str, Any]]:
-    """What fewer photos would have given, and how long they took; without what the backbone knows, too."""
-    job, all_of_them = study.job, study.data.learned
-    ways = {"with transfer": study}
-    if job.ask.against_scratch:
-        ways["from scratch"] = Experiment(job.scratched(), study.ranks, telling)
-    told = []
-    for count in sorted({min(count or all_of_them, all_of_them) for count in job.ask.curve}):
-        found = [{"name": name, **_of(way, choice, count, epochs)} for name, way in ways.items()]
-        each = ", ".join(f"{one['name']} {one['value']:.3f} in {one['seconds']:.1f} s" for one in found)
-        telling.say(f"{count:,} photos: {each}")
-        told.append({"photos": count, "ways": found})
-    return told
+def _learning_curve(experiment: Experiment, trained: _TrainedNetwork, log: ProgressLogger) -> list[CurveRow]:
+    """Trains on fewer photos, and from random weights if the plan says so; measures metric and time of each."""
+    plan, total = experiment.plan, experiment.data.train_count
+    ways = {"with transfer": experiment}
+    if plan.request.against_scratch:
+        ways["from scratch"] = prepare(plan.from_scratch(), experiment.workers, log)
+    rows = []
+    for count in sorted({min(count or total, total) for count in plan.request.curve}):
+        points = [_curve_point(name, way, trained, count) for name, way in ways.items()]
+        texts = ", ".join(f"{point.name} {point.value:.3f} in {point.seconds:.1f} s" for point in points)
+        log.info(f"{count:,} photos: {texts}")
+        rows.append(CurveRow(photos=count, ways=points))
+    return rows
 
 
-def _of(study: Experiment, choice: Selection, count: int, epochs: int) -> dict[str, float]:
-    """What so many photos, drawn at random, give on the evaluation set."""
-    how = choice.how
-    rows = np.random.default_rng(how.seed).permutation(study.data.rows)[:count]
-    learner, lesson = study.lesson(how, rows)
-    begun = time.monotonic()
-    Trainer(how, study.ranks).fit(learner, lesson, how.epochs, how.seed, until=epochs)
-    seconds = time.monotonic() - begun
-    found = study.found(learner, lesson.feed, study.data.asked, rows)
-    return {"value": study.task.value(found), "seconds": seconds}
+def _curve_point(name: str, experiment: Experiment, trained: _TrainedNetwork, count: int) -> CurvePoint:
+    """Trains on so many photos, drawn at random, and measures on the evaluation set."""
+    settings, epochs = trained.selection.settings, len(trained.history.epochs)
+    rows = np.random.default_rng(settings.seed).permutation(experiment.data.train_rows)[:count]
+    network, dataset = experiment.build(settings, rows)
+    started = time.monotonic()
+    Trainer(settings, experiment.workers).fit(network, dataset, settings.epochs, settings.seed, stop_after=epochs)
+    seconds = time.monotonic() - started
+    predictions = experiment.predictions(network, dataset.inputs, experiment.data.evaluation_rows, rows)
+    return CurvePoint(name=name, value=experiment.task.main_metric(predictions), seconds=seconds)
 
 
-def _written(study: Experiment, learned: _Learned, curve: list[dict[str, Any]]) -> ModelCard:
-    """Measures what was learned, and writes it as a version."""
-    job, task, data = study.job, study.task, study.data
-    temperature = learned.choice.temperature
-    found = study.found(learned.learner, learned.feed, data.asked, data.rows)
-    report = {
-        "course": [dataclasses.asdict(epoch) for epoch in learned.course.epochs],
-        "best": learned.course.best,
-        "before": {name: vars(figure) for name, figure in study.before().items()},
-        "curve": curve,
-        **task.closer(found, temperature, [data.image_ids[row] for row in data.asked.tolist()]),
-    }
-    with tempfile.TemporaryDirectory(prefix="likeness-model-") as scratch:
-        path = Path(scratch, "model.safetensors")
-        recipe = learned.learner.write(path, task.topped, tuple(task.classes), temperature)
-        card = ModelCard(
-            name=job.name,
-            version=job.run_id,
-            task=job.ask.task,
-            layer=recipe.top.layer if recipe.top else recipe.parts[-1].layer,
-            space=study.space.name if job.ask.scratch else study.space.id,
-            parent=job.ask.teacher or study.space.id,
-            frozen=not (study.how.unfreeze or job.ask.scratch),
-            classes=tuple(task.classes),
-            snapshots=job.snapshots,
-            photos=data.learned,
-            evaluation=job.held,
-            metrics=as_metrics(task.figures(found)),
-            chosen=learned.choice.told,
-            temperature=temperature,
-            seed=study.how.seed,
-            settings=learned.choice.how.model_dump(),
-            licence=recipe.licence,
-            made=datetime.datetime.now(datetime.UTC),
-            run_id=job.run_id,
-            weights=_file(path),
-        )
-        ModelRegistry(job.settings.root).write(card, path, {"report.json": json.dumps(report).encode()})
+def _write_version(experiment: Experiment, trained: _TrainedNetwork, curve: list[CurveRow]) -> ModelCard:
+    """Measures the network on the evaluation set, and writes weights, report and card."""
+    plan, task, data = experiment.plan, experiment.task, experiment.data
+    temperature = trained.selection.temperature
+    predictions = experiment.predictions(trained.network, trained.inputs, data.evaluation_rows, data.train_rows)
+    errors = task.error_analysis(predictions, temperature, [data.image_ids[row] for row in data.evaluation_rows])
+    report = TrainingReport(
+        epochs=trained.history.epochs,
+        best=trained.history.best,
+        baseline=as_metrics(experiment.baseline()),
+        curve=curve,
+        **(dict(errors) if errors else {}),
+    )
+    with tempfile.TemporaryDirectory(prefix="likeness-model-") as folder:
+        path = Path(folder, "model.safetensors")
+        recipe = trained.network.save(path, task.keeps_head, tuple(task.classes), temperature)
+        card = _card(experiment, trained.selection, predictions, recipe, path)
+        ModelRegistry(plan.settings.root).write(card, path, report)
     return card
+
+
+def _card(
+    experiment: Experiment, selection: Selection, predictions: Predictions, recipe: Recipe, weights: Path
+) -> ModelCard:
+    plan, space = experiment.plan, experiment.space
+    return ModelCard(
+        name=plan.name,
+        version=plan.run_id,
+        task=plan.request.task,
+        layer=recipe.head.layer if recipe.head else recipe.parts[-1].layer,
+        space=space.name if plan.request.scratch else space.id,
+        parent=plan.request.teacher or space.id,
+        frozen=plan.head_only,
+        classes=tuple(experiment.task.classes),
+        snapshots=plan.snapshots,
+        photos=experiment.data.train_count,
+        evaluation=plan.evaluation_set,
+        metrics=as_metrics(experiment.task.metrics(predictions)),
+        candidates=selection.candidates,
+        temperature=selection.temperature,
+        seed=experiment.settings.seed,
+        settings=selection.settings.model_dump(),
+        licence=recipe.licence,
+        created=datetime.datetime.now(datetime.UTC),
+        run_id=plan.run_id,
+        weights=_file(weights),
+    )
 
 
 def _file(path: Path) -> File:

@@ -1,10 +1,10 @@
-"""Backbones and feature spaces: name to frozen spec, `backbone.layer` to a space with its hash.   [torch]
+"""Backbones: their specifications and networks, and the feature spaces of their layers.   [torch]
 
-Nothing here imports torch before a network is built.
+Nothing imports torch before a network is built.
 """
 
 from likeness.models.backbones.registry import registry
-from likeness.models.backbones.spec import Backbone, Layer, Part
-from likeness.models.feature_space import Space, joined, resolve, weightless
+from likeness.models.backbones.spec import Backbone, Layer, PooledLayer
+from likeness.models.feature_space import Space, concatenated, resolve, untrained_space
 
-__all__ = ["Backbone", "Layer", "Part", "Space", "joined", "registry", "resolve", "weightless"]
+__all__ = ["Backbone", "Layer", "PooledLayer", "Space", "concatenated", "registry", "resolve", "untrained_space"]

@@ -1,12 +1,12 @@
-"""AlexNet: as torchvision has it (Krizhevsky 2014, "One weird trick"), and the original of 2012 as Caffe had it."""
+"""AlexNet: torchvision's (Krizhevsky 2014, "One weird trick"), and Caffe's of the original of 2012."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from likeness.models.backbones.class_names import imagenet
-from likeness.models.backbones.providers import caffe, of_torchvision
+from likeness.models.backbones.class_names import imagenet_classes
+from likeness.models.backbones.providers import caffe_preprocessing, torchvision_backbone
 from likeness.models.backbones.spec import Backbone, Layer, Published
-from likeness.models.backbones.weights import only_a_file
+from likeness.models.backbones.weights import weights_not_published
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ FC = {
 
 
 def fully_connected(linears: Sequence[Any], side: int) -> "list[tuple[str, torch.nn.Module]]":
-    """Three fully connected layers over maps of `side` x `side`, as the stages that `FC` names."""
+    """The stages of `FC`: three fully connected layers over maps of `side` x `side`."""
     from torch.nn import ReLU
 
     from likeness.models.backbones.network import Dense
@@ -47,7 +47,7 @@ def _torchvision(name: str) -> "Built":
 def _caffe() -> "Built":
     from torch.nn import Conv2d, Linear, MaxPool2d, ModuleDict, ReLU, Sequential
 
-    from likeness.models.backbones.network import ResponseNorm, Reversed
+    from likeness.models.backbones.network import ResponseNorm, RgbToBgr
 
     convolutions = {
         "conv1": Conv2d(3, 96, 11, 4),
@@ -57,7 +57,7 @@ def _caffe() -> "Built":
         "conv5": Conv2d(384, 256, 3, 1, 1, groups=2),
     }
     linears = {"fc6": Linear(9216, 4096), "fc7": Linear(4096, 4096), "fc8": Linear(4096, 1000)}
-    maps: list[tuple[str, torch.nn.Module]] = [("bgr", Reversed())]
+    maps: list[tuple[str, torch.nn.Module]] = [("bgr", RgbToBgr())]
     for name, convolution in convolutions.items():
         maps.append((name, Sequential(convolution, ReLU())))
         if name in ("conv1", "conv2"):
@@ -68,7 +68,7 @@ def _caffe() -> "Built":
 
 
 def _layers(*shapes: tuple[int, int, int], normalised: bool) -> dict[str, Layer]:
-    """Layers of five convolutions, the first two and the last pooled, by what these eight give."""
+    """Five convolutional layers, the first two and the last with pooling, by the shapes of these eight outputs."""
     docs = {
         "conv1": "first convolution after its ReLU",
         "pool1": "first maximum pooling",
@@ -109,7 +109,7 @@ _CAFFE = (
 )
 
 BACKBONES = (
-    of_torchvision(
+    torchvision_backbone(
         "alexnet",
         "AlexNet",
         "alexnet-owt-7be5be79.pth",
@@ -122,11 +122,11 @@ BACKBONES = (
         doc="AlexNet of 2012 as Caffe's bvlc_alexnet: two groups, response normalisation, 227 px, BGR",
         licence="unrestricted use (BAIR)",
         source="a file",
-        preprocessing=caffe(227),
+        preprocessing=caffe_preprocessing(227),
         layers=_layers(*_CAFFE, normalised=True),
-        weights=lambda: only_a_file("alexnet_caffe", "`likeness weights import bvlc_alexnet.npy` makes one"),
+        weights=lambda: weights_not_published("alexnet_caffe", "`likeness weights import bvlc_alexnet.npy` makes one"),
         network=_caffe,
-        classes=imagenet,
+        classes=imagenet_classes,
         published=Published(57.1, 80.2, "Caffe's model zoo, bvlc_alexnet"),
     ),
 )

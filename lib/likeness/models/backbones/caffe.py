@@ -1,6 +1,6 @@
-"""The published archive of Caffe's AlexNet, `bvlc_alexnet.npy`: a pickled dictionary in, a safetensors file out.
+"""Import of Caffe's AlexNet, `bvlc_alexnet.npy`: a pickled dictionary in, a safetensors file out.
 
-Only the classes that an array is pickled with are known to the loader; anything else is refused, nothing is run.
+The unpickler accepts only the classes of NumPy arrays; it refuses anything else, and runs no code.
 """
 
 import pickle
@@ -24,7 +24,7 @@ _LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """What a pickle may name."""
+        """Finds a class that arrays need, and refuses all others."""
         if (module, name) == ("_codecs", "encode"):
             return _encoded
         try:
@@ -34,15 +34,15 @@ class _Arrays(pickle.Unpickler):
 
 
 def _encoded(text: str, encoding: str) -> bytes:
-    """How Python 2 and 3 agree on bytes."""
+    """Bytes as Python 2 pickled them."""
     return text.encode("latin1")
 
 
 def convert(archive: Path, to: Path) -> int:
-    """Writes the weights as the backbone `alexnet_caffe` takes them; returns how many parameters there are.
+    """Writes the weights for the backbone `alexnet_caffe`; returns the number of parameters.
 
     Raises:
-        UsageError: the archive is none, or the file cannot be written.
+        UsageError: the file is no such archive, or the target cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -50,8 +50,8 @@ def convert(archive: Path, to: Path) -> int:
     try:
         state = _state(_read(archive))
     except (OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{archive} is no archive of Caffe's AlexNet ({told}); name bvlc_alexnet.npy") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{archive} is no archive of Caffe's AlexNet ({reason}); name bvlc_alexnet.npy") from None
     try:
         save_file(state, to)
     except (OSError, SafetensorError) as error:
@@ -65,22 +65,22 @@ def _read(archive: Path) -> Mapping[str, Any]:
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         _, _, kind = reader(file)
         if not kind.hasobject:
-            raise ValueError("it holds plain numbers")
-        found = _Arrays(file, encoding="latin1").load()
-    layers = found.item() if isinstance(found, np.ndarray) else found
+            raise ValueError("it has plain numbers")
+        unpickled = _Arrays(file, encoding="latin1").load()
+    layers = unpickled.item() if isinstance(unpickled, np.ndarray) else unpickled
     if not isinstance(layers, Mapping):
-        raise TypeError("it holds no dictionary")
+        raise TypeError("it has no dictionary")
     return layers
 
 
 def _state(layers: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Weights as torch has them: of convolutions (out, in, h, w), of fully connected layers (out, in)."""
+    """Weights in torch's order: (out, in, h, w) for convolutions, (out, in) for fully connected layers."""
     state = {}
     for name in _LAYERS:
         weights, biases = (np.asarray(values, np.float32) for values in layers[name])
         if name.startswith("conv"):
             weights = weights.transpose(3, 2, 0, 1)
-        elif name == "fc6":  # the archive's maps have their channels last
+        elif name == "fc6":  # the archive has the channels last
             channels, height, width = _POOLED
             weights = weights.reshape(height, width, channels, -1).transpose(3, 2, 0, 1).reshape(weights.shape[1], -1)
         else:

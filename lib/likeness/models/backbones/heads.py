@@ -1,4 +1,4 @@
-"""What is put on top of a network that is trained here. Data only."""
+"""Heads: the fully connected layers that are trained on the vectors of a network. Data only."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -9,9 +9,15 @@ ACTIVATIONS = get_args(Activation)
 
 @dataclass(frozen=True)
 class Head:
-    """Fully connected layers on a vector of `inputs` numbers; `unit`: what they give has length 1.
+    """A head: fully connected layers on vectors of dimension `inputs`.
 
-    `layer` names what they give: logits, embedding or box.
+    Args:
+        layer: name of its output: `logits`, `embedding` or `box`.
+        inputs: dimension of its input.
+        hidden: units of each hidden layer.
+        outputs: dimension of its output.
+        activation: of the hidden layers.
+        unit: whether outputs are normalised to length 1.
     """
 
     layer: str

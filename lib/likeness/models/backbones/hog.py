@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients (Dalal and Triggs 2005): no weights, the floor that a network has to beat."""
+"""Histograms of oriented gradients (Dalal and Triggs 2005): no weights, a baseline for networks."""
 
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,15 @@ _SIDE, _CELL, _BINS, _CLIP, _EPS = 128, 16, 9, 0.2, 1e-4
 def _network() -> "Built":
     import torch
 
-    from likeness.models.backbones.network import Call
+    from likeness.models.backbones.network import Lambda
 
-    return torch.nn.Module(), [("cells", Call(_cells)), ("blocks", Call(_blocks))]
+    return torch.nn.Module(), [("cells", Lambda(_cells)), ("blocks", Lambda(_blocks))]
 
 
 def _cells(images: "torch.Tensor") -> "torch.Tensor":
-    """Gradients' lengths by direction, (n, 3, h, w) to (n, 9, h / 16, w / 16); of each pixel the steepest channel.
+    """Histograms of gradients by direction, (n, 3, h, w) to (n, 9, h / 16, w / 16); the steepest channel counts.
 
-    A length is shared between the two nearest directions of 0, 20, ... 160 degrees.
+    The magnitude is split between the two nearest of the directions 0, 20, ... 160 degrees.
     """
     from torch.nn import functional as F
 
@@ -35,7 +35,7 @@ def _cells(images: "torch.Tensor") -> "torch.Tensor":
     steepest = (length == most).to(images.dtype)
     steepest = steepest / steepest.sum(1, keepdim=True)
     across, down = ((part * steepest).sum(1, keepdim=True) for part in (across, down))
-    direction = down.atan2(across) * (_BINS / 3.141592653589793)  # in bins, a turn and its opposite are one
+    direction = down.atan2(across) * (_BINS / 3.141592653589793)  # in bins; opposite directions are the same
     parts = []
     for number in range(_BINS):
         away = (direction - number) % _BINS
@@ -47,7 +47,7 @@ def _cells(images: "torch.Tensor") -> "torch.Tensor":
 
 
 def _blocks(cells: "torch.Tensor") -> "torch.Tensor":
-    """Four cells side by side, of length 1, clipped, and of length 1 again: (n, 9, h, w) to (n, 36, h - 1, w - 1)."""
+    """Blocks of 2 x 2 cells, normalised, clipped, normalised again: (n, 9, h, w) to (n, 36, h - 1, w - 1)."""
     import torch
 
     parts = [cells[:, :, :-1, :-1], cells[:, :, :-1, 1:], cells[:, :, 1:, :-1], cells[:, :, 1:, 1:]]

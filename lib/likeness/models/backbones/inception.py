@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from likeness.models.backbones.providers import IMAGENET, of_torchvision
+from likeness.models.backbones.providers import IMAGENET, torchvision_backbone
 from likeness.models.backbones.spec import Layer
 
 if TYPE_CHECKING:
@@ -59,21 +59,21 @@ _MODULES = {"googlenet": _GOOGLENET, "inception_v3": _V3}
 def _network(name: str) -> "Built":
     import torchvision
 
-    from likeness.models.backbones.network import Call, Dense
+    from likeness.models.backbones.network import Dense, Lambda
 
     net: Any = getattr(torchvision.models, name)(weights=None, init_weights=False, transform_input=True)
     stages = [(module.lower(), getattr(net, module)) for module in _MODULES[name] if module != "logits"]
-    # the weights come from TensorFlow, whose photos had values between -1 and 1
-    return net, [("transform", Call(net._transform_input)), *stages, ("logits", Dense(net.fc))]
+    # the weights come from TensorFlow, where pixels are between -1 and 1
+    return net, [("transform", Lambda(net._transform_input)), *stages, ("logits", Dense(net.fc))]
 
 
 def _layers(name: str) -> dict[str, Layer]:
-    """A layer is named as torchvision's module, in small letters: `Conv2d_1a_3x3` is `conv2d_1a_3x3`."""
+    """Layers are named as torchvision's modules, in lower case: `Conv2d_1a_3x3` is `conv2d_1a_3x3`."""
     return {module.lower(): layer for module, layer in _MODULES[name].items()}
 
 
 BACKBONES = (
-    of_torchvision(
+    torchvision_backbone(
         "googlenet",
         "GoogLeNet with batch normalisation",
         "googlenet-1378be20.pth",
@@ -81,7 +81,7 @@ BACKBONES = (
         _network,
         (69.78, 89.53),
     ),
-    of_torchvision(
+    torchvision_backbone(
         "inception_v3",
         "Inception v3, 299 px",
         "inception_v3_google-0cc3c7bd.pth",

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from likeness.images.image import Preprocessing
-from likeness.models.backbones.class_names import digits
+from likeness.models.backbones.class_names import digit_classes
 from likeness.models.backbones.spec import Backbone, Layer
-from likeness.models.backbones.weights import only_a_file
+from likeness.models.backbones.weights import weights_not_published
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _GREY = (0.299, 0.587, 0.114)
 C3 = ("012", "123", "234", "345", "045", "015", "0123", "1234", "2345", "0345", "0145", "0125", "0134", "1245", "0235")
-"""Table I: which maps of S2 each map of C3 sees; the sixteenth sees all."""
+"""Table I of the paper: the maps of S2 that each map of C3 is connected to; the sixteenth is connected to all."""
 
 
 def _network() -> "Built":
@@ -22,19 +22,20 @@ def _network() -> "Built":
     from torch.nn import AvgPool2d, Conv2d, Linear, Module, ModuleDict, Parameter
     from torch.nn import functional as F
 
-    from likeness.models.backbones.network import Call, Dense
+    from likeness.models.backbones.network import Dense, Lambda
 
     class Partial(Conv2d):
-        """A convolution whose maps see some of the maps before."""
+        """A convolution whose output maps are each connected to some of the input maps."""
 
         def forward(self, maps: torch.Tensor) -> torch.Tensor:
-            seen = torch.tensor(
-                [[float(str(one) in mine) for one in range(6)] for mine in (*C3, "012345")], device=maps.device
+            mask = torch.tensor(
+                [[float(str(source) in sources) for source in range(6)] for sources in (*C3, "012345")],
+                device=maps.device,
             )
-            return F.conv2d(maps, self.weight * seen[:, :, None, None], self.bias)
+            return F.conv2d(maps, self.weight * mask[:, :, None, None], self.bias)
 
     class Subsampling(Module):
-        """The mean of 2 x 2 values, times a factor of the map, plus another."""
+        """The mean of 2 x 2 values, scaled and shifted by two parameters of the map."""
 
         def __init__(self, maps: int) -> None:
             super().__init__()
@@ -57,10 +58,10 @@ def _network() -> "Built":
             "output": output,
         }
     )
-    stages: list[tuple[str, Module]] = [("grey", Call(_grey))]
+    stages: list[tuple[str, Module]] = [("grey", Lambda(_grey))]
     for name in ("c1", "s2", "c3", "s4", "c5"):
-        stages.append((name, torch.nn.Sequential(net[name], Call(_squashed))))
-    last = ("f6", torch.nn.Sequential(Dense(f6), Call(_squashed)))
+        stages.append((name, torch.nn.Sequential(net[name], Lambda(_scaled_tanh))))
+    last = ("f6", torch.nn.Sequential(Dense(f6), Lambda(_scaled_tanh)))
     return net, [*stages, last, ("logits", Dense(output))]
 
 
@@ -68,7 +69,7 @@ def _grey(images: "torch.Tensor") -> "torch.Tensor":
     return _GREY[0] * images[:, :1] + _GREY[1] * images[:, 1:2] + _GREY[2] * images[:, 2:]
 
 
-def _squashed(maps: "torch.Tensor") -> "torch.Tensor":
+def _scaled_tanh(maps: "torch.Tensor") -> "torch.Tensor":
     """The paper's sigmoid, 1.7159 tanh(2/3 x) (appendix A)."""
     return 1.7159 * (maps * (2 / 3)).tanh()
 
@@ -89,8 +90,8 @@ BACKBONES = (
             "f6": Layer((84,), "fully connected layer", dense=True),
             "logits": Layer((10,), "scores of the digits", dense=True),
         },
-        weights=lambda: only_a_file("lenet5", "nobody has published any"),
+        weights=lambda: weights_not_published("lenet5", "nobody has published any"),
         network=_network,
-        classes=digits,
+        classes=digit_classes,
     ),
 )

@@ -1,4 +1,4 @@
-"""A backbone up to some of its layers, as one network: stages in, vectors out.   [torch]"""
+"""Networks of backbones: stages up to a layer, pooling, heads; pixels in, vectors out.   [torch]"""
 
 import functools
 import itertools
@@ -10,16 +10,16 @@ from torch.nn import functional as F
 
 from likeness.images.image import Preprocessing
 from likeness.models.backbones.heads import Activation, Head
-from likeness.models.backbones.spec import Backbone, Part
+from likeness.models.backbones.spec import Backbone, PooledLayer
 from likeness.models.backbones.weights import load_into
 
 _EPS = 1e-6
 
 
 class Dense(torch.nn.Module):
-    """A fully connected layer over maps of `side` x `side`; a larger map gives a map, as a convolution would.
+    """A fully connected layer over maps of `side` x `side`; over larger maps it is a convolution, and gives a map.
 
-    Both are the same product (Sermanet et al. 2013, OverFeat; Simonyan and Zisserman 2014, section 3.2).
+    Both compute the same product (Sermanet et al. 2013, OverFeat; Simonyan and Zisserman 2014, section 3.2).
     """
 
     def __init__(self, linear: torch.nn.Linear, side: int = 1) -> None:
@@ -36,56 +36,56 @@ class Dense(torch.nn.Module):
 
 
 class ResponseNorm(torch.nn.LocalResponseNorm):
-    """Values divided by what neighbouring channels say; always in float32, for squares leave the range of float16."""
+    """Local response normalisation across channels, always in float32: squares overflow in float16."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """(n, c, h, w) to the same."""
         return super().forward(maps.float())
 
 
-class Reversed(torch.nn.Module):
-    """Red, green and blue to blue, green and red, as Caffe's networks take them."""
+class RgbToBgr(torch.nn.Module):
+    """Reverses the channels from RGB to BGR, the order of Caffe's networks."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, 3, h, w) to the same."""
         return images.flip(1)
 
 
-class Call(torch.nn.Module):
-    """A function as a stage."""
+class Lambda(torch.nn.Module):
+    """A function as a module."""
 
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.function = function
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Whatever the function does."""
+        """Calls the function."""
         return self.function(maps)
 
 
-class Perceptron(torch.nn.Module):
-    """Fully connected layers: float32 (n, inputs) to (n, outputs)."""
+class MLP(torch.nn.Module):
+    """A head as a network, a multilayer perceptron: float32 (n, inputs) to (n, outputs)."""
 
-    def __init__(self, top: Head, dropout: float = 0.0) -> None:
+    def __init__(self, head: Head, dropout: float = 0.0) -> None:
         super().__init__()
-        self.unit, widths = top.unit, (top.inputs, *top.hidden)
-        pieces = 2 if top.activation == "maxout" else 1
-        hidden = [torch.nn.Linear(before, pieces * width) for before, width in itertools.pairwise(widths)]
-        self.linears = torch.nn.ModuleList([*hidden, torch.nn.Linear(widths[-1], top.outputs)])
-        self.activation, self.dropout = _ACTIVATIONS[top.activation], dropout
+        self.unit, widths = head.unit, (head.inputs, *head.hidden)
+        pieces = 2 if head.activation == "maxout" else 1
+        hidden = [torch.nn.Linear(inputs, pieces * outputs) for inputs, outputs in itertools.pairwise(widths)]
+        self.linears = torch.nn.ModuleList([*hidden, torch.nn.Linear(widths[-1], head.outputs)])
+        self.activation, self.dropout = _ACTIVATIONS[head.activation], dropout
 
-    def forward(self, found: torch.Tensor) -> torch.Tensor:
-        """Runs them."""
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Runs the layers, with dropout while training."""
         for number, linear in enumerate(self.linears):
             if number:
-                found = F.dropout(self.activation(found), self.dropout, self.training)
-            found = linear(found)
-        return F.normalize(found) if self.unit else found
+                values = F.dropout(self.activation(values), self.dropout, self.training)
+            values = linear(values)
+        return F.normalize(values) if self.unit else values
 
 
-def _maxout(found: torch.Tensor) -> torch.Tensor:
-    """The larger of two pieces (Goodfellow et al. 2013)."""
-    return found.view(len(found), 2, -1).amax(1)
+def _maxout(values: torch.Tensor) -> torch.Tensor:
+    """The maximum of two pieces (Goodfellow et al. 2013)."""
+    return values.view(len(values), 2, -1).amax(1)
 
 
 _ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -96,26 +96,26 @@ _ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-class WithHead(torch.nn.Module):
-    """What a recipe puts on a layer, as a stage."""
+class HeadStage(torch.nn.Module):
+    """A head on a layer, as the last stage of a trained network. Its weights are named `top` in model files."""
 
-    def __init__(self, part: Part, top: Head, dropout: float = 0.0) -> None:
+    def __init__(self, part: PooledLayer, head: Head, dropout: float = 0.0) -> None:
         super().__init__()
-        self.part, self.top = part, Perceptron(top, dropout)
+        self.part, self.top = part, MLP(head, dropout)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps of the layer, (n, c, h, w), to (n, outputs, 1, 1)."""
-        found: torch.Tensor = self.top(vectors(maps, self.part))
-        return found[:, :, None, None]
+        """Pools the maps of the layer, (n, c, h, w), and runs the head; returns (n, outputs, 1, 1)."""
+        outputs: torch.Tensor = self.top(pool_maps(maps, self.part))
+        return outputs[:, :, None, None]
 
 
-class Several(torch.nn.Module):
-    """Normalised photos, float32 (n, 3, side, side), to the vectors of some layers, float32 (n, dim), side by side.
+class FeatureNetwork(torch.nn.Module):
+    """Stages of a backbone that end at the last layer of interest.
 
-    All layers come of one pass, which ends at the last of them.
+    Normalised photos, float32 (n, 3, side, side), in; the concatenated vectors of the layers, float32 (n, dim), out.
     """
 
-    def __init__(self, stages: Sequence[tuple[str, torch.nn.Module]], parts: Iterable[Part]) -> None:
+    def __init__(self, stages: Sequence[tuple[str, torch.nn.Module]], parts: Iterable[PooledLayer]) -> None:
         super().__init__()
         self.parts = tuple(parts)
         names = [name for name, _ in stages]
@@ -123,63 +123,65 @@ class Several(torch.nn.Module):
         self.stages = torch.nn.ModuleDict(dict(stages[: last + 1]))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Runs the stages, and takes a vector where a layer is wanted."""
-        found: dict[Part, torch.Tensor] = {}
+        """Runs the stages once, and pools the maps of each layer."""
+        vectors: dict[PooledLayer, torch.Tensor] = {}
         for name, stage in self.stages.items():
             images = stage(images)
-            found |= {part: vectors(images, part) for part in self.parts if part.layer == name}
-        return torch.cat([found[part] for part in self.parts], 1) if len(found) > 1 else next(iter(found.values()))
+            vectors |= {part: pool_maps(images, part) for part in self.parts if part.layer == name}
+        if len(vectors) == 1:
+            return next(iter(vectors.values()))
+        return torch.cat([vectors[part] for part in self.parts], 1)
 
 
-class Features(Several):
-    """The same as a stage."""
+class FeatureStage(FeatureNetwork):
+    """A FeatureNetwork as one stage."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, 3, side, side) to (n, dim, 1, 1)."""
         return super().forward(images)[:, :, None, None]
 
 
-class Planes(torch.nn.Module):
-    """Pixels as a network takes them: uint8 or float (n, h, w, 3) to normalised float32 (n, 3, h, w)."""
+class NormalisePixels(torch.nn.Module):
+    """Normalises pixels channel by channel: uint8 or float (n, h, w, 3) to float32 (n, 3, h, w)."""
 
-    def __init__(self, how: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
-        mean, std = torch.tensor(how.mean)[:, None, None], torch.tensor(how.std)[:, None, None]
-        self.gain = torch.nn.Buffer(1 / (how.scale * std), persistent=False)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+        self.gain = torch.nn.Buffer(1 / (preprocessing.scale * std), persistent=False)
         self.offset = torch.nn.Buffer(-mean / std, persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalises each channel; apart, for with the channels side by side OpenVINO takes ten times as long."""
+        """Permutes before it normalises: in the other order OpenVINO takes ten times as long."""
         return pixels.permute(0, 3, 1, 2).float() * self.gain + self.offset
 
 
-class Network(Several):
-    """The same of a backbone with the weights of a file."""
+class BackboneNetwork(FeatureNetwork):
+    """A FeatureNetwork of a backbone with the weights of a file."""
 
-    def __init__(self, spec: Backbone, parts: Iterable[Part], path: Path | None) -> None:
-        super().__init__(chain(spec, path), parts)
+    def __init__(self, spec: Backbone, parts: Iterable[PooledLayer], path: Path | None) -> None:
+        super().__init__(load_stages(spec, path), parts)
 
 
-def chain(spec: Backbone, path: Path | None) -> list[tuple[str, torch.nn.Module]]:
-    """The stages of a backbone in evaluation mode, with the weights of a file; without one they are on `meta`.
+def load_stages(spec: Backbone, path: Path | None) -> list[tuple[str, torch.nn.Module]]:
+    """Builds the stages of a backbone in evaluation mode with the weights of a file; without a file, on `meta`.
 
     Raises:
-        UsageError: the file is not of this network.
+        UsageError: the file does not fit this network.
     """
-    with torch.device("meta"):  # no time is lost with weights that are read anyway
-        whole, stages = spec.network()
+    with torch.device("meta"):  # no time is spent on initial weights
+        network, stages = spec.network()
     if path:
-        load_into(whole, path)
-    return _kept_apart([(name, stage.eval()) for name, stage in stages])
+        load_into(network, path)
+    return _not_in_place([(name, stage.eval()) for name, stage in stages])
 
 
-def fresh(spec: Backbone) -> list[tuple[str, torch.nn.Module]]:
-    """The stages of a backbone with random weights."""
-    return _kept_apart(spec.network()[1])
+def random_stages(spec: Backbone) -> list[tuple[str, torch.nn.Module]]:
+    """Builds the stages of a backbone with random weights."""
+    return _not_in_place(spec.network()[1])
 
 
-def _kept_apart(stages: Iterable[tuple[str, torch.nn.Module]]) -> list[tuple[str, torch.nn.Module]]:
-    """The stages; none works in place, for the layer before may be wanted as well."""
+def _not_in_place(stages: Iterable[tuple[str, torch.nn.Module]]) -> list[tuple[str, torch.nn.Module]]:
+    """Turns off in-place operations, which would overwrite the maps of the layer before."""
     stages = list(stages)
     for module in itertools.chain.from_iterable(stage.modules() for _, stage in stages):
         if getattr(module, "inplace", False):
@@ -187,12 +189,12 @@ def _kept_apart(stages: Iterable[tuple[str, torch.nn.Module]]) -> list[tuple[str
     return stages
 
 
-def vectors(maps: torch.Tensor, part: Part) -> torch.Tensor:
-    """What a part makes of its layer's maps, (n, c, h, w) to (n, dim)."""
-    found = _POOLED[part.pooling](maps)
+def pool_maps(maps: torch.Tensor, part: PooledLayer) -> torch.Tensor:
+    """Pools and normalises a layer's maps, (n, c, h, w), to vectors (n, dim)."""
+    vectors = _POOLINGS[part.pooling](maps)
     if part.norm == "root":
-        found = found.sign() * found.abs().sqrt()
-    return F.normalize(found) if part.norm else found
+        vectors = vectors.sign() * vectors.abs().sqrt()
+    return F.normalize(vectors) if part.norm else vectors
 
 
 def _gem(maps: torch.Tensor) -> torch.Tensor:
@@ -201,20 +203,20 @@ def _gem(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _gram(maps: torch.Tensor) -> torch.Tensor:
-    """Products of channels, the upper triangle, mean over positions (Gatys et al. 2015)."""
+    """Gram matrix of the channels, its upper triangle, mean over positions (Gatys et al. 2015)."""
     flat = maps.flatten(2)
     products = flat @ flat.transpose(1, 2) / flat.shape[2]
-    places = torch.tensor(_triangle(int(maps.shape[1])), device=maps.device)
-    return products.flatten(1)[:, places]
+    indices = torch.tensor(_upper_triangle(int(maps.shape[1])), device=maps.device)
+    return products.flatten(1)[:, indices]
 
 
 @functools.cache
-def _triangle(side: int) -> list[int]:
-    """Places of the upper triangle of a square, row by row; torch.triu_indices has no equal in OpenVINO."""
+def _upper_triangle(side: int) -> list[int]:
+    """Flat indices of the upper triangle of a square matrix; OpenVINO has no torch.triu_indices."""
     return [row * side + column for row in range(side) for column in range(row, side)]
 
 
-_POOLED = {
+_POOLINGS = {
     "": lambda maps: maps.flatten(1),
     "mean": lambda maps: maps.mean((2, 3)),
     "max": lambda maps: maps.amax((2, 3)),

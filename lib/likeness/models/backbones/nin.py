@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from likeness.models.backbones.class_names import imagenet
-from likeness.models.backbones.providers import caffe
+from likeness.models.backbones.class_names import imagenet_classes
+from likeness.models.backbones.providers import caffe_preprocessing
 from likeness.models.backbones.spec import Backbone, Layer, Published
-from likeness.models.backbones.weights import only_a_file
+from likeness.models.backbones.weights import weights_not_published
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _network() -> "Built":
     from torch.nn import AdaptiveAvgPool2d, Conv2d, MaxPool2d, ModuleDict, ReLU, Sequential
 
-    from likeness.models.backbones.network import Reversed
+    from likeness.models.backbones.network import RgbToBgr
 
     net = ModuleDict(
         {
@@ -34,7 +34,7 @@ def _network() -> "Built":
             "cccp8": Conv2d(1024, 1000, 1),
         }
     )
-    stages: list[tuple[str, torch.nn.Module]] = [("bgr", Reversed())]
+    stages: list[tuple[str, torch.nn.Module]] = [("bgr", RgbToBgr())]
     for name, convolution in net.items():
         stages.append((name, Sequential(convolution, ReLU())))
         if name in ("cccp2", "cccp4", "cccp6"):
@@ -49,7 +49,7 @@ BACKBONES = (
         doc="Network in Network, Caffe's nin_imagenet",
         licence="unrestricted use (Caffe's model zoo)",
         source="a file",
-        preprocessing=caffe(224),
+        preprocessing=caffe_preprocessing(224),
         layers={
             "conv1": Layer((96, 54, 54), "first convolution"),
             "cccp1": Layer((96, 54, 54), "its first 1 x 1 convolution"),
@@ -68,9 +68,9 @@ BACKBONES = (
             "cccp8": Layer((1000, 6, 6), "its second 1 x 1 convolution: a map a class"),
             "logits": Layer((1000,), "class scores: the maps, mean over their positions"),
         },
-        weights=lambda: only_a_file("nin", "Caffe's model zoo has them as nin_imagenet.caffemodel"),
+        weights=lambda: weights_not_published("nin", "Caffe's model zoo has them as nin_imagenet.caffemodel"),
         network=_network,
-        classes=imagenet,
+        classes=imagenet_classes,
         published=Published(59.36, None, "Caffe's model zoo, nin_imagenet"),
     ),
 )

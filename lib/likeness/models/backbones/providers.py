@@ -1,11 +1,11 @@
-"""What networks of one publisher have in common: those of torchvision, and those of Caffe's model zoo."""
+"""Providers of weights: what the backbones of torchvision, and those of Caffe's model zoo, have in common."""
 
 import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from likeness.images.image import Preprocessing
-from likeness.models.backbones.class_names import imagenet
+from likeness.models.backbones.class_names import imagenet_classes
 from likeness.models.backbones.spec import Backbone, Layer, Published
 from likeness.models.backbones.weights import torchvision_file
 
@@ -13,44 +13,44 @@ if TYPE_CHECKING:
     from likeness.models.backbones.spec import Built
 
 TORCHVISION = "BSD-3-Clause (torchvision)"
-"""The licence."""
+"""The licence of torchvision's weights."""
 IMAGENET = Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""As torchvision prepares photos of 224 pixels."""
+"""Torchvision's preprocessing for photos of 224 pixels."""
 
 
-class Network(Protocol):
-    """Builds one of a family's networks."""
+class NetworkBuilder(Protocol):
+    """Builds a network of a family."""
 
     def __call__(self, name: str) -> "Built":
-        """The network, by the backbone's name."""
+        """Builds the network of a backbone by its name."""
         ...
 
 
-def of_torchvision(
+def torchvision_backbone(
     name: str,
     doc: str,
     file: str,
     layers: Mapping[str, Layer],
-    network: Network,
+    network: NetworkBuilder,
     published: tuple[float, float],
-    how: Preprocessing = IMAGENET,
+    preprocessing: Preprocessing = IMAGENET,
 ) -> Backbone:
-    """A backbone with torchvision's IMAGENET1K_V1 weights, in `file`; `published` are its top-1 and top-5."""
+    """Specifies a backbone with torchvision's IMAGENET1K_V1 weights in `file`; `published`: top-1 and top-5."""
     return Backbone(
         name=name,
         doc=f"{doc}, torchvision's IMAGENET1K_V1",
         licence=TORCHVISION,
         source="torchvision",
-        preprocessing=how,
+        preprocessing=preprocessing,
         layers=layers,
         weights=functools.partial(torchvision_file, file),
         network=functools.partial(network, name),
-        classes=imagenet,
+        classes=imagenet_classes,
         published=Published(*published, "torchvision"),
     )
 
 
-def caffe(side: int) -> Preprocessing:
-    """As Caffe's reader prepares photos: squashed to 256 x 256; less the mean of ImageNet, not divided by anything."""
+def caffe_preprocessing(side: int) -> Preprocessing:
+    """Caffe's preprocessing: photos squashed to 256 x 256, ImageNet's mean subtracted, no division."""
     mean = (122.68, 116.67, 104.01)
     return Preprocessing(256, side, mean, (1.0, 1.0, 1.0), scale=1.0, interpolation="bicubic", shape="squash")

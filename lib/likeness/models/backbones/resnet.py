@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from likeness.models.backbones.providers import of_torchvision
+from likeness.models.backbones.providers import torchvision_backbone
 from likeness.models.backbones.spec import Layer
 
 if TYPE_CHECKING:
@@ -45,6 +45,6 @@ _FILES = {
 }
 
 BACKBONES = tuple(
-    of_torchvision(name, f"ResNet-{name.removeprefix('resnet')}", file, _LAYERS, _network, published)
+    torchvision_backbone(name, f"ResNet-{name.removeprefix('resnet')}", file, _LAYERS, _network, published)
     for name, (file, published) in _FILES.items()
 )

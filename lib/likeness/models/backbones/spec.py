@@ -1,4 +1,4 @@
-"""What a backbone is: its weights, its preprocessing, its stages and its named layers. No torch before it is built."""
+"""Backbone specifications: weights, preprocessing, stages and named layers. No torch before a network is built."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import torch
 
     Built = tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]
-    """A network as its weights name it, and its stages in order, each with a name."""
+    """A network whose modules are named as in its weights file, and its stages in order, each with a name."""
 
 POOLINGS = ("mean", "max", "gem", "gram")
-"""How a map becomes a vector: its mean or maximum over positions, the generalised mean, or products of channels."""
+"""How maps become a vector: mean, maximum or generalised mean over positions, or the Gram matrix of channels."""
 NORMS = ("l2", "root")
-"""What is done to the vector: length 1; or the signed square root of each value, then length 1."""
-_MAIN = ("fc6", "pool", "avgpool", "f6", "blocks", "logits")
-"""Layers that a search takes first, where a backbone has several."""
+"""Normalisation of the vector: to length 1; or the signed square root of each value, then to length 1."""
+_DEFAULT_LAYERS = ("fc6", "pool", "avgpool", "f6", "blocks", "logits")
+"""Layers for search, the preferred one first."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A named layer: the shape of what it gives for one photo, (dim,) or (channels, height, width).
+    """A named layer: the shape of its output for one photo, (dim,) or (channels, height, width).
 
-    A `dense` layer is a vector of a photo of the usual size, and a map of vectors of a larger one.
+    A `dense` layer gives a vector for photos of the backbone's own size, and a map of vectors for larger ones.
     """
 
     shape: tuple[int, ...]
@@ -34,8 +34,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A layer, and how its maps become a vector."""
+class PooledLayer:
+    """A layer, and the pooling and normalisation that make its maps a vector."""
 
     layer: str
     pooling: str = ""
@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Published:
-    """Percent of ImageNet's validation photos whose class is the first, or among the first five, and who says so."""
+    """Published top-1 and top-5 accuracy on ImageNet's validation photos, in percent, and the source."""
 
     top1: float
     top5: float | None
@@ -53,12 +53,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Backbone:
-    """One network.
+    """Specification of one backbone.
 
-    `weights` finds the network's own weights file, and is None for a network without any; `source` says where it
-    comes from. The stages that `network()` gives take normalised photos, float32 (n, 3, side, side), in, and give
-    maps (n, c, h, w). `layers` are the stages that may be asked for; the class scores, where there are `classes`,
-    are the layer `logits`.
+    `weights` finds the default weights file, and is None for a network without weights; `source` says where they come
+    from. The stages that `network()` builds take normalised photos, float32 (n, 3, side, side), and give maps
+    (n, c, h, w). `layers` are the stages that a space can name; those with `classes` have the layer `logits`.
     """
 
     name: str
@@ -73,6 +72,6 @@ class Backbone:
     published: Published | None = field(default=None, compare=False)
 
     @property
-    def main(self) -> str:
-        """The layer that a search takes first."""
-        return next(name for name in _MAIN if name in self.layers)
+    def default_layer(self) -> str:
+        """The preferred layer for search."""
+        return next(name for name in _DEFAULT_LAYERS if name in self.layers)

@@ -1,6 +1,6 @@
-"""What a backbone is made of: a row a stage, with shape, receptive field, parameters and work.   [torch]
+"""Summary of a backbone: shape, receptive field, parameters and multiply-adds of each stage.   [torch]
 
-The stages run once on torch's `meta` device, where tensors have a shape and no values.
+The stages run once on torch's `meta` device, where tensors have a shape but no values.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from likeness.models.backbones.network import chain
+from likeness.models.backbones.network import load_stages
 from likeness.models.backbones.spec import Backbone
 
-_FLOAT = 4
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One stage: the shape of what it gives for a photo, and what it costs.
+    """One stage: the shape of its output for one photo, and its cost.
 
-    `field` is the side of the part of the photo that one value depends on, `stride` the way between two neighbours,
-    both in pixels; `macs` are multiplications with additions; `bytes` are those of what it gives, in float32.
+    `field` is the side of the receptive field and `stride` the distance between neighbouring outputs, both in pixels;
+    `macs` counts multiply-adds, `bytes` the size of the output in float32.
     """
 
     layer: str
@@ -34,12 +34,12 @@ class LayerSummary:
     bytes: int
 
 
-def summary(spec: Backbone) -> Sequence[LayerSummary]:
-    """The stages of a backbone, one after the other, for a photo of the usual size."""
+def summarise(spec: Backbone) -> Sequence[LayerSummary]:
+    """Summarises the stages of a backbone for a photo of its own size."""
     side, rows = spec.preprocessing.crop, []
-    with torch.device("meta"), torch.inference_mode(), _Fields() as fields:
+    with torch.device("meta"), torch.inference_mode(), _ReceptiveFields() as fields:
         maps = torch.zeros(1, 3, side, side)
-        for name, stage in chain(spec, None):
+        for name, stage in load_stages(spec, None):
             with FlopCounterMode(display=False) as flops:
                 maps = stage(maps)
             field, stride = fields.of(maps)
@@ -47,49 +47,48 @@ def summary(spec: Backbone) -> Sequence[LayerSummary]:
             parameters = sum(one.numel() for one in stage.parameters())
             flat = shape[:1] if shape[1:] == (1, 1) else shape
             macs = flops.get_total_flops() // 2
-            rows.append(LayerSummary(name, flat, min(field, side), stride, parameters, macs, _FLOAT * maps[0].numel()))
+            rows.append(
+                LayerSummary(name, flat, min(field, side), stride, parameters, macs, _FLOAT32_BYTES * maps[0].numel())
+            )
     return rows
 
 
-class _Fields(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows how much of the photo each tensor's values depend on: (side, stride) in pixels.
-
-    Of several tensors that are put together it is the most that counts.
-    """
+class _ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tracks the receptive field of each tensor: (side, stride) in pixels; the largest of an operation's inputs."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._known: dict[int, tuple[int, int]] = {}
-        self._kept: list[torch.Tensor] = []  # an id is a tensor's as long as it lives
+        self._fields: dict[int, tuple[int, int]] = {}
+        self._tensors: list[torch.Tensor] = []  # kept alive, so that no id is used twice
 
     def of(self, maps: torch.Tensor) -> tuple[int, int]:
-        """Receptive field and stride."""
-        return self._known.get(id(maps), (1, 1))
+        """Receptive field and stride of a tensor."""
+        return self._fields.get(id(maps), (1, 1))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs an operation, and notes what its results depend on."""
-        given = func(*args, **(kwargs or {}))
-        before = [self.of(one) for one in _tensors(args)]
-        field, stride = max((one[0] for one in before), default=1), max((one[1] for one in before), default=1)
+        """Runs an operation, and records the receptive fields of its outputs."""
+        outputs = func(*args, **(kwargs or {}))
+        inputs = [self.of(tensor) for tensor in _find_tensors(args)]
+        field, stride = (max((pair[n] for pair in inputs), default=1) for n in (0, 1))
         kernel, step = _window(func, args)
-        for tensor in _tensors((given,)):
-            self._known[id(tensor)] = field + (kernel - 1) * stride, stride * step
-            self._kept.append(tensor)
-        return given
+        for tensor in _find_tensors((outputs,)):
+            self._fields[id(tensor)] = field + (kernel - 1) * stride, stride * step
+            self._tensors.append(tensor)
+        return outputs
 
 
-def _tensors(values: Any) -> list[torch.Tensor]:
-    found = []
+def _find_tensors(values: Any) -> list[torch.Tensor]:
+    tensors = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
+            tensors += _find_tensors(value)
+    return tensors
 
 
 def _window(func: Any, args: Any) -> tuple[int, int]:
-    """Sides of the window and of the step of an operation on maps; a product with a whole map sees all of it."""
+    """Kernel size and stride of an operation on maps; a product with a whole map has the map's size for both."""
     name = func.overloadpacket.__name__
     if name == "convolution":
         return args[1].shape[2], args[3][0]

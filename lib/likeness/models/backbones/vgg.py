@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from likeness.models.backbones.alexnet import FC, fully_connected
-from likeness.models.backbones.class_names import imagenet
-from likeness.models.backbones.providers import IMAGENET, TORCHVISION, of_torchvision
+from likeness.models.backbones.class_names import imagenet_classes
+from likeness.models.backbones.providers import IMAGENET, TORCHVISION, torchvision_backbone
 from likeness.models.backbones.spec import Backbone, Layer, Published
-from likeness.models.backbones.weights import only_a_file
+from likeness.models.backbones.weights import weights_not_published
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ _KERNELS: dict[str, Sequence[Sequence[int]]] = {
     "vgg16": ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
     "vgg19": ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),
 }
-"""Sides of the kernels of each block's convolutions, side by side in the paper."""
+"""Kernel sizes of each block's convolutions, one network a column of the paper's table."""
 
 
 def _kernels(name: str) -> Sequence[Sequence[int]]:
@@ -44,7 +44,7 @@ def _layers(name: str) -> dict[str, Layer]:
 
 
 def _stages(name: str, features: Any, linears: Sequence[Any]) -> "list[tuple[str, torch.nn.Module]]":
-    """The layers of torchvision's `features`, convolution and ReLU together, and the rest."""
+    """The stages of torchvision's `features`, each convolution with its ReLU, and the fully connected layers."""
     stages, place = [], 0
     for block, sides in enumerate(_kernels(name), 1):
         for number in range(1, len(sides) + 1):
@@ -67,7 +67,7 @@ def _torchvision(name: str) -> "Built":
 
 
 def _own(name: str) -> "Built":
-    """A column that torchvision lacks; its weights have the names that torchvision would give them."""
+    """Builds a column that torchvision lacks, with weights named in torchvision's way."""
     from torch.nn import Conv2d, Linear, MaxPool2d, Module, ModuleDict, ReLU, Sequential
 
     from likeness.models.backbones.network import ResponseNorm
@@ -95,7 +95,7 @@ _OWN = {"vgg11_lrn": ("A-LRN", 70.3, 89.5), "vgg16_1x1": ("C", 71.9, 90.6)}
 
 BACKBONES = (
     *(
-        of_torchvision(name, f"VGG, column {column} of the paper", file, _layers(name), _torchvision, published)
+        torchvision_backbone(name, f"VGG, column {column} of the paper", file, _layers(name), _torchvision, published)
         for name, (column, file, published) in _TORCHVISION.items()
     ),
     *(
@@ -106,9 +106,9 @@ BACKBONES = (
             source="a file",
             preprocessing=IMAGENET,
             layers=_layers(name),
-            weights=functools.partial(only_a_file, name, "torchvision has none of this column"),
+            weights=functools.partial(weights_not_published, name, "torchvision has none of this column"),
             network=functools.partial(_own, name),
-            classes=imagenet,
+            classes=imagenet_classes,
             published=Published(top1, top5, "the paper, table 3, one scale"),
         )
         for name, (column, top1, top5) in _OWN.items()

@@ -1,4 +1,4 @@
-"""Weights files: path in, checked state dict out. Never unpickles code.   [torch, safetensors]"""
+"""Weights files: a path in, a checked state dict out. Never unpickles code.   [torch, safetensors]"""
 
 import os
 import urllib.request
@@ -11,17 +11,19 @@ if TYPE_CHECKING:
     import torch
 
 _TORCHVISION = "https://download.pytorch.org/models"
-_REACHED_S = 10.0
+_CONNECT_S = 10.0
 
 
 def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
-    """Fills a network from a file and puts it in evaluation mode.
+    """Loads the weights of a file into a network, and puts it in evaluation mode.
 
     Raises:
         UsageError: the file is no state dict, or of another network.
     """
     try:
-        state = {name: value.float() if value.is_floating_point() else value for name, value in read(path).items()}
+        state = {
+            name: value.float() if value.is_floating_point() else value for name, value in read_tensors(path).items()
+        }
         model.load_state_dict(state, assign=True)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -32,8 +34,8 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
     return model.eval()
 
 
-def read(path: Path) -> dict[str, "torch.Tensor"]:
-    """A file's tensors by name; never runs what it holds."""
+def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
+    """Reads a file's tensors by name, without running any code in it."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -44,11 +46,11 @@ def read(path: Path) -> dict[str, "torch.Tensor"]:
     return state
 
 
-def only_a_file(name: str, where: str) -> Path:
-    """For a network whose weights cannot be fetched.
+def weights_not_published(name: str, where: str) -> Path:
+    """The default weights of a network for which none can be downloaded.
 
     Raises:
-        ServiceError: always; names what can be done.
+        ServiceError: always; names the remedy.
     """
     raise ServiceError(
         f"{name} comes without weights ({where}); name a file of them with --set extract.weights=FILE, "
@@ -57,10 +59,10 @@ def only_a_file(name: str, where: str) -> Path:
 
 
 def torchvision_file(filename: str) -> Path:
-    """A weights file of torchvision's, from its cache, or downloaded there.
+    """The path of a torchvision weights file in torch's cache, downloaded there if it is missing.
 
     Raises:
-        ServiceError: not cached and out of reach; names both ways to get it.
+        ServiceError: it is not cached and cannot be downloaded; names both remedies.
     """
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
     path = Path(home).expanduser() / "hub" / "checkpoints" / filename
@@ -70,7 +72,7 @@ def torchvision_file(filename: str) -> Path:
 
     address = f"{_TORCHVISION}/{filename}"
     try:
-        with urllib.request.urlopen(address, timeout=_REACHED_S):  # torch's own download would wait for ever
+        with urllib.request.urlopen(address, timeout=_CONNECT_S):  # torch's own download has no timeout
             path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(path), hash_prefix=_hash_prefix(filename), progress=False)
     except Exception as error:
@@ -82,5 +84,5 @@ def torchvision_file(filename: str) -> Path:
 
 
 def _hash_prefix(filename: str) -> str:
-    """Torchvision's names end with the first digits of the file's SHA-256."""
+    """The first digits of the file's SHA-256, with which torchvision's file names end."""
     return filename.rpartition("-")[2].partition(".")[0]

@@ -1,4 +1,4 @@
-"""Runtimes: a feature space to a function uint8 (n, crop, crop, 3) -> float32 (n, dim).   [torch, openvino]"""
+"""Runtimes: run the network of a feature space, uint8 (n, side, side, 3) to float32 (n, dim).   [torch, openvino]"""
 
 import importlib.util
 from collections.abc import Callable, Sequence
@@ -15,64 +15,66 @@ from likeness.core.settings import Limits, Settings
 from likeness.images.image import BadImage
 from likeness.models.backbones import Space
 
-Otherwise = Callable[[bytes], "Future[np.ndarray]"]
-"""Begins to decode a photo in a process of its own; the future gives uint8 (side, side, 3), or raises BadImage."""
-Pictures = Callable[[Sequence[bytes]], tuple[Any, dict[int, BadImage]]]
-"""Photos to what their runtime takes, (m, side, side, 3), and by their numbers why others have no pixels."""
+FallbackDecoder = Callable[[bytes], "Future[np.ndarray]"]
+"""Starts to decode a photo in a process; the future gives uint8 (side, side, 3), or raises BadImage."""
+BatchDecoder = Callable[[Sequence[bytes]], tuple[Any, dict[int, BadImage]]]
+"""Encoded photos to a runtime's input, (m, side, side, 3), and the failures by the photo's number in the batch."""
 
 
 class Runtime(Protocol):
-    """A loaded network.
+    """A loaded network: a callable from pixels to vectors.
 
-    `name` says what runs it. `at_once` passes are worth beginning before the first has ended; `busy_s` are the seconds
-    that a GPU has worked for it so far, 0 where there is none.
+    `name` says what runs it, as `torch 2.9 cuda`. `max_passes` is the number of forward passes that are worth running
+    at the same time.
     """
 
     name: str
-    at_once: int
+    max_passes: int
 
     @property
     def busy_s(self) -> float:
-        """Seconds of a GPU so far."""
+        """Seconds that the GPU has been busy so far; 0 where there is none."""
         ...
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, crop, crop, 3) RGB, or what `decoder` gives, to float32 (n, dim)."""
+        """Runs the network on uint8 (n, side, side, 3) RGB, or what `decoder` gives; returns float32 (n, dim)."""
         ...
 
 
 @runtime_checkable
-class Decoding(Runtime, Protocol):
-    """A runtime that also decodes."""
+class DecodingRuntime(Runtime, Protocol):
+    """A runtime that also decodes photos, on the device of its network."""
 
-    def decoder(self, limits: Limits, otherwise: Otherwise) -> Pictures:
-        """Decodes photos where the network runs, and `otherwise` those that cannot be decoded there."""
+    def decoder(self, limits: Limits, fallback: FallbackDecoder) -> BatchDecoder:
+        """Returns a decoder; it leaves photos that the device cannot decode to `fallback`."""
         ...
 
 
-def decoding(runtime: Runtime) -> Decoding:
-    """The same runtime.
+def require_decoding(runtime: Runtime) -> DecodingRuntime:
+    """Returns the runtime, if it can decode photos.
 
     Raises:
-        ServiceError: it decodes no photos.
+        ServiceError: it cannot.
     """
-    if not isinstance(runtime, Decoding):
-        told = "decodes no photos; set extract.runtime to torch, or extract.decode to processes"
-        raise ServiceError(f"extract.decode = 'network': {runtime.name} {told}")
+    if not isinstance(runtime, DecodingRuntime):
+        raise ServiceError(
+            f"extract.decode = 'network': {runtime.name} decodes no photos; set extract.runtime to torch, "
+            "or extract.decode to processes"
+        )
     return runtime
 
 
-def choose(wanted: str) -> str:
-    """`auto` to the runtime this machine is best served with.
+def choose_runtime(name: str) -> str:
+    """Resolves `auto` to the best runtime for this machine; checks that a named one is installed.
 
     Raises:
-        ServiceError: none is installed, or not the wanted one.
+        ServiceError: no runtime, or not the named one, is installed.
     """
-    if wanted != "auto":
-        if not importlib.util.find_spec(wanted):
-            raise ServiceError(f"extract.runtime = {wanted!r}, which is not installed; install likeness[extract]")
-        return wanted
-    # asking for the driver's device costs nothing, importing torch costs seconds
+    if name != "auto":
+        if not importlib.util.find_spec(name):
+            raise ServiceError(f"extract.runtime = {name!r}, which is not installed; install likeness[extract]")
+        return name
+    # looking for the driver's device costs nothing, importing torch costs seconds
     if Path("/dev/nvidia0").exists() and importlib.util.find_spec("torch"):
         return "torch"
     for name in ("openvino", "torch"):
@@ -83,58 +85,61 @@ def choose(wanted: str) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a network runs.
+    """Where and how a network runs.
 
-    `cache` is this machine's folder for converted networks and copied weights, `shelf` the URI of a folder that
-    all machines share (empty for none), `threads` the CPU threads a network may use, `device` a CUDA device that the
-    scheduler assigned, as `cuda:1` (empty for any), and `precision` what it computes in, as `extract.precision` has it.
+    Args:
+        cache: this machine's folder for converted networks and copied weights.
+        threads: CPU threads that a network may use.
+        shared_cache: URI of a folder of converted networks that all machines share; empty for none.
+        device: the CUDA device that the scheduler assigned, as `cuda:1`; empty for any.
+        precision: as `extract.precision`.
     """
 
     cache: str
     threads: int
-    shelf: str = ""
+    shared_cache: str = ""
     device: str = ""
     precision: str = "auto"
 
 
-def machine(settings: Settings, threads: int) -> Machine:
-    """A machine that works on a root, with so many threads a network."""
+def local_machine(settings: Settings, threads: int) -> Machine:
+    """This machine, by the settings of a root, with so many threads for each network."""
     extract = settings.extract
-    return Machine(extract.cache, threads, shelf(settings.root), precision=extract.precision)
+    return Machine(extract.cache, threads, shared_cache(settings.root), precision=extract.precision)
 
 
-def shelf(root: str) -> str:
-    """Where a root keeps converted networks for other machines; empty for a local root, whose machine is this one."""
+def shared_cache(root: str) -> str:
+    """URI of a root's converted networks for other machines; empty for a local root, which only this machine reads."""
     root = uris.canonical(root)
     return "" if uris.scheme(root) == "file" else uris.join(root, "models", "converted")
 
 
-def open_runtime(space: Space, wanted: str, machine: Machine) -> Runtime:
-    """Loads a network; `wanted` is auto, openvino or torch."""
+def open_runtime(space: Space, name: str, machine: Machine) -> Runtime:
+    """Loads the network of a space in a runtime: `auto`, `openvino` or `torch`."""
     openers: dict[str, Callable[[], Runtime]] = {
-        "openvino": lambda: _openvino(space, machine),
-        "torch": lambda: _torch(space, machine),
+        "openvino": lambda: _open_openvino(space, machine),
+        "torch": lambda: _open_torch(space, machine),
     }
-    return openers[choose(wanted)]()
+    return openers[choose_runtime(name)]()
 
 
-def prepare(space: Space, wanted: str, machine: Machine) -> None:
-    """Does once what every worker would otherwise do: converts the network, and puts it on the shelf."""
-    if choose(wanted) == "openvino":
+def prepare_runtime(space: Space, name: str, machine: Machine) -> None:
+    """Converts a network once for all workers, and uploads it to the shared cache."""
+    if choose_runtime(name) == "openvino":
         from likeness.models.runtimes import openvino_cpu
 
-        path = openvino_cpu.convert(space, machine.cache, machine.shelf)
-        if machine.shelf:
-            openvino_cpu.offer(path, machine.shelf)
+        path = openvino_cpu.convert(space, machine.cache, machine.shared_cache)
+        if machine.shared_cache:
+            openvino_cpu.upload(path, machine.shared_cache)
 
 
-def _openvino(space: Space, machine: Machine) -> Runtime:
+def _open_openvino(space: Space, machine: Machine) -> Runtime:
     from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
 
-    return OpenVinoRuntime(space, machine.cache, machine.threads, machine.shelf, machine.precision)
+    return OpenVinoRuntime(space, machine.cache, machine.threads, machine.shared_cache, machine.precision)
 
 
-def _torch(space: Space, machine: Machine) -> Runtime:
+def _open_torch(space: Space, machine: Machine) -> Runtime:
     from likeness.models.runtimes.torch_any import TorchRuntime
 
     return TorchRuntime(space, machine.cache, machine.threads, machine.device, machine.precision)

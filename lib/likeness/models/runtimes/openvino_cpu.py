@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: converted from the torch network once, then loaded without torch.   [openvino]"""
+"""OpenVINO on the CPU: networks are converted from torch once, then loaded without torch.   [openvino]"""
 
 import fcntl
 import math
@@ -15,88 +15,88 @@ from likeness.core import uris
 from likeness.core.errors import ServiceError
 from likeness.models.backbones import Space
 
-# OpenVINO would tell its makers that it is used, from a fork of this process, which breaks the line to Spark's JVM
+# OpenVINO's telemetry forks this process, which breaks the connection to Spark's JVM
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 
 
-def convert(space: Space, cache: str, shelf: str = "") -> Path:
-    """The network's intermediate representation in the cache; if it is missing, copied from a shelf or made.
+def convert(space: Space, cache: str, shared: str = "") -> Path:
+    """Returns the path of a network's OpenVINO file in the cache; downloads or converts it if it is missing.
+
+    The file appears by rename, and a lock keeps two workers from converting at the same time.
 
     Args:
         space: the network.
         cache: a folder of this machine.
-        shelf: URI of a folder where `offer` may have put it; empty for none.
-
-    The file appears by rename, and a lock keeps two workers from converting at once.
+        shared: URI of a folder where `upload` may have put it; empty for none.
 
     Raises:
         ServiceError: the cache cannot be written.
     """
     folder = Path(cache).expanduser()
     path = folder / f"{space.id}-openvino{ov.__version__.split('-')[0]}.xml"
-    if _whole(path):
+    if _is_complete(path):
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{space.id}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _whole(path) and not _fetched(path, shelf):
+            if not _is_complete(path) and not _download(path, shared):
                 _convert(space, path, cache)
     except OSError as error:
         raise ServiceError(f"extract.cache = {cache}: {error}; name a folder that can be written") from None
     return path
 
 
-def offer(path: Path, shelf: str) -> None:
-    """Puts a converted network where the other machines find it."""
+def upload(path: Path, shared: str) -> None:
+    """Uploads a converted network to a folder that other machines read."""
     for part in (path.with_suffix(".bin"), path):
-        uri = uris.join(shelf, part.name)
+        uri = uris.join(shared, part.name)
         if not storage.files(uri).exists(uri):
             storage.files(uri).upload(str(part), uri)
 
 
-def _fetched(path: Path, shelf: str) -> bool:
-    if not shelf or not storage.files(shelf).exists(uris.join(shelf, path.name)):
+def _download(path: Path, shared: str) -> bool:
+    if not shared or not storage.files(shared).exists(uris.join(shared, path.name)):
         return False
     for part in (path.with_suffix(".bin"), path):
-        storage.fetch(uris.join(shelf, part.name), part)
+        storage.fetch(uris.join(shared, part.name), part)
     return True
 
 
-def _whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     return path.exists() and path.with_suffix(".bin").exists()
 
 
 def _convert(space: Space, path: Path, cache: str) -> None:
     import torch
 
-    from likeness.models.runtimes.torch_any import Normalised
+    from likeness.models.runtimes.torch_any import EmbeddingModel
 
     size = space.preprocessing.side
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of its own future
-        model = ov.convert_model(Normalised(space, cache).eval(), example_input=example)
+        warnings.simplefilter("ignore")  # deprecations inside torch's tracer
+        model = ov.convert_model(EmbeddingModel(space, cache).eval(), example_input=example)
     model.reshape({0: [-1, size, size, 3]})
     draft = path.with_name(f"{path.stem}.{os.getpid()}.xml")
     ov.save_model(model, draft, compress_to_fp16=False)
-    # the weights go first: whoever sees the .xml finds its .bin
+    # the weights first: a reader that sees the .xml must find its .bin
     draft.with_suffix(".bin").replace(path.with_suffix(".bin"))
     draft.replace(path)
 
 
 class OpenVinoRuntime:
-    """The network run by OpenVINO, in float32 or, on processors that have it and if so told, in bfloat16.
+    """A network run by OpenVINO, in float32 or, with `precision` bfloat16 on processors that have it, in bfloat16.
 
-    Threads are not pinned: two workers that pin would share one core. Callers in several threads take turns,
-    for there is one request, and with it one place for the answer.
+    Threads are not pinned: two workers that pin would share one core. Calls from several threads run one after the
+    other, because there is one inference request with one output buffer.
     """
 
-    at_once = 1
+    max_passes = 1
     busy_s = 0.0
 
-    def __init__(self, space: Space, cache: str, threads: int, shelf: str = "", precision: str = "auto") -> None:
+    def __init__(self, space: Space, cache: str, threads: int, shared: str = "", precision: str = "auto") -> None:
         self.name = f"openvino {ov.__version__.split('-')[0]} cpu"
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
@@ -104,29 +104,30 @@ class OpenVinoRuntime:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
-        self._turn = threading.Lock()
-        core, path = ov.Core(), convert(space, cache, shelf)
+        self._lock = threading.Lock()
+        core, path = ov.Core(), convert(space, cache, shared)
         try:
             model = core.read_model(path)
             self._model = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
-            raise ServiceError(f"{path} cannot be loaded: {error}; delete it, it is made again") from None
-        self.together = threads * _together(model, path.with_suffix(".bin").stat().st_size)
-        """Photos that go through the network at once, at most."""
+            raise ServiceError(f"{path} cannot be loaded: {error}; delete it, it is converted again") from None
+        self.batch_size = threads * _batch_size_per_thread(model, path.with_suffix(".bin").stat().st_size)
+        """Photos of a forward pass, at most."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, crop, crop, 3) RGB to float32 (n, dim), as many at once as is fastest."""
-        parts = np.array_split(np.ascontiguousarray(images), -(-len(images) // self.together))
-        with self._turn:
+        """Runs the network on uint8 (n, side, side, 3) RGB, in batches of the fastest size, to float32 (n, dim)."""
+        parts = np.array_split(np.ascontiguousarray(images), -(-len(images) // self.batch_size))
+        with self._lock:
             vectors: list[np.ndarray] = [self._model(part)[0] for part in parts]
         return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
 
 
-def _together(model: ov.Model, weights: int) -> int:
-    """Photos that go through a network at once on one thread; its weights take so many bytes.
+def _batch_size_per_thread(model: ov.Model, weights: int) -> int:
+    """The fastest batch size on one thread of a network whose weights take `weights` bytes.
 
-    Each time the weights are read; the more photos, the less of their maps is still in the processor's cache when the
-    next layer reads them. So many that the one is about as much as the other was the fastest for all networks tried.
+    Each pass reads all weights, which favours large batches; large batches push feature maps out of the processor's
+    cache before the next layer reads them. For all networks measured, the fastest size reads about as many bytes of
+    weights as of maps.
     """
     maps = 0
     for node in model.get_ordered_ops():

@@ -1,4 +1,4 @@
-"""torch: float32 on the CPU as the reference, float16 and channels_last on CUDA, bfloat16 where told.   [torch]"""
+"""The torch runtime: float32 on the CPU as the reference, float16 on CUDA, bfloat16 on request.   [torch]"""
 
 import sys
 import threading
@@ -13,45 +13,46 @@ from likeness.core.errors import ServiceError
 from likeness.core.settings import Limits
 from likeness.images.image import BadImage, Preprocessing
 from likeness.models.backbones import Space
-from likeness.models.backbones.network import Network, Planes
-from likeness.models.runtimes import Otherwise, Pictures
+from likeness.models.backbones.network import BackboneNetwork, NormalisePixels
+from likeness.models.runtimes import BatchDecoder, FallbackDecoder
 from likeness.models.runtimes.torch_decoding import DeviceDecoder
 
 
-class Normalised(torch.nn.Module):
-    """A backbone with its normalisation inside: uint8 (n, h, w, 3) to float32 (n, dim)."""
+class EmbeddingModel(torch.nn.Module):
+    """A backbone with the normalisation of pixels: uint8 (n, h, w, 3) to float32 (n, dim)."""
 
     def __init__(self, space: Space, cache: str) -> None:
         super().__init__()
-        how = self.how = space.preprocessing
-        self.net = Network(space.spec, space.parts, space.weights_file(cache))
-        self.planes = Planes(how)
+        self.preprocessing = space.preprocessing
+        self.net = BackboneNetwork(space.spec, space.parts, space.weights_file(cache))
+        self.normalise = NormalisePixels(self.preprocessing)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalises, then runs the network."""
-        planes = self.planes(images)
-        if self.how.views == "single":
+        """Normalises pixels and runs the network; averages over the preprocessing's views."""
+        planes = self.normalise(images)
+        if self.preprocessing.views == "single":
             vectors: torch.Tensor = self.net(planes)
             return vectors
-        views = [planes, planes.flip(3)] if self.how.views == "flip" else _ten(planes, self.how)
-        each = self.net(torch.cat(views))
-        mean: torch.Tensor = each.view(len(views), -1, each.shape[1]).mean(0)
+        flip = self.preprocessing.views == "flip"
+        views = [planes, planes.flip(3)] if flip else _ten_crops(planes, self.preprocessing)
+        vectors_by_view = self.net(torch.cat(views))
+        mean: torch.Tensor = vectors_by_view.view(len(views), -1, vectors_by_view.shape[1]).mean(0)
         return mean
 
 
-def _ten(planes: torch.Tensor, how: Preprocessing) -> list[torch.Tensor]:
-    """The middle and the corners of (n, 3, resize, resize), and their mirror images."""
-    far, middle = how.resize - how.crop, round((how.resize - how.crop) / 2)
-    places = ((middle, middle), (0, 0), (0, far), (far, 0), (far, far))
-    crops = [planes[:, :, top : top + how.crop, left : left + how.crop] for top, left in places]
+def _ten_crops(planes: torch.Tensor, preprocessing: Preprocessing) -> list[torch.Tensor]:
+    """The centre and corner crops of (n, 3, resize, resize), and their mirror images."""
+    side = preprocessing.crop
+    far, centre = preprocessing.resize - side, round((preprocessing.resize - side) / 2)
+    corners = ((centre, centre), (0, 0), (0, far), (far, 0), (far, far))
+    crops = [planes[:, :, top : top + side, left : left + side] for top, left in corners]
     return [*crops, *(crop.flip(3) for crop in crops)]
 
 
 class TorchRuntime:
-    """The network run by torch, on a device such as `cuda:1`; by default on the first GPU, or the CPU.
+    """A network run by torch, on a device such as `cuda:1`; by default on the first GPU, or the CPU.
 
-    On CUDA each thread that calls has a stream of its own, so that the photos of one pass are copied while another
-    is computed.
+    On CUDA each calling thread has a stream of its own, so that one batch is copied while another is computed.
     """
 
     def __init__(self, space: Space, cache: str, threads: int, device: str = "", precision: str = "auto") -> None:
@@ -61,63 +62,63 @@ class TorchRuntime:
             torch.set_num_threads(threads)
         cuda = self._pinned = self.device.startswith("cuda")
         self._half = _half(precision, cuda)
-        self._most = sys.maxsize
-        self.at_once = 2 if cuda else 1
-        self._net = Normalised(space, cache).eval().to(self.device).to(memory_format=torch.channels_last)
+        self._max_batch = sys.maxsize
+        self.max_passes = 2 if cuda else 1
+        self._net = EmbeddingModel(space, cache).eval().to(self.device).to(memory_format=torch.channels_last)
         self._streams = _Streams(self.device) if cuda else None
 
     @property
     def busy_s(self) -> float:
-        """Seconds in which the GPU was at work; 0 on the CPU."""
+        """Seconds that the GPU has been busy so far; 0 on the CPU."""
         return self._streams.busy.seconds if self._streams else 0.0
 
-    def decoder(self, limits: Limits, otherwise: Otherwise) -> Pictures:
-        """Decodes photos on this runtime's device."""
-        decode = DeviceDecoder(self._net.how, limits, self.device, otherwise)
+    def decoder(self, limits: Limits, fallback: FallbackDecoder) -> BatchDecoder:
+        """Returns a decoder on this runtime's device."""
+        decode = DeviceDecoder(self._net.preprocessing, limits, self.device, fallback)
 
         def decoded(photos: Sequence[bytes]) -> tuple[torch.Tensor, dict[int, BadImage]]:
-            with self._turn():
+            with self._stream():
                 return decode(photos)
 
         return decoded
 
     def __call__(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
-        """uint8 (n, side, side, 3) RGB to float32 (n, dim), as many at once as the memory holds."""
+        """Runs the network on uint8 (n, side, side, 3) RGB, in batches that fit in memory; returns float32 (n, dim)."""
         parts, start = [], 0
         while start < len(images):
-            part = images[start : start + self._most]
+            part = images[start : start + self._max_batch]
             try:
                 parts.append(self._vectors(part))
             except torch.OutOfMemoryError as error:
                 if len(part) == 1:
                     raise ServiceError(f"{self.name}: no memory for one photo: {error}") from None
-                self._most = len(part) // 2
+                self._max_batch = len(part) // 2
                 torch.cuda.empty_cache()
                 continue
             start += len(part)
         return np.concatenate(parts)
 
-    def _turn(self) -> AbstractContextManager[None]:
-        """Within, this thread works in a stream of its own."""
-        return self._streams.turn() if self._streams else nullcontext()
+    def _stream(self) -> AbstractContextManager[None]:
+        """A context in which this thread uses its own CUDA stream."""
+        return self._streams.use() if self._streams else nullcontext()
 
     def _vectors(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
-        with self._turn():
-            return self._passed(images)
+        with self._stream():
+            return self._forward(images)
 
-    def _passed(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
+    def _forward(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
         if isinstance(images, torch.Tensor):
             batch = images
         else:
             batch = torch.from_numpy(np.ascontiguousarray(images))
-            if self._pinned:  # else the copy would wait for the one before
+            if self._pinned:  # a copy from pageable memory would wait for the batch before
                 batch = batch.pin_memory()
         batch = batch.to(self.device, non_blocking=True)
-        found = self._run(batch, self._half)
-        if self._half and not torch.isfinite(found).all():  # beyond the 65,504 of float16
-            found = self._run(batch, None)
-        vectors: np.ndarray = found.cpu().numpy()
-        return vectors
+        vectors = self._run(batch, self._half)
+        if self._half and not torch.isfinite(vectors).all():  # values above 65,504 overflow in float16
+            vectors = self._run(batch, None)
+        array: np.ndarray = vectors.cpu().numpy()
+        return array
 
     def _run(self, batch: torch.Tensor, half: torch.dtype | None) -> torch.Tensor:
         kind = self.device.partition(":")[0]
@@ -127,49 +128,49 @@ class TorchRuntime:
 
 
 def _half(precision: str, cuda: bool) -> torch.dtype | None:
-    """What is computed in, where that is not float32."""
+    """The reduced precision to compute in; None for float32."""
     if precision == "auto":
         return torch.float16 if cuda else None
     return torch.bfloat16 if precision == "bfloat16" else None
 
 
 @dataclass
-class Busy:
-    """How long somebody was at work: spans of seconds, told in the order of their ends, in; what they cover out."""
+class BusyTime:
+    """Total time covered by spans, which may overlap and are added in the order of their ends."""
 
     seconds: float = 0.0
     _until: float = 0.0
 
-    def count(self, begin: float, end: float) -> None:
-        """Adds a span; what one before it covers does not count twice."""
-        self.seconds += max(0.0, end - max(begin, self._until))
+    def add(self, start: float, end: float) -> None:
+        """Adds a span in seconds; time that earlier spans cover is not counted again."""
+        self.seconds += max(0.0, end - max(start, self._until))
         self._until = max(self._until, end)
 
 
 class _Streams:
-    """A CUDA stream for each thread, and the seconds in which any of them was at work."""
+    """A CUDA stream for each thread, and the time in which any of them was busy."""
 
     def __init__(self, device: str) -> None:
-        self._device, self._mine, self._guard = device, threading.local(), threading.Lock()
+        self._device, self._local, self._lock = device, threading.local(), threading.Lock()
         self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         with torch.cuda.device(device):
             self._start.record()
             torch.cuda.synchronize()  # the weights are there before any other stream reads them
-        self.busy = Busy()
+        self.busy = BusyTime()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """What is begun within is of the thread's own stream, and is over at its end."""
-        if not hasattr(self._mine, "stream"):
-            self._mine.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream = self._mine.stream
-        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    def use(self) -> Iterator[None]:
+        """Runs the body's kernels in the thread's own stream, and waits for them at its end."""
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream = self._local.stream
+        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
-            begun.record(stream)
+            started.record(stream)
             try:
                 yield
             finally:
                 ended.record(stream)
                 ended.synchronize()
-        with self._guard:
-            self.busy.count(self._start.elapsed_time(begun) / 1000, self._start.elapsed_time(ended) / 1000)
+        with self._lock:
+            self.busy.add(self._start.elapsed_time(started) / 1000, self._start.elapsed_time(ended) / 1000)

@@ -1,4 +1,4 @@
-"""What can be learned. A new task is a module here, and its name in TASKS."""
+"""Training tasks by name. A new task is a module here, and its name in TASKS."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Attributes of a photo, any number of them, as `colour=red`.   [torch]"""
+"""Task `attributes`: multi-label classification by attributes as `colour=red`.   [torch]"""
 
 from collections import Counter
 
@@ -10,53 +10,57 @@ from likeness.core.statistics import Figure
 from likeness.evaluation import model_metrics
 from likeness.models.backbones.heads import Head
 from likeness.training import losses
-from likeness.training.data import Data
+from likeness.training.data import TrainingData
 from likeness.training.distributed import Workers
 from likeness.training.losses import Loss
-from likeness.training.tasks.task import Predictions, Task, enough
+from likeness.training.tasks.task import Predictions, Task, require_photos
 
-_COMMON = 20
-"""Photos that an attribute needs, if the attributes are not named."""
+_MIN_PHOTOS = 20
+"""Photos that an attribute needs to be trained without being named."""
 
 
 class Attributes(Task):
-    """A score for each."""
+    """A logit for each attribute."""
 
     candidates = ({"hidden": [], "dropout": 0.0}, {"hidden": [256]}, {"hidden": [512]})
 
-    def __init__(self, data: Data, how: Train) -> None:
-        """Learns which attributes there are.
+    def __init__(self, data: TrainingData, settings: Train) -> None:
+        """Finds the attributes of the training photos.
 
         Raises:
             DataError: one of them has too few photos.
             UsageError: there are none.
         """
-        photos = data.shown[: data.learned]
-        counts = Counter(f"{key}={value}" for one in photos for key, value in one.attributes)
-        frequent = [name for name, count in counts.items() if _COMMON <= count < len(photos)]
-        self.classes = sorted(how.classes or frequent)
+        photos = data.train_annotations
+        counts = Counter(f"{key}={value}" for photo in photos for key, value in photo.attributes)
+        frequent = [name for name, count in counts.items() if _MIN_PHOTOS <= count < len(photos)]
+        self.classes = sorted(settings.classes or frequent)
         if not self.classes:
-            raise UsageError(f"task attributes: no listing's attribute has {_COMMON} photos; name some: train.classes")
-        enough(self.classes, counts, how)
+            raise UsageError(
+                f"task attributes: no attribute has {_MIN_PHOTOS} photos; name attributes with train.classes"
+            )
+        require_photos(self.classes, counts, settings)
 
-    def top(self, inputs: int, how: Train) -> Head:
-        """A score for each."""
-        return Head("logits", inputs, tuple(how.hidden), len(self.classes), how.activation)
+    def head(self, inputs: int, settings: Train) -> Head:
+        """A head that gives a logit for each attribute."""
+        return Head("logits", inputs, tuple(settings.hidden), len(self.classes), settings.activation)
 
-    def targets(self, data: Data) -> torch.Tensor:
+    def targets(self, data: TrainingData) -> torch.Tensor:
         """float32 (photos, attributes) of 0 and 1."""
-        told = [{f"{key}={value}" for key, value in one.attributes} for one in data.shown]
-        return torch.tensor([[float(name in each) for name in self.classes] for each in told])
+        present = [{f"{key}={value}" for key, value in photo.attributes} for photo in data.annotations]
+        return torch.tensor([[float(name in attributes) for name in self.classes] for attributes in present])
 
-    def loss(self, targets: torch.Tensor, how: Train, ranks: Workers) -> Loss:
-        """Binary cross-entropy of each."""
+    def loss(self, targets: torch.Tensor, settings: Train, workers: Workers) -> Loss:
+        """Binary cross-entropy of each attribute, balanced if `train.balance` is set."""
         ones = targets.sum(0).clamp(min=1)
-        return losses.binary(((len(targets) - ones) / ones).to(ranks.device) if how.balance else None)
+        weights = ((len(targets) - ones) / ones).to(workers.device) if settings.balance else None
+        return losses.binary_cross_entropy(weights)
 
-    def figures(self, found: Predictions) -> dict[str, Figure]:
-        """Mean average precision, and the share of attributes that are told right."""
-        return model_metrics.attributes(found.asked, found.truth.astype(bool))
+    def metrics(self, predictions: Predictions) -> dict[str, Figure]:
+        """Mean average precision, and the share of attributes that are predicted correctly."""
+        return model_metrics.attributes(predictions.outputs, predictions.targets.astype(bool))
 
-    def value(self, found: Predictions) -> float:
+    def main_metric(self, predictions: Predictions) -> float:
         """Mean average precision."""
-        return float(model_metrics.average_precisions(found.asked, found.truth.astype(bool)).mean())
+        precisions = model_metrics.average_precisions(predictions.outputs, predictions.targets.astype(bool))
+        return float(precisions.mean())

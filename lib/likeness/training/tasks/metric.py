@@ -1,4 +1,4 @@
-"""A vector whose neighbours are of the same category: for the search itself.   [torch]"""
+"""Task `metric`: metric learning of an embedding for search, near for photos of one category.   [torch]"""
 
 import torch
 
@@ -6,15 +6,15 @@ from likeness.catalog.annotations import Annotation
 from likeness.core.settings import Train
 from likeness.models.backbones.heads import Head
 from likeness.training import losses
-from likeness.training.data import Data
+from likeness.training.data import TrainingData
 from likeness.training.distributed import Workers
 from likeness.training.losses import Loss
 from likeness.training.tasks.category import Category
-from likeness.training.tasks.task import Neighbourly
+from likeness.training.tasks.task import EmbeddingTask
 
 
-class Metric(Neighbourly):
-    """A vector of length 1."""
+class Metric(EmbeddingTask):
+    """An embedding of length 1."""
 
     candidates = (
         {"hidden": [512], "temperature": 0.1},
@@ -23,22 +23,28 @@ class Metric(Neighbourly):
         {"hidden": [1024], "temperature": 0.2},
     )
 
-    def __init__(self, data: Data, how: Train) -> None:
-        """As Category."""
-        self._categories = Category(data, how)
+    def __init__(self, data: TrainingData, settings: Train) -> None:
+        """Finds the categories, as the task `category`.
 
-    def usable(self, one: Annotation) -> bool:
-        """It has one category, that is learned."""
-        return self._categories.usable(one)
+        Raises:
+            DataError: there is only one, or one has too few photos.
+        """
+        self._categories = Category(data, settings)
 
-    def top(self, inputs: int, how: Train) -> Head:
-        """A vector of length 1."""
-        return Head("embedding", inputs, tuple(how.hidden), how.outputs, how.activation, unit=True)
+    def is_usable(self, annotation: Annotation) -> bool:
+        """Whether the photo has exactly one category, and it is one of the classes."""
+        return self._categories.is_usable(annotation)
 
-    def targets(self, data: Data) -> torch.Tensor:
-        """The category's number, int64 (photos,)."""
+    def head(self, inputs: int, settings: Train) -> Head:
+        """A head that gives embeddings of length 1."""
+        return Head("embedding", inputs, tuple(settings.hidden), settings.outputs, settings.activation, unit=True)
+
+    def targets(self, data: TrainingData) -> torch.Tensor:
+        """Numbers of the categories, int64 (photos,)."""
         return self._categories.targets(data)
 
-    def loss(self, targets: torch.Tensor, how: Train, ranks: Workers) -> Loss:
-        """Contrastive, or of triplets."""
-        return losses.triplet(ranks) if how.loss == "triplet" else losses.contrastive(ranks, how.temperature)
+    def loss(self, targets: torch.Tensor, settings: Train, workers: Workers) -> Loss:
+        """Supervised contrastive loss, or triplet loss if `train.loss` says so."""
+        if settings.loss == "triplet":
+            return losses.triplet(workers)
+        return losses.contrastive(workers, settings.temperature)

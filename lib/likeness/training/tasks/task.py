@@ -1,4 +1,4 @@
-"""What a task is: photos with what their listings say in; targets, a loss, a top and figures out.   [torch]"""
+"""The interface of training tasks: annotated photos in; targets, a loss, a head and metrics out.   [torch]"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,107 +15,122 @@ from likeness.core.settings import Train
 from likeness.core.statistics import Figure
 from likeness.evaluation import model_metrics
 from likeness.models.backbones.heads import Head
-from likeness.training.data import Data
+from likeness.models.training_report import ErrorAnalysis
+from likeness.training.data import TrainingData
 from likeness.training.distributed import Workers
 from likeness.training.losses import Loss
 
-_TOLD = 5
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network gives for the photos that it is measured on, and for those that it has learned from.
+    """A network's outputs for photos, and the truth about them.
 
-    float32 (photos, outputs) each; what listings say of the same photos, and what it ought to give for those asked.
+    `outputs` are float32 (photos, outputs). `gallery_outputs` are those of the photos among which a task searches for
+    neighbours; empty for other tasks.
     """
 
-    asked: np.ndarray
-    asked_of: Sequence[Annotation]
-    truth: np.ndarray
-    known: np.ndarray
-    known_of: Sequence[Annotation]
+    outputs: np.ndarray
+    annotations: Sequence[Annotation]
+    targets: np.ndarray
+    gallery_outputs: np.ndarray
+    gallery_annotations: Sequence[Annotation]
 
 
 class Task(ABC):
-    """One thing that can be learned, from some photos."""
+    """A training task on the photos of some data."""
 
     classes: Sequence[str] = ()
-    """What it tells apart; empty where that is nothing with a name."""
+    """Names of the outputs; empty where they have none."""
     candidates: Sequence[Mapping[str, Any]] = ()
-    """What cross-validation chooses from: settings of `train` that take the place of the given ones."""
-    gallery = False
-    """Whether it is measured by neighbours among the photos that were learned from."""
-    topped = True
-    """Whether what is wanted in the end is what the top gives; else it is the layer below."""
+    """Candidates for cross-validation: settings of `train` that override the given ones."""
+    uses_gallery = False
+    """Whether the metrics come from nearest neighbours among the training photos."""
+    keeps_head = True
+    """Whether the head is a part of the model; else it is dropped after training."""
 
     @abstractmethod
-    def __init__(self, data: Data, how: Train) -> None:
-        """Looks at the data, of which the first `learned` photos are learned from."""
+    def __init__(self, data: TrainingData, settings: Train) -> None:
+        """Finds the classes, or the dimension of the targets, in the training photos."""
 
-    def usable(self, one: Annotation) -> bool:
-        """Whether a photo can be learned from, or be measured on."""
+    def is_usable(self, annotation: Annotation) -> bool:
+        """Whether a photo has what the task needs."""
         return True
 
     @abstractmethod
-    def top(self, inputs: int, how: Train) -> Head:
-        """What is put on a vector of so many numbers."""
+    def head(self, inputs: int, settings: Train) -> Head:
+        """The head on vectors of dimension `inputs`."""
 
     @abstractmethod
-    def targets(self, data: Data) -> torch.Tensor:
-        """What the network ought to give, by photo."""
+    def targets(self, data: TrainingData) -> torch.Tensor:
+        """The targets of all photos, by row."""
 
     @abstractmethod
-    def loss(self, targets: torch.Tensor, how: Train, ranks: Workers) -> Loss:
-        """What is lowered."""
+    def loss(self, targets: torch.Tensor, settings: Train, workers: Workers) -> Loss:
+        """The loss function; `targets` are those of the training photos, for class weights."""
 
     @abstractmethod
-    def figures(self, found: Predictions) -> dict[str, Figure]:
-        """How good it is; the first is what a promotion goes by."""
+    def metrics(self, predictions: Predictions) -> dict[str, Figure]:
+        """The metrics with confidence intervals; the first one decides on a promotion."""
 
     @abstractmethod
-    def value(self, found: Predictions) -> float:
-        """The first of the figures, higher is better, without an interval: it is wanted after each epoch."""
+    def main_metric(self, predictions: Predictions) -> float:
+        """The first metric without its interval, higher is better; for validation after each epoch."""
 
-    def temperature(self, outputs: np.ndarray, truth: np.ndarray) -> float:
-        """By what the outputs, float32 (n, outputs), are divided so that their softmax is a probability; 1: by none."""
+    def temperature(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """The temperature that calibrates outputs, float32 (n, outputs), as logits; 1 for other outputs."""
         return 1.0
 
-    def closer(self, found: Predictions, temperature: float, image_ids: Sequence[str]) -> dict[str, Any]:
-        """What more the report tells, as JSON."""
-        return {}
+    def error_analysis(
+        self, predictions: Predictions, temperature: float, image_ids: Sequence[str]
+    ) -> ErrorAnalysis | None:
+        """Where a classifier errs, for the report; None for other tasks."""
+        return None
 
 
-class Neighbourly(Task):
-    """A vector, measured by its neighbours: P@10 and P@1 of the photos asked among those that were learned from."""
+class EmbeddingTask(Task):
+    """A task whose outputs are embeddings, measured by P@10 and P@1 among the training photos."""
 
-    gallery = True
+    uses_gallery = True
 
-    def figures(self, found: Predictions) -> dict[str, Figure]:
-        """P@10, P@1."""
-        return model_metrics.neighbours(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
+    def metrics(self, predictions: Predictions) -> dict[str, Figure]:
+        """P@10 and P@1."""
+        return model_metrics.neighbours(*_embeddings_and_labels(predictions))
 
-    def value(self, found: Predictions) -> float:
+    def main_metric(self, predictions: Predictions) -> float:
         """P@10."""
-        told = model_metrics.agreeing(found.asked, _labels(found.asked_of), found.known, _labels(found.known_of))
-        return float(told[:, 0].mean())
+        precision = model_metrics.agreeing(*_embeddings_and_labels(predictions))
+        return float(precision[:, 0].mean())
 
 
-def enough(classes: Sequence[str], counts: Mapping[str, int], how: Train) -> None:
-    """Refuses classes that cannot be learned.
+def require_photos(classes: Sequence[str], counts: Mapping[str, int], settings: Train) -> None:
+    """Checks that there are several classes with enough photos each.
 
     Raises:
-        DataError: there is one only, or one has too few photos.
+        DataError: there is only one class, or a class has too few photos.
     """
     if len(classes) < 2:
         raise DataError(f"there is nothing to tell apart: {', '.join(classes) or 'no class'} alone; ingest more")
-    few = [f"{name!r} has {counts.get(name, 0)}" for name in classes if counts.get(name, 0) < how.least]
+    few = [f"{name!r} has {counts.get(name, 0)}" for name in classes if counts.get(name, 0) < settings.least]
     if few:
-        told = ", ".join(few[:_TOLD]) + (f" and {len(few) - _TOLD} more" if len(few) > _TOLD else "")
+        named = ", ".join(few[:_MAX_NAMED]) + (f" and {len(few) - _MAX_NAMED} more" if len(few) > _MAX_NAMED else "")
         raise DataError(
-            f"a class needs train.least = {how.least} photos to learn from: {told}. "
-            "Find more photos of it, or name the classes to learn with train.classes"
+            f"a class needs train.least = {settings.least} photos to train on: {named}. "
+            "Ingest more photos of it, or name the classes to train with train.classes"
         )
 
 
-def _labels(photos: Sequence[Annotation]) -> Labels:
-    return Labels([one.categories for one in photos], [one.products for one in photos])
+def _embeddings_and_labels(predictions: Predictions) -> tuple[np.ndarray, Labels, np.ndarray, Labels]:
+    return (
+        predictions.outputs,
+        _labels(predictions.annotations),
+        predictions.gallery_outputs,
+        _labels(predictions.gallery_annotations),
+    )
+
+
+def _labels(annotations: Sequence[Annotation]) -> Labels:
+    return Labels(
+        [annotation.categories for annotation in annotations], [annotation.products for annotation in annotations]
+    )
