@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import torch
 
 from likeness.catalog import samples
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.core.malloc import kept
+from likeness.core.malloc import keep_freed_memory
 from likeness.core.settings import Settings, load_settings
 from likeness.evaluation.evaluation_sets import EvaluationSets
 from likeness.index.builds import Builds
@@ -23,9 +22,11 @@ from likeness.models.backbones import resolve
 from likeness.models.backbones.heads import Head
 from likeness.models.category_classifier import load_category_classifier
 from likeness.models.model_card import ModelCard
-from likeness.models.model_registry import ModelRegistry, space_of
+from likeness.models.model_registry import ModelRegistry
+from likeness.models.spaces import space_of
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.spark import jobs
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
@@ -104,10 +105,10 @@ def _seeds(settings: Settings, task: str, *more: str) -> list[ModelCard]:
     name = f"{task}-{settings.extract.space.partition('.')[0]}"
     first = train_model(plan_training(base, TrainingRequest(task), f"{name}-0"))
     assert first
-    best = max(first.chosen, key=lambda one: one["value"])
+    best = max(first.candidates, key=lambda candidate: candidate.value)
     cards = [first]
     for seed in range(1, _SEEDS):
-        how = base.train.model_copy(update={"candidates": [best["settings"]], "seed": seed})
+        how = base.train.model_copy(update={"candidates": [best.settings], "seed": seed})
         card = train_model(
             plan_training(base.model_copy(update={"train": how}), TrainingRequest(task), f"{name}-{seed}")
         )
@@ -160,8 +161,8 @@ def _fast(settings: Settings) -> None:
         small = _settings(Path(settings.source.uri), Path(settings.root), "efficientnet_lite0.pool", *how)
         card = train_model(plan_training(small, TrainingRequest("category"), f"speed-{name}"))
         assert card
-        report = ModelRegistry(settings.root).more(card, "report.json")
-        seconds[name] = json.loads(report)["course"][-1]["seconds"] / card.photos
+        report = ModelRegistry(settings.root).report(card)
+        seconds[name] = report.epochs[-1].seconds / card.photos
     row("an epoch with the network in the loop / on vectors", f"{seconds['network'] / seconds['vectors']:.0f}", ">= 20")
 
 
@@ -169,11 +170,11 @@ def _steps(cache: str) -> None:
     """Steps of stage 4 and all after it, forward and backward, with what the one before freed and on fresh pages."""
     network = Network(resolve(_TUNED_SPACE), Head("logits", 1280, (), 10), cache, "stage4")
     network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    side = network.how.crop
+    side = network.preprocessing.crop
     photos = torch.randint(256, (64, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    maps = network.before(photos).clone(memory_format=torch.channels_last)
+    maps = network.frozen_features(photos).clone(memory_format=torch.channels_last)
     rates = []
-    for memory in (nullcontext(), kept()):
+    for memory in (nullcontext(), keep_freed_memory()):
         with memory:
             for number in range(8):
                 if number == 2:
@@ -206,9 +207,9 @@ def _category_first(clothing: Path, settings: Settings, card: ModelCard) -> None
         kept, searched = [], []
         for key, vector in zip(keys, vectors, strict=True):
             products = list(evaluation_set.photos[key].products)
-            everything = root.search(vector, manifest.space, SearchParams(10, "all"), without=products)
-            voted = dataclasses.replace(root.predict(vector), known=True) if model else None
-            best = root.search(vector, manifest.space, SearchParams(10), voted, without=products)
+            everything = root.search(vector, manifest.space, SearchParams(10, "all"), excluded=products)
+            voted = dataclasses.replace(root.predict(vector), restricts=True) if model else None
+            best = root.search(vector, manifest.space, SearchParams(10), voted, excluded=products)
             ids = [{one["image_id"] for one in answer["results"]} for answer in (everything, best)]
             kept.append(len(ids[0] & ids[1]) / len(ids[0]))
             searched.append(best["coverage"]["searched"] / everything["coverage"]["searched"])

@@ -26,7 +26,7 @@ from likeness.spark.run import Run
 from likeness.spark.stages.extract import extract
 from likeness.spark.stages.pending import Chunk, PendingImages, portions
 from likeness.storage.data_files import row_groups
-from likeness.storage.leases import Lease, held, release
+from likeness.storage.leases import Lease, held_leases, release
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS
 
@@ -49,9 +49,9 @@ def extracted(settings, space: str = "") -> dict[str, datetime.date]:
     """image_id to ingest date of every vector of a space; each is there once."""
     space = space or resolve(settings.extract.space).id
     rows = TableReader(settings).read(FEATURES, ("image_id", "ingest_date"), f"space = '{space}'").to_pylist()
-    found = {row["image_id"]: row["ingest_date"] for row in rows}
-    assert len(found) == len(rows)
-    return found
+    date_of_image = {row["image_id"]: row["ingest_date"] for row in rows}
+    assert len(date_of_image) == len(rows)
+    return date_of_image
 
 
 def vectors(settings, name: str) -> dict[str, np.ndarray]:
@@ -63,18 +63,18 @@ def vectors(settings, name: str) -> dict[str, np.ndarray]:
 def photos(settings, *days: datetime.date, category: str = "") -> set[str]:
     """image_ids of ingest dates, and of a category, as the tables list them."""
     listings = TableReader(settings).read(LISTINGS, ("image_id", "category")).to_pylist()
-    shown = {row["image_id"] for row in listings if category in ("", row["category"])}
+    of_category = {row["image_id"] for row in listings if category in ("", row["category"])}
     images = TableReader(settings).read(IMAGES, ("image_id", "ingest_date")).to_pylist()
-    return shown & {row["image_id"] for row in images if row["ingest_date"] in (days or DAYS)}
+    return of_category & {row["image_id"] for row in images if row["ingest_date"] in (days or DAYS)}
 
 
 @pytest.fixture(scope="module")
 def three_days(tmp_path_factory, model_cache):
     """A root of three ingest dates, each of two hats and two shoes, one more hat damaged; nothing is extracted."""
-    from likeness.core import settings
+    from likeness.core.settings import load_settings
 
     folder = tmp_path_factory.mktemp("backfill")
-    given = settings.load(
+    settings = load_settings(
         None,
         {"root": str(folder / "root"), "source.uri": str(folder / "photos")},
         (f"extract.cache={model_cache}", *SMALL),
@@ -83,22 +83,22 @@ def three_days(tmp_path_factory, model_cache):
         take(folder / "photos", "hat", "shoes", start=2 * night, count=2)
         if night == 1:
             spoil(folder / "photos" / "hat", 0)
-        jobs.ingest_job(given.model_copy(update={"date": day}))
-    return given
+        jobs.ingest_job(settings.model_copy(update={"date": day}))
+    return settings
 
 
 def test_a_chunk_is_what_lies_beside_each_other(configure, tmp_path):
     settings = configure(take(tmp_path / "photos", count=9), "ingest.chunk_images=4", "extract.chunk_images=5")
     jobs.ingest_job(settings)
     with Run("extract", settings, ("extract",)) as stage:
-        wanted = PendingImages(stage, Scope())
-        chunks = list(wanted.chunks())
-        held = {(row.file, row.pos) for row in wanted.photos().collect()}
+        pending = PendingImages(stage, Scope())
+        chunks = list(pending.chunks())
+        photos_in_tables = {(row.file, row.pos) for row in pending.photos().collect()}
     taken = [list(places(chunk.pieces(2))) for chunk in chunks]
-    assert sorted(place for chunk in taken for place in chunk) == sorted(held)
+    assert sorted(place for chunk in taken for place in chunk) == sorted(photos_in_tables)
     assert [chunk.photos for chunk in chunks] == [len(chunk) for chunk in taken]
     assert {len(chunk) for chunk in taken[:-1]} == {5}
-    files, whole = [{uri for uri, _ in chunk} for chunk in taken], {uri for uri, _ in held}
+    files, whole = [{uri for uri, _ in chunk} for chunk in taken], {uri for uri, _ in photos_in_tables}
     assert len(whole) > 3
     assert sum(map(len, files)) < len(whole) + len(chunks)  # a file is left where the next chunk begins
 
@@ -155,53 +155,53 @@ SCOPES = [
 
 
 @pytest.mark.parametrize(("scope", "told"), SCOPES, ids=[str(scope) for scope, _ in SCOPES])
-def test_a_scope_that_cannot_be_meant_is_refused(three_days, scope, told):
+def test_a_scope_that_cannot_be_meant_is_refused(three_days, scope, message):
     before = TableReader(three_days).snapshot(RUNS)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         jobs.backfill(three_days, scope)
     assert TableReader(three_days).snapshot(RUNS) == before
 
 
 def test_a_backfill_does_what_is_missing_in_its_scope(three_days, capsys):
-    given, space = three_days, resolve(three_days.extract.space)
+    space = resolve(three_days.extract.space)
     last = Scope(first=DAYS[2])
-    runs = TableReader(given).snapshot(RUNS)
-    jobs.backfill(given, last, dry_run=True)
-    told = capsys.readouterr().out
-    assert "2026-01-05             4           0           0           4\n" in told
-    assert "2026-01-02" not in told
-    assert f"{space.id}, ingest dates 2026-01-05 to the last: 4 photos to extract; time: never measured here" in told
-    assert (extracted(given), TableReader(given).snapshot(RUNS)) == ({}, runs)
+    runs = TableReader(three_days).snapshot(RUNS)
+    jobs.backfill(three_days, last, dry_run=True)
+    output = capsys.readouterr().out
+    assert "2026-01-05             4           0           0           4\n" in output
+    assert "2026-01-02" not in output
+    assert f"{space.id}, ingest dates 2026-01-05 to the last: 4 photos to extract; time: never measured here" in output
+    assert (extracted(three_days), TableReader(three_days).snapshot(RUNS)) == ({}, runs)
 
-    for scope, wanted, failed in (
-        (last, photos(given, DAYS[2]), 0),
-        (Scope(DAYS[1], DAYS[1], "hat"), photos(given, DAYS[1], category="hat"), 1),
-        (Scope(category="hat"), photos(given, DAYS[0], category="hat"), 0),
-        (Scope(last=DAYS[1]), photos(given, DAYS[0], DAYS[1], category="shoes"), 0),
+    for scope, pending, failed in (
+        (last, photos(three_days, DAYS[2]), 0),
+        (Scope(DAYS[1], DAYS[1], "hat"), photos(three_days, DAYS[1], category="hat"), 1),
+        (Scope(category="hat"), photos(three_days, DAYS[0], category="hat"), 0),
+        (Scope(last=DAYS[1]), photos(three_days, DAYS[0], DAYS[1], category="shoes"), 0),
     ):
-        before = extracted(given)
-        assert forecast(given, space, scope)[0].count == len(wanted)
-        jobs.backfill(given, scope)
-        facts = last_run(given)["facts"]["extract"]
-        assert (facts["pending"], facts["failed"]) == (len(wanted), failed)
+        before = extracted(three_days)
+        assert forecast(three_days, space, scope)[0].count == len(pending)
+        jobs.backfill(three_days, scope)
+        facts = last_run(three_days)["facts"]["extract"]
+        assert (facts["pending"], facts["failed"]) == (len(pending), failed)
         assert facts["scope"] == str(scope)
-        added = extracted(given).keys() - before.keys()
-        assert added <= wanted
-        assert len(added) == facts["extracted"] == len(wanted) - failed
-        assert sum(cell.missing for cell in space_coverage(TableReader(given), space.id, scope)) == 0
-    (row,) = TableReader(given).read(FAILURES).to_pylist()
+        added = extracted(three_days).keys() - before.keys()
+        assert added <= pending
+        assert len(added) == facts["extracted"] == len(pending) - failed
+        assert sum(cell.missing for cell in space_coverage(TableReader(three_days), space.id, scope)) == 0
+    (row,) = TableReader(three_days).read(FAILURES).to_pylist()
     assert (row["stage"], row["space"], row["reason"], row["attempts"]) == ("extract", space.id, "undecodable", 1)
-    assert {**extracted(given), row["what"]: DAYS[1]}.keys() == photos(given)
-    features = extracted(given)
-    images = TableReader(given).read(IMAGES, ("image_id", "ingest_date")).to_pylist()
+    assert {**extracted(three_days), row["what"]: DAYS[1]}.keys() == photos(three_days)
+    features = extracted(three_days)
+    images = TableReader(three_days).read(IMAGES, ("image_id", "ingest_date")).to_pylist()
     assert all(features.get(image["image_id"], image["ingest_date"]) == image["ingest_date"] for image in images)
-    snapshot = TableReader(given).snapshot(FEATURES)
+    snapshot = TableReader(three_days).snapshot(FEATURES)
     for scope in (Scope(), Scope(), last):  # nothing is left, and what failed is not tried each time
-        jobs.backfill(given, scope)
-        assert last_run(given)["facts"]["extract"]["pending"] == 0
-    assert TableReader(given).snapshot(FEATURES) == snapshot
+        jobs.backfill(three_days, scope)
+        assert last_run(three_days)["facts"]["extract"]["pending"] == 0
+    assert TableReader(three_days).snapshot(FEATURES) == snapshot
     assert "1 failure in the ledger: `likeness failures list" in capsys.readouterr().out
-    assert run(given, jobs.extract_job)["extract"]["pending"] == 0
+    assert run(three_days, jobs.extract_job)["extract"]["pending"] == 0
 
 
 def started(job: str, settings, *flags: str) -> Job:
@@ -223,7 +223,7 @@ def test_a_killed_backfill_is_completed_by_the_next(configure, tmp_path):
         job.process.wait(30)
     before = extracted(settings)
     assert 3 <= len(before) < 8
-    assert {one.state for one in held(settings.root)} == {"dead"}
+    assert {one.state for one in held_leases(settings.root)} == {"dead"}
     jobs.backfill(settings, Scope())
     facts = last_run(settings)["facts"]["extract"]
     failed = TableReader(settings).read(FAILURES, ("what",))["what"].to_pylist()
@@ -271,8 +271,8 @@ def weights(tmp_path: Path) -> str:
 def order_of_commits(settings) -> list[str]:
     """The space of each commit of vectors, the first one first."""
     entries = TableReader(settings)._load(FEATURES).inspect.entries().to_pylist()
-    found = {entry["sequence_number"]: entry["data_file"]["partition"]["space"] for entry in entries}
-    return [found[number] for number in sorted(found)]
+    space_of_commit = {entry["sequence_number"]: entry["data_file"]["partition"]["space"] for entry in entries}
+    return [space_of_commit[number] for number in sorted(space_of_commit)]
 
 
 LAYERS = ("efficientnet_lite0.pool", "efficientnet_lite0.stage7.mean")
@@ -284,8 +284,8 @@ def test_one_pass_gives_the_vectors_of_several_spaces(configure, tmp_path, capsy
     settings = configure(source, f"extract.space={LAYERS[0]}", f"extract.also=['{LAYERS[1]}']", *SMALL)
     jobs.ingest_job(settings)
     jobs.backfill(settings, Scope(), dry_run=True)
-    told = capsys.readouterr().out
-    assert [line.split()[0] for line in told.splitlines() if "7 photos to extract" in line] == [
+    output = capsys.readouterr().out
+    assert [line.split()[0] for line in output.splitlines() if "7 photos to extract" in line] == [
         f"{resolve(name).id}," for name in LAYERS
     ]
     facts = run(settings, jobs.extract_job)["extract"]
@@ -298,10 +298,10 @@ def test_one_pass_gives_the_vectors_of_several_spaces(configure, tmp_path, capsy
         alone = configure(source, f"extract.space={name}", *SMALL).model_copy(update={"root": str(tmp_path / name)})
         jobs.ingest_job(alone)
         jobs.extract_job(alone)
-        wanted = vectors(alone, name)
-        found = vectors(settings, name)
-        assert found.keys() == wanted.keys()
-        assert all(np.allclose(found[key], wanted[key], rtol=1e-4, atol=1e-5) for key in found)
+        expected = vectors(alone, name)
+        actual = vectors(settings, name)
+        assert actual.keys() == expected.keys()
+        assert all(np.allclose(actual[key], expected[key], rtol=1e-4, atol=1e-5) for key in actual)
 
 
 def test_what_lacks_in_some_of_several_spaces_is_extracted_for_these(configure, tmp_path):
@@ -325,7 +325,7 @@ def test_what_lacks_in_some_of_several_spaces_is_extracted_for_these(configure, 
 def test_one_pass_is_of_one_network(configure, tmp_path):
     settings = configure(take(tmp_path / "photos", count=1), "extract.also=['hog.blocks']")
     with pytest.raises(
-        UsageError, match=r"extract.also = 'hog.blocks': one pass is of one network, .* efficientnet_lite0"
+        UsageError, match=r"extract.also = 'hog.blocks': its network is hog, that of extract.space efficientnet_lite0"
     ):
         jobs.extract_job(settings)
 
@@ -346,8 +346,8 @@ def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, w
         started("backfill", settings, *flags, "--set", "extract.chunk_images=1") as backfill,
         started("nightly", settings, "--source", str(source), "--date", str(tomorrow)) as nightly,
     ):
-        assert nightly.code(900) == 0, nightly.told
-        assert backfill.code(900) == 0, backfill.told
+        assert nightly.code(900) == 0, nightly.output
+        assert backfill.code(900) == 0, backfill.output
     rows = {
         row["job"]: row | {"facts": json.loads(row["facts"])} for row in TableReader(settings).read(RUNS).to_pylist()
     }
@@ -355,8 +355,8 @@ def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, w
     facts = rows["nightly"]["facts"]
     assert (facts["ingest"]["new"], facts["extract"]["pending"], facts["extract"]["failed"]) == (4, 45, 2)
     assert facts["load"]["vectors"] == facts["index"]["vectors"] == 43
-    told = rows["backfill"]["facts"]["extract"]
-    assert (told["pending"], told["extracted"], told["failed"]) == (41, 40, 1)
+    facts_of_backfill = rows["backfill"]["facts"]["extract"]
+    assert (facts_of_backfill["pending"], facts_of_backfill["extracted"], facts_of_backfill["failed"]) == (41, 40, 1)
     new = photos(settings, tomorrow)
     assert len(new) == 4
     ledger = {(row["what"], row["space"]) for row in TableReader(settings).read(FAILURES).to_pylist()}
@@ -395,11 +395,12 @@ def test_a_plan_of_a_backfill_is_what_it_would_extract(three_days, capsys):
     cache = [f"extract.cache={settings.extract.cache}"]
     capsys.readouterr()
     plan(settings.root, first=day, category="hat", as_json=True, assignments=cache)
-    told = json.loads(capsys.readouterr().out)
-    assert told["scope"] == "ingest dates 2026-01-05 to the last, category 'hat'"
-    (step,) = told["steps"]
+    estimate = json.loads(capsys.readouterr().out)
+    assert estimate["scope"] == "ingest dates 2026-01-05 to the last, category 'hat'"
+    (step,) = estimate["steps"]
     missing = sum(
-        cell.missing for cell in space_coverage(TableReader(settings), told["space"], Scope(day.date(), category="hat"))
+        cell.missing
+        for cell in space_coverage(TableReader(settings), estimate["space"], Scope(day.date(), category="hat"))
     )
     assert (step["stage"], step["count"], step["stored"]) == ("extract", missing, 4 * 1280 * missing)
     with pytest.raises(UsageError, match="--source photos: a backfill reads the tables alone"):

@@ -63,7 +63,7 @@ def test_a_head_knows_the_categories(trained):
     assert card.evaluation == "mine@0001"
     assert (card.task, card.layer, card.frozen) == ("category", "logits", True)
     assert card.metrics["accuracy"].value > 0.6, "chance is a tenth"
-    assert card.chosen[0]["settings"] == {"hidden": [], "dropout": 0.0}
+    assert card.candidates[0].settings == {"hidden": [], "dropout": 0.0}
     page = Path(settings.root, "reports", f"{card.run_id}.html").read_text()
     for heading in ("accuracy", "Confusion matrix", "Worst mistakes", "compared by cross-validation", "shoes"):
         assert heading in page
@@ -182,21 +182,21 @@ def test_shuffled_labels_are_chance(configure, tmp_path):
 def test_what_cannot_be_learned_is_told(trained, tmp_path, configure):
     settings, _ = trained
     models = ModelRegistry(settings.root).versions("category")
-    with pytest.raises(DataError, match=r"a class needs train.least = 2 photos to learn from: 'gloves' has 0"):
+    with pytest.raises(DataError, match=r"a class needs train.least = 2 photos to train on: 'gloves' has 0"):
         jobs.train_job(changed(settings, classes=["gloves", "hat"]), TrainingRequest("category"))
-    with pytest.raises(DataError, match=r"train.least = 500 photos to learn from: 'dress' has \d+, "):
+    with pytest.raises(DataError, match=r"train.least = 500 photos to train on: 'dress' has \d+, "):
         jobs.train_job(changed(settings, least=500), TrainingRequest("category"))
     with pytest.raises(
-        UsageError, match=r"--task 'colours' is none; there are: category, attributes, metric, boxes, distil"
+        UsageError, match=r"--task 'colours' does not exist; there are: category, attributes, metric, boxes, distil"
     ):
         jobs.train_job(settings, TrainingRequest("colours"))
-    with pytest.raises(UsageError, match=r"--task distil wants --teacher"):
+    with pytest.raises(UsageError, match=r"--task distil needs --teacher"):
         jobs.train_job(settings, TrainingRequest("distil"))
-    with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
+    with pytest.raises(DataError, match=r"the loss is .*; no model is written"):
         jobs.train_job(changed(settings, rate=1e30, folds=0, clip=1e30), TrainingRequest("category"))
     other = settings.model_copy(update={"extract": settings.extract.model_copy(update={"space": "hog.blocks"})})
     with pytest.raises(
-        UsageError, match=r"no listed photo has what is learned from; run .*backfill --space hog.blocks"
+        UsageError, match=r"no listed photo has a vector of hog.blocks@.*; run .*backfill --space hog.blocks"
     ):
         jobs.train_job(other, TrainingRequest("category"))
     assert ModelRegistry(settings.root).versions("category") == models, "nothing was written"
@@ -235,12 +235,12 @@ def test_how_many_photos_it_takes(trained):
     settings, _ = trained
     how = changed(settings, name="curve", epochs=3, folds=0, hidden=[], dropout=0.0, rate=3e-3, batch_size=16)
     card = jobs.train_job(how, TrainingRequest("category", curve=(20, 60, 0), against_scratch=True))
-    curve = json.loads(ModelRegistry(settings.root).more(card, "report.json"))["curve"]
-    assert [row["photos"] for row in curve] == [20, 60, card.photos]
-    few, _, every = ({way["name"]: way for way in row["ways"]} for row in curve)
-    assert every["with transfer"]["value"] > few["with transfer"]["value"]
-    assert every["with transfer"]["value"] > every["from scratch"]["value"] + 0.2
-    assert every["from scratch"]["seconds"] > 5 * every["with transfer"]["seconds"]
+    curve = ModelRegistry(settings.root).report(card).curve
+    assert [row.photos for row in curve] == [20, 60, card.photos]
+    few, _, every = ({way.name: way for way in row.ways} for row in curve)
+    assert every["with transfer"].value > few["with transfer"].value
+    assert every["with transfer"].value > every["from scratch"].value + 0.2
+    assert every["from scratch"].seconds > 5 * every["with transfer"].seconds
     page = Path(settings.root, "reports", f"{card.run_id}.html").read_text()
     assert "Learning curve" in page
     assert "from scratch" in page
@@ -252,9 +252,9 @@ def test_a_student_learns_what_a_teacher_knows(trained):
     small = small.model_copy(update={"extract": small.extract.model_copy(update={"space": "alexnet.fc6"})})
     card = jobs.train_job(small, TrainingRequest("distil", "efficientnet_lite0.pool"))
     assert (card.layer, card.parent.partition("@")[0], card.space) == ("fc6", "efficientnet_lite0.pool", "alexnet.fc6")
-    report = json.loads(ModelRegistry(settings.root).more(card, "report.json"))
-    assert report["course"][-1]["loss"] < report["course"][0]["loss"]
-    assert report["before"]["p10"]["value"] > 0
+    report = ModelRegistry(settings.root).report(card)
+    assert report.epochs[-1].loss < report.epochs[0].loss
+    assert report.baseline["p10"].value > 0
     space = space_of(settings, "pupil.fc6")
     assert (space.dim, space.name) == (4096, "pupil.fc6")
     assert "pupil" not in registry()
@@ -315,7 +315,7 @@ def test_two_processes_under_spark_learn_what_one_learns(trained):
     ]
     one, two = (card.metrics["accuracy"].value for card in cards)
     assert abs(one - two) <= 0.005
-    with pytest.raises(DataError, match=r"the loss is .*; nothing is kept"):
+    with pytest.raises(DataError, match=r"the loss is .*; no model is written"):
         jobs.train_job(
             changed(settings, rate=1e30, clip=1e30, processes=2, name="by2", **how), TrainingRequest("category")
         )
@@ -352,7 +352,7 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
     assert state()
     assert ModelRegistry(settings.root).versions("killed") == []
     card = jobs.train_job(slow, TrainingRequest("category"))
-    assert len(json.loads(ModelRegistry(settings.root).more(card, "report.json"))["course"]) == 400
+    assert len(ModelRegistry(settings.root).report(card).epochs) == 400
     assert not state()
 
 
@@ -371,13 +371,13 @@ def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys
     sets.freeze(settings, "later", "batch=later", 0.1)
     sets.freeze(settings, "known", "", 0.5)
 
-    with pytest.raises(DataError, match=r"category .* has learned from \d+ of the \d+ photos of evaluation set known@"):
+    with pytest.raises(DataError, match=r"category .* was trained on \d+ of the \d+ photos of evaluation set known@"):
         jobs.evaluate_job(settings, "category", card.version, "known")
     with pytest.raises(UsageError, match=r"'nobody' is not in"):
         jobs.evaluate_job(settings, "nobody", "", "later")
     evaluation = jobs.evaluate_job(settings, "category", card.version, "later")
     assert evaluation.metrics["accuracy"].value > 0.8, "they look like those that were learned from"
-    assert list(models.measured(card)) == ["mine@0001", "later@0001"]
+    assert list(models.metrics(card)) == ["mine@0001", "later@0001"]
     assert "later@0001" in capsys.readouterr().err
     vectors = jobs.evaluate_job(settings, "near", near.version, "later")
     assert vectors.metrics["p1"].value > 0.8
@@ -411,5 +411,5 @@ def test_attributes_are_learned_from_distorted_photos(configure, tmp_path):
     assert list(card.classes) == classes
     assert card.metrics["map"].value > 0.6
     assert space_of(settings, "attributes.logits").dim == 5
-    with pytest.raises(DataError, match=r"train.least = 2 photos to learn from: 'worn=hands' has 0"):
+    with pytest.raises(DataError, match=r"train.least = 2 photos to train on: 'worn=hands' has 0"):
         jobs.train_job(changed(settings, classes=["worn=hands", "worn=feet"]), TrainingRequest("attributes"))
