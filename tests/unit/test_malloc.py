@@ -1,4 +1,4 @@
-"""What becomes of freed memory, in processes of their own: what the C library has learned cannot be taken back."""
+"""Options of malloc, each test in a process of its own: what the C library has learned cannot be undone."""
 
 import subprocess
 import sys
@@ -22,31 +22,39 @@ def resident():
 """
 
 
-def _told(script: str) -> list[float]:
+def _numbers_printed(script: str) -> list[float]:
     done = subprocess.run([sys.executable, "-c", _STEPS + script], capture_output=True, text=True, check=True)
     return [float(one) for one in done.stdout.split()]
 
 
 def test_a_step_takes_up_what_the_one_before_it_freed() -> None:
-    script = "plain = faults()\nwith malloc.kept():\n    faults(); kept = faults()\nprint(plain, kept, faults())"
-    plain, kept, after = _told(script)
+    script = """
+plain = faults()
+with malloc.keep_freed_memory():
+    faults(); kept = faults()
+print(plain, kept, faults())
+"""
+    plain, kept, after = _numbers_printed(script)
     assert plain > 100_000
     assert kept < plain / 100
     assert after > plain / 2  # as it was before
 
 
 def test_what_was_kept_goes_back_in_the_end() -> None:
-    script = (
-        "begin = resident()\nwith malloc.kept():\n    faults(); during = resident()\nprint(begin, during, resident())"
-    )
-    begin, during, end = _told(script)
+    script = """
+begin = resident()
+with malloc.keep_freed_memory():
+    faults(); during = resident()
+print(begin, during, resident())
+"""
+    begin, during, end = _numbers_printed(script)
     assert during > begin + 50
     assert end < begin + 10
 
 
 def test_large_arrays_go_back_although_smaller_ones_lie_above_them() -> None:
     script = """
-malloc.give_back(1 << 20)
+malloc.set_mmap_threshold(1 << 20)
 begin, held = resident(), []
 for _ in range(40):
     large = torch.ones(1_000_000)
@@ -58,4 +66,4 @@ above = torch.ones(1000)
 del large
 print(resident() - begin)
 """
-    assert max(_told(script)) < 20
+    assert max(_numbers_printed(script)) < 20

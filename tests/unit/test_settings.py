@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from likeness.core.errors import UsageError
-from likeness.core.settings import Settings, known_keys, load_settings
+from likeness.core.settings import Settings, load_settings, setting_fields
 
 
 @pytest.fixture(autouse=True)
@@ -120,16 +120,16 @@ def test_a_variable_that_is_not_json_is_a_named_error(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"root = ", "not TOML"), (b"\xff\xfe", "not TOML"), (None, "No such file"), ("folder", "directory")],
 )
-def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | str | None, told: str) -> None:
+def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | str | None, message: str) -> None:
     path = tmp_path / "x.toml"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content:
         path.mkdir()
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         load_settings(str(path))
     assert str(path) in str(caught.value)
 
@@ -168,11 +168,11 @@ def test_set_below_a_value() -> None:
     ],
 )
 def test_values_as_typed(assignment: str, value: object) -> None:
-    given: Any = load_settings(assignments=[assignment])
+    loaded: Any = load_settings(assignments=[assignment])
     for part in assignment.partition("=")[0].split(".")[:2]:
-        given = getattr(given, part)
-    assert given == value
-    assert type(given) is type(value)
+        loaded = getattr(loaded, part)
+    assert loaded == value
+    assert type(loaded) is type(value)
 
 
 def test_times_without_end_are_refused() -> None:
@@ -200,10 +200,10 @@ def test_settings_are_frozen(name: str) -> None:
 
 
 def test_every_known_key_is_a_described_setting_that_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = known_keys()
-    assert len(known) > 25
+    fields = setting_fields()
+    assert len(fields) > 25
     settings = load_settings()
-    for key, field in known.items():
+    for key, field in fields.items():
         assert field.description, f"{key} has no description"
         value: Any = settings
         for part in key.split("."):
@@ -221,4 +221,4 @@ def test_the_sum_of_all_models_is_known() -> None:
         for name in model.model_fields
         if prefix or name not in models()
     }
-    assert set(known_keys()) == expected
+    assert set(setting_fields()) == expected

@@ -92,19 +92,19 @@ INSIDE = (
 
 @pytest.mark.parametrize("path", OUTSIDE)
 def test_what_leaves_the_source(path: str) -> None:
-    assert not uris.inside(path)
+    assert not uris.is_inside(path)
 
 
 @pytest.mark.parametrize("path", INSIDE)
 def test_what_stays_inside(path: str) -> None:
-    assert uris.inside(path)
+    assert uris.is_inside(path)
 
 
 @given(
     st.lists(st.sampled_from(["..", ".", "", "a", "a..", "\\", "..\\", "x:", "file:", "c"]), max_size=6).map("/".join)
 )
 def test_what_stays_inside_does_so_on_a_real_disk(path: str) -> None:
-    if uris.inside(path):
+    if uris.is_inside(path):
         there = Path("/top/source", path.replace("\\", "/"))
         assert not path.startswith("/")
         assert Path("/top/source") in [(resolved := there.resolve()), *resolved.parents]
@@ -115,4 +115,4 @@ def test_what_stays_inside_does_so_on_a_real_disk(path: str) -> None:
     [("a/././b", "a/b"), ("./a//b", "a/b"), ("././a.jpg", "a.jpg"), ("a/b", "a/b"), (".a/..b", ".a/..b")],
 )
 def test_plain(path: str, plain: str) -> None:
-    assert uris.plain(path) == plain
+    assert uris.normalize(path) == plain

@@ -11,7 +11,7 @@ import typer
 
 from likeness.cli.common import AsJson, Assignments, Config, load, show_json, show_table, with_settings
 from likeness.core.errors import UsageError
-from likeness.core.settings import Settings, Source, known_keys
+from likeness.core.settings import Settings, Source, setting_fields
 from likeness.storage.run_history import FailureRow, read_failures, read_runs
 from likeness.storage.table_reader import TableReader
 
@@ -97,7 +97,7 @@ def show_config(settings: Settings, as_json: AsJson = False) -> None:
     """Show every setting: its value, its default and its meaning."""
     values = settings.model_dump(mode="json")
     rows = []
-    for key, field in known_keys().items():
+    for key, field in setting_fields().items():
         value: Any = values
         for part in key.split("."):
             value = value[part]

@@ -1,1 +1,1 @@
-"""What every package may use: errors, settings, URIs, formatting, progress, statistics. Imports no other package."""
+"""What every package may import: errors, settings, URIs, formatting, progress, statistics, malloc options."""

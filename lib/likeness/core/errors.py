@@ -1,35 +1,35 @@
-"""The project's exceptions: one root class, few kinds, each with the exit code of the command contract.
+"""The project's exceptions, each with the exit code of a command that ends with it.
 
-Bad data is never an exception: it is a row of the failure ledger. These are for a bad configuration, a bad
-system and a refusal by a gate. A message names the thing, the value and the remedy.
+Bad input data raises none of them: it becomes a row of the failure ledger. They are for a wrong configuration, a
+service that fails, and a gate that refuses. A message names the thing, the value and the remedy.
 """
 
 
 class LikenessError(Exception):
-    """Root of all; a run that ends with it exits with `exit_code`."""
+    """Base of the project's exceptions; a command that ends with one exits with `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(LikenessError):
-    """The command or its configuration cannot be meant as given."""
+    """A command, a parameter or a setting is wrong."""
 
     exit_code = 2
 
 
 class ServiceError(LikenessError):
-    """Something the run depends on (Java, a store, a weights file, a lease) is missing, dead or busy."""
+    """Something that a run depends on (Java, a store, a weights file, a lease) is missing, fails or is busy."""
 
 
 class DataError(LikenessError):
-    """What is stored contradicts itself: a checksum, a count, a colliding id."""
+    """Stored data is inconsistent: a checksum, a count or an id does not fit."""
 
 
 class SpaceMismatch(DataError):
-    """Vectors of two feature spaces would have been compared."""
+    """Vectors of two feature spaces were to be compared."""
 
 
 class GateError(LikenessError):
-    """A gate refused to go on; nothing was published."""
+    """A gate refused to go on, so nothing was published."""
 
     exit_code = 3

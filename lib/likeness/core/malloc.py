@@ -1,4 +1,4 @@
-"""What becomes of memory that a process frees. With glibc; other C libraries are left as they are."""
+"""Options of glibc's malloc for memory that the process frees. With other C libraries nothing changes."""
 
 import ctypes
 import sys
@@ -7,38 +7,38 @@ from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _NEVER, _TRIMMED, _MMAPS = -1, 128 << 10, 65536
-"""No trimming; glibc's own trim threshold in bytes, and the arrays that it maps by themselves."""
+"""Values of options: no trimming; glibc's default trim threshold in bytes, and its default number of mappings."""
 
 
-def give_back(least: int) -> None:
-    """Has arrays of at least so many bytes go back to the system as soon as they are freed.
+def set_mmap_threshold(size: int) -> None:
+    """Returns allocations of at least `size` bytes to the system as soon as they are freed.
 
-    Else glibc learns to keep them, for each thread its own, and those of all sizes leave holes.
+    By default glibc raises this threshold by itself, keeps freed memory for each thread, and fragments it.
     """
-    _set({_MMAP_THRESHOLD: least})
+    _set_options({_MMAP_THRESHOLD: size})
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """What is freed in the body stays with the process until the body ends.
+def keep_freed_memory() -> Iterator[None]:
+    """Keeps memory that is freed inside the `with` block for later allocations, until the block ends.
 
-    A step of training frees hundreds of MB that the next takes up again. As fresh pages of the system they cost as
-    much time as the mathematics.
+    A training step frees hundreds of MB that the next step allocates again. To get fresh pages from the system would
+    take as long as the arithmetic.
     """
-    _set({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
+    _set_options({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
     try:
         yield
     finally:
-        _set({_MMAP_MAX: _MMAPS, _TRIM_THRESHOLD: _TRIMMED})
-        if trim := _found("malloc_trim"):
+        _set_options({_MMAP_MAX: _MMAPS, _TRIM_THRESHOLD: _TRIMMED})
+        if trim := _function("malloc_trim"):
             trim(0)
 
 
-def _set(options: dict[int, int]) -> None:
-    if mallopt := _found("mallopt"):
+def _set_options(options: dict[int, int]) -> None:
+    if mallopt := _function("mallopt"):
         for option, value in options.items():
             mallopt(option, value)
 
 
-def _found(name: str) -> "ctypes._NamedFuncPointer | None":
+def _function(name: str) -> "ctypes._NamedFuncPointer | None":
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere.   [rich]"""
+"""Reports the progress of long work: a bar on a terminal, plain lines elsewhere.   [rich]"""
 
 import os
 import sys
@@ -20,24 +20,24 @@ _EVERY_S = 5.0
 
 
 class Reporter:
-    """Speaks on standard error, so that standard output stays a program's."""
+    """Writes messages and progress to standard error; standard output is for results."""
 
     def __init__(self) -> None:
-        # under spark-submit the JVM stands between this process and the terminal; the wrapper says there is one
+        # under spark-submit the JVM is between this process and the terminal, so the wrapper sets the variable
         terminal = True if os.environ.get("LIKENESS_TERMINAL") else None
         self._console = Console(stderr=True, highlight=False, force_terminal=terminal)
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Writes one line."""
         if self._console.is_terminal:
             self._console.print(text, markup=False)
         else:
-            sys.stderr.write(f"{text}\n")  # at once: threads that speak at the same time have lines of their own
+            sys.stderr.write(f"{text}\n")  # in one write, so that lines of several threads do not mix
             sys.stderr.flush()
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator["Bar"]:
-        """Shows the way to `total`; the bar given is told how far it is."""
+        """Shows the progress of `what` towards `total`, for the duration of a `with` block."""
         if not self._console.is_terminal:
             yield _Lines(self, what, total, unit)
             return
@@ -48,10 +48,10 @@ class Reporter:
 
 
 class Bar:
-    """How far a piece of work is."""
+    """Takes the progress of one piece of work."""
 
     def at(self, done: float, note: str = "") -> None:
-        """Sets the amount that is done; the note is told beside it."""
+        """Sets the amount that is done, and a note to show beside it."""
 
 
 class _Drawn(Bar):

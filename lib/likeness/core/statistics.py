@@ -1,4 +1,4 @@
-"""Statistics: samples and scores in; means, shares with their intervals, and probabilities out. Pure."""
+"""Means and shares with their confidence intervals, and the softmax of scores."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ _RESAMPLED, _Z = 1000, 1.96
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over queries, with the ends of its 95 % bootstrap interval."""
+    """A mean or a share, with the ends of its 95 % confidence interval."""
 
     value: float
     low: float
@@ -17,25 +17,25 @@ class Figure:
 
 
 def share(good: int, of: int) -> Figure:
-    """A share of so many, with the ends of its 95 % interval (Wilson 1927)."""
+    """The share `good / of` with its score interval (Wilson 1927)."""
     if not of:
         return Figure(0.0, 0.0, 1.0)
-    found, spare = good / of, _Z * _Z / of
-    middle, reach = found + spare / 2, _Z * (found * (1 - found) / of + spare / (4 * of)) ** 0.5
-    return Figure(found, (middle - reach) / (1 + spare), (middle + reach) / (1 + spare))
+    rate, spread = good / of, _Z * _Z / of
+    middle, reach = rate + spread / 2, _Z * (rate * (1 - rate) / of + spread / (4 * of)) ** 0.5
+    return Figure(rate, (middle - reach) / (1 + spread), (middle + reach) / (1 + spread))
 
 
 def softmax(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities, float64 (n, classes), of class scores."""
+    """Turns class scores, (n, classes), into probabilities, float64 (n, classes)."""
     shifted = scores.astype(np.float64) / temperature
     shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def figures(values: np.ndarray, seed: int = 0) -> list[Figure]:
-    """Means of the columns of float64 (queries, n), n of them; queries are drawn again with replacement.
+    """The mean of each column of float64 (queries, n), with its interval by the percentile bootstrap over queries.
 
-    Percentile bootstrap, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+    Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
     """
     rng, count = np.random.default_rng(seed), len(values)
     drawn = np.array([values[rng.integers(0, count, count)].mean(axis=0) for _ in range(_RESAMPLED)])

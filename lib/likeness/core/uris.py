@@ -1,4 +1,4 @@
-"""URIs as the project writes them: `file:///absolute/path` unescaped, as Hadoop does; text in, text out."""
+"""URIs in the project's form: unescaped as in Hadoop, `file:///absolute/path` for local files."""
 
 import re
 from pathlib import Path
@@ -11,27 +11,27 @@ _ELSEWHERE = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*:)?[/\\]")
 
 
 def canonical(text: str) -> str:
-    """A path or URI as an absolute URI without a trailing slash; a path is taken from the working folder.
+    """Turns a path or URI into an absolute URI without a trailing slash; paths are relative to the working folder.
 
-    `..` in a path is resolved: the same folder is one URI, from wherever it was named.
+    `..` in a path is resolved, so that a folder has the same URI from every working folder.
     """
     if text.startswith("file:"):
         path = re.sub(r"^file:/*", "/", text)
     elif _SCHEME.match(text):
         return text.rstrip("/")
     else:
-        named = Path(text).expanduser().absolute()
-        path = str(named.resolve() if ".." in named.parts else named)
+        absolute = Path(text).expanduser().absolute()
+        path = str(absolute.resolve() if ".." in absolute.parts else absolute)
     return "file://" + (re.sub(r"(?<=.)/+$", "", path))
 
 
 def hadoop(uri: str) -> str:
-    """A canonical URI as Hadoop writes it, and as it therefore stands in the tables: local ones have one slash."""
+    """Turns a canonical URI into the form of Hadoop and of Iceberg's tables: `file:/path` for local files."""
     return uri.replace("file:///", "file:/", 1)
 
 
 def scheme(uri: str) -> str:
-    """The scheme of a URI, lower-case; `file` for a bare path."""
+    """The scheme of a URI in lower case; `file` for a path."""
     match = _SCHEME.match(uri)
     return match.group()[:-1].lower() if match else "file"
 
@@ -40,11 +40,11 @@ def authority(uri: str) -> str:
     """`scheme://host:port` of a URI that has a host.
 
     Raises:
-        UsageError: it names no host.
+        UsageError: the URI has no host.
     """
     match = _AUTHORITY.match(uri)
     if not match:
-        raise UsageError(f"{uri} names no host; write it as {scheme(uri)}://host:port/path or with a nameservice")
+        raise UsageError(f"{uri} has no host; write it as {scheme(uri)}://host:port/path or with a nameservice")
     return match.group(1)
 
 
@@ -52,7 +52,7 @@ def local_path(uri: str) -> Path:
     """The local path of a file URI.
 
     Raises:
-        ValueError: for any other scheme.
+        ValueError: the scheme is another.
     """
     uri = canonical(uri)
     if scheme(uri) != "file":
@@ -61,17 +61,17 @@ def local_path(uri: str) -> Path:
 
 
 def join(base: str, *parts: str) -> str:
-    """`base/part/part`."""
+    """Joins parts of a path with single slashes: `base/part/part`."""
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-def plain(path: str) -> str:
-    """A relative path without empty and `.` parts: one spelling a file."""
+def normalize(path: str) -> str:
+    """Removes empty and `.` parts from a relative path, so that each file has one spelling."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def inside(path: str) -> bool:
-    """Whether a relative path from a catalogue or an archive stays below the folder it is taken from."""
+def is_inside(path: str) -> bool:
+    """Whether a relative path of a catalogue or an archive stays inside the folder that it is relative to."""
     if not path or "\0" in path or _ELSEWHERE.match(path):
         return False
     return ".." not in path.replace("\\", "/").split("/")

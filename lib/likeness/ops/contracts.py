@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from likeness.core.settings import Settings, document
+from likeness.core.settings import Settings, settings_table
 from likeness.index.manifest import Manifest
 from likeness.storage.tables import TABLES, Table
 
@@ -69,7 +69,7 @@ def main(folder: str = "schemas", page: str = "docs/operating.md") -> None:
         Path(folder, name).write_text(content, encoding="utf-8")
     before, begin, rest = Path(page).read_text(encoding="utf-8").partition("<!-- settings -->\n")
     _, end, after = rest.partition("<!-- /settings -->")
-    Path(page).write_text(before + begin + document() + end + after, encoding="utf-8")
+    Path(page).write_text(before + begin + settings_table() + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

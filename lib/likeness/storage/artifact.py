@@ -3,13 +3,13 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """A record that stays as it was made; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class File(Frozen):
+class File(FrozenModel):
     """One file of a build: its name in the space's folder (`build/file`), bytes and SHA-256."""
 
     name: str

@@ -1,7 +1,6 @@
-"""Settings: a TOML file, overruled by LIKENESS_* variables, overruled by flags, to one frozen object.
+"""Loads settings: a TOML file, overridden by LIKENESS_* variables, overridden by flags.
 
-Each concern is a frozen model. Every error is listed at once, and an unknown key is refused with the
-nearest known spelling.
+An error message lists all wrong keys and values, and names the nearest key for an unknown one.
 """
 
 import difflib
@@ -11,48 +10,70 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from likeness.core.errors import UsageError
-from likeness.core.settings.models import Extract, Index, Limits, Serve, Settings, Source, Train, document, known_keys
+from likeness.core.settings.models import Extract, Index, Limits, Serve, Settings, Source, Train
 
 
 def load_settings(
     config: str | None = None, flags: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
 ) -> Settings:
-    """Reads file, environment and flags.
+    """Loads settings from file, environment and flags.
 
     Args:
-        config: a TOML file, or None.
-        flags: dotted key to value; None values are left out.
-        assignments: `key=value` pairs as typed after `--set`; a value is read as TOML, else as text.
+        config: path of a TOML file, or None.
+        flags: values by dotted key; None counts as not given.
+        assignments: `key=value` pairs as typed after `--set`; a value is parsed as TOML, else taken as text.
 
     Raises:
-        UsageError: naming every wrong key and value at once.
+        UsageError: keys or values are wrong; the message lists all of them.
     """
     errors: list[str] = []
-    given: dict[str, Any] = {}
-    for key, value in [*(flags or {}).items(), *_assigned(assignments, errors)]:
+    from_flags: dict[str, Any] = {}
+    for key, value in [*(flags or {}).items(), *_parse(assignments, errors)]:
         if value is not None:
-            _put(given, key, value, errors)
+            _put(from_flags, key, value, errors)
     from_file = _read_file(config) if config else {}
-    values = _merge(_merge(from_file, _environment(errors)), given)
+    values = _merge(_merge(from_file, _environment(errors)), from_flags)
     try:
         settings = Settings(**values)
     except ValidationError as error:
         errors += _explain(error)
     if errors:
-        where = f" (file {config})" if config else ""
-        raise UsageError(f"settings{where}:\n" + "\n".join(f"  {line}" for line in errors))
+        file = f" (file {config})" if config else ""
+        raise UsageError(f"settings{file}:\n" + "\n".join(f"  {line}" for line in errors))
     return settings
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        merged[key] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+def setting_fields(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, FieldInfo]:
+    """Every setting by its dotted key, such as `gates.min_recall`."""
+    keys: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            keys |= setting_fields(nested, f"{prefix}{name}.")
+        else:
+            keys[prefix + name] = field
+    return keys
+
+
+def settings_table() -> str:
+    """A Markdown table of every setting with its default and meaning."""
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key, field in setting_fields().items():
+        default = "today" if key == "date" else field.get_default(call_default_factory=True)
+        rows.append(f"| `{key}` | {f'`{default}`' if default not in ('', {}) else ''} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in overrides.items():
+        before = merged.get(key)
+        merged[key] = _merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -66,7 +87,7 @@ def _read_file(config: str) -> dict[str, Any]:
 
 
 def _environment(errors: list[str]) -> dict[str, Any]:
-    """What LIKENESS_* variables say; a name that can only be a misspelt key is an error, as in a file."""
+    """The values of LIKENESS_* variables. A name that looks like a misspelt key is an error."""
     names = {
         name.upper().removeprefix("LIKENESS_"): name for name in os.environ if name.upper().startswith("LIKENESS_")
     }
@@ -74,17 +95,17 @@ def _environment(errors: list[str]) -> dict[str, Any]:
         key = rest.lower().replace("__", ".")
         if key.partition(".")[0] in Settings.model_fields:
             continue
-        # LIKENESS_JARS and its like are no settings: without a dot only a near miss is refused
+        # LIKENESS_JARS and others are no settings, so a name without a dot is refused only if it is close to a key
         if "." in key or difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.8):
-            errors.append(f"{name}: unknown key; {_meant(key)}")
+            errors.append(f"{name}: unknown key; {_suggest(key)}")
     try:
         return EnvSettingsSource(Settings)()
     except SettingsError as error:
-        errors.append(f"environment: {error}, which is not JSON; set single keys, as LIKENESS_SOURCE__URI")
+        errors.append(f"environment: {error}, which is not JSON; set single keys, such as LIKENESS_SOURCE__URI")
         return {}
 
 
-def _assigned(assignments: Iterable[str], errors: list[str]) -> Iterator[tuple[str, Any]]:
+def _parse(assignments: Iterable[str], errors: list[str]) -> Iterator[tuple[str, Any]]:
     for text in assignments:
         key, equals, value = text.partition("=")
         if equals and key.strip():
@@ -94,8 +115,8 @@ def _assigned(assignments: Iterable[str], errors: list[str]) -> Iterator[tuple[s
 
 
 def _value(key: str, text: str) -> Any:
-    """TOML where it is TOML; a key whose value is text takes it as typed, so that a folder may be called 2024."""
-    field = known_keys().get(key)
+    """Parses a value as TOML; a text setting takes it as typed, so that a folder may be called 2024."""
+    field = setting_fields().get(key)
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -105,7 +126,7 @@ def _value(key: str, text: str) -> Any:
 
 def _put(tree: dict[str, Any], dotted: str, value: Any, errors: list[str]) -> None:
     for table in _TEXT_TABLES:
-        if dotted.startswith(f"{table}."):  # its keys have dots of their own
+        if dotted.startswith(f"{table}."):  # its keys contain dots
             *parents, last = *table.split("."), dotted.removeprefix(f"{table}.")
             value = str(value)
             break
@@ -124,13 +145,13 @@ def _explain(error: ValidationError) -> Iterator[str]:
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             for name in _leaves(key, item["input"]):
-                yield f"{name}: unknown key; {_meant(name)}"
+                yield f"{name}: unknown key; {_suggest(name)}"
         else:
             yield f"{key} = {item['input']!r}: {item['msg']}"
 
 
 def _leaves(key: str, value: Any) -> Iterator[str]:
-    """The keys of an unknown table, so that each gets its nearest spelling."""
+    """The dotted keys of an unknown table, each of which gets its own suggestion."""
     if not isinstance(value, dict) or not value:
         yield key
         return
@@ -138,12 +159,12 @@ def _leaves(key: str, value: Any) -> Iterator[str]:
         yield from _leaves(f"{key}.{name}", inner)
 
 
-def _meant(key: str) -> str:
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+def _suggest(key: str) -> str:
+    near = difflib.get_close_matches(key, setting_fields(), n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else "`likeness config show` lists the keys"
 
 
-_TEXT_TABLES = tuple(key for key, field in known_keys().items() if field.annotation == dict[str, str])
+_TEXT_TABLES = tuple(key for key, field in setting_fields().items() if field.annotation == dict[str, str])
 
 __all__ = [
     "Extract",
@@ -153,7 +174,7 @@ __all__ = [
     "Settings",
     "Source",
     "Train",
-    "document",
-    "known_keys",
     "load_settings",
+    "setting_fields",
+    "settings_table",
 ]
