@@ -42,14 +42,14 @@ def nightly(settings: Settings, retry: bool = False) -> None:
     """Ingest, extract, load, index, audit, publish, report."""
     check_source(settings.source)
     built: Manifest | None = None
-    unloaded: ServiceError | None = None
+    load_error: ServiceError | None = None
     reporter = Reporter()
     warn_if_store_down(settings, reporter)
     with Run("retry-failed" if retry else "nightly", settings, _ALL, reporter) as run:
         try:
             ingest(run, retry)
             extract(run, retry)
-            unloaded = _try_load(run)
+            load_error = _try_load(run)
             built = index(run)
             if built:
                 _publish(run, built)
@@ -59,9 +59,9 @@ def nightly(settings: Settings, retry: bool = False) -> None:
             raise
         current = Builds.open(settings).find(space=run.space.id)
         run.build = current.path
-        _report(run, current, "failed" if unloaded else "done", str(unloaded) if unloaded else None)
-        if unloaded:
-            raise unloaded
+        _report(run, current, "failed" if load_error else "done", str(load_error) if load_error else None)
+        if load_error:
+            raise load_error
     print(reports.summary(run.facts, settings, current))
 
 
@@ -164,7 +164,7 @@ def evaluate_job(settings: Settings, model: str, version: str, on: str) -> Evalu
 
     evaluation_set = EvaluationSets(settings.root).find(on)
     if not evaluation_set:
-        raise UsageError(f"root {settings.root} has no evaluation set; make one with `likeness models freeze`")
+        raise UsageError(f"root {settings.root} has no evaluation set; create one with `likeness models freeze`")
     models = ModelRegistry(settings.root, settings.extract.cache)
     card = models.card(model, version)
     with Run("evaluate", settings, ("extract",), space=models.space(card)) as run:
@@ -203,10 +203,10 @@ def publish_job(settings: Settings) -> None:
     """Put the newest build of the space in service, if it passes its gates."""
     with Run("publish", settings, ("index",)) as run:
         builds = Builds.open(settings)
-        mine = builds.of(run.space.id)
-        if not mine:
+        paths = builds.of(run.space.id)
+        if not paths:
             raise UsageError(f"root {settings.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
-        _publish(run, builds.read(mine[-1]))
+        _publish(run, builds.read(paths[-1]))
 
 
 def _publish(run: Run, manifest: Manifest) -> None:

@@ -91,9 +91,9 @@ def _count_effort(facts: ExtractFacts, tasks: Sequence[Row], seconds: float) -> 
 
 def _shares(seconds: Mapping[str, float]) -> str:
     """Shares of the workers' time, in words. A network that waits needs more decoders, or a faster disk."""
-    whole = sum(seconds.values())
-    each = ", ".join(f"{seconds[name] / (whole or 1):.0%} {doing}" for name, doing in ACTIVITIES.items())
-    return f"workers spent {duration(whole)}: {each}"
+    total = sum(seconds.values())
+    shares = ", ".join(f"{seconds[name] / (total or 1):.0%} {activity}" for name, activity in ACTIVITIES.items())
+    return f"workers spent {duration(total)}: {shares}"
 
 
 def _complete(run: Run, pending: PendingImages) -> bool:
@@ -107,7 +107,7 @@ def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
     spark, ingest_date, settings = run.tables.spark, chunk.ingest_date, run.settings
     pieces = chunk.pieces(spark.sparkContext.defaultParallelism)
     folders = {
-        one.id: uris.join(run.tables.location(FEATURES), "data", one.id, str(ingest_date)) for one in chunk.spaces
+        space.id: uris.join(run.tables.location(FEATURES), "data", space.id, str(ingest_date)) for space in chunk.spaces
     }
     task = Task(chunk.spaces, settings.extract, settings.limits, _machine(settings), ingest_date, folders)
     tasks = pieces["task"][-1].as_py() + 1
