@@ -99,7 +99,7 @@ def test_bfloat16_is_chosen_where_it_is_as_good_and_faster(
 
 def test_a_gpu_waits_for_decoders(sample: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_: Gpu())
-    monkeypatch.setattr(hardware_profile, "choose", lambda name: "torch")
+    monkeypatch.setattr(hardware_profile, "choose_runtime", lambda name: "torch")
     result = hardware_profile.profile(settings_of(sample, cache))
     assert result.ceiling == min(result.decode, result.model, result.read)
     assert result.bottleneck == "decode"
@@ -122,7 +122,7 @@ def test_photos_are_decoded_by_the_gpu_where_that_is_faster(
     class Slow(Fast):
         seconds = 0.02
 
-    monkeypatch.setattr(hardware_profile, "choose", lambda name: "torch")
+    monkeypatch.setattr(hardware_profile, "choose_runtime", lambda name: "torch")
     for network, decoder in ((Fast, "network"), (Slow, "processes")):
         monkeypatch.setattr(hardware_profile, "open_runtime", lambda *_, one=network: one())
         result = hardware_profile.profile(settings_of(sample, cache))
