@@ -7,13 +7,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.index.shard_plan import PlannedShard, delta_plan, part_of, plan, tasks
+from likeness.index.shard_plan import PlannedShard, assign_tasks, part_of, plan_delta, plan_shards
 
 SIZES = st.dictionaries(st.text(max_size=6), st.integers(1, 5000), max_size=30)
 
 
 def test_a_plan() -> None:
-    assert plan({"b/猫": 10, "a": 4, "tiny": 1, "c.d": 11, "small": 1}, 5, 2) == [
+    assert plan_shards({"b/猫": 10, "a": 4, "tiny": 1, "c.d": 11, "small": 1}, 5, 2) == [
         PlannedShard(0, ("a",), 0, 1),
         PlannedShard(1, ("b/猫",), 0, 2),
         PlannedShard(2, ("b/猫",), 1, 2),
@@ -26,15 +26,15 @@ def test_a_plan() -> None:
 
 def test_what_is_asked_more_lies_in_more_shards() -> None:
     sizes = {"asked": 1000, "not": 1000, "tiny": 10, "rare": 10}
-    assert plan(sizes, 500, 20, {"asked": 3.0, "not": 0.1, "tiny": 2}) == [
+    assert plan_shards(sizes, 500, 20, {"asked": 3.0, "not": 0.1, "tiny": 2}) == [
         *(PlannedShard(part, ("asked",), part, 6) for part in range(6)),
         PlannedShard(6, ("not",), 0, 2),
         PlannedShard(7, ("not",), 1, 2),
         PlannedShard(8, ("tiny",)),
         PlannedShard(9, ("rare",)),
     ]
-    assert len(plan({"a": 200}, 500, 20, {"a": 1000})) == 3  # no part without an image
-    assert len(plan({"a": 100}, 5, 2, {"a": 1000})) == 20
+    assert len(plan_shards({"a": 200}, 500, 20, {"a": 1000})) == 3  # no part without an image
+    assert len(plan_shards({"a": 100}, 5, 2, {"a": 1000})) == 20
 
 
 LIMITS = (st.integers(1, 3000), st.integers(1, 2000))
@@ -42,7 +42,7 @@ LIMITS = (st.integers(1, 3000), st.integers(1, 2000))
 
 @given(SIZES, *LIMITS)
 def test_a_plan_covers_every_category(sizes: dict[str, int], most: int, least: int) -> None:
-    shards = plan(sizes, most, least)
+    shards = plan_shards(sizes, most, least)
     assert [shard.number for shard in shards] == list(range(len(shards)))
     assert {name for shard in shards for name in shard.categories} == set(sizes)
     for category, size in sizes.items():
@@ -59,7 +59,9 @@ def test_a_plan_covers_every_category(sizes: dict[str, int], most: int, least: i
 def test_packs_are_of_even_size_and_no_more_than_are_needed(sizes: dict[str, int], most: int, least: int) -> None:
     small = {name: size for name, size in sizes.items() if size < min(least, max(1, most // 2))}
     packs = [
-        sum(sizes[name] for name in s.categories) for s in plan(sizes, most, least) if set(s.categories) <= set(small)
+        sum(sizes[name] for name in s.categories)
+        for s in plan_shards(sizes, most, least)
+        if set(s.categories) <= set(small)
     ]
     if packs:
         assert max(packs) <= most
@@ -72,29 +74,29 @@ def test_the_same_sizes_give_the_same_plan(sizes: dict[str, int], most: int, lea
     other = list(sizes.items())
     random.shuffle(other)  # type: ignore[attr-defined]
     before = dict(sizes)
-    assert plan(sizes, most, least) == plan(dict(other), most, least)
+    assert plan_shards(sizes, most, least) == plan_shards(dict(other), most, least)
     assert sizes == before
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=60), st.integers(1, 40))
-def test_no_task_is_over_twice_the_mean(sizes: list[int], wanted: int) -> None:
-    places = tasks(sizes, wanted)
+def test_no_task_is_over_twice_the_mean(sizes: list[int], most: int) -> None:
+    places = assign_tasks(sizes, most)
     sums = [
         sum(size for size, place in zip(sizes, places, strict=True) if place == task) for task in range(max(places) + 1)
     ]
-    assert len(sums) <= wanted
+    assert len(sums) <= most
     assert min(sums) > 0
     assert max(sums) <= 2 * sum(sizes) / len(sums)
 
 
 def test_even_shards_go_to_as_many_tasks_as_are_wanted() -> None:
-    assert sorted(tasks([5] * 12, 4)) == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
-    assert tasks([5, 5], 8) == [0, 1]
+    assert sorted(assign_tasks([5] * 12, 4)) == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert assign_tasks([5, 5], 8) == [0, 1]
 
 
 @given(st.integers(1, 10**6), st.integers(0, 100), st.integers(1, 10**5))
 def test_a_delta_is_split_as_a_category_is(rows: int, first: int, most: int) -> None:
-    shards = delta_plan(rows, first, most)
+    shards = plan_delta(rows, first, most)
     assert [shard.number for shard in shards] == list(range(first, first + len(shards)))
     assert [(shard.part, shard.parts) for shard in shards] == [(part, len(shards)) for part in range(len(shards))]
     assert rows / len(shards) <= most

@@ -1,1 +1,1 @@
-"""Indexes: shard plan (pure), kinds, build with audit, search and merge.   [faiss]"""
+"""Indexes: shard plan, kinds, build, recall audit, search of shards, increments, and the builds of a root.   [faiss]"""

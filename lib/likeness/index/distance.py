@@ -1,4 +1,4 @@
-"""Metrics: how vectors are compared, and what `score` and `distance` mean. numpy in, numpy out.   [faiss]"""
+"""Distance metrics: the meaning of `score` and `distance`. numpy in, numpy out.   [faiss]"""
 
 import faiss
 import numpy as np

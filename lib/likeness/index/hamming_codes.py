@@ -1,4 +1,4 @@
-"""The bits of the Hamming kind, trained on the very vectors that they are made of. numpy in, numpy out.   [faiss]"""
+"""Binary codes of the kind `hamming`, trained on the vectors that they encode. numpy in, numpy out.   [faiss]"""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import faiss
 import numpy as np
 
 from likeness.index.distance import faiss_metric, prepared
-from likeness.index.kinds import kind
+from likeness.index.kinds import KINDS
 
 _WORD = 8
 
 
-def bits(vectors: np.ndarray, metric: str = "cosine") -> np.ndarray:
-    """The codes by which an index of the kind `hamming` finds candidates among these vectors.
+def encode(vectors: np.ndarray, metric: str = "cosine") -> np.ndarray:
+    """Encodes vectors in bits as an index of the kind `hamming` does.
 
     Args:
         vectors: float32 (n, dim), as the layer gives them.
@@ -22,15 +22,15 @@ def bits(vectors: np.ndarray, metric: str = "cosine") -> np.ndarray:
         uint64 (n, words): a bit for each of the axes, zeros after the last.
     """
     rows = prepared(vectors, metric)
-    hamming = kind("hamming")
-    index: Any = hamming.make(rows[: hamming.sample], len(rows), faiss_metric(metric))  # owns what is taken out of it
+    kind = KINDS["hamming"]
+    index: Any = kind.make(rows[: kind.sample], len(rows), faiss_metric(metric))  # owns the index inside
     codes: np.ndarray = faiss.downcast_index(index.base_index).sa_encode(rows)
     return np.pad(codes, [(0, 0), (0, -codes.shape[1] % _WORD)]).view(np.uint64)
 
 
-def hamming(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """How many bits differ: uint64 (q, words) against (n, words), int16 (q, n)."""
-    apart = np.zeros((len(queries), len(codes)), np.int16)
-    for mine, theirs in zip(queries.T, codes.T, strict=True):
-        apart += np.bitwise_count(mine[:, None] ^ theirs)
-    return apart
+def hamming_distances(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Hamming distances of codes: uint64 (q, words) against (n, words), int16 (q, n)."""
+    distances = np.zeros((len(queries), len(codes)), np.int16)
+    for query_words, code_words in zip(queries.T, codes.T, strict=True):
+        distances += np.bitwise_count(query_words[:, None] ^ code_words)
+    return distances

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from likeness.storage.artifact import File, Frozen
+from likeness.storage.artifact import File, FrozenModel
 
 
-class Recall(Frozen):
+class Recall(FrozenModel):
     """The recall that the audit measured: the share of the exact `k` nearest found, over held-out queries."""
 
     k: int
@@ -17,7 +17,7 @@ class Recall(Frozen):
     value: float
 
 
-class OperatingPoint(Frozen):
+class OperatingPoint(FrozenModel):
     """Recall and time of one kind with one choice of search parameters; `ms` is for one query of a batch."""
 
     kind: str
@@ -26,7 +26,7 @@ class OperatingPoint(Frozen):
     ms: float
 
 
-class Shard(Frozen):
+class Shard(FrozenModel):
     """One FAISS index: the images of a category, of a part of a big one, of several tiny ones, or a night's `delta`.
 
     `vectors` are its rows: `regions` of them are parts of a photo, `tombstoned` of them are deleted. `categories`
@@ -69,7 +69,7 @@ class Shard(Frozen):
         return names[0] if len(names) == 1 else f"{len(names)} small categories" if names else "nothing any more"
 
 
-class Manifest(Frozen):
+class Manifest(FrozenModel):
     """The description of a build: its shards, the snapshots and settings it was built from, and its counts.
 
     `images` and `products` are distinct ones; `vectors` are the live rows of all shards.

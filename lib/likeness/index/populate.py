@@ -1,4 +1,4 @@
-"""Vectors into a trained index: a matrix in, an index out that holds codes in memory and float16 on disk.   [faiss]"""
+"""Population of a trained index: vectors in, an index with codes in memory and float16 on disk out.   [faiss]"""
 
 import math
 from pathlib import Path
@@ -12,21 +12,21 @@ from likeness.index.pca import SAMPLE
 
 _ROWS = 8192
 _NAMED = 56
-"""Bytes of a vector's id, and of its way back to the vector."""
+"""Bytes of a vector's id, and of the map from ids to rows."""
 _APART = 16 << 20
-"""Bytes that were freed and not given back."""
+"""Bytes that were freed and not returned to the system."""
 
 
 def populate(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: Path) -> faiss.IndexIDMap2:
-    """An index of the vectors under their ids.
+    """Adds vectors under their ids to an index.
 
-    The float16 vectors of an index that has them are written to `folder` and mapped, by the first index that is
-    filled there; those after it share them. So memory is taken by codes and links alone.
+    The float16 vectors of an index that has them are written to `folder` and mapped; further indexes with the same
+    `folder` share the file. So only codes and links take memory.
 
     Args:
         index: trained and empty, as `Kind.make` gives it.
         vectors: prepared, float32 (n, dim); may be a mapped file.
-        keys: int64 (n,).
+        keys: ids, int64 (n,).
         folder: local; it must outlive the index.
     """
     whole = faiss.IndexIDMap2(index)
@@ -46,16 +46,16 @@ def populate(index: faiss.Index, vectors: np.ndarray, keys: np.ndarray, folder: 
     return whole
 
 
-def peak_memory(one: Kind, rows: int, dim: int) -> int:
-    """Bytes that it takes to make and fill an index, mapped files apart, at the peak.
+def peak_memory(kind: Kind, rows: int, dim: int) -> int:
+    """The highest memory, in bytes, while an index is trained and filled; mapped files are not counted.
 
     A sample is projected, and the projection copied twice, to train on. While FAISS adds a block to a full list it
     holds the list, a copy and the block; lists double.
     """
-    trained = min(rows, one.sample)
+    trained = min(rows, kind.sample)
     sample = 4 * trained * (dim + 3 * AXES) + 4 * min(trained, SAMPLE) * 5 * AXES
-    held = rows if rows <= _ROWS else _ROWS * (1 + 2 ** math.ceil(math.log2(rows / _ROWS)))
-    codes = held * (one.bytes_per_vector(dim) - one.mapped(dim)) + rows * _NAMED
+    capacity = rows if rows <= _ROWS else _ROWS * (1 + 2 ** math.ceil(math.log2(rows / _ROWS)))
+    codes = capacity * (kind.bytes_per_vector(dim) - kind.mapped(dim)) + rows * _NAMED
     return max(sample, codes, min(rows, _ROWS) * 2 * dim) + _APART
 
 
@@ -65,7 +65,7 @@ def _add(index: Any, vectors: np.ndarray) -> None:
 
 
 def _mapped(empty: Any, vectors: np.ndarray, folder: Path) -> Any:
-    """The index with the vectors as codes, in FAISS's own file format.
+    """Writes the index with the vectors as codes, in FAISS's file format, and maps it.
 
     An empty index's file ends with the number of the codes' bytes; its number of vectors is the 64 bits at 8.
     """

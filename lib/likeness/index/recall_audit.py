@@ -1,8 +1,8 @@
-"""The audit: an index and the vectors it was made of in, the share of the truly nearest that it finds out.
+"""The recall audit: an index and its vectors in, the share of the exact nearest rows that it finds out.
 
-Queries are held out: rows moved as far as near rows lie from each other, in the distribution of the rows but (of two
-or more different ones) none of them. A row as near as the k-th nearest (to 1e-5) counts as found, so that ties are not
-held against an index.
+Queries are held out: rows, each moved as far as near rows lie apart. So they follow the distribution of the rows, and
+none equals a row (if there are two or more different ones). A row as near as the k-th nearest (to 1e-5) counts as
+found, so that ties do not lower the recall.
 """
 
 import time
@@ -17,17 +17,17 @@ from likeness.index.manifest import Recall
 
 ROWS = 8192
 FILTERS = (0.5, 0.05, 0.005)
-"""Shares of the rows that the audited filters let pass."""
+"""Shares of the rows that pass the filters of the audit."""
 _POOL, _NEAREST = 2048, 8
 _MOVED = 0.3
-"""So the tenth and hundredth nearest are as far as those of validation photos (0.646, 0.550 for 0.650, 0.554)."""
+"""Chosen so that the 10th and 100th nearest score as for validation photos (0.646, 0.550; those 0.650, 0.554)."""
 
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """Prepared queries, float32 (q, dim), and k in; scores and rows, each (q, k), out."""
 
 
 class FilteredSearch(Protocol):
-    """The same, for the rows that a mask, bool (n,), allows."""
+    """A search among the rows that a mask, bool (n,), allows."""
 
     def __call__(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows."""
@@ -35,7 +35,7 @@ class FilteredSearch(Protocol):
 
 
 class RecallAudit:
-    """Queries with exact answers, for prepared vectors, float32 (n, dim): among all, and among random shares."""
+    """Queries for prepared vectors, float32 (n, dim), with their exact nearest rows: of all, and of random shares."""
 
     def __init__(self, vectors: np.ndarray, settings: Index, seed: int, shares: Sequence[float] = ()) -> None:
         self._vectors, self._metric = vectors, settings.metric
@@ -47,7 +47,7 @@ class RecallAudit:
         for start in range(0, len(vectors), ROWS):
             scores = distance.exact_scores(self._queries, vectors[start : start + ROWS], self._metric)
             for truth in truths:
-                truth.meet(scores, start)
+                truth.add(scores, start)
         self._all, *rest = ((truth.k, self._enough(truth.nearest)) for truth in truths)
         self._filtered = dict(zip(self._masks, rest, strict=True))
 
@@ -56,20 +56,20 @@ class RecallAudit:
         return self.timed(search)[0]
 
     def timed(self, search: Search) -> tuple[Recall, float]:
-        """Recall@k, and milliseconds a query, all asked at once."""
+        """Recall@k, and milliseconds a query of a batch of them all."""
         k, enough = self._all
-        begun = time.perf_counter()
+        start = time.perf_counter()
         _, rows = search(self._queries, k)
-        took = 1000 * (time.perf_counter() - begun) / len(self._queries)
+        took = 1000 * (time.perf_counter() - start) / len(self._queries)
         return Recall(k=k, queries=len(self._queries), value=self._share(rows, k, enough)), took
 
     def filtered(self, search: FilteredSearch) -> dict[str, float]:
-        """Recall@k by the share of the vectors that may be found."""
-        found = {}
+        """Recall@k by the share of the vectors that pass the filter."""
+        recalls = {}
         for share, (k, enough) in self._filtered.items():
             _, rows = search(self._queries, k, self._masks[share])
-            found[str(share)] = self._share(np.where(self._masks[share][rows], rows, -1), k, enough)
-        return found
+            recalls[str(share)] = self._share(np.where(self._masks[share][rows], rows, -1), k, enough)
+        return recalls
 
     def _share(self, rows: np.ndarray, k: int, enough: np.ndarray) -> float:
         good = (rows >= 0) & (self._scores(np.maximum(rows, 0)) >= enough)
@@ -81,35 +81,36 @@ class RecallAudit:
         return enough
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        """Scores of rows (q, k), one by one: a scan's distances of near vectors lose what is less than their length."""
-        found = []
-        for query, mine in zip(self._queries, rows, strict=True):
-            near = self._vectors[mine]
-            found.append(-np.linalg.norm(near - query, axis=1) if self._metric == "l2" else near @ query)
-        return np.stack(found)
+        """Scores of rows (q, k), one by one: distances by a matrix product are inexact for near vectors."""
+        scores = []
+        for query, nearest in zip(self._queries, rows, strict=True):
+            near = self._vectors[nearest]
+            scores.append(-np.linalg.norm(near - query, axis=1) if self._metric == "l2" else near @ query)
+        return np.stack(scores)
 
 
 class _Truth:
-    """The exact nearest rows among those that a mask allows, as the blocks of a scan go by."""
+    """The exact nearest rows among those that a mask allows, updated by each block of a scan."""
 
     def __init__(self, k: int, mask: np.ndarray) -> None:
         self.k, self._mask = min(k, int(mask.sum())), mask
         self._best, self.nearest = np.empty((0, 0), np.float32), np.empty((0, 0), np.int64)
 
-    def meet(self, scores: np.ndarray, start: int) -> None:
-        """Scores (q, n) of the rows from `start` on."""
+    def add(self, scores: np.ndarray, start: int) -> None:
+        """Adds scores (q, n) of the rows from `start` on."""
         rows = start + np.flatnonzero(self._mask[start : start + scores.shape[1]])
-        mine, names = scores[:, rows - start], np.broadcast_to(rows, (len(scores), len(rows)))
+        block, numbers = scores[:, rows - start], np.broadcast_to(rows, (len(scores), len(rows)))
         if self._best.size:
-            mine, names = np.concatenate([self._best, mine], axis=1), np.concatenate([self.nearest, names], axis=1)
-        if mine.shape[1] > self.k:
-            order = np.argpartition(-mine, self.k - 1, axis=1)[:, : self.k]
-            mine, names = np.take_along_axis(mine, order, axis=1), np.take_along_axis(names, order, axis=1)
-        self._best, self.nearest = mine, names
+            block = np.concatenate([self._best, block], axis=1)
+            numbers = np.concatenate([self.nearest, numbers], axis=1)
+        if block.shape[1] > self.k:
+            order = np.argpartition(-block, self.k - 1, axis=1)[:, : self.k]
+            block, numbers = np.take_along_axis(block, order, axis=1), np.take_along_axis(numbers, order, axis=1)
+        self._best, self.nearest = block, numbers
 
 
 def _held_out(vectors: np.ndarray, metric: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Random rows, each moved as another random row differs from the nearest different one of a random pool."""
+    """Random rows, each moved by the difference of another random row to the nearest different row of a random pool."""
     rows = len(vectors)
     pool = vectors[rng.choice(rows, min(rows, _POOL), replace=False)]
     ends = vectors[rng.integers(0, rows, count)]

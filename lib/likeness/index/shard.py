@@ -146,15 +146,15 @@ class LoadedShard:
 
     def _short(self, rows: np.ndarray, k: int) -> bool:
         """Whether some query has rows of fewer than k images, and the index may have more rows."""
-        return any((found >= 0).all() and len(np.unique(self.images[found])) < k for found in rows)
+        return any((nearest >= 0).all() and len(np.unique(self.images[nearest])) < k for nearest in rows)
 
     def _best_rows(self, scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Keeps the best row of each image, for k images a query: scores and rows, each (q, k)."""
         kept_scores, kept = np.full((len(rows), k), -np.inf, np.float32), np.full((len(rows), k), -1, np.int64)
-        for query, found in enumerate(rows):
-            valid = np.flatnonzero(found >= 0)
-            first = valid[np.sort(np.unique(self.images[found[valid]], return_index=True)[1])][:k]
-            kept_scores[query, : len(first)], kept[query, : len(first)] = scores[query, first], found[first]
+        for query, nearest in enumerate(rows):
+            valid = np.flatnonzero(nearest >= 0)
+            first = valid[np.sort(np.unique(self.images[nearest[valid]], return_index=True)[1])][:k]
+            kept_scores[query, : len(first)], kept[query, : len(first)] = scores[query, first], nearest[first]
         return kept_scores, kept
 
     def _rows_in(self, categories: Collection[str]) -> np.ndarray:

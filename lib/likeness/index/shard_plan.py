@@ -8,12 +8,12 @@ from typing import TypeVar
 
 Name = TypeVar("Name", str, int)
 _FEW = 64
-"""Images of a shard, in the mean, below which some part of a category might get none."""
+"""Mean number of images below which a part of a category might get none."""
 
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """Shard `number` holds part `part` of `parts` of the images of its categories; a delta's are not told before."""
+    """Shard `number`: part `part` of `parts` of its categories' images; a delta names no category, and may have any."""
 
     number: int
     categories: tuple[str, ...] = ()
@@ -21,19 +21,19 @@ class PlannedShard:
     parts: int = 1
 
 
-def plan(
+def plan_shards(
     sizes: Mapping[str, int], most: int, least: int, traffic: Mapping[str, float] | None = None
 ) -> list[PlannedShard]:
-    """One shard a category; a big one is split, tiny ones are packed together.
+    """Plans one shard a category; a big one is split, tiny ones are packed together.
 
     Args:
         sizes: images by category.
-        most: vectors of a shard, at or below which its parts stay in the mean.
+        most: the highest mean number of vectors of a category's shards.
         least: a smaller category shares a shard with others; the packs are of even size, of `least` in the mean.
-        traffic: how often a category is asked, against the mean: its images count so many times, so that what is asked
-            more lies in more shards. Others, and what is asked less than the mean, count once.
+        traffic: how often a category is searched, relative to the mean: its images count so many times, so that a
+            category searched more gets more shards. All others count once.
 
-    An image's part is decided by the first 32 bits of its SHA-256, so parts are even and stable.
+    The first 32 bits of an image's SHA-256 decide its part, so parts are even and stable.
     """
     shards: list[PlannedShard] = []
     least = max(1, min(least, most // 2))  # so that no pack is over `most`
@@ -43,7 +43,7 @@ def plan(
         first = len(shards)
         shards.extend(PlannedShard(first + part, (category,), part, parts) for part in range(parts))
     tiny = {name: weight for name, weight in weights.items() if weight < least}
-    packs = spread(tiny, -(-sum(tiny.values()) // least)) if tiny else {}
+    packs = balance(tiny, -(-sum(tiny.values()) // least)) if tiny else {}
     for pack in range(len(set(packs.values()))):
         names = tuple(sorted(name for name, place in packs.items() if place == pack))
         shards.append(PlannedShard(len(shards), names))
@@ -51,35 +51,35 @@ def plan(
 
 
 def part_of(image_id: str, parts: int) -> int:
-    """Which part of a split category, or of a split delta, an image is in."""
+    """The part of a split category, or of a split delta, that an image is in."""
     return int(image_id[:8], 16) * parts >> 32
 
 
-def delta_plan(rows: int, first: int, most: int) -> list[PlannedShard]:
-    """The shards of a night's new rows, of all categories, numbered from `first`."""
+def plan_delta(rows: int, first: int, most: int) -> list[PlannedShard]:
+    """Plans the shards of a night's new rows, of all categories, numbered from `first`."""
     parts = -(-rows // most)
     return [PlannedShard(first + part, (), part, parts) for part in range(parts)]
 
 
-def spread(sizes: Mapping[Name, int], bins: int) -> dict[Name, int]:
-    """Things by size into bins of even sum: the largest first, each into the bin that holds least."""
+def balance(sizes: Mapping[Name, int], bins: int) -> dict[Name, int]:
+    """Distributes things by size over bins of even sum: the largest first, each into the bin with the lowest sum."""
     heap = [(0, number) for number in range(min(bins, len(sizes)))]
     places = {}
-    for name in sorted(sizes, key=lambda one: (-sizes[one], one)):
-        held, number = heapq.heappop(heap)
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        total, number = heapq.heappop(heap)
         places[name] = number
-        heapq.heappush(heap, (held + sizes[name], number))
+        heapq.heappush(heap, (total + sizes[name], number))
     return places
 
 
-def tasks(sizes: Sequence[int], wanted: int) -> list[int]:
-    """The task that builds each shard, given the shards' sizes: `wanted` tasks, or fewer.
+def assign_tasks(sizes: Sequence[int], most: int) -> list[int]:
+    """Assigns shards, given by size, to at most `most` tasks; returns the task of each shard.
 
-    No task is over twice the mean, unless a shard is that by itself in any number of tasks.
+    No task has more than twice the mean, unless a single shard has.
     """
     named = dict(enumerate(sizes))
-    for count in range(min(wanted, len(sizes)), 0, -1):
-        places = spread(named, count)
+    for count in range(min(most, len(sizes)), 0, -1):
+        places = balance(named, count)
         sums = [0] * count
         for number, place in places.items():
             sums[place] += sizes[number]

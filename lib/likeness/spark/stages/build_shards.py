@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from likeness.core.formatting import pluralize
 from likeness.index.build import BuildSpec, build_shard, refuse_memory
 from likeness.index.manifest import Shard
-from likeness.index.shard_plan import PlannedShard, tasks
+from likeness.index.shard_plan import PlannedShard, assign_tasks
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.progress import track_tasks
 from likeness.spark.run import Run
@@ -88,7 +88,7 @@ def build(run: Run, work: Work, spec: BuildSpec) -> list[Shard]:
     """
     refuse_memory(work.sizes, spec)
     planned, spark = work.planned, run.tables.spark
-    places = tasks(work.sizes, run.tables.tasks)
+    places = assign_tasks(work.sizes, run.tables.tasks)
     numbers = pa.array([shard.number for shard in planned], pa.int32())
     task = spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
     ordered = (

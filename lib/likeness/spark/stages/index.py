@@ -19,7 +19,7 @@ from likeness.index.build import BuildSpec
 from likeness.index.builds import Builds
 from likeness.index.incremental import UNCHANGED, kept_shards, next_step, update_shards
 from likeness.index.manifest import Manifest, Shard, build_name
-from likeness.index.shard_plan import delta_plan, plan
+from likeness.index.shard_plan import plan_delta, plan_shards
 from likeness.spark.run import Run
 from likeness.spark.stages import build_shards, incremental
 from likeness.storage.artifact import File
@@ -102,7 +102,7 @@ class _Job:
     def whole(self, members: DataFrame, sizes: Mapping[str, int]) -> tuple[list[Shard], None]:
         """New shards of all members."""
         limits = self.settings
-        planned = plan(sizes, limits.max_shard_vectors, limits.pack_vectors, limits.traffic)
+        planned = plan_shards(sizes, limits.max_shard_vectors, limits.pack_vectors, limits.traffic)
         rows = build_shards.assign_shards(members, planned)
         expected = [sum(sizes[name] for name in s.categories) // s.parts for s in planned]
         work = build_shards.Work(rows, planned, expected, build_shards.files_of(self.run, self.space, self._features()))
@@ -139,7 +139,7 @@ class _Job:
         added = difference.changes.added
         if not added:
             return []
-        planned = delta_plan(added, first, self.settings.max_shard_vectors)
+        planned = plan_delta(added, first, self.settings.max_shard_vectors)
         rows = build_shards.split_delta(difference.lacking, planned)
         files = build_shards.files_of(self.run, self.space, self._features(), difference.lacking)
         work = build_shards.Work(rows, planned, [added // s.parts for s in planned], files)
