@@ -11,14 +11,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from likeness.core.errors import ServiceError
 from likeness.core.settings import Limits
-from likeness.images.decoder_worker import BAD_IMAGE, BUG, COUNT, READY, REPLY, REQUEST, receive
+from likeness.images.decoder_worker import BAD_IMAGE, BUG, COUNT, READY, REPLY, REQUEST, WorkerArguments, receive
 from likeness.images.image import WHOLE, BadImage, Box, Preprocessing
 from likeness.images.shared_pixels import SharedPixels
 
@@ -147,14 +147,14 @@ class Decoder:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self._shared = SharedPixels(MAX_BATCH, self._preprocessing.side)
         files = [self._shared.fileno(), self._rows.fileno()]
-        arguments = {
-            "preprocessing": asdict(self._preprocessing),
-            "limits": self._limits.model_dump(),
-            "parent": os.getpid(),
-            "shared": [self._shared.handle, self._rows.handle],
-        }
+        arguments = WorkerArguments(
+            preprocessing=self._preprocessing,
+            limits=self._limits,
+            parent=os.getpid(),
+            shared=(self._shared.handle, self._rows.handle),
+        )
         module = "likeness.images.decoder_worker"
-        command = [sys.executable, "-m", module, str(child_socket.fileno()), json.dumps(arguments)]
+        command = [sys.executable, "-m", module, str(child_socket.fileno()), arguments.model_dump_json()]
         # a job's archive is on sys.path, and may not be in the environment
         paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, **_MALLOC, "PYTHONPATH": paths}

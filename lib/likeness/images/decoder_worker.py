@@ -14,11 +14,12 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+
+from pydantic import BaseModel
 
 from likeness.core.settings import Limits
 from likeness.images.image import BadImage, Preprocessing, preprocess
-from likeness.images.shared_pixels import SharedPixels
+from likeness.images.shared_pixels import Handle, SharedPixels
 
 COUNT = struct.Struct("<I")
 REQUEST = struct.Struct("<I4d?i")
@@ -31,6 +32,15 @@ DECODED, BAD_IMAGE, BUG = range(3)
 READY = b"ready"
 """Sent once, when the process can decode."""
 _PR_SET_PDEATHSIG = 1
+
+
+class WorkerArguments(BaseModel):
+    """Arguments of a decoder process; `shared` are the handles of its own memory and of the pool's rows."""
+
+    preprocessing: Preprocessing
+    limits: Limits
+    parent: int
+    shared: tuple[Handle, Handle]
 
 
 def receive(channel: socket.socket, length: int, deadline: float | None = None) -> bytearray:
@@ -78,19 +88,16 @@ def _serve(
 
 
 def _main(fd: str, text: str) -> None:
-    arguments: dict[str, Any] = json.loads(text)
+    arguments = WorkerArguments.model_validate_json(text)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     if sys.platform == "linux":  # a decoder in an endless loop would not notice that its parent is gone
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != arguments["parent"]:
+        if os.getppid() != arguments.parent:
             return
-    fields: dict[str, Any] = arguments["preprocessing"]
-    fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    preprocessing = Preprocessing(**fields)
     with socket.socket(fileno=int(fd)) as channel, suppress(ConnectionError, BrokenPipeError):
         channel.setblocking(True)
-        shared, rows = (SharedPixels(*handle) for handle in arguments["shared"])
-        _serve(channel, shared, rows, preprocessing, Limits(**arguments["limits"]))
+        shared, rows = (SharedPixels(*handle) for handle in arguments.shared)
+        _serve(channel, shared, rows, arguments.preprocessing, arguments.limits)
 
 
 if __name__ == "__main__":

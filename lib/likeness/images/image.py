@@ -19,7 +19,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
 
 Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` decides, for jobs and service alike
-# Pillow warns of odd metadata; only the pixels matter. Set once: `catch_warnings` is not thread-safe
+# Pillow warns of odd metadata; set once, because `catch_warnings` is not thread-safe
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _TRANSPOSES = {
@@ -112,11 +112,8 @@ def decode(data: bytes, limits: Limits, min_side: int = 0) -> Image.Image:
     Args:
         data: the encoded photo.
         limits: what it may cost.
-        min_side: pixels that the shorter side needs. A JPEG is decoded at a half, quarter or eighth of its size while
-            twice `min_side` remains. 0 decodes in full.
-
-    Returns:
-        An image of mode RGB.
+        min_side: pixels that the shorter side needs: a JPEG is decoded at a half, quarter or eighth of its size while
+            twice as many remain; 0 decodes in full.
 
     Raises:
         BadImage: as `read_header`, or undecodable.
@@ -227,10 +224,7 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Applies the EXIF orientation.
-
-    ImageOps.exif_transpose is not used: it rewrites the EXIF block, and fails at unrelated damaged tags.
-    """
+    # not by ImageOps.exif_transpose, which rewrites the EXIF block, and fails at unrelated damaged tags
     method = _TRANSPOSES.get(_orientation(image))
     return image if method is None else image.transpose(method)
 

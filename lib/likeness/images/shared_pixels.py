@@ -9,6 +9,9 @@ from typing import IO
 
 import numpy as np
 
+Handle = tuple[int, int, int]
+"""Arguments of `SharedPixels` in another process: rows, side and file descriptor."""
+
 
 class SharedPixels:
     """Memory that two processes share for pixels, which are too many to send. Freed with the last array on it."""
@@ -43,6 +46,6 @@ class SharedPixels:
         return self._file.fileno()
 
     @property
-    def handle(self) -> tuple[int, int, int]:
-        """Arguments of `SharedPixels` in the process that inherits the file descriptor."""
+    def handle(self) -> Handle:
+        """What the process that inherits the file descriptor needs."""
         return len(self.pixels), self.pixels.shape[1], self.fileno()

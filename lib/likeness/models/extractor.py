@@ -5,12 +5,11 @@ No Spark, no storage: the extraction job and the query encoder both run it.
 
 import functools
 import threading
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,23 +19,13 @@ from likeness.images.decoder_pool import DecoderPool
 from likeness.images.image import WHOLE, BadImage, Box
 from likeness.images.query_views import QueryView, render_views
 from likeness.models.backbones import Space
+from likeness.models.extracted_batch import ExtractedBatch, Photos, Timings, timed, timed_source
 from likeness.models.runtimes import BatchDecoder, Runtime, require_decoding
 
 PixelLoader = Callable[[], Any]
 """Returns the pixels of a batch as the runtime takes them, (n, side, side, 3)."""
-Timings = defaultdict[str, float]
-"""Seconds by activity."""
-
-
-@dataclass
-class ExtractedBatch:
-    """One batch: vectors float32 (n, dim) of the photos `keys`, and the photos that failed, with reasons."""
-
-    keys: list[str] = field(default_factory=list)
-    vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    failures: list[tuple[str, BadImage]] = field(default_factory=list)
-    seconds: Timings = field(default_factory=lambda: defaultdict(float))
-    """How the caller's time since the batch before was spent: `read`, waiting for `decode`, `model`."""
+PendingBatch = tuple[ExtractedBatch, PixelLoader]
+"""A batch without vectors, and how to load its pixels."""
 
 
 @dataclass
@@ -60,7 +49,7 @@ class Extractor:
         self._pool = DecoderPool(settings.decode_threads, space.preprocessing, limits, batches * settings.batch_size)
         self._running = threading.Lock()
 
-    def run(self, photos: Iterable[tuple[str, bytes]]) -> Generator[ExtractedBatch]:
+    def run(self, photos: Photos) -> Generator[ExtractedBatch]:
         """Yields batches as they are full, in the order of the photos.
 
         A photo that cannot be decoded, takes too long or gives a vector with NaN or infinity is in `failures`.
@@ -72,7 +61,7 @@ class Extractor:
             RuntimeError: another run is not finished.
         """
         timings = Timings(float)
-        timed_photos = _timed_source(photos, timings)
+        timed_photos = timed_source(photos, timings)
         with self._exclusive():  # as long as forward passes read from the pool's rows
             if self._settings.decode == "network":
                 decode = require_decoding(self._runtime).decoder(self._limits, self._pool.submit)
@@ -85,9 +74,7 @@ class Extractor:
                     timings.clear()
                     yield batch
 
-    def _encoded_batches(
-        self, photos: Iterable[tuple[str, bytes]], decode: BatchDecoder
-    ) -> Generator[tuple[ExtractedBatch, PixelLoader]]:
+    def _encoded_batches(self, photos: Photos, decode: BatchDecoder) -> Generator[PendingBatch]:
         """Groups photos into batches that the runtime will decode."""
         batch, images, size = ExtractedBatch(), list[bytes](), 0
         for key, data in photos:
@@ -100,16 +87,14 @@ class Extractor:
         if images:
             yield batch, functools.partial(_decode_batch, batch, images, decode)
 
-    def _decoded_batches(
-        self, photos: Iterable[tuple[str, bytes]], timings: Timings
-    ) -> Generator[tuple[ExtractedBatch, PixelLoader]]:
+    def _decoded_batches(self, photos: Photos, timings: Timings) -> Generator[PendingBatch]:
         """Decodes photos in the pool, and groups them into batches."""
         pending, pixels = deque[_PendingPhoto](), self._pool.rows
         batch, rows = ExtractedBatch(), list[int]()
         try:
             for _ in self._decode_ahead(photos, pending):
                 first = pending.popleft()
-                with _timed(timings, "decode"):
+                with timed(timings, "decode"):
                     rows += [first.row] if _add_to_batch(first, batch) is not None else []
                 if first.row % self._settings.batch_size == self._settings.batch_size - 1:
                     yield batch, functools.partial(_take_rows, pixels, rows)
@@ -130,13 +115,11 @@ class Extractor:
         finally:
             self._running.release()
 
-    def _forward_all(
-        self, batches: Iterable[tuple[ExtractedBatch, PixelLoader]], timings: Timings
-    ) -> Generator[ExtractedBatch]:
+    def _forward_all(self, batches: Iterable[PendingBatch], timings: Timings) -> Generator[ExtractedBatch]:
         """Fills in the vectors of batches; up to `max_passes` forward passes run while the next batch is decoded."""
         if self._runtime.max_passes == 1:
             for batch, load in batches:
-                with _timed(timings, "model"):
+                with timed(timings, "model"):
                     self._forward(batch, load)
                 yield batch
             return
@@ -144,7 +127,7 @@ class Extractor:
 
         def finish_first() -> ExtractedBatch:
             batch, forward = started.popleft()
-            with _timed(timings, "model"):
+            with timed(timings, "model"):
                 forward.result()
             return batch
 
@@ -156,7 +139,7 @@ class Extractor:
             while started:
                 yield finish_first()
 
-    def _decode_ahead(self, photos: Iterable[tuple[str, bytes]], pending: deque[_PendingPhoto]) -> Iterator[None]:
+    def _decode_ahead(self, photos: Photos, pending: deque[_PendingPhoto]) -> Iterator[None]:
         """Starts to decode photos; yields whenever the caller must take the first of `pending`."""
         for number, (key, data) in enumerate(photos):
             row = number % len(self._pool.rows)
@@ -245,23 +228,3 @@ def _decode_batch(batch: ExtractedBatch, photos: Sequence[bytes], decode: BatchD
     batch.failures += [(batch.keys[number], bad[number]) for number in sorted(bad)]
     batch.keys = [key for number, key in enumerate(batch.keys) if number not in bad]
     return pixels
-
-
-@contextmanager
-def _timed(timings: Timings, name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        timings[name] += time.perf_counter() - started
-
-
-def _timed_source(photos: Iterable[tuple[str, bytes]], timings: Timings) -> Iterator[tuple[str, bytes]]:
-    """Yields the photos, and counts how long the source takes as `read`."""
-    source = iter(photos)
-    while True:
-        with _timed(timings, "read"):
-            photo = next(source, None)
-        if photo is None:
-            return
-        yield photo

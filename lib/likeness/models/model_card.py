@@ -25,12 +25,14 @@ class Metric(FrozenModel):
 
 MetricsByEvaluationSet = Mapping[str, Mapping[str, Metric]]
 """Metrics by name, by evaluation set (`NAME@VERSION`)."""
+TrainSettings = Mapping[str, Any]
+"""Settings of `train` by name; all of them, or those that override others."""
 
 
 class Candidate(FrozenModel):
     """Settings that cross-validation tried: mean metric over the folds, its standard error, and the best epoch."""
 
-    settings: Mapping[str, Any]
+    settings: TrainSettings
     value: float
     error: float
     epochs: int
@@ -59,7 +61,7 @@ class ModelCard(_Record):
     candidates: tuple[Candidate, ...] = Field(alias="chosen")
     temperature: float
     seed: int
-    settings: Mapping[str, Any]
+    settings: TrainSettings
     licence: str
     created: datetime.datetime = Field(alias="made")
     run_id: str

@@ -60,8 +60,8 @@ class Recipe:
 
     def metadata(self) -> dict[str, str]:
         """The metadata of a safetensors file with this recipe."""
-        fields = asdict(self)
-        fields["top"] = fields.pop("head")  # the key in files
+        # in files the head is the field "top"
+        fields = {"top" if name == "head" else name: value for name, value in asdict(self).items()}
         return {_METADATA_KEY: json.dumps(fields)}
 
 

@@ -1,13 +1,11 @@
 """Cross-validation: candidate settings in, those with the best metric on held-out folds out.   [torch]"""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from likeness.core.settings import Train
-from likeness.models.model_card import Candidate
+from likeness.models.model_card import Candidate, TrainSettings
 from likeness.training.experiment import Experiment
 from likeness.training.history import History
 from likeness.training.progress_log import ProgressLogger
@@ -72,7 +70,7 @@ def _train_folds(experiment: Experiment, settings: Train) -> list[_FoldResult]:
     return results
 
 
-def _summarise(overrides: Mapping[str, Any], folds: list[_FoldResult]) -> Candidate:
+def _summarise(overrides: TrainSettings, folds: list[_FoldResult]) -> Candidate:
     """The mean metric at the best common epoch, and its standard error over the folds."""
     curves = [[epoch.validation for epoch in fold.history.epochs] for fold in folds]
     mean = np.mean([curve[: min(map(len, curves))] for curve in curves], axis=0)

@@ -4,7 +4,7 @@ The unpickler accepts only the classes of NumPy arrays; it refuses anything else
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def convert(archive: Path, to: Path) -> int:
     return sum(values.size for values in state.values())
 
 
-def _read(archive: Path) -> Mapping[str, Any]:
+def _read(archive: Path) -> Mapping[str, Sequence[np.ndarray]]:
     with archive.open("rb") as file:
         version = np.lib.format.read_magic(file)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -73,7 +73,7 @@ def _read(archive: Path) -> Mapping[str, Any]:
     return layers
 
 
-def _state(layers: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _state(layers: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
     """Weights in torch's order: (out, in, h, w) for convolutions, (out, in) for fully connected layers."""
     state = {}
     for name in _LAYERS:

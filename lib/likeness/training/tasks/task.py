@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from likeness.core.settings import Train
 from likeness.core.statistics import Figure
 from likeness.evaluation import model_metrics
 from likeness.models.backbones.heads import Head
+from likeness.models.model_card import TrainSettings
 from likeness.models.training_report import ErrorAnalysis
 from likeness.training.data import TrainingData
 from likeness.training.distributed import Workers
@@ -43,7 +43,7 @@ class Task(ABC):
 
     classes: Sequence[str] = ()
     """Names of the outputs; empty where they have none."""
-    candidates: Sequence[Mapping[str, Any]] = ()
+    candidates: Sequence[TrainSettings] = ()
     """Candidates for cross-validation: settings of `train` that override the given ones."""
     uses_gallery = False
     """Whether the metrics come from nearest neighbours among the training photos."""
@@ -121,16 +121,9 @@ def require_photos(classes: Sequence[str], counts: Mapping[str, int], settings: 
         )
 
 
-def _embeddings_and_labels(predictions: Predictions) -> tuple[np.ndarray, Labels, np.ndarray, Labels]:
-    return (
-        predictions.outputs,
-        _labels(predictions.annotations),
-        predictions.gallery_outputs,
-        _labels(predictions.gallery_annotations),
-    )
+def _embeddings_and_labels(batch: Predictions) -> tuple[np.ndarray, Labels, np.ndarray, Labels]:
+    return batch.outputs, _labels(batch.annotations), batch.gallery_outputs, _labels(batch.gallery_annotations)
 
 
 def _labels(annotations: Sequence[Annotation]) -> Labels:
-    return Labels(
-        [annotation.categories for annotation in annotations], [annotation.products for annotation in annotations]
-    )
+    return Labels([photo.categories for photo in annotations], [photo.products for photo in annotations])
