@@ -30,7 +30,8 @@ from likeness.core.settings import Settings, load_settings
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.spark import jobs
 from likeness.spark.run import Run
 from likeness.spark.session import open_session
@@ -116,7 +117,7 @@ def quality(full: Path, scratch: Path) -> None:
     hits = []
     for item in queries:
         answer = root.search(encoder.encode((full / item["image"]).read_bytes()), space, SearchParams(10, "all"))
-        hits.append([result["category"] == item["category"] for result in answer["results"]])
+        hits.append([result.category == item["category"] for result in answer.results])
     for k, goal in ((1, ">= 0.79"), (5, ">= 0.74"), (10, "")):
         row(f"P@{k}, {len(queries)} validation photos", f"{statistics.mean(sum(h[:k]) / k for h in hits):.3f}", goal)
 
@@ -157,7 +158,7 @@ def _answer(queries: list[bytes], encoder: Encoder, root: Root, space: str, cate
 
 
 def _search(vectors: list[Any], root: Root, space: str, category: str) -> int:
-    return sum(len(root.search(vector, space, SearchParams(10, category))["results"]) for vector in vectors)
+    return sum(len(root.search(vector, space, SearchParams(10, category)).results) for vector in vectors)
 
 
 def _median(work: Callable[[], Any]) -> float:

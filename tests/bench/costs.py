@@ -37,7 +37,7 @@ def measure(clothing: Path, scratch: Path) -> None:
     """A row a backbone, and a row a way to use one: photos a second, per core-hour, and P@1 and P@10 where known."""
     photos = sorted((clothing / "train").rglob("*.jpg"))
     for spec in registry().values():
-        name, weights = f"{spec.name}.{spec.main}", seeded(spec, scratch)
+        name, weights = f"{spec.name}.{spec.default_layer}", seeded(spec, scratch)
         if not weights:
             _worth(name, clothing, scratch)
             continue

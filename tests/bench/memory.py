@@ -58,7 +58,7 @@ def _workers() -> dict[int, float]:
     sizes = {}
     for one in psutil.Process().children(recursive=True):
         try:
-            if "likeness.images.decoder_process" in one.cmdline():
+            if "likeness.images.decoder_worker" in one.cmdline():
                 parent = one.parent()
                 if parent:
                     sizes[parent.pid] = (parent.memory_info().rss + one.memory_info().rss) / 1e6

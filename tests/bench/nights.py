@@ -18,9 +18,10 @@ from tests.runs import append_features
 from likeness.core.settings import Index, Settings
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
-from likeness.index.shard_plan import plan, tasks
+from likeness.index.shard_plan import assign_tasks, plan_shards
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.spark.run import Run
 from likeness.spark.stages.index import index, publish
 from likeness.storage.run_facts import IndexFacts
@@ -66,9 +67,9 @@ def skew(real: np.ndarray, root: Path, largest: int) -> None:
     names = np.repeat(list(sizes), list(sizes.values()))
     with _Watch() as watch:
         _, facts = _indexed(settings, NARROW, _keys("skew", total), names, blocks(real, total, NARROW, 1))
-    planned = plan(sizes, Index().max_shard_vectors, Index().pack_vectors)
+    planned = plan_shards(sizes, Index().max_shard_vectors, Index().pack_vectors)
     rows = [sum(sizes[name] for name in shard.categories) // shard.parts for shard in planned]
-    places = tasks(rows, 4 * (psutil.cpu_count() or 1))
+    places = assign_tasks(rows, 4 * (psutil.cpu_count() or 1))
     sums = np.bincount(places, rows)
     name = f"{CATEGORIES} categories by Zipf, {total} x {NARROW}"
     row(
@@ -92,7 +93,7 @@ def _searched(settings: Settings, real: np.ndarray, name: str, dim: int) -> None
     spans = []
     for query in queries:
         begun = time.perf_counter()
-        assert len(root.search(query, manifest.space, SearchParams(K, "all"))["results"]) == K
+        assert len(root.search(query, manifest.space, SearchParams(K, "all")).results) == K
         spans.append(1000 * (time.perf_counter() - begun))
     worst = min(shard.lowest for shard in manifest.shards)
     figure = f"p50 {statistics.median(spans):.1f} ms in {len(manifest.shards)} shards, worst audited recall {worst:.3f}"

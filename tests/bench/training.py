@@ -169,7 +169,7 @@ def _fast(settings: Settings) -> None:
 def _steps(cache: str) -> None:
     """Steps of stage 4 and all after it, forward and backward, with what the one before freed and on fresh pages."""
     network = Network(resolve(_TUNED_SPACE), Head("logits", 1280, (), 10), cache, "stage4")
-    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last).train()
     side = network.preprocessing.crop
     photos = torch.randint(256, (64, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     maps = network.frozen_features(photos).clone(memory_format=torch.channels_last)
@@ -210,9 +210,9 @@ def _category_first(clothing: Path, settings: Settings, card: ModelCard) -> None
             everything = root.search(vector, manifest.space, SearchParams(10, "all"), excluded=products)
             voted = dataclasses.replace(root.predict(vector), restricts=True) if model else None
             best = root.search(vector, manifest.space, SearchParams(10), voted, excluded=products)
-            ids = [{one["image_id"] for one in answer["results"]} for answer in (everything, best)]
+            ids = [{result.image_id for result in answer.results} for answer in (everything, best)]
             kept.append(len(ids[0] & ids[1]) / len(ids[0]))
-            searched.append(best["coverage"]["searched"] / everything["coverage"]["searched"])
+            searched.append(best.coverage.searched / everything.coverage.searched)
         row(
             f"best three categories by {name}: ids kept of the first ten, share searched",
             f"{statistics.mean(kept):.3f}, {statistics.mean(searched):.2f} ({len(queries)} photos)",
