@@ -1,10 +1,8 @@
 """A root with published builds of the sample, and the service of it, for tests of serving."""
 
 import csv
-import os
 import shutil
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,14 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Settings:
+def published(tmp_path_factory: pytest.TempPathFactory, sample: Path, quick_jvm: None, model_cache: Path) -> Settings:
     """A root with two builds: of the sample, and of the sample and three products with a photo of their own.
 
     Every product has a colour, which has nothing to do with how it looks.
     """
     from likeness.spark import jobs
 
-    os.environ.setdefault("LIKENESS_JARS", ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar"))))
     folder = tmp_path_factory.mktemp("serving")
     source = folder / "photos"
     shutil.copytree(sample, source)
@@ -45,7 +42,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Setting
         table.writeheader()
         table.writerows(row | {"colour": COLOURS[int(row["product_id"], 16) % len(COLOURS)]} for row in rows)
     flags = {"root": str(folder / "root"), "source.uri": str(source), "date": "2026-01-02"}
-    settings = load_settings(None, flags, (f"extract.cache={folder / 'cache'}", "index.pack_vectors=1"))
+    settings = load_settings(None, flags, (f"extract.cache={model_cache}", "index.pack_vectors=1"))
     jobs.nightly(settings)
     with (source / "catalogue.csv").open("a", encoding="utf-8") as file:
         for number in range(3):
@@ -64,10 +61,10 @@ def _mirrored(sample: Path, source: Path, number: int) -> None:
 
 @pytest.fixture(scope="session")
 def service(published: Settings) -> Iterator[Service]:
-    made = Service(published)
-    made.start()
-    yield made
-    made.stop()
+    started = Service(published)
+    started.start()
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="session")
@@ -84,5 +81,5 @@ def address(service: Service) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def client(service: Service) -> Iterator[TestClient]:
-    with TestClient(create_app(service), raise_server_exceptions=False) as made:
-        yield made
+    with TestClient(create_app(service), raise_server_exceptions=False) as opened:
+        yield opened

@@ -49,13 +49,13 @@ def process(published: Settings) -> Iterator[tuple[psutil.Process, str]]:
         yield psutil.Process(started.pid), address
 
 
-def meant(answer: requests.Response, asked: Any) -> None:
+def meant(answer: requests.Response, request: Any) -> None:
     """The answer is one of the contract: what was asked for, or a problem that is not the service's fault."""
-    assert answer.status_code < 500, f"{asked!r}: {answer.text[:500]}"
+    assert answer.status_code < 500, f"{request!r}: {answer.text[:500]}"
     if answer.status_code >= 400:
-        told = answer.json()
-        assert "application/problem+json" in answer.headers["content-type"], asked
-        assert CODES[told["code"]] == (answer.status_code, told["title"]), asked
+        body = answer.json()
+        assert "application/problem+json" in answer.headers["content-type"], request
+        assert CODES[body["code"]] == (answer.status_code, body["title"]), request
     assert "/etc/passwd:" not in answer.text
     assert "root:x:" not in answer.text
 
@@ -65,7 +65,7 @@ def meant(answer: requests.Response, asked: Any) -> None:
 def test_whatever_is_asked_is_answered(process: tuple[psutil.Process, str], label: str, count: int) -> None:
     server, address = process
     schema = schemathesis.openapi.from_url(f"{address}/v1/openapi.json")
-    (operation,) = (found.ok() for found in schema.get_all_operations() if found.ok().label == label)
+    (operation,) = (entry.ok() for entry in schema.get_all_operations() if entry.ok().label == label)
     cases = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
     cases |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
 

@@ -18,12 +18,14 @@ from tests.serving.conftest import COLOURS
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
+from likeness.index.shard import Hit
 from likeness.serving import root
 from likeness.serving.http import body_limit
 from likeness.serving.http.app import create_app
 from likeness.serving.http.error_responses import CODES
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
@@ -38,16 +40,20 @@ def search(client: TestClient, *photos: bytes, **values: Any) -> dict[str, Any]:
 
 
 def problem(response: Any) -> dict[str, Any]:
-    """The body of an error, which is of one of the kinds that are told."""
+    """The body of an error, of one of the documented kinds."""
     assert response.headers["content-type"] == "application/problem+json"
-    told = dict(response.json())
-    assert (told["status"], told["title"]) == CODES[told["code"]]
-    assert told["status"] == response.status_code
-    return told
+    body = dict(response.json())
+    assert (body["status"], body["title"]) == CODES[body["code"]]
+    assert body["status"] == response.status_code
+    return body
 
 
 def ids(answer: dict[str, Any]) -> list[str]:
     return [result["image_id"] for result in answer["results"]]
+
+
+def batch_search(batch: Root, vector: np.ndarray, space: str, params: SearchParams) -> dict[str, Any]:
+    return batch.search(vector, space, params).model_dump(mode="json")
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +81,7 @@ def test_photos_are_answered_as_the_batch_search_answers(
     for photo in photos:
         key = hashlib.sha256(photo).hexdigest()
         served = search(client, photo, category="all")
-        expected = batch.search(vectors[key], batch.manifest.space, SearchParams(K, "all"))
+        expected = batch_search(batch, vectors[key], batch.manifest.space, SearchParams(K, "all"))
         assert ids(served) == ids(expected)
         assert ids(served)[0] == key
         scores = [result["score"] for result in served["results"]]
@@ -119,16 +125,16 @@ def test_several_photos_of_one_thing(
     mean = search(client, *photos, category="all", combine="mean")
     unit = [vectors[key] / np.linalg.norm(vectors[key]) for key in keys]
     middle = np.mean(unit, axis=0).astype(np.float32)
-    assert ids(mean) == ids(batch.search(middle, batch.manifest.space, SearchParams(K, "all")))
+    assert ids(mean) == ids(batch_search(batch, middle, batch.manifest.space, SearchParams(K, "all")))
     assert mean["results"][0]["score"] < best["results"][0]["score"]
 
 
 def test_a_product_is_answered_without_itself(client: TestClient, batch: Root, vectors: dict[str, np.ndarray]) -> None:
-    found = client.get("/v1/catalogue", params={"some": 100}).json()["some"]
-    assert len(found) >= 90
-    for one in found[:20]:
+    items = client.get("/v1/catalogue", params={"some": 100}).json()["some"]
+    assert len(items) >= 90
+    for one in items[:20]:
         answer = client.get(f"/v1/products/{one['product_id']}/similar", params={"k": K, "category": "all"}).json()
-        expected = batch.search(vectors[one["image_id"]], batch.manifest.space, SearchParams(K + 1, "all"))
+        expected = batch_search(batch, vectors[one["image_id"]], batch.manifest.space, SearchParams(K + 1, "all"))
         assert ids(answer) == ids(expected)[1:]
         assert one["product_id"] not in {result["product_id"] for result in answer["results"]}
         assert "encode" not in answer["took_ms"]
@@ -157,30 +163,30 @@ def test_only_products_with_an_attribute(client: TestClient, photo: bytes, monke
     colours = [result["attributes"]["colour"] for result in whole]
     assert len(whole) == 163
     assert set(colours) == set(COLOURS)
-    for wanted in ([COLOURS[2]], [COLOURS[0], COLOURS[2]]):
-        where = [f"colour={colour}" for colour in wanted]
-        expected = [result["image_id"] for result in whole if result["attributes"]["colour"] in wanted]
+    for accepted in ([COLOURS[2]], [COLOURS[0], COLOURS[2]]):
+        where = [f"colour={colour}" for colour in accepted]
+        expected = [result["image_id"] for result in whole if result["attributes"]["colour"] in accepted]
         for k in (5, 40, 163):
             assert ids(search(client, photo, k=k, category="all", where=where)) == expected[:k]
-        asked = {"k": 5, "category": "all", "where": where}
-        one = client.get("/v1/products/裤子%2F2.0 1/similar", params=asked).json()["results"]
-        assert {result["attributes"]["colour"] for result in one} == set(wanted)
+        params = {"k": 5, "category": "all", "where": where}
+        one = client.get("/v1/products/裤子%2F2.0 1/similar", params=params).json()["results"]
+        assert {result["attributes"]["colour"] for result in one} == set(accepted)
     for where in (["size=9"], ["colour=red", "size=9"], ["colour="]):
         nothing = search(client, photo, category="all", where=where)
         assert (ids(nothing), nothing["coverage"]["degraded"]) == ([], [])
     for where in ("colour", "=red", ""):
-        told = problem(client.post("/v1/search", files={"image": photo}, data={"where": where}))
-        assert "name=value" in told["detail"]
-    monkeypatch.setattr(root, "_FIRST", 16)
-    monkeypatch.setattr(root, "_LOOKED", 16)
+        body = problem(client.post("/v1/search", files={"image": photo}, data={"where": where}))
+        assert "name=value" in body["detail"]
+    monkeypatch.setattr(root, "_WHERE_FIRST", 16)
+    monkeypatch.setattr(root, "_WHERE_MOST", 16)
     answer = search(client, photo, category="all", where=[f"colour={colours[0]}", "colour=none"], k=16)
     assert ids(answer) == [result["image_id"] for result in whole[:16] if result["attributes"]["colour"] == colours[0]]
     assert "of the 16 nearest images" in answer["coverage"]["degraded"][0]
 
 
 def test_what_nobody_knows_is_refused(client: TestClient, photo: bytes) -> None:
-    told = problem(client.get("/v1/products/x/similar", params={"categroy": "hat"}))
-    assert (told["code"], "categroy" in told["detail"]) == ("invalid", True)
+    body = problem(client.get("/v1/products/x/similar", params={"categroy": "hat"}))
+    assert (body["code"], "categroy" in body["detail"]) == ("invalid", True)
     assert "categroy" in problem(client.post("/v1/search", files={"image": photo}, data={"categroy": "hat"}))["detail"]
 
 
@@ -217,8 +223,8 @@ def test_vectors_are_answered(client: TestClient, batch: Root, vectors: dict[str
         assert problem(client.post("/v1/search/vectors", json=query | {"vectors": wrong}))["code"] == "invalid"
     named = {"content-type": "application/json"}
     for body in (b"{", b'{"space": "s", "vectors": [[NaN]]}', b"[" * 100_000):
-        told = problem(client.post("/v1/search/vectors", content=body, headers=named))
-        assert told["code"] in ("invalid", "bad_request")
+        body = problem(client.post("/v1/search/vectors", content=body, headers=named))
+        assert body["code"] in ("invalid", "bad_request")
 
 
 def test_pages_are_one_answer(client: TestClient, photo: bytes) -> None:
@@ -247,9 +253,7 @@ def test_results_say_where_their_photo_is(client: TestClient, service: Service, 
         update={"serve": service.settings.serve.model_copy(update={"photo_url": "https://shop/{category}/{image_id}"})}
     )
     other = Service(settings)
-    assert other._url({"image_id": "1", "product_id": "p", "category": "裤子/2.0", "uri": "u"}) == (
-        "https://shop/%E8%A3%A4%E5%AD%90%2F2.0/1"
-    )
+    assert other._url(Hit(0.5, "1", "裤子/2.0", "u", ("p",))) == "https://shop/%E8%A3%A4%E5%AD%90%2F2.0/1"
 
 
 def test_a_photo_that_was_moved_is_drawn_from_the_table(
@@ -323,9 +327,9 @@ def bomb() -> bytes:
     [(b"", "empty"), (b"not a photo", "not_an_image"), (b"\xff\xd8\xff", "not_an_image"), (bomb(), "too_many_pixels")],
 )
 def test_a_photo_that_cannot_be_used_is_told(client: TestClient, data: bytes, reason: str) -> None:
-    told = problem(client.post("/v1/search", files={"image": data}))
-    assert (told["code"], told["reason"]) == ("bad_image", reason)
-    assert told["request_id"]
+    body = problem(client.post("/v1/search", files={"image": data}))
+    assert (body["code"], body["reason"]) == ("bad_image", reason)
+    assert body["request_id"]
 
 
 def test_half_a_photo_is_told(client: TestClient, photo: bytes) -> None:
@@ -355,7 +359,7 @@ def test_half_a_photo_is_told(client: TestClient, photo: bytes) -> None:
         ({"looks": "askew"}, "invalid"),
     ],
 )
-def test_a_wish_that_cannot_be_meant_is_told(
+def test_a_parameter_that_cannot_be_used_is_refused(
     client: TestClient, photo: bytes, values: dict[str, Any], code: str
 ) -> None:
     assert problem(client.post("/v1/search", files={"image": photo}, data=values))["code"] == code
@@ -382,8 +386,8 @@ def test_a_body_that_is_too_large_is_not_read(service: Service, photo: bytes) ->
             read += 100_000
             yield b"x" * 100_000
 
-    told = Service(small)
-    with TestClient(create_app(told), raise_server_exceptions=False) as client:
+    limited = Service(small)
+    with TestClient(create_app(limited), raise_server_exceptions=False) as client:
         named = {"content-type": "multipart/form-data; boundary=b"}
         assert problem(client.post("/v1/search", content=b"x" * 3_000_000, headers=named))["code"] == "too_large"
         assert problem(client.post("/v1/search", content=endless(), headers=named))["code"] == "too_large"
@@ -395,7 +399,7 @@ def test_a_body_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
     from starlette.responses import PlainTextResponse
 
-    monkeypatch.setattr(body_limit, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(body_limit, "_TIMEOUT_S", 0.05)
     sent: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -423,9 +427,9 @@ def test_nothing_is_answered_before_a_build_is_published(published: Settings, tm
     try:
         with TestClient(create_app(empty), raise_server_exceptions=False) as client:
             assert client.get("/healthz").status_code == 200
-            told = problem(client.get("/readyz"))
-            assert told["code"] == "not_ready"
-            assert "nothing is published yet" in told["detail"]
+            body = problem(client.get("/readyz"))
+            assert body["code"] == "not_ready"
+            assert "nothing is published yet" in body["detail"]
             assert problem(client.post("/v1/search", files={"image": photo}))["code"] == "not_ready"
             assert problem(client.get("/v1/catalogue"))["code"] == "not_ready"
             assert "likeness_ready 0.0" in client.get("/metrics").text
@@ -447,7 +451,7 @@ def test_figures_by_stage(client: TestClient, photo: bytes) -> None:
 
 def test_a_request_has_a_name_and_a_line(service: Service, photo: bytes) -> None:
     lines: list[dict[str, Any]] = []
-    with TestClient(create_app(service, lambda told: lines.append(json.loads(told)))) as client:
+    with TestClient(create_app(service, lambda line: lines.append(json.loads(line)))) as client:
         answer = client.get("/readyz", headers={"X-Request-Id": "mine-1"})
         assert answer.headers["x-request-id"] == "mine-1"
         assert lines[-1]["request_id"] == "mine-1"
@@ -461,11 +465,11 @@ def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'self'" in page.headers["content-security-policy"]
     for name, kind in (("app.js", "text/javascript"), ("style.css", "text/css")):
-        found = client.get(f"/{name}")
-        assert found.headers["content-type"].startswith(kind)
+        asset = client.get(f"/{name}")
+        assert asset.headers["content-type"].startswith(kind)
         assert name in page.text
-        assert "http://" not in found.text
-        assert "https://" not in found.text
+        assert "http://" not in asset.text
+        assert "https://" not in asset.text
 
 
 def test_pages_of_other_origins_may_ask_where_they_are_named(service: Service) -> None:
@@ -513,8 +517,8 @@ def test_publishing_and_rolling_back_under_load(published: Settings, photo: byte
         while not stop.is_set():
             answer = client.post("/v1/search", files={"image": photo}, data={"category": "all"})
             if answer.status_code == 200:
-                told = answer.json()
-                answers.append((told["build"], told["coverage"]["searched"]))
+                body = answer.json()
+                answers.append((body["build"], body["coverage"]["searched"]))
             else:
                 failed.append(answer.text)
 
@@ -526,7 +530,7 @@ def test_publishing_and_rolling_back_under_load(published: Settings, photo: byte
             try:
                 for path in [old, new] * 10:
                     builds.rollback(path)
-                    _until(lambda path=path: service.current.loaded().manifest.path == path)
+                    _until(lambda path=path: service.builds.loaded().manifest.path == path)
             finally:  # a client that is closed waits for those that still ask
                 stop.set()
                 for thread in threads:

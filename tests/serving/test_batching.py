@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from likeness.core.errors import DataError
 from likeness.index.shard import Hit
-from likeness.serving.leaf import LeafAnswer
+from likeness.serving.leaf import LeafAnswer, LeafQuery
 from likeness.serving.micro_batching import BatchedLeaf, BatchedRuntime
 
 
@@ -21,9 +21,8 @@ class Slow:
         self.batches: list[int] = []
         self.most, self._at_work = 0, 0
 
-    def search(
-        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None, shards: object = None
-    ) -> LeafAnswer:
+    def search(self, query: LeafQuery) -> LeafAnswer:
+        queries = query.vectors
         self._at_work += 1
         self.most = max(self.most, self._at_work)
         self.batches.append(len(queries))
@@ -31,13 +30,14 @@ class Slow:
         self._at_work -= 1
         if (queries < 0).any():
             raise DataError(f"no answer to {queries.min():.0f}")
-        named = ",".join(sorted(categories or ()))
+        names = ",".join(sorted(query.categories or ()))
         hits = [
-            [Hit(float(number), f"{value:.0f}", named, space, ()) for number in range(k)] for value in queries[:, 0]
+            [Hit(float(number), f"{value:.0f}", names, query.space, ()) for number in range(query.k)]
+            for value in queries[:, 0]
         ]
         return LeafAnswer([0], len(queries), hits)
 
-    def samples(self, rows: int, shards: object = None) -> Mapping[str, np.ndarray]:
+    def sample_vectors(self, rows: int, shards: object = None) -> Mapping[str, np.ndarray]:
         return {"c": np.zeros((rows, 2))}
 
 
@@ -48,7 +48,7 @@ def test_each_gets_its_own_answer_and_few_batches_are_asked() -> None:
     def ask(number: int) -> None:
         size, k, categories = 1 + number % 3, 1 + number % 2, [None, ("hat",), ("hat", "shoe")][number % 3]
         queries = np.full((size, 2), number, np.float32)
-        answer = batched.search(queries, k, "s@1", categories)
+        answer = batched.search(LeafQuery(queries, k, "s@1", categories and frozenset(categories)))
         assert len(answer.hits) == size
         for hits in answer.hits:
             assert [(hit.image_id, hit.category) for hit in hits] == [(str(number), ",".join(categories or ()))] * k
@@ -59,13 +59,13 @@ def test_each_gets_its_own_answer_and_few_batches_are_asked() -> None:
     assert len(leaf.batches) < 100
     assert max(leaf.batches) <= 64 + 3
     assert leaf.most == 1
-    assert not batched._together._waiting
+    assert not batched._batcher._waiting
 
 
 def test_a_query_alone_is_asked_at_once() -> None:
     leaf = Slow()
     begun = time.perf_counter()
-    BatchedLeaf(leaf).search(np.zeros((1, 2), np.float32), 1, "s@1", None)
+    BatchedLeaf(leaf).search(LeafQuery(np.zeros((1, 2), np.float32), 1, "s@1"))
     assert time.perf_counter() - begun < 0.1
     assert leaf.batches == [1]
 
@@ -76,7 +76,7 @@ def test_an_error_is_of_the_one_whose_query_it_was() -> None:
 
     def ask(number: int) -> str:
         together.wait()
-        return batched.search(np.full((1, 2), number, np.float32), 1, "s@1", None).hits[0][0].image_id
+        return batched.search(LeafQuery(np.full((1, 2), number, np.float32), 1, "s@1")).hits[0][0].image_id
 
     with ThreadPoolExecutor(9) as pool:
         futures = {number: pool.submit(ask, number) for number in (-1, *range(1, 9))}

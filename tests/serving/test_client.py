@@ -16,56 +16,55 @@ from likeness.core.errors import ServiceError, UsageError
 from likeness.images.query_views import QueryView
 from likeness.serving.client import ProblemError
 from likeness.serving.http.error_responses import CODES
-from likeness.serving.root import SearchParams
+from likeness.serving.query_terms import PhotoTerm, ProductTerm, Term, VectorTerm
+from likeness.serving.responses import Answer
+from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
-def told(answer: Any) -> dict[str, Any]:
-    """What does not depend on the clock."""
-    return {key: value for key, value in json.loads(answer.model_dump_json()).items() if key != "took_ms"}
+def timeless(answer: Answer) -> dict[str, Any]:
+    """The fields that do not depend on the clock."""
+    return answer.model_dump(exclude={"took_ms"})
 
 
 def test_the_client_gets_the_answers_of_the_service(address: str, service: Service, sample: Path) -> None:
     photos = [min((sample / name).iterdir()) for name in ("hat", "shoes")]
-    space = service.current.loaded().manifest.space
+    first, second = (path.read_bytes() for path in photos)
+    manifest = service.builds.loaded().manifest
+
+    def expected(term: Term, **params: Any) -> dict[str, Any]:
+        return timeless(service.search(term, SearchParams(**params)))
+
     with Client(address) as shop:
-        held = shop.catalogue(5)
-        assert (held.images, len(held.some)) == (163, 5)
+        catalogue = shop.catalogue(5)
+        assert (catalogue.images, len(catalogue.some)) == (163, 5)
         for path in photos:
             for answer in (shop.search(path, k=3), shop.search(str(path), k=3), shop.search(path.read_bytes(), k=3)):
-                assert told(answer).items() >= told_by(service.photos([path.read_bytes()], SearchParams(3))).items()
-        wide = shop.search(photos[0], looks=["turned", "sharp"], category="all")
-        assert told(wide) == told_by(
-            service.photos(
-                [photos[0].read_bytes()], SearchParams(category="all"), looks=[QueryView.TURNED, QueryView.SHARP]
-            )
-        )
+                assert timeless(answer) == expected(PhotoTerm([path.read_bytes()]), k=3)
+        wide = shop.search(first, looks=["turned", "sharp"], category="all")
+        views = [QueryView.TURNED, QueryView.SHARP]
+        assert timeless(wide) == expected(PhotoTerm([first], looks=views), category="all")
         both = shop.search(*photos, category="all", combine="mean", distinct=True, offset=1)
-        wish = SearchParams(10, "all", offset=1, distinct=True)
-        assert told(both) == told_by(service.photos([path.read_bytes() for path in photos], wish, combine="mean"))
-        part = shop.search(photos[0], box=(0, 0, 0.5, 1))
-        assert told(part) == told_by(service.photos([photos[0].read_bytes()], SearchParams(), box=(0, 0, 0.5, 1)))
-        some = held.some[0]
-        assert told(shop.similar(some.product_id, min_score=0.5)) == told_by(
-            service.product(some.product_id, SearchParams(min_score=0.5))
-        )
+        mean = PhotoTerm([first, second], combine="mean")
+        assert timeless(both) == expected(mean, category="all", offset=1, distinct=True)
+        part = shop.search(first, box=(0, 0, 0.5, 1))
+        assert timeless(part) == expected(PhotoTerm([first], box=(0, 0, 0.5, 1)))
+        item = catalogue.some[0]
+        similar = shop.similar(item.product_id, min_score=0.5)
+        assert timeless(similar) == expected(ProductTerm(item.product_id), min_score=0.5)
         assert shop.similar("裤子/2.0 0", category="all").category.predicted == "裤子/2.0"
-        vector = np.arange(service.current.loaded().manifest.dim, dtype=np.float32)
-        near = shop.vectors(space, [vector.tolist()], k=4)
-        assert told(near) == told_by(service.vectors(vector[None], space, SearchParams(4)))
-        many = shop.batch(space, [vector.tolist(), (-vector).tolist()], k=4)
-        alone = [service.vectors(row[None], space, SearchParams(4)) for row in (vector, -vector)]
-        assert list(map(told, many)) == list(map(told_by, alone))
+        vector = np.arange(manifest.dim, dtype=np.float32)
+        near = shop.search(vector, space=manifest.space, k=4)
+        alone = [expected(VectorTerm(row[None], manifest.space), k=4) for row in (vector, -vector)]
+        assert timeless(near) == alone[0]
+        batch = shop.batch(np.stack([vector, -vector]), space=manifest.space, k=4)
+        assert list(map(timeless, batch)) == alone
         red = shop.search(photos[0], where=["colour=red"], category="all")
         assert {result.attributes["colour"] for result in red.results} == {"red"}
-        assert shop.thumbnail(some.image_id, 64)[:2] == b"\xff\xd8"
-        assert shop.search(photos[0], build=held.build).build == held.build
-
-
-def told_by(answer: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in json.loads(json.dumps(answer)).items() if key != "took_ms"}
+        assert shop.thumbnail(item.image_id, 64)[:2] == b"\xff\xd8"
+        assert shop.search(photos[0], build=catalogue.build).build == catalogue.build
 
 
 def test_the_client_says_what_is_wrong(address: str, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from likeness.serving.http import auth
 from likeness.serving.http.app import create_app
 from likeness.serving.http.auth import OPEN, Keys, new_key
 from likeness.serving.http.error_responses import CODES
+from likeness.serving.responses import Catalogue
 from likeness.serving.service import Service
 
 
-def door(**serve: Any) -> TestClient:
+def client_with(**serve: Any) -> TestClient:
     """A service without a build: who is let in is told that it is not ready."""
     service = Service(Settings.model_validate({"serve": serve}))
     return TestClient(create_app(service), raise_server_exceptions=False)
@@ -29,7 +30,7 @@ def test_only_a_key_opens(tmp_path: Path) -> None:
     assert len(key) >= 40
     assert key not in path.read_text(encoding="utf-8")
     assert path.stat().st_mode & 0o077 == 0
-    client = door(keys=str(path))
+    client = client_with(keys=str(path))
     for headers in ({"Authorization": f"Bearer {key}"}, {"X-API-Key": other}, {"authorization": f"bearer {other}"}):
         assert client.get("/v1/catalogue", headers=headers).status_code == 503
     wrong = ("", "x", key[:-1], key + "x", key.upper(), "Bearer", "\xff")
@@ -46,17 +47,17 @@ def test_only_a_key_opens(tmp_path: Path) -> None:
 def test_a_deleted_line_closes_and_a_broken_file_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_LOOK_S", 0.0)
+    monkeypatch.setattr(auth, "_POLL_S", 0.0)
     path = tmp_path / "keys.txt"
     first, second = new_key(path, "first"), new_key(path, "second")
-    known = Keys(path)
+    keys = Keys(path)
     lines = path.read_text().splitlines()
     path.write_text(f"# revoked today\n\n{lines[1]}\n")
-    assert (known.who(first), known.who(second)) == (None, "second")
+    assert (keys.owner(first), keys.owner(second)) == (None, "second")
     path.write_text("nonsense")
-    assert known.who(second) == "second"
+    assert keys.owner(second) == "second"
     path.unlink()
-    assert known.who(second) == "second"
+    assert keys.owner(second) == "second"
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_each_key_has_a_rate_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
     one, other = ({"X-API-Key": new_key(path, name)} for name in ("one", "other"))
-    client = door(keys=str(path), rate=5)
+    client = client_with(keys=str(path), rate=5)
     answers = [client.get("/v1/catalogue", headers=one) for _ in range(12)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert 5 <= len(refused) <= 7
@@ -90,12 +91,12 @@ def test_each_key_has_a_rate_of_its_own(tmp_path: Path) -> None:
 
 
 def test_no_more_are_at_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(self: Service, count: int) -> dict[str, Any]:
+    def slow(self: Service, count: int, space: str) -> Catalogue:
         time.sleep(0.5)
-        return {}
+        return Catalogue(space="s@1", build="b", images=0, products=0, categories={}, some=())
 
     monkeypatch.setattr(Service, "catalogue", slow)
-    with door(at_once=2) as client, ThreadPoolExecutor(6) as pool:
+    with client_with(at_once=2) as client, ThreadPoolExecutor(6) as pool:
         statuses = sorted(pool.map(lambda _: client.get("/v1/catalogue").status_code, range(6)))
         assert statuses == [200, 200, 429, 429, 429, 429]
         assert client.get("/v1/catalogue").status_code == 200

@@ -20,9 +20,13 @@ import pytest
 from likeness.core.errors import ServiceError, UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
+from likeness.serving.leaf import LeafQuery
 from likeness.serving.leaf_client import RemoteLeaf
 from likeness.serving.leaf_server import read_token
-from likeness.serving.root import CoverageError, SearchParams
+from likeness.serving.query_terms import PhotoTerm, ProductTerm
+from likeness.serving.responses import Answer
+from likeness.serving.root import CoverageError
+from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 from likeness.serving.shard_placement import place
 
@@ -66,10 +70,10 @@ class Process:
 @contextmanager
 def leaves(settings: Settings, count: int, token: str = "") -> Iterator[list[Process]]:
     with ExitStack() as stack:
-        made = [Process(settings, token=token) for _ in range(count)]
-        for one in made:
+        started = [Process(settings, token=token) for _ in range(count)]
+        for one in started:
             stack.callback(one.end)
-        yield made
+        yield started
 
 
 @contextmanager
@@ -123,12 +127,12 @@ class Link:
 
 
 def products(service: Service) -> list[str]:
-    return [one["product_id"] for one in service.catalogue(1000)["some"]]
+    return [item.product_id for item in service.catalogue(1000).some]
 
 
-def told(answer: dict[str, Any]) -> dict[str, Any]:
-    """What does not depend on the clock."""
-    return {key: value for key, value in answer.items() if key != "took_ms"}
+def timeless(answer: Answer) -> dict[str, Any]:
+    """The fields that do not depend on the clock."""
+    return answer.model_dump(exclude={"took_ms"})
 
 
 def until(true: Callable[[], bool], within_s: float = 30) -> None:
@@ -144,46 +148,52 @@ def test_leaves_answer_as_one_process_does(published: Settings, service: Service
     with leaves(published, count) as processes, asking(published, processes, replicas=min(2, count)) as remote:
         assert sorted(products(remote)) == sorted(products(service))
         for product_id in products(service):
-            for wish in (SearchParams(K), SearchParams(K, "all", distinct=True, where=["colour=red"])):
-                assert told(remote.product(product_id, wish)) == told(service.product(product_id, wish))
+            for params in (SearchParams(K), SearchParams(K, "all", distinct=True, where=["colour=red"])):
+                assert timeless(remote.search(ProductTerm(product_id), params)) == timeless(
+                    service.search(ProductTerm(product_id), params)
+                )
         for photo in photos:
-            assert told(remote.photos([photo], SearchParams(K))) == told(service.photos([photo], SearchParams(K)))
-        image = service.catalogue(1)["some"][0]["image_id"]
+            assert timeless(remote.search(PhotoTerm([photo]), SearchParams(K))) == timeless(
+                service.search(PhotoTerm([photo]), SearchParams(K))
+            )
+        image = service.catalogue(1).some[0].image_id
         assert remote.thumbnail(image, 64) == service.thumbnail(image, 64)
         assert remote.thumbnail("0" * 64, 64) is None
         assert [one.end() for one in processes] == [0] * count
 
 
 def test_a_replica_answers_for_a_leaf_that_is_killed(published: Settings, service: Service) -> None:
-    wish = SearchParams(K, "all", min_coverage=1)
+    params = SearchParams(K, "all", min_coverage=1)
     with leaves(published, 3) as processes, asking(published, processes, replicas=2) as remote:
         names = products(service)
         for number, name in enumerate(names[:60]):
             if number == 20:
                 processes[0].end(signal.SIGKILL)
-            assert told(remote.product(name, wish)) == told(service.product(name, wish))
+            assert timeless(remote.search(ProductTerm(name), params)) == timeless(
+                service.search(ProductTerm(name), params)
+            )
 
 
 def test_without_a_replica_an_answer_says_what_it_lacks(published: Settings, service: Service) -> None:
     with leaves(published, 2) as processes, asking(published, processes) as remote:
         name = products(service)[0]
-        whole = remote.product(name, SearchParams(1000, "all"))
+        whole = remote.search(ProductTerm(name), SearchParams(1000, "all"))
         processes[0].end(signal.SIGKILL)
         for _ in range(5):
-            answer = remote.product(name, SearchParams(1000, "all"))
-            coverage = answer["coverage"]
-            assert 0 < coverage["answered"] < coverage["shards"] == whole["coverage"]["shards"]
-            assert 0 < coverage["searched"] < whole["coverage"]["searched"]
-            assert len(answer["results"]) < len(whole["results"])
-            assert processes[0].address in " ".join(coverage["degraded"])
+            answer = remote.search(ProductTerm(name), SearchParams(1000, "all"))
+            coverage = answer.coverage
+            assert 0 < coverage.answered < coverage.shards == whole.coverage.shards
+            assert 0 < coverage.searched < whole.coverage.searched
+            assert len(answer.results) < len(whole.results)
+            assert processes[0].address in " ".join(coverage.degraded)
         with pytest.raises(CoverageError, match="min_coverage is 1: leaf"):
-            remote.product(name, SearchParams(K, "all", min_coverage=1))
+            remote.search(ProductTerm(name), SearchParams(K, "all", min_coverage=1))
         processes[0] = Process(published, processes[0].port)
-        until(lambda: remote.product(name, SearchParams(1000, "all"))["coverage"] == whole["coverage"])
+        until(lambda: remote.search(ProductTerm(name), SearchParams(1000, "all")).coverage == whole.coverage)
         for process in processes:
             process.end(signal.SIGKILL)
-        nothing = remote.product(name, SearchParams(K, "all"))
-        assert (nothing["coverage"]["answered"], nothing["results"]) == (0, [])
+        nothing = remote.search(ProductTerm(name), SearchParams(K, "all"))
+        assert (nothing.coverage.answered, nothing.results) == (0, ())
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -195,19 +205,19 @@ def test_a_leaf_that_hangs_keeps_nobody_waiting(published: Settings, service: Se
         took = []
         for name in names[:10]:
             begun = time.monotonic()
-            answer = remote.product(name, SearchParams(K, "all"))
+            answer = remote.search(ProductTerm(name), SearchParams(K, "all"))
             took.append(time.monotonic() - begun)
             if replicas == 2:
-                assert told(answer) == told(service.product(name, SearchParams(K, "all")))
+                assert timeless(answer) == timeless(service.search(ProductTerm(name), SearchParams(K, "all")))
             else:
-                assert 0 < answer["coverage"]["answered"] < answer["coverage"]["shards"]
+                assert 0 < answer.coverage.answered < answer.coverage.shards
         assert max(took) < (3 if replicas == 2 else 5)
         processes[1].handle.resume()
         name = names[0]
         until(
             lambda: (
-                told(remote.product(name, SearchParams(K, "all")))
-                == told(service.product(name, SearchParams(K, "all")))
+                timeless(remote.search(ProductTerm(name), SearchParams(K, "all")))
+                == timeless(service.search(ProductTerm(name), SearchParams(K, "all")))
             )
         )
 
@@ -223,8 +233,8 @@ def test_a_leaf_ends_when_told_right_after_a_pause(published: Settings) -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_link_that_is_cut_or_slow(published: Settings, service: Service, replicas: int) -> None:
     limits = {"replicas": replicas, "deadline_ms": 3000, "hedge_ms": 100}
-    wish, name = SearchParams(K, "all"), products(service)[0]
-    expected = told(service.product(name, wish))
+    params, name = SearchParams(K, "all"), products(service)[0]
+    expected = timeless(service.search(ProductTerm(name), params))
     with leaves(published, 2) as processes, closing(Link(processes[0])) as link, ExitStack() as stack:
         ends: Any = [link, processes[1]]  # the root knows the first leaf by the link's address
         remote = stack.enter_context(asking(published, ends, **limits))
@@ -233,22 +243,22 @@ def test_a_link_that_is_cut_or_slow(published: Settings, service: Service, repli
             took = []
             for _ in range(5):
                 begun = time.monotonic()
-                answer = remote.product(name, wish)
+                answer = remote.search(ProductTerm(name), params)
                 took.append(time.monotonic() - begun)
-                if replicas == 2 or (not cut and not answer["coverage"]["degraded"]):
-                    assert told(answer) == expected
+                if replicas == 2 or (not cut and not answer.coverage.degraded):
+                    assert timeless(answer) == expected
                 else:
-                    assert 0 < answer["coverage"]["answered"] < answer["coverage"]["shards"]
-                    assert link.address in " ".join(answer["coverage"]["degraded"])
+                    assert 0 < answer.coverage.answered < answer.coverage.shards
+                    assert link.address in " ".join(answer.coverage.degraded)
             assert max(took) < (2.5 if replicas == 2 else 4)
             link.cut, link.delay_s = False, 0.0
-            until(lambda: told(remote.product(name, wish)) == expected)
+            until(lambda: timeless(remote.search(ProductTerm(name), params)) == expected)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces want root and iproute2")
 def test_hosts_of_their_own(published: Settings, service: Service) -> None:
     """A leaf in a network namespace, reached over a pair of links of which one is taken down."""
-    space, wish, name = f"likeness-{os.getpid()}", SearchParams(K, "all"), products(service)[0]
+    space, params, name = f"likeness-{os.getpid()}", SearchParams(K, "all"), products(service)[0]
     near, far = f"lk{os.getpid() % 10**6}a", f"lk{os.getpid() % 10**6}b"
 
     def ip(*words: str) -> None:
@@ -266,21 +276,21 @@ def test_hosts_of_their_own(published: Settings, service: Service) -> None:
         away = Process(published, host="10.231.97.2", within=["ip", "netns", "exec", space])
         stack.callback(away.end)
         (home,) = stack.enter_context(leaves(published, 1))
-        expected = told(service.product(name, wish))
+        expected = timeless(service.search(ProductTerm(name), params))
         for replicas in (1, 2):
             with asking(published, [away, home], replicas=replicas, deadline_ms=3000) as remote:
-                assert told(remote.product(name, wish)) == expected
+                assert timeless(remote.search(ProductTerm(name), params)) == expected
                 ip("link", "set", near, "down")
                 for _ in range(5):
                     begun = time.monotonic()
-                    answer = remote.product(name, wish)
+                    answer = remote.search(ProductTerm(name), params)
                     assert time.monotonic() - begun < (2.5 if replicas == 2 else 4)
                     if replicas == 2:
-                        assert told(answer) == expected
+                        assert timeless(answer) == expected
                     else:
-                        assert 0 < answer["coverage"]["answered"] < answer["coverage"]["shards"]
+                        assert 0 < answer.coverage.answered < answer.coverage.shards
                 ip("link", "set", near, "up")
-                until(lambda remote=remote: told(remote.product(name, wish)) == expected)
+                until(lambda remote=remote: timeless(remote.search(ProductTerm(name), params)) == expected)
 
 
 def test_no_query_fails_when_another_build_takes_over(published: Settings) -> None:
@@ -292,8 +302,8 @@ def test_no_query_fails_when_another_build_takes_over(published: Settings) -> No
 
         def ask() -> None:
             while not stopped.is_set():
-                answer = remote.product(product, SearchParams(500, "all", min_coverage=1))
-                seen.append((answer["build"], answer["coverage"]["searched"]))
+                answer = remote.search(ProductTerm(product), SearchParams(500, "all", min_coverage=1))
+                seen.append((answer.build, answer.coverage.searched))
 
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
@@ -301,7 +311,7 @@ def test_no_query_fails_when_another_build_takes_over(published: Settings) -> No
         try:
             for path in [old, new] * 5:
                 builds.rollback(path)
-                until(lambda path=path: remote.current.loaded().manifest.path == path)
+                until(lambda path=path: remote.builds.loaded().manifest.path == path)
         finally:
             stopped.set()
             for thread in threads:
@@ -323,13 +333,13 @@ def test_a_build_that_leaves_cannot_load_takes_nothing_over(published: Settings,
         (leaf,) = stack.enter_context(leaves(published, 1))
         builds.rollback(old)
         stack.callback(builds.publish, builds.read(new), 5)
-        told: list[str] = []
-        remote = stack.enter_context(asking(published, [leaf, other], told.append))
+        lines: list[str] = []
+        remote = stack.enter_context(asking(published, [leaf, other], lines.append))
         builds.publish(builds.read(new), 5)
-        until(lambda: any("of what is served" in line for line in told))
-        assert f"leaf {other.address}: " in " ".join(told)
-        answer = remote.product(products(remote)[0], SearchParams(500, "all", min_coverage=1))
-        assert answer["build"] == builds.read(old).build
+        until(lambda: any("of what is served" in line for line in lines))
+        assert f"leaf {other.address}: " in " ".join(lines)
+        answer = remote.search(ProductTerm(products(remote)[0]), SearchParams(500, "all", min_coverage=1))
+        assert answer.build == builds.read(old).build
 
 
 def test_only_who_knows_the_token_is_answered(published: Settings, tmp_path: Path) -> None:
@@ -343,7 +353,7 @@ def test_only_who_knows_the_token_is_answered(published: Settings, tmp_path: Pat
         with asking(published, [leaf], leaf_token=str(file)) as remote:
             assert products(remote)
         with asking(published, [leaf]) as remote:
-            assert "no leaf is ready" in remote.current.problem
+            assert "no leaf is ready" in remote.builds.problem
     other.write_text("short")
     for path in (other, tmp_path / "none"):
         with pytest.raises(UsageError, match=r"serve\.leaf_token"):
@@ -356,7 +366,7 @@ def test_what_a_leaf_cannot_load_is_told(published: Settings, tmp_path: Path) ->
         with pytest.raises(ServiceError, match=r"leaf 127\.0\.0\.1:\d+: "):
             remote.prepare("alexnet.fc6@00000000/none", [0])
         with pytest.raises(ServiceError, match="a/b is not loaded"):
-            remote.search("a/b", np.zeros((1, 4), np.float32), 1, "s@1", None, [0], 10)
+            remote.search("a/b", LeafQuery(np.zeros((1, 4), np.float32), 1, "s@1", shards=frozenset({0})), 10)
         assert remote.status(10) == {}
         for listen in (leaf.address, "127.0.0.1:70000", "nowhere"):
             command = [sys.executable, "-m", "likeness.cli", "leaf", "--root", published.root, "--listen", listen]

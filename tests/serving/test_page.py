@@ -35,7 +35,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
         opened = context.new_page()
         opened.set_default_timeout(20_000)
         opened.on("pageerror", lambda error: faults.append(str(error)))
-        opened.on("console", lambda told: faults.append(told.text) if told.type == "error" else None)
+        opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         opened.on("response", lambda answer: faults.append(answer.url) if answer.status >= 500 else None)
         opened.goto(address)
         yield opened
@@ -94,8 +94,8 @@ def test_a_photo_a_box_and_a_category(page: Any, hat: Path) -> None:
 def test_more_like_this_and_back(page: Any) -> None:
     page.locator(".like").nth(2).click()
     says(page, "results; searched")
-    asked = page.locator("#asked-text").text_content().removeprefix("More like ")
-    assert asked not in names(page)
+    product = page.locator("#asked-text").text_content().removeprefix("More like ")
+    assert product not in names(page)
     assert len(names(page)) >= 10
     assert len(categories(page)) == 1  # its own
     page.locator("#again").click()
@@ -181,7 +181,7 @@ def test_what_is_no_photo_is_told(page: Any, tmp_path: Path) -> None:
 
 
 def test_lacking_shards_are_told(page: Any, hat: Path, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    leaf = service.current.loaded().root._leaf
+    leaf = service.builds.loaded().root._leaf
     search = leaf.search
 
     def lacking(*arguments: Any, **named: Any) -> LeafAnswer:

@@ -9,35 +9,36 @@ import pytest
 from likeness.core.errors import UsageError
 from likeness.core.settings import Limits, Settings
 from likeness.evaluation.robustness import robustness
-from likeness.images.perturbations import CHANGES, perturbed
+from likeness.images.perturbations import PERTURBATIONS, perturb
 from likeness.images.query_views import QueryView
-from likeness.serving.root import SearchParams
+from likeness.serving.query_terms import PhotoTerm
+from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 
 
 def test_looks_raise_what_is_found_again(published: Settings) -> None:
-    told: list[str] = []
-    found = robustness(published, "", 12, [QueryView.TURNED, QueryView.SHARP], told.append)
-    assert found.photos == 12
-    assert told[:-1] == list(CHANGES)
-    by = {one.looks: one for one in found.asked}
+    lines: list[str] = []
+    result = robustness(published, "", 12, [QueryView.TURNED, QueryView.SHARP], lines.append)
+    assert result.photos == 12
+    assert lines[:-1] == list(PERTURBATIONS)
+    by = {one.looks: one for one in result.views}
     assert list(by) == [(), (QueryView.TURNED,), (QueryView.SHARP,), (QueryView.TURNED, QueryView.SHARP)]
     assert [one.pictures for one in by.values()] == [1, 4, 2, 5]
     itself, turned = by[()].recall, by[QueryView.TURNED,].recall
     assert itself["as it is"].value == itself["mirrored"].value == 1
     assert turned["rotated by 180 degrees"].value == 1
     assert itself["rotated by 90 degrees"].value < turned["rotated by 90 degrees"].value == 1
-    assert all(one.ms > 0 for one in found.asked)
+    assert all(one.ms > 0 for one in result.views)
 
 
 def test_a_turned_photo_is_found_by_the_service(service: Service, sample: Path) -> None:
     photo = sorted(sample.glob("pants/*.jpg"))[0].read_bytes()
-    turned = perturbed(photo, "rotated by 90 degrees", Limits())
-    straight = service.photos([photo], SearchParams(1, "all"))["results"][0]
-    found = service.photos([turned], SearchParams(1, "all"), looks=[QueryView.TURNED])["results"][0]
-    without = service.photos([turned], SearchParams(1, "all"))["results"][0]
-    assert found["image_id"] == straight["image_id"]
-    assert found["score"] > without["score"] + 0.1
+    turned = perturb(photo, "rotated by 90 degrees", Limits())
+    straight = service.search(PhotoTerm([photo]), SearchParams(1, "all")).results[0]
+    viewed = service.search(PhotoTerm([turned], looks=[QueryView.TURNED]), SearchParams(1, "all")).results[0]
+    without = service.search(PhotoTerm([turned]), SearchParams(1, "all")).results[0]
+    assert viewed.image_id == straight.image_id
+    assert viewed.score > without.score + 0.1
 
 
 def test_the_command_shows_a_line_for_each_change(published: Settings) -> None:
@@ -45,11 +46,11 @@ def test_the_command_shows_a_line_for_each_change(published: Settings) -> None:
     words += ["--set", f"extract.cache={published.extract.cache}"]
     done = subprocess.run([sys.executable, "-m", "likeness.cli", *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    shown = done.stdout
-    for change in CHANGES:
-        assert change in shown
-    assert "sharp" in shown
-    assert "turned" not in shown
+    output = done.stdout
+    for change in PERTURBATIONS:
+        assert change in output
+    assert "sharp" in output
+    assert "turned" not in output
 
 
 def test_an_unknown_build_is_named(published: Settings) -> None:

@@ -1,6 +1,6 @@
 """Hidden products: out of every answer, whatever they are called, until they are shown again."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from likeness.catalog import hidden_products as room
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit
-from likeness.serving.leaf import LeafAnswer
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.leaf import LeafAnswer, LeafQuery
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 
 NAMES = ["hat-1", "裤子/2.0", "../../etc/passwd", "a b", "", "x" * 3000, "hat-1.json"]
 
@@ -56,12 +57,10 @@ class Fixed:
     def __init__(self, hits: Sequence[Hit]) -> None:
         self._hits = hits
 
-    def search(
-        self, queries: np.ndarray, k: int, space: str, categories: Collection[str] | None, shards: object = None
-    ) -> LeafAnswer:
-        return LeafAnswer([0], len(self._hits), [self._hits[:k]])
+    def search(self, query: LeafQuery) -> LeafAnswer:
+        return LeafAnswer([0], len(self._hits), [self._hits[: query.k]])
 
-    def samples(self, rows: int, shards: object = None) -> Mapping[str, np.ndarray]:
+    def sample_vectors(self, rows: int, shards: object = None) -> Mapping[str, np.ndarray]:
         return {"c": np.ones((1, 2), np.float32)}
 
 
@@ -92,5 +91,5 @@ def test_answers_are_those_of_a_world_without_the_hidden(
     )
     expected = [(hit.image_id, [p for p in hit.products if p not in hide]) for hit in hits]
     expected = [(image, left) for image, left in expected if left][:k]
-    assert [(result["image_id"], result["products"]) for result in answer["results"]] == expected
-    assert all(result["product_id"] == result["products"][0] for result in answer["results"])
+    assert [(result.image_id, list(result.products)) for result in answer.results] == expected
+    assert all(result.product_id == result.products[0] for result in answer.results)

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,6 +9,7 @@ from likeness.core.errors import UsageError
 from likeness.evaluation import judgements
 from likeness.evaluation.judged_queries import Query
 from likeness.evaluation.judgements import Judgement
+from likeness.serving.responses import Result
 
 
 def written(folder: Path, text: str) -> Path:
@@ -48,9 +48,9 @@ def test_every_bad_row_is_told_at_once(tmp_path: Path) -> None:
     path = written(tmp_path, "\n".join(rows))
     judged, problems = judgements.read(path)
     assert {one.query: one.relevances for one in judged} == {"a.jpg": {"p2": 1}, "b.jpg": {"p5": 0, "p6": 0}}
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as error:
         judgements.refuse(path, problems)
-    lines = str(told.value).splitlines()
+    lines = str(error.value).splitlines()
     assert lines[0] == f"--judgements {path} has 9 bad rows; nothing is evaluated:"
     for line, (number, value, remedy) in zip(
         lines[1:],
@@ -77,7 +77,7 @@ def test_no_problem_is_no_refusal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "No such file"),
         (b"", "has no column query and no product_id but none at all"),
@@ -87,11 +87,11 @@ def test_no_problem_is_no_refusal(tmp_path: Path) -> None:
         (b'query,product_id\n"a,p\n', "must be a CSV in UTF-8"),
     ],
 )
-def test_a_file_that_is_no_judgements_is_refused(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_a_file_that_is_no_judgements_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "queries.csv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=told) as error:
+    with pytest.raises(UsageError, match=message) as error:
         judgements.read(path)
     assert str(path) in str(error.value)
 
@@ -114,8 +114,9 @@ def test_ndcg_by_hand() -> None:
     assert judgements.ndcg([], of, 5) == 0
 
 
-def result(image_id: str, *products: str) -> dict[str, Any]:
-    return {"image_id": image_id, "product_id": products[0], "products": list(products)}
+def result(image_id: str, *products: str) -> Result:
+    scores = {"category": "c", "uri": "file:///x", "score": 0.5, "distance": 0.5}
+    return Result.model_validate(scores | {"image_id": image_id, "product_id": products[0], "products": products})
 
 
 def test_a_ranking_is_of_products_each_once_without_the_query() -> None:

@@ -1,52 +1,57 @@
-"""`likeness evaluate`: what a build is worth by judgements of people, or a network by a labelled folder.   [typer]"""
+"""`likeness evaluate`: a build by judgements of people, or a network by a labelled folder.   [typer]"""
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from likeness.cli.common import AsJson, Assignments, Config, Root, interval, load, show_json, show_table
+from likeness.cli.common import AsJson, interval, show_json, show_table, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
+
+if TYPE_CHECKING:
+    from likeness.evaluation.judged_search import Evaluation
 
 _NAMED = 20
 
 
+@with_settings
 def evaluate(
+    settings: Settings,
     judgements: Annotated[
-        Path | None, typer.Option(help="CSV of query, product_id and relevance (default 1): what a build is worth")
+        Path | None, typer.Option(help="CSV of query, product_id and relevance (default 1): evaluates a build")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="folder with a folder of photos for each class: what a network is worth")
+        Path | None, typer.Option(help="folder with a folder of photos for each class: evaluates a network")
     ] = None,
     backbone: Annotated[
         str, typer.Option(help="with --labels: as `likeness backbones` lists it")
     ] = "efficientnet_lite0",
-    root: Root = None,
     build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
-    k: Annotated[int, typer.Option("-k", "--k", min=1, help="products that count of each answer")] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="products of each answer that count")] = 10,
     as_json: AsJson = False,
-    config: Config = None,
-    assignments: Assignments = None,
 ) -> None:
-    """What a build is worth by judged queries (recall, nDCG), or a network by a labelled folder (top-1, top-5)."""
+    """Evaluate a build or a network.
+
+    A build by judged queries (recall, nDCG), or a network by a labelled folder (top-1, top-5 accuracy).
+    """
     if (judgements is None) == (labels is None):
         raise UsageError("name one of --judgements FILE and --labels FOLDER")
-    settings = load(root, config, assignments)
     if judgements:
-        from likeness.evaluation.judged_search import evaluate as judged
+        from likeness.evaluation.judged_search import evaluate as evaluate_build
 
-        told = judged(settings, build, judgements, k).plain()
-        show = _show
-    else:
-        assert labels
-        told = _classified(settings, backbone, labels)
-        show = _show_classes
-    if as_json:
-        show_json(told)
-    else:
-        show(told)
+        evaluation = evaluate_build(settings, build, judgements, k)
+        if as_json:
+            show_json(evaluation.plain())
+        else:
+            _show(evaluation)
+    elif labels:
+        accuracy = _classified(settings, backbone, labels)
+        if as_json:
+            show_json(accuracy)
+        else:
+            _show_classes(accuracy)
 
 
 def _classified(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
@@ -56,37 +61,40 @@ def _classified(settings: Settings, backbone: str, folder: Path) -> dict[str, An
     published = classifier.space.spec.published
     return {
         "space": classifier.space.id,
-        **classifier.measure(folder).plain(),
+        **classifier.evaluate(folder).plain(),
         "published": vars(published) if published else None,
     }
 
 
-def _show_classes(told: dict[str, Any]) -> None:
-    published = told["published"] or {}
+def _show_classes(accuracy: dict[str, Any]) -> None:
+    published = accuracy["published"] or {}
     rows = [
-        (name, interval(told[key]), published.get(key) and f"{published[key] / 100:.4f}")
+        (name, interval(accuracy[key]), published.get(key) and f"{published[key] / 100:.4f}")
         for name, key in (("top-1", "top1"), ("top-5", "top5"))
     ]
     show_table(("", "here", "published"), rows)
     source = f"; published for ImageNet's validation photos: {published['source']}" if published else ""
-    print(f"{told['space']}: {told['photos']:,} photos; (from-to): 95 %, by Wilson{source}")
-    for path, why in list(told["failures"].items())[:_NAMED]:
-        print(f"left out: {path}: {why}")
+    print(f"{accuracy['space']}: {accuracy['photos']:,} photos; (from-to): 95 %, by Wilson{source}")
+    for path, reason in list(accuracy["failures"].items())[:_NAMED]:
+        print(f"left out: {path}: {reason}")
 
 
-def _show(told: dict[str, Any]) -> None:
-    rows = [(category, *map(interval, figures.values())) for category, figures in told["figures"].items()]
-    show_table(("searched", f"recall@{told['k']}", f"nDCG@{told['k']}"), rows)
-    each = ", ".join(f"{count:,} by {kind}" for kind, count in told["queries"].items() if count)
+def _show(evaluation: "Evaluation") -> None:
+    rows = [
+        (category, *(interval(vars(figure)) for figure in figures.values()))
+        for category, figures in evaluation.figures.items()
+    ]
+    show_table(("searched", f"recall@{evaluation.k}", f"nDCG@{evaluation.k}"), rows)
+    counts = ", ".join(f"{count:,} by {kind}" for kind, count in evaluation.queries.items() if count)
     print(
-        f"{told['build']}: {sum(told['queries'].values()):,} queries ({each}), {told['judged']:,} judgements; "
-        "(from-to): 95 % of resampled queries"
+        f"{evaluation.build}: {sum(evaluation.queries.values()):,} queries ({counts}), "
+        f"{evaluation.judged:,} judgements; (from-to): 95 % of resampled queries"
     )
-    if told["absent"]:
-        names = [f"{name} ({why})" for name, why in told["absent"].items()]
+    if evaluation.absent:
+        names = [f"{name} ({reason})" for name, reason in evaluation.absent.items()]
         more = f" and {len(names) - _NAMED:,} more, see --json" if len(names) > _NAMED else ""
-        one = len(names) == 1
+        single = len(names) == 1
         print(
-            f"{len(names):,} judged product{'' if one else 's'} cannot be found, and count{'s' if one else ''} as not "
-            f"found: {', '.join(names[:_NAMED])}{more}"
+            f"{len(names):,} judged product{'' if single else 's'} cannot be found, and count{'s' if single else ''} "
+            f"as not found: {', '.join(names[:_NAMED])}{more}"
         )

@@ -1,47 +1,52 @@
-"""`likeness robustness`: what a build finds again of photos that people have changed.   [typer]"""
+"""`likeness robustness`: how well a build finds photos again that people have changed.   [typer]"""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, Assignments, Config, Root, interval, load, show_json, show_table
+from likeness.cli.common import AsJson, interval, show_json, show_table, with_settings
+from likeness.core.settings import Settings
 from likeness.images.query_views import QueryView
 
+if TYPE_CHECKING:
+    from likeness.evaluation.robustness import Robustness
 
+
+@with_settings
 def robustness(
-    root: Root = None,
+    settings: Settings,
     build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",
-    photos: Annotated[int, typer.Option(min=1, help="photos of the build that are drawn")] = 200,
+    photos: Annotated[int, typer.Option(min=1, help="photos of the build to draw")] = 200,
     look: Annotated[
-        list[QueryView] | None, typer.Option(help="further looks that are tried; may be repeated (default: all)")
+        list[QueryView] | None, typer.Option(help="further view to try; may be repeated (default: all)")
     ] = None,
     as_json: AsJson = False,
-    config: Config = None,
-    assignments: Assignments = None,
 ) -> None:
-    """How often a photo that was mirrored, cut, turned, marked or blurred finds itself first, and what helps."""
-    from likeness.evaluation import robustness as robust
+    """Measure how well changed photos are found.
 
-    settings = load(root, config, assignments)
+    How often a mirrored, cut, turned, marked or blurred photo finds its original first, and which `--look` helps.
+    """
+    from likeness.evaluation import robustness as evaluation
+
     looks = tuple(dict.fromkeys(look or QueryView))
-    found = robust.robustness(
-        settings, build, photos, looks, lambda told: print(f"robustness: {told}", file=sys.stderr)
+    result = evaluation.robustness(
+        settings, build, photos, looks, lambda line: print(f"robustness: {line}", file=sys.stderr)
     )
-    told = found.plain()
     if as_json:
-        show_json(told)
+        show_json(result.plain())
     else:
-        _show(told)
+        _show(result)
 
 
-def _show(told: dict[str, Any]) -> None:
-    asked = told["asked"]
-    names = ["by itself", *(" + ".join(one["looks"]) for one in asked[1:])]
-    rows = [(change, *(interval(one["recall"][change]) for one in asked)) for change in asked[0]["recall"]]
-    cost = [f"{one['pictures']}, {one['ms']:.0f} ms" for one in asked]
+def _show(result: "Robustness") -> None:
+    names = ["by itself", *(" + ".join(one.looks) for one in result.views[1:])]
+    rows = [
+        (change, *(interval(vars(one.recall[change])) for one in result.views)) for change in result.views[0].recall
+    ]
+    cost = [f"{one.pictures}, {one.ms:.0f} ms" for one in result.views]
     show_table(("photo", *names), [*rows, ("pictures, time of a query", *cost)])
     print(
-        f"{told['build']}: recall@1 among {told['images']:,} images, of {told['photos']:,} photos of its own, changed; "
+        f"{result.build}: recall@1 among {result.images:,} images, of {result.photos:,} photos of its own, changed; "
         "(from-to): 95 %, by Wilson; looks: likeness search --look NAME, or looks=NAME of the service"
     )

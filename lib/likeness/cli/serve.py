@@ -1,4 +1,4 @@
-"""`likeness serve`, `likeness leaf` and `likeness key`: the query service and its page, and who may ask it."""
+"""`likeness serve`, `likeness leaf` and `likeness key`: the query service, its leaves and its API keys."""
 
 import json
 import signal
@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.common import Assignments, Config, Root, load
+from likeness.cli.common import Assignments, Config, Root, load, with_settings
 from likeness.core import malloc
 from likeness.core.errors import UsageError
+from likeness.core.settings import Settings
 
 _LARGE = 4 << 20
-"""Bytes from which on an array goes back to the system: a leaf grew by 30 MB with every other build."""
-_LOOK_S = 0.5
+"""Bytes of an array from which its memory returns to the system when freed; a leaf grew by 30 MB a swap without."""
+_POLL_S = 0.5
 
 
 def serve(
@@ -31,7 +32,10 @@ def serve(
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
-    """Answer queries over HTTP, and show a page at /. Goes along when another build is published."""
+    """Serve search over HTTP, with a page at /.
+
+    Switches to another build as soon as one is published.
+    """
     import uvicorn
 
     from likeness.serving.http.app import create_app
@@ -40,11 +44,11 @@ def serve(
     settings = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together; name both, or none")
-    malloc.give_back(_LARGE)
+    malloc.set_mmap_threshold(_LARGE)
     listener = _listen(host, port)
-    service = Service(settings, _say)
+    service = Service(settings, _report)
     options = uvicorn.Config(
-        create_app(service, _say),
+        create_app(service, _report),
         log_level="warning",
         access_log=False,
         ssl_certfile=tls_cert,
@@ -55,45 +59,49 @@ def serve(
     try:
         service.start()
         address, number = listener.getsockname()[:2]
-        shown = f"[{address}]" if ":" in address else address
-        _say(f"listening on http{'s' if tls_cert else ''}://{shown}:{number}/")
+        bracketed = f"[{address}]" if ":" in address else address
+        _report(f"listening on http{'s' if tls_cert else ''}://{bracketed}:{number}/")
         uvicorn.Server(options).run([listener])
     finally:
         service.stop()
         listener.close()
 
 
+@with_settings
 def leaf(
-    root: Root = None,
+    settings: Settings,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes one that is free")] = "127.0.0.1:8081",
-    config: Config = None,
-    assignments: Assignments = None,
 ) -> None:
-    """Hold shards for `likeness serve --leaf HOST:PORT`, which says which; loads, searches and swaps as that says."""
+    """Serve shards for `likeness serve`.
+
+    Loads and searches the shards that a `likeness serve --leaf HOST:PORT` assigns to it.
+    """
     from likeness.index.builds import Builds
     from likeness.serving.leaf_server import LeafServer, read_token
 
-    settings = load(root, config, assignments)
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {listen!r} is not HOST:PORT")
-    malloc.give_back(_LARGE)
+    malloc.set_mmap_threshold(_LARGE)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    builds = Builds(settings.root, settings.extract.cache)
-    server = LeafServer(builds, host, int(port), read_token(settings.serve.leaf_token), _say)
-    _say(f"leaf listening on {host}:{server.port}")
-    while not stopped.wait(_LOOK_S):  # the system may hand a signal to another thread, which wakes nobody here
+    builds = Builds.open(settings)
+    server = LeafServer(builds, host, int(port), read_token(settings.serve.leaf_token), _report)
+    _report(f"leaf listening on {host}:{server.port}")
+    while not stopped.wait(_POLL_S):  # a signal may go to another thread, which does not wake this one
         pass
     server.shutdown()
 
 
 def key(
-    name: Annotated[str, typer.Argument(help="whose key it is")],
-    file: Annotated[Path, typer.Option(help="file of keys (serve.keys); made if it is missing")] = Path("keys.txt"),
+    name: Annotated[str, typer.Argument(help="owner of the key")],
+    file: Annotated[Path, typer.Option(help="file of keys (serve.keys); created if it is missing")] = Path("keys.txt"),
 ) -> None:
-    """Make an API key for the query service: it is printed once, and its SHA-256 is added to a file."""
+    """Create an API key for the query service.
+
+    Prints the key once, and adds its SHA-256 to a file.
+    """
     from likeness.serving.http.auth import new_key
 
     print(new_key(file, name))
@@ -111,5 +119,5 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _say(told: str) -> None:
-    print(told, file=sys.stderr, flush=True)
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

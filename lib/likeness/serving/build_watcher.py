@@ -1,183 +1,210 @@
-"""The build that answers: the one in service, and the next one beside it, until that takes over with one assignment."""
+"""Build watcher: follows the build in service of each space, and swaps a new one in once it is ready to answer."""
 
 import dataclasses
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import LikenessError, ServiceError, UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
-from likeness.models.category_classifier import load_category_classifier
 from likeness.models.model_registry import ModelRegistry
 from likeness.serving.encoder import Encoder
 from likeness.serving.fan_out import FanOut
 from likeness.serving.leaf import Leaf, LeafPort
 from likeness.serving.leaf_client import RemoteLeaf
 from likeness.serving.leaf_server import read_token
+from likeness.serving.loaded_build import BuildLoader, LoadedBuild, NotReadyError, UnknownError, UnknownSpaceError
 from likeness.serving.micro_batching import BatchedLeaf
-from likeness.serving.root import Root, SearchParams
 
-_LOOK_S, _AGAIN_S = 1.0, 30.0
+_POLL_S, _RETRY_S = 1.0, 30.0
 _THREADS = 128
-"""Questions to leaves at once; a thread waits for each."""
+"""Concurrent requests to leaves; a thread waits for each."""
 
 
-@dataclass(frozen=True)
-class LoadedBuild:
-    """One build, as it answers."""
+@dataclasses.dataclass
+class _Slot:
+    """One space in service: the build that answers, or the problem why none does.
 
-    manifest: Manifest
-    leaf: LeafPort
-    root: Root
-    encoder: Encoder
+    `space` is empty for the default space. `failed` is the build that could not be loaded last, and when;
+    `classifier_version` that of the category model which was checked last.
+    """
 
-    @property
-    def share(self) -> float:
-        """The share of its shards that can be asked."""
-        return self.leaf.share if isinstance(self.leaf, FanOut) else 1.0
+    space: str
+    current: LoadedBuild | None = None
+    problem: str = "the service has not started"
+    failed: tuple[str, float] = ("", 0.0)
+    classifier_version: str = ""
 
-
-class NotReadyError(ServiceError):
-    """Nothing can be answered yet; the message says why."""
-
-
-class UnknownError(UsageError):
-    """What was asked for by name is not there."""
+    def serves(self, space: str) -> bool:
+        """Whether a space, with or without its hash, is this one's."""
+        name = self.current.manifest.space if self.current else self.space
+        return space in (name, name.partition("@")[0])
 
 
 class BuildWatcher:
-    """Follows what CURRENT names, and loads any other build that is asked for by its name."""
+    """Follows the published builds of the spaces in service; loads any other build by its name."""
 
-    def __init__(self, settings: Settings, hidden: HiddenProducts, say: Callable[[str], None]) -> None:
-        self._settings, self._hidden, self._say = settings, hidden, say
-        self._builds = Builds(settings.root, settings.extract.cache)
-        self._current: LoadedBuild | None = None
+    def __init__(self, settings: Settings, hidden: HiddenProducts, report: Callable[[str], None]) -> None:
+        self._settings, self._report = settings, report
+        self._builds = Builds.open(settings)
+        self._slots = [_Slot(space) for space in settings.spaces or ("",)]
         self._candidate: LoadedBuild | None = None
-        self._problem = "the service has not started"
-        self._version = ""  # of the category model that was looked at last
-        self._failed = ("", 0.0)  # the build that could not be loaded last, and when
-        given = settings.serve
-        token = read_token(given.leaf_token)
-        self._leaves = [RemoteLeaf(address, token) for address in given.leaves]
+        self._loader = BuildLoader(settings, hidden, self._open_leaf, report)
+        token = read_token(settings.serve.leaf_token)
+        self._leaves = [RemoteLeaf(address, token) for address in settings.serve.leaves]
         self._pool = ThreadPoolExecutor(_THREADS, "leaves")
         self._loading, self._stopped = threading.Lock(), threading.Event()
-        self._watch = threading.Thread(target=self._follow, daemon=True, name="follow CURRENT")
+        self._thread = threading.Thread(target=self._follow, daemon=True, name="follow CURRENT")
 
     def start(self) -> None:
-        """Loads the build in service, and goes along from then on."""
-        self._look()
-        self._watch.start()
+        """Loads the builds in service, and follows what is published from then on."""
+        for slot in self._slots:
+            self._update(slot)
+        self._thread.start()
 
     def stop(self) -> None:
-        """Ends what `start` began."""
+        """Stops following."""
         self._stopped.set()
-        if self._watch.is_alive():
-            self._watch.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def problem(self) -> str:
-        """Why nothing is answered; empty if all is well."""
-        return "" if self._current else self._problem
+        """Why the default space is not answered; empty if it is."""
+        return "" if self._slots[0].current else self._slots[0].problem
 
-    def loaded(self, build: str = "") -> LoadedBuild:
-        """The build in service, or one by its name; the last one that was asked for by name stays loaded.
+    def in_service(self) -> list[LoadedBuild]:
+        """The builds that answer, that of the default space first."""
+        return [slot.current for slot in self._slots if slot.current]
+
+    def loaded(self, space: str = "", build: str = "") -> LoadedBuild:
+        """The build in service of a space (the default space if empty), or a build by its name.
+
+        The build that was named last stays loaded.
 
         Raises:
-            NotReadyError: none is in service.
+            NotReadyError: no build of the space is loaded.
+            UnknownSpaceError: the space is not in service.
             UnknownError: there is no such build.
         """
-        current = self._current
+        if build:
+            return self._by_name(space, build)
+        slot = next((slot for slot in self._slots if slot.serves(space)), None) if space else self._slots[0]
+        if slot is None:
+            names = ", ".join(loaded.manifest.space for loaded in self.in_service())
+            raise UnknownSpaceError(f"space {space!r} is not in service; in service: {names or 'none yet'}")
+        current = slot.current
         if current is None:
-            raise NotReadyError(self._problem)
-        if build in ("", current.manifest.build, current.manifest.path):
-            return current
+            raise NotReadyError(slot.problem)
+        return current
+
+    def _by_name(self, space: str, build: str) -> LoadedBuild:
+        if self.problem:
+            raise NotReadyError(self.problem)
+        for loaded in self.in_service():
+            if _is_named(loaded, space, build):
+                return loaded
         with self._loading:
             candidate = self._candidate
-            if candidate is None or build not in (candidate.manifest.build, candidate.manifest.path):
+            if candidate is None or not _is_named(candidate, space, build):
                 try:
-                    manifest = self._builds.find(build)
+                    manifest = self._builds.find(build, space)
                 except UsageError as error:
                     raise UnknownError(str(error)) from None
                 self._candidate = candidate = self._load(manifest)
             return candidate
 
-    def _opened(self, manifest: Manifest) -> LeafPort:
+    def _open_leaf(self, manifest: Manifest) -> LeafPort:
         """The shards of a build, warm: in this process, or in the leaves that the settings name."""
         if self._leaves:
-            fan = FanOut(manifest, self._leaves, self._pool, self._settings.serve, self._say)
-            fan.prepare()
-            return fan
+            fan_out = FanOut(manifest, self._leaves, self._pool, self._settings.serve, self._report)
+            fan_out.prepare()
+            return fan_out
         leaf = Leaf(self._builds, manifest)
         leaf.warm()
         return BatchedLeaf(leaf)
 
     def _follow(self) -> None:
-        while not self._stopped.wait(_LOOK_S):
-            self._look()
-            for loaded in (self._current, self._candidate):
+        while not self._stopped.wait(_POLL_S):
+            for slot in self._slots:
+                self._update(slot)
+            for loaded in (*self.in_service(), self._candidate):
                 if loaded and isinstance(loaded.leaf, FanOut):
-                    loaded.leaf.tend()
-            current = self._current
-            if current and ((current.share == 1 and not current.root.whole) or self._outdated(current)):
-                self._current = dataclasses.replace(current, root=self._root(current.manifest, current.leaf))
+                    loaded.leaf.refresh()
+            for slot in self._slots:
+                self._renew_root(slot)
 
-    def _look(self) -> None:
-        """Loads what CURRENT names, if it is not what is loaded; what is loaded stays until that is done."""
-        begun, path = time.monotonic(), ""
+    def _update(self, slot: _Slot) -> None:
+        """Loads the build that is published, if another one answers; that one answers until the new one is ready."""
+        start, path = time.monotonic(), ""
         try:
-            chain = self._builds.chain()
+            chain = self._builds.chain(slot.space)
             if not chain:
-                raise UsageError(f"{self._builds.folder}: nothing is published yet; run ./spark-submit.sh nightly")
-            path = chain[0]
-            same = self._current is not None and self._current.manifest.path == path
-            if same or (self._failed[0] == path and begun - self._failed[1] < _AGAIN_S):
-                return
-            loaded, current = self._load(self._builds.read(path)), self._current
-            if current and loaded.share < current.share:
-                raise ServiceError(
-                    f"leaves are ready for {loaded.share:.0%} of {path}, and for {current.share:.0%} of what is served"
+                where = f" of {slot.space}" if slot.space else ""
+                raise UsageError(
+                    f"{self._builds.folder}: nothing is published yet{where}; run ./spark-submit.sh nightly"
                 )
-            self._current, self._problem = loaded, ""
-            self._say(f"serving {path}, loaded in {time.monotonic() - begun:.1f} s")
-        except Exception as error:  # whatever it is, what is loaded goes on, and the next build is looked for
-            self._failed = (path, begun)
-            told = str(error) if isinstance(error, (LikenessError, OSError)) else repr(error)
-            if told != self._problem:
-                self._problem = told
-                self._say(f"cannot serve what is published: {error}")
+            path, current = chain[0], slot.current
+            unchanged = current is not None and current.manifest.path == path
+            if unchanged or (slot.failed[0] == path and start - slot.failed[1] < _RETRY_S):
+                return
+            loaded = self._load(self._builds.read(path))
+            if current and _ready_share(loaded) < _ready_share(current):
+                raise ServiceError(
+                    f"leaves are ready for {_ready_share(loaded):.0%} of {path}, and for {_ready_share(current):.0%} "
+                    "of what is served"
+                )
+            slot.current, slot.problem = loaded, ""
+            self._report(f"serving {path}, loaded in {time.monotonic() - start:.1f} s")
+        except Exception as error:  # of any kind: the build that answers goes on, and the next one is looked for
+            slot.failed = (path, start)
+            message = str(error) if isinstance(error, (LikenessError, OSError)) else repr(error)
+            if message != slot.problem:
+                slot.problem = message
+                self._report(f"cannot serve what is published: {error}")
 
     def _load(self, manifest: Manifest) -> LoadedBuild:
-        """A build, warmed up: its first query is as fast as all others."""
-        leaf, current = self._opened(manifest), self._current
-        same = current is not None and current.manifest.space == manifest.space
-        encoder = current.encoder if current and same else Encoder(self._settings, manifest.space)
-        root = self._root(manifest, leaf)
-        root.search(encoder.warm_up(), manifest.space, SearchParams(category="all"))
-        return LoadedBuild(manifest, leaf, root, encoder)
+        """Loads a build and warms it up; the network of a space in service is not loaded again."""
+        encoder: Encoder | None = None
+        for loaded in self.in_service():
+            if loaded.manifest.space == manifest.space:
+                encoder = loaded.encoder
+        return self._loader.load(manifest, encoder)
 
-    def _root(self, manifest: Manifest, leaf: LeafPort) -> Root:
-        try:
-            told = load_category_classifier(self._settings, manifest.space)
-        except LikenessError as error:  # neighbours vote in its place
-            self._say(f"categories: {error}")
-            told = None
-        return Root(manifest, leaf, self._hidden, told)
+    def _renew_root(self, slot: _Slot) -> None:
+        """Makes the root anew once leaves came back that its sample lacks, or the category model changed."""
+        current = slot.current
+        if current is None:
+            return
+        sample_grows = _ready_share(current) == 1 and not current.root.whole
+        if sample_grows or self._classifier_changed(slot, current):
+            slot.current = dataclasses.replace(current, root=self._loader.root(current.manifest, current.leaf))
 
-    def _outdated(self, loaded: LoadedBuild) -> bool:
-        """Whether another version of the category model was put in service; one that is damaged was said to be so."""
-        name, told = self._settings.serve.category_model, loaded.root.recogniser
+    def _classifier_changed(self, slot: _Slot, current: LoadedBuild) -> bool:
+        """Whether another version of the category model was put in service since it was checked last."""
+        name, classifier = self._settings.serve.category_model, current.root.classifier
         try:
             promoted = ModelRegistry(self._settings.root).promotions(name) if name else []
         except (LikenessError, OSError):
             return False
         version = promoted[0].version if promoted else ""
-        if version == self._version:
+        if version == slot.classifier_version:
             return False
-        self._version = version
-        return (told.card.version if told else "") != version
+        slot.classifier_version = version
+        return (classifier.card.version if classifier else "") != version
+
+
+def _is_named(loaded: LoadedBuild, space: str, build: str) -> bool:
+    manifest = loaded.manifest
+    same_space = not space or space in (manifest.space, manifest.space.partition("@")[0])
+    return same_space and build in (manifest.build, manifest.path)
+
+
+def _ready_share(loaded: LoadedBuild) -> float:
+    """The share of a build's shards that can answer."""
+    return loaded.leaf.share if isinstance(loaded.leaf, FanOut) else 1.0

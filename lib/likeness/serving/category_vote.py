@@ -1,4 +1,4 @@
-"""Votes: query vectors in, the categories that their nearest neighbours in a sample of a build are of out."""
+"""Category votes: query vectors in, the categories of their nearest neighbours in a sample of a build out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,32 +10,32 @@ from likeness.index.manifest import Manifest
 from likeness.serving.leaf import LeafPort
 
 SAMPLE_ROWS = 8192
-"""Vectors, over all categories, that predict a query's category."""
+"""Sampled vectors, over all categories, that predict the category of a query."""
 _NEIGHBOURS, _AXES = 20, 128
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a category model, the neighbours' vote or a listing says: categories with their shares, the best first.
+    """Predicted categories with their shares, the best first: by a category model, the neighbours or a listing.
 
-    `known`: it is what is searched. What a model says is told, and the neighbours' categories are searched: near photos
-    are what a query is after, be they of its category or not.
+    With `restricts`, a search with category `auto` keeps to them. Without it the neighbours' categories are searched: a
+    model's prediction is only reported, since near images are wanted whatever their category.
     """
 
     votes: Sequence[tuple[str, float]]
-    known: bool = False
+    restricts: bool = False
 
     @property
     def best(self) -> tuple[str, float]:
-        """The first category and its share; none where nothing could be asked."""
+        """The first category and its share; an empty name where nothing was predicted."""
         return self.votes[0] if self.votes else ("", 0.0)
 
 
 class Voter:
-    """A sample of a build, in few dimensions; `categories` are those that have a say."""
+    """Predicts categories from a sample of a build, in few dimensions; `categories` are those in the sample."""
 
     def __init__(self, manifest: Manifest, leaf: LeafPort) -> None:
-        self._metric, sampled = manifest.metric, leaf.samples(SAMPLE_ROWS)
+        self._metric, sampled = manifest.metric, leaf.sample_vectors(SAMPLE_ROWS)
         sample = np.concatenate([np.zeros((0, manifest.dim), np.float32), *sampled.values()])
         self._axes = _axes(sample) if manifest.dim > _AXES else None
         self._sample = sample if self._axes is None else sample @ self._axes
@@ -43,7 +43,7 @@ class Voter:
         self.categories = frozenset(np.unique(self._labels).tolist())
 
     def vote(self, vectors: np.ndarray) -> Prediction:
-        """Votes of the nearest sampled vectors of each query, float32 (dim,) or (q, dim), weighted by rank."""
+        """Weighs the categories of the sampled vectors nearest to each query, float32 (dim,) or (q, dim), by rank."""
         queries = distance.prepared(np.atleast_2d(vectors), self._metric)
         queries = queries if self._axes is None else queries @ self._axes
         scores = distance.exact_scores(queries, self._sample, self._metric)

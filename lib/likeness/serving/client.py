@@ -1,16 +1,22 @@
-"""A client of the query service: photos, products or vectors in, typed answers out; see docs/serving.md.   [httpx2]"""
+"""Client of the query service: photos, products or vectors in, typed answers out; see docs/serving.md.   [httpx2]"""
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 from urllib.parse import quote
 
 import httpx2
+import numpy as np
 from pydantic import ValidationError
 
-from likeness.core.errors import ServiceError, UsageError
-from likeness.serving.responses import Answer, Answers, Catalogue, Problem
+from likeness.core.errors import ServiceError, SpaceMismatch, UsageError
+from likeness.images.image import WHOLE
+from likeness.serving.query_terms import Photo, VectorTerm, query_vectors, search_term
+from likeness.serving.responses import Answer, Answers, Catalogue, Problem, ResultItem
+from likeness.serving.search_params import SearchOptions, SearchParams
+
+THUMBNAIL_SIDE = 96
 
 
 class ProblemError(ServiceError):
@@ -21,36 +27,32 @@ class ProblemError(ServiceError):
         self.problem = problem
 
 
-class Wanted(TypedDict, total=False):
-    """What may be asked of an answer; the rest is as the service has it by default.
+class RefusedError(ProblemError, UsageError):
+    """The service refused the request: a parameter, a photo, or a name that it does not know."""
 
-    k: results wanted, 10. category: `auto` for the best predicted ones, `all`, or a name. offset: results to pass
-    over, those of pages before. min_score: results below it are left out. distinct: one result a product.
-    min_coverage: share of the shards asked that has to answer. near_duplicate: results whose cosine to a better one
-    is so much or more are left out. where: `name=value`, only products with such an attribute; one name several times
-    for any of its values. build: a build by its name; the one in service if empty.
-    """
 
-    k: int
-    category: str
-    offset: int
-    min_score: float
-    distinct: bool
-    min_coverage: float
-    near_duplicate: float
-    where: Sequence[str]
-    build: str
+class SpaceProblemError(ProblemError, SpaceMismatch):
+    """The vectors are of another space than the build."""
+
+
+_ERRORS = {
+    "bad_request": RefusedError,
+    "invalid": RefusedError,
+    "bad_image": RefusedError,
+    "unknown": RefusedError,
+    "space_mismatch": SpaceProblemError,
+}
 
 
 class Client:
-    """Asks one query service; may be shared by threads."""
+    """Client of one query service, with the search methods of `Library`; may be shared by threads."""
 
     def __init__(self, address: str, key: str = "", timeout_s: float = 30) -> None:
-        """Names the service.
+        """Names the service; connects on the first request.
 
         Args:
-            address: as https://search.shop.example.
-            key: an API key, where one is wanted.
+            address: such as https://search.shop.example.
+            key: an API key, where the service needs one.
             timeout_s: seconds that an answer may take.
         """
         headers = {"X-API-Key": key} if key else {}
@@ -58,66 +60,52 @@ class Client:
 
     def search(
         self,
-        *photos: bytes | str | Path,
-        box: tuple[float, float, float, float] | None = None,
-        combine: Literal["best", "mean"] = "best",
-        looks: Sequence[Literal["turned", "whole", "sharp"]] = (),
-        **wanted: Unpack[Wanted],
+        *photos: Photo,
+        box: Sequence[float] | None = None,
+        combine: str = "best",
+        looks: Collection[str] = (),
+        **options: Unpack[SearchOptions],
     ) -> Answer:
-        """What looks like a photo, or like several of one thing.
-
-        Args:
-            photos: files, or their bytes.
-            box: the part of the photo that is meant: left, top, right, bottom, between 0 and 1.
-            combine: of several photos the best of each, or their mean.
-            looks: further looks of each photo: `turned`, `whole`, `sharp`; an image is as near as to the nearest.
-            wanted: as in `Wanted`.
+        """Finds the products that look like a photo, or like several photos of one thing; see `Library.search`.
 
         Raises:
-            UsageError: no photo is given, or a file cannot be read.
-            ProblemError: the service says why not.
+            UsageError: an argument cannot be used; a `RefusedError` where the service says so.
+            ProblemError: the service answers with an error.
             ServiceError: the service does not answer.
         """
-        if not photos:
-            raise UsageError("no photo is given")
-        values = {**wanted, "combine": combine, "looks": list(looks)} | (
-            {"box": ",".join(map(str, box))} if box else {}
-        )
-        files = [("image", ("photo", _bytes(photo))) for photo in photos]
-        return Answer.model_validate(self._asked("POST", "/v1/search", data=values, files=files))
+        term = search_term(photos, SearchParams(**options).space, box, combine, looks)
+        if isinstance(term, VectorTerm):
+            body = {**_finite(options), "vectors": term.vectors.tolist(), "combine": combine}
+            return self._answer("POST", "/v1/search/vectors", json=body)
+        values = {**_finite(options), "combine": combine, "looks": list(looks)}
+        if term.box != WHOLE:
+            values["box"] = ",".join(map(str, term.box))
+        files = [("image", ("photo", photo)) for photo in term.photos]
+        return self._answer("POST", "/v1/search", data=values, files=files)
 
-    def similar(self, product_id: str, **wanted: Unpack[Wanted]) -> Answer:
-        """What looks like a product, itself left out; errors as of `search`."""
-        path = f"/v1/products/{_quoted(product_id)}/similar"
-        return Answer.model_validate(self._asked("GET", path, params=wanted))
+    def similar(self, product_id: str, **options: Unpack[SearchOptions]) -> Answer:
+        """Finds the products that look like a product, itself left out; see `Library.similar`."""
+        SearchParams(**options)
+        return self._answer("GET", f"/v1/products/{quote(product_id, safe='')}/similar", params=_finite(options))
 
-    def vectors(
-        self,
-        space: str,
-        vectors: Sequence[Sequence[float]],
-        combine: Literal["best", "mean"] = "best",
-        **wanted: Unpack[Wanted],
-    ) -> Answer:
-        """What is near vectors of one thing, as the layer of the space gives them; errors as of `search`."""
-        rows = [list(map(float, row)) for row in vectors]
-        asked = {**wanted, "space": space, "vectors": rows, "combine": combine}
-        return Answer.model_validate(self._asked("POST", "/v1/search/vectors", json=asked))
+    def batch(self, vectors: np.ndarray, **options: Unpack[SearchOptions]) -> Sequence[Answer]:
+        """Answers each of some vectors, (q, dim), by itself; `space` must be given. Errors as of `search`."""
+        rows = query_vectors(vectors, SearchParams(**options).space)
+        body = {**_finite(options), "vectors": rows.tolist()}
+        answers = Answers.model_validate_json(self._request("POST", "/v1/search/batch", json=body).content).answers
+        return [self._with_photos(answer) for answer in answers]
 
-    def batch(self, space: str, vectors: Sequence[Sequence[float]], **wanted: Unpack[Wanted]) -> Sequence[Answer]:
-        """What is near each of some vectors, as the layer of the space gives them; errors as of `search`."""
-        asked = {**wanted, "space": space, "vectors": [list(map(float, row)) for row in vectors]}
-        return Answers.model_validate(self._asked("POST", "/v1/search/batch", json=asked)).answers
-
-    def catalogue(self, some: int = 12) -> Catalogue:
-        """What the build in service holds, and some of its images."""
-        return Catalogue.model_validate(self._asked("GET", "/v1/catalogue", params={"some": some}))
+    def catalogue(self, some: int = 12, space: str = "") -> Catalogue:
+        """What the build in service of a space holds, and some of its images."""
+        values = {"some": some, "space": space}
+        return Catalogue.model_validate_json(self._request("GET", "/v1/catalogue", params=values).content)
 
     def thumbnail(self, image_id: str, side: int = 320) -> bytes:
         """A JPEG of an image that is in service, at most `side` pixels wide and high."""
-        return self._response("GET", f"/v1/images/{_quoted(image_id)}", params={"side": side}).content
+        return self._request("GET", f"/v1/images/{quote(image_id, safe='')}", params={"side": side}).content
 
     def close(self) -> None:
-        """Ends its connections."""
+        """Closes its connections."""
         self._http.close()
 
     def __enter__(self) -> "Client":
@@ -128,12 +116,21 @@ class Client:
     ) -> None:
         self.close()
 
-    def _asked(self, method: str, path: str, **more: Any) -> Any:
-        return self._response(method, path, **more).json()
+    def _answer(self, method: str, path: str, **content: Any) -> Answer:
+        return self._with_photos(Answer.model_validate_json(self._request(method, path, **content).content))
 
-    def _response(self, method: str, path: str, **more: Any) -> httpx2.Response:
+    def _with_photos(self, answer: Answer) -> Answer:
+        return answer.with_thumbnails(self._thumbnail)
+
+    def _thumbnail(self, item: ResultItem) -> bytes | None:
         try:
-            response = self._http.request(method, path, **more)
+            return self.thumbnail(item.image_id, THUMBNAIL_SIDE)
+        except (ServiceError, RuntimeError):  # httpx2 raises RuntimeError once the client is closed
+            return None
+
+    def _request(self, method: str, path: str, **content: Any) -> httpx2.Response:
+        try:
+            response = self._http.request(method, path, **content)
         except httpx2.HTTPError as error:
             raise ServiceError(f"{self._http.base_url}: {error or type(error).__name__}") from None
         if response.is_success:
@@ -142,17 +139,9 @@ class Client:
             problem = Problem.model_validate_json(response.content)
         except ValidationError:
             raise ServiceError(f"{self._http.base_url}: status {response.status_code} without a reason") from None
-        raise ProblemError(problem)
+        raise _ERRORS.get(problem.code, ProblemError)(problem)
 
 
-def _bytes(photo: bytes | str | Path) -> bytes:
-    if isinstance(photo, bytes):
-        return photo
-    try:
-        return Path(photo).read_bytes()
-    except OSError as error:
-        raise UsageError(f"photo {photo}: {error.strerror}") from None
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="")
+def _finite(options: SearchOptions) -> Mapping[str, Any]:
+    """The options that HTTP can carry: an infinite limit is one that is not set."""
+    return {name: value for name, value in options.items() if not (isinstance(value, float) and math.isinf(value))}

@@ -1,4 +1,4 @@
-"""The encoder: a photo to a vector, with the extraction code itself."""
+"""The photo encoder: a photo in, its vectors out, by the same code as extraction."""
 
 import os
 from collections.abc import Collection
@@ -10,8 +10,8 @@ from likeness.core.settings import Settings
 from likeness.images.image import WHOLE, Box
 from likeness.images.query_views import QueryView
 from likeness.models.extractor import Extractor
-from likeness.models.model_registry import space_of
-from likeness.models.runtimes import machine, open_runtime
+from likeness.models.runtimes import local_machine, open_runtime
+from likeness.models.spaces import space_of
 from likeness.serving.micro_batching import BatchedRuntime
 
 
@@ -28,19 +28,19 @@ class Encoder:
         if self.space.id != space:
             raise SpaceMismatch(f"the network at hand gives {self.space.id}, not {space}; name its weights")
         cores = os.cpu_count() or 1
-        runtime = BatchedRuntime(open_runtime(self.space, settings.extract.runtime, machine(settings, cores)))
+        runtime = BatchedRuntime(open_runtime(self.space, settings.extract.runtime, local_machine(settings, cores)))
         self._extractor = Extractor(
             self.space, runtime, settings.extract.model_copy(update={"decode_threads": cores}), settings.limits
         )
 
     def encode(self, photo: bytes, box: Box = WHOLE, looks: Collection[QueryView] = ()) -> np.ndarray:
-        """The vectors of a photo, or of the part of it in a box, and of further looks of it, float32 (1 + n, dim).
+        """Encodes a photo, or the part of it in a box, and further views of it, float32 (1 + n, dim).
 
         Raises:
-            BadImage: why it has none.
+            BadImage: the photo cannot be used.
         """
-        return self._extractor.one(photo, box, looks)
+        return self._extractor.extract_one(photo, box, looks)
 
     def warm_up(self) -> np.ndarray:
-        """A vector of nothing, float32 (dim,): after it the network is as fast as it gets."""
-        return self._extractor.blank()
+        """Runs the network once, so that later passes are fast; returns the vector, float32 (dim,)."""
+        return self._extractor.warm_up()

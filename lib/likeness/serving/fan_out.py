@@ -1,10 +1,11 @@
-"""Many leaves as one: which has which shard, whom to ask, and whom to ask in its place. Every answer comes in time."""
+"""Fan-out: one query to the leaves that hold a build's shards, one merged answer back before a deadline."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,16 +13,16 @@ from likeness.core.errors import ServiceError
 from likeness.core.settings import Serve
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit, merge
-from likeness.serving.leaf import LeafAnswer
+from likeness.serving.leaf import LeafAnswer, LeafQuery
 from likeness.serving.leaf_client import LateError, RemoteLeaf
 from likeness.serving.shard_placement import place
 
-_STATUS_S, _SAMPLES_S, _LATE_LOOKS = 2.0, 60.0, 2
+_STATUS_S, _SAMPLES_S, _MAX_LATE = 2.0, 60.0, 2
 
 
 @dataclass
-class _Ask:
-    """A question to one leaf about some shards; `hedged` once others are asked as well."""
+class _Request:
+    """A request to one leaf about some shards; `hedged` once replicas are asked as well."""
 
     leaf: RemoteLeaf
     shards: frozenset[int]
@@ -30,28 +31,40 @@ class _Ask:
 
 
 @dataclass
-class _Sought:
-    """How far a query is: what leaves have answered, and why others have not."""
+class _Gathered:
+    """The answers of leaves so far, and the shards that failed by reason."""
 
     answers: list[tuple[frozenset[int], LeafAnswer]] = field(default_factory=list)
-    failed: dict[str, set[int]] = field(default_factory=dict)
+    failures: dict[str, set[int]] = field(default_factory=dict)
 
     @property
     def covered(self) -> frozenset[int]:
         return frozenset[int]().union(*(shards for shards, _ in self.answers))
 
-    def chosen(self) -> list[LeafAnswer]:
+    def fail(self, reason: str, shards: Collection[int]) -> None:
+        """Notes why shards have not answered."""
+        self.failures.setdefault(reason, set()).update(shards)
+
+    def disjoint(self) -> list[LeafAnswer]:
         """Answers that have no shard in common, the largest first."""
-        found, seen = [], frozenset[int]()
+        chosen, seen = [], frozenset[int]()
         for shards, answer in sorted(self.answers, key=lambda one: -len(one[0])):
             if not shards & seen:
-                found.append(answer)
+                chosen.append(answer)
                 seen |= shards
-        return found
+        return chosen
+
+    def degraded(self, missing: frozenset[int]) -> list[str]:
+        """A text for each reason why shards are missing."""
+        return [
+            f"{reason} ({'shard' if len(lost) == 1 else 'shards'} {', '.join(map(str, sorted(lost)))})"
+            for reason, numbers in self.failures.items()
+            if (lost := numbers & missing)
+        ]
 
 
 class FanOut:
-    """The leaves of one build."""
+    """The leaves of one build, behind the interface of a single leaf."""
 
     def __init__(
         self,
@@ -59,9 +72,9 @@ class FanOut:
         leaves: Sequence[RemoteLeaf],
         pool: ThreadPoolExecutor,
         settings: Serve,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        self._manifest, self._pool, self._settings, self._say = manifest, pool, settings, say
+        self._manifest, self._pool, self._settings, self._report = manifest, pool, settings, report
         self._leaves = {leaf.address: leaf for leaf in leaves}
         numbers = {record.index.name: record.number for record in manifest.shards}
         placed = place(numbers, list(self._leaves), settings.replicas)
@@ -72,184 +85,177 @@ class FanOut:
 
     @property
     def share(self) -> float:
-        """The share of shards that have a leaf that is ready."""
+        """The share of shards that have a ready leaf."""
         ready = [bool(self._ready & set(places)) for places in self._places.values()]
         return sum(ready) / len(ready) if ready else 1.0
 
     def prepare(self) -> None:
-        """Has the leaves load their shards, all at once; returns when each has, or has failed.
+        """Has all leaves load their shards at once; returns when each is ready or has failed.
 
         Raises:
-            ServiceError: none has.
+            ServiceError: no leaf is ready.
         """
-        self._tend_all()
+        self._check_all()
         wait(self._preparing.values())
-        self._gather()
+        self._collect_prepared()
         if not self._ready and self._places:
             raise ServiceError(f"no leaf is ready for {self._manifest.path}; asked: {', '.join(self._leaves)}")
 
-    def tend(self) -> None:
-        """Looks which leaves answer, and has those that came back load their shards."""
-        self._tend_all()
-        self._gather()
+    def refresh(self) -> None:
+        """Checks which leaves answer, and has those that came back load their shards."""
+        self._check_all()
+        self._collect_prepared()
 
-    def search(
-        self,
-        queries: np.ndarray,
-        k: int,
-        space: str,
-        categories: Collection[str] | None,
-        shards: Collection[int] | None = None,
-    ) -> LeafAnswer:
-        """Asks for each shard a leaf that has it; who is late or fails is asked about once more, at a replica.
+    def search(self, query: LeafQuery) -> LeafAnswer:
+        """Asks one leaf for each shard, and once more a replica of a leaf that is late or fails.
 
-        Never an error: shards that nobody answers for are missing from the answer, and it says why.
+        Never an error: shards without an answer are missing from the result, which says why.
         """
-        ends = time.monotonic() + self._settings.deadline_ms / 1000
-        wanted = self._wanted(categories, shards)
-        sought, running = _Sought(), dict[Future[LeafAnswer], _Ask]()
+        deadline = time.monotonic() + self._settings.deadline_ms / 1000
+        targets = self._select_shards(query.categories, query.shards)
+        gathered, running = _Gathered(), dict[Future[LeafAnswer], _Request]()
 
-        def ask(numbers: Collection[int], without: frozenset[str]) -> None:
-            for leaf, mine in self._assigned(numbers, without).items():
-                ask = _Ask(self._leaves[leaf], mine, not without)
-                left = ends - time.monotonic()
-                arguments = (self._manifest.path, queries, k, space, categories, mine, left)
-                running[self._pool.submit(ask.leaf.search, *arguments)] = ask
+        def send(numbers: Collection[int], failed: frozenset[str]) -> None:
+            for address, shards in self._assign(numbers, failed).items():
+                request, left = _Request(self._leaves[address], shards, not failed), deadline - time.monotonic()
+                part = replace(query, shards=shards)
+                running[self._pool.submit(request.leaf.search, self._manifest.path, part, left)] = request
 
-        ask(wanted, frozenset())
-        for number in wanted.difference(*(one.shards for one in running.values())):
-            sought.failed.setdefault(f"leaf {', '.join(self._places[number])}: not ready", set()).add(number)
+        send(targets, frozenset())
+        for number in targets.difference(*(request.shards for request in running.values())):
+            gathered.fail(f"leaf {', '.join(self._places[number])}: not ready", [number])
         hedge = time.monotonic() + self._settings.hedge_ms / 1000
-        while running and not wanted <= sought.covered and (now := time.monotonic()) < ends:
-            waiting = any(one.first and not one.hedged for one in running.values())
-            done, _ = wait(running, max(0.0, min(ends, hedge if waiting else ends) - now), FIRST_COMPLETED)
+        while running and not targets <= gathered.covered and (now := time.monotonic()) < deadline:
+            may_hedge = any(request.first and not request.hedged for request in running.values())
+            done, _ = wait(running, max(0.0, min(deadline, hedge if may_hedge else deadline) - now), FIRST_COMPLETED)
             for future in done:
-                one = running.pop(future)
-                try:
-                    sought.answers.append((one.shards, future.result()))
-                except ServiceError as error:
-                    sought.failed.setdefault(str(error), set()).update(one.shards)
-                    if not isinstance(error, LateError):  # who is late may be in time for the next
-                        self._lost(one.leaf.address, error)
-                    if one.first and not one.hedged:
-                        ask(one.shards - sought.covered, frozenset({one.leaf.address}))
-            if waiting and time.monotonic() >= hedge:
-                for one in [one for one in running.values() if one.first and not one.hedged]:
-                    one.hedged = True
-                    ask(one.shards, frozenset({one.leaf.address}))
-        return self._answer(sought, wanted, running.values(), len(queries), k)
+                request = running.pop(future)
+                if not self._take(future, request, gathered) and request.first and not request.hedged:
+                    send(request.shards - gathered.covered, frozenset({request.leaf.address}))
+            if may_hedge and time.monotonic() >= hedge:
+                for request in [request for request in running.values() if request.first and not request.hedged]:
+                    request.hedged = True
+                    send(request.shards, frozenset({request.leaf.address}))
+        for request in running.values():
+            reason = f"leaf {request.leaf.address}: no answer within {self._settings.deadline_ms} ms"
+            gathered.fail(reason, request.shards)
+        return _merge(gathered, targets, query)
 
-    def samples(self, rows: int, shards: Collection[int] | None = None) -> Mapping[str, np.ndarray]:
-        """What the leaves that are ready have of a sample of the build."""
-        found: dict[str, list[np.ndarray]] = {}
-        for leaf, mine in self._assigned(self._wanted(None, shards)).items():
-            with self._losing(leaf):
-                parts = self._leaves[leaf].samples(self._manifest.path, rows, mine, _SAMPLES_S)
-                for category, vectors in parts.items():
-                    found.setdefault(category, []).append(vectors)
-        return {category: np.concatenate(parts) for category, parts in sorted(found.items())}
+    def sample_vectors(self, rows: int, shards: AbstractSet[int] | None = None) -> Mapping[str, np.ndarray]:
+        """The part of a sample of the build that ready leaves hold, float32 (n, dim) by category."""
+        parts: dict[str, list[np.ndarray]] = {}
+        for address, numbers in self._assign(self._select_shards(None, shards)).items():
+            with self._tolerating(address):
+                samples = self._leaves[address].sample_vectors(self._manifest.path, rows, numbers, _SAMPLES_S)
+                for category, vectors in samples.items():
+                    parts.setdefault(category, []).append(vectors)
+        return {category: np.concatenate(vectors) for category, vectors in sorted(parts.items())}
 
-    def shown(self, image_id: str) -> Hit | None:
-        """An image that the shards of a leaf that is ready show."""
-        for leaf in self._assigned(self._wanted(None, None)):
-            with self._losing(leaf):
-                found = self._leaves[leaf].shown(self._manifest.path, image_id, self._settings.deadline_ms / 1000)
-                if found:
-                    return found
+    def lookup(self, image_id: str) -> Hit | None:
+        """Looks up an image by its id in the shards of ready leaves; None if they do not hold it."""
+        for address in self._assign(self._select_shards(None, None)):
+            with self._tolerating(address):
+                hit = self._leaves[address].lookup(self._manifest.path, image_id, self._settings.deadline_ms / 1000)
+                if hit:
+                    return hit
         return None
 
-    def some(self, count: int) -> list[Hit]:
-        """About so many images, of all leaves that are ready."""
-        leaves, found = self._assigned(self._wanted(None, None)), dict[str, Hit]()
-        for leaf in leaves:
-            with self._losing(leaf):
-                even, within_s = -(-count // len(leaves)), self._settings.deadline_ms / 1000
-                some = self._leaves[leaf].some(self._manifest.path, even, within_s)
-                found |= {hit.image_id: hit for hit in some}
-        return list(found.values())[:count]
+    def sample_hits(self, count: int) -> list[Hit]:
+        """About `count` images, some of each ready leaf."""
+        addresses, hits = self._assign(self._select_shards(None, None)), dict[str, Hit]()
+        for address in addresses:
+            with self._tolerating(address):
+                share, within_s = -(-count // len(addresses)), self._settings.deadline_ms / 1000
+                sampled = self._leaves[address].sample_hits(self._manifest.path, share, within_s)
+                hits |= {hit.image_id: hit for hit in sampled}
+        return list(hits.values())[:count]
 
-    def _wanted(self, categories: Collection[str] | None, shards: Collection[int] | None) -> frozenset[int]:
-        named = None if categories is None else set(categories)
+    def _select_shards(self, categories: AbstractSet[str] | None, shards: AbstractSet[int] | None) -> frozenset[int]:
+        """Numbers of the shards of some categories (all if None), out of `shards` (all if None)."""
         return frozenset(
             record.number
             for record in self._manifest.shards
-            if (named is None or named & record.categories.keys()) and (shards is None or record.number in shards)
+            if (categories is None or not categories.isdisjoint(record.categories))
+            and (shards is None or record.number in shards)
         )
 
-    def _assigned(self, shards: Collection[int], without: frozenset[str] = frozenset()) -> dict[str, frozenset[int]]:
-        """By leaf the shards that it is asked about: the first of those that have them and are ready.
+    def _assign(self, shards: Collection[int], failed: frozenset[str] = frozenset()) -> dict[str, frozenset[int]]:
+        """The shards to ask each leaf for: of the leaves that hold a shard the first one that is ready.
 
-        Where another has failed already, one that is not known to be ready is better than none.
+        Once a leaf has failed, a replica that may not be ready is better than none.
         """
-        found: dict[str, set[int]] = {}
+        assigned: dict[str, set[int]] = {}
         for number in sorted(shards):
-            left = [one for one in self._places[number] if one not in without]
-            leaf = next((one for one in left if one in self._ready), left[0] if without and left else None)
-            if leaf:
-                found.setdefault(leaf, set()).add(number)
-        return {leaf: frozenset(numbers) for leaf, numbers in found.items()}
+            left = [address for address in self._places[number] if address not in failed]
+            fallback = left[0] if failed and left else None
+            chosen = next((address for address in left if address in self._ready), fallback)
+            if chosen:
+                assigned.setdefault(chosen, set()).add(number)
+        return {address: frozenset(numbers) for address, numbers in assigned.items()}
 
-    def _answer(
-        self, sought: _Sought, wanted: frozenset[int], running: Collection[_Ask], queries: int, k: int
-    ) -> LeafAnswer:
-        chosen = sought.chosen()
-        late = f"no answer within {self._settings.deadline_ms} ms"
-        for one in running:
-            sought.failed.setdefault(f"leaf {one.leaf.address}: {late}", set()).update(one.shards)
-        missing = wanted - sought.covered
-        degraded = [
-            f"{told} ({'shard' if len(lost) == 1 else 'shards'} {', '.join(map(str, sorted(lost)))})"
-            for told, numbers in sought.failed.items()
-            if (lost := numbers & missing)
-        ]
-        hits = [merge((answer.hits[query] for answer in chosen), k) for query in range(queries)]
-        shards = sorted(number for answer in chosen for number in answer.shards)
-        return LeafAnswer(shards, sum(answer.searched for answer in chosen), hits, degraded)
+    def _take(self, future: Future[LeafAnswer], request: _Request, gathered: _Gathered) -> bool:
+        """Notes the answer to a request, or why there is none; whether there is one."""
+        try:
+            gathered.answers.append((request.shards, future.result()))
+            return True
+        except ServiceError as error:
+            gathered.fail(str(error), request.shards)
+            if not isinstance(error, LateError):  # a leaf that is late once may answer the next query in time
+                self._mark_lost(request.leaf.address, error)
+            return False
 
-    def _tend_all(self) -> None:
-        """Asks every leaf how it is; who has not loaded its shards does so in a thread of its own."""
-        asked = {name: self._pool.submit(leaf.status, _STATUS_S) for name, leaf in self._leaves.items()}
-        for name, future in asked.items():
-            mine = frozenset(number for number, places in self._places.items() if name in places)
+    def _check_all(self) -> None:
+        """Asks every leaf for its status; has those that lack shards load them, each in a thread."""
+        pending = {name: self._pool.submit(leaf.status, _STATUS_S) for name, leaf in self._leaves.items()}
+        for name, future in pending.items():
+            shards = frozenset(number for number, places in self._places.items() if name in places)
             try:
                 loaded = future.result().get(self._manifest.path, frozenset())
             except ServiceError as error:
                 self._late[name] = self._late.get(name, 0) + 1
-                if not isinstance(error, LateError) or self._late[name] >= _LATE_LOOKS:
-                    self._lost(name, error)
+                if not isinstance(error, LateError) or self._late[name] >= _MAX_LATE:
+                    self._mark_lost(name, error)
                 continue
             self._late[name] = 0
-            if mine <= loaded:
+            if shards <= loaded:
                 self._ready.add(name)
             elif name not in self._preparing:
                 self._ready.discard(name)
-                self._preparing[name] = self._pool.submit(self._leaves[name].prepare, self._manifest.path, mine)
+                self._preparing[name] = self._pool.submit(self._leaves[name].prepare, self._manifest.path, shards)
 
-    def _gather(self) -> None:
-        """Takes in what has been prepared by now."""
+    def _collect_prepared(self) -> None:
+        """Marks leaves as ready that have finished loading."""
         for name, future in list(self._preparing.items()):
             if future.done():
                 del self._preparing[name]
                 error = future.exception()
                 if error is None:
                     self._ready.add(name)
-                    self._say(f"leaf {name}: ready for {self._manifest.path}")
+                    self._report(f"leaf {name}: ready for {self._manifest.path}")
                 else:
-                    self._say(f"{error}")
+                    self._report(f"{error}")
 
     @contextmanager
-    def _losing(self, leaf: str) -> Iterator[None]:
-        """A leaf that does not answer is left out; who is late may be in time for the next."""
+    def _tolerating(self, address: str) -> Iterator[None]:
+        """Goes on without a leaf that does not answer; one that is only late stays ready for the next query."""
         try:
             yield
         except LateError as error:
-            self._say(str(error))
+            self._report(str(error))
         except ServiceError as error:
-            self._lost(leaf, error)
+            self._mark_lost(address, error)
 
-    def _lost(self, leaf: str, error: ServiceError) -> None:
-        """A leaf that did not answer is not asked until it does."""
-        if leaf in self._ready:
-            self._say(str(error))
-        self._ready.discard(leaf)
-        self._leaves[leaf].forget()
+    def _mark_lost(self, address: str, error: ServiceError) -> None:
+        """Sends a leaf that failed no more queries until it answers a status request."""
+        if address in self._ready:
+            self._report(str(error))
+        self._ready.discard(address)
+        self._leaves[address].disconnect()
+
+
+def _merge(gathered: _Gathered, targets: frozenset[int], query: LeafQuery) -> LeafAnswer:
+    chosen = gathered.disjoint()
+    hits = [merge((answer.hits[number] for answer in chosen), query.k) for number in range(len(query.vectors))]
+    shards = sorted(number for answer in chosen for number in answer.shards)
+    degraded = gathered.degraded(targets - gathered.covered)
+    return LeafAnswer(shards, sum(answer.searched for answer in chosen), hits, degraded)

@@ -1,6 +1,6 @@
-"""A leaf as a server of its own: Arrow Flight, no pickle.   [flight]
+"""Server of a leaf in a process of its own: Arrow Flight, no pickle.   [flight]
 
-A leaf loads what a root asks it to, so only the root knows which leaf has which shards.
+A leaf loads the shards that a root asks it to load, so only the root knows which leaf holds which shards.
 """
 
 import hmac
@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,100 +19,105 @@ from likeness.core.errors import LikenessError, ServiceError, UsageError
 from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.micro_batching import BatchedLeaf
-from likeness.serving.wire import from_answer, from_samples, from_ticket
+from likeness.serving.wire import SampleTicket, from_answer, from_samples, from_ticket
 
 _KEPT = 3
-"""Builds that a leaf holds: the one in service, the one before or after it, and one that is looked at."""
-_TOKEN = 16
+"""Builds of a space that a leaf keeps: the one in service, the one before or after it, and one named by a query."""
+_MIN_TOKEN = 16
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Loaded shards of a build, by number."""
+
+    shards: frozenset[int]
+    leaf: BatchedLeaf
 
 
 class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
-    """Answers about shards of builds that it was asked to prepare; listens as soon as it is made."""
+    """Answers about the shards that it was asked to prepare; listens as soon as it is constructed."""
 
-    def __init__(self, builds: Builds, host: str, port: int, token: str = "", say: Callable[[str], None] = print):
-        """Listens on `grpc://host:port`; with a token, callers have to know it.
+    def __init__(self, builds: Builds, host: str, port: int, token: str = "", report: Callable[[str], None] = print):
+        """Listens on `grpc://host:port`; with a token, callers must send it.
 
         Raises:
-            ServiceError: it cannot listen there.
+            ServiceError: the address cannot be listened on.
         """
-        self._builds, self._say = builds, say
-        self._loaded: dict[str, tuple[frozenset[int], BatchedLeaf]] = {}  # by build, the last used at the end
-        self._loading, self._guard = threading.Lock(), threading.Lock()
-        middleware = {"token": _Doorkeeper(token)} if token else None
+        self._builds, self._report = builds, report
+        self._loaded: dict[str, _Loaded] = {}  # by build, the last used at the end
+        self._loading, self._lock = threading.Lock(), threading.Lock()
+        middleware = {"token": _TokenCheck(token)} if token else None
         try:
             super().__init__(f"grpc://{host}:{port}", middleware=middleware)
         except (OSError, pa.ArrowException) as error:
             raise ServiceError(f"--listen {host}:{port}: {error}; name another address") from None
 
     def do_get(self, context: Any, ticket: Any) -> Any:
-        """Hits of the queries in a ticket, or a sample of vectors: the ticket says which."""
-        asked, queries = from_ticket(ticket.ticket)
-        leaf = self._of(asked["build"])[1]
-        if asked["what"] == "samples":
-            return fl.RecordBatchStream(from_samples(leaf.samples(asked["rows"], asked["shards"])))
-        shards = frozenset(asked["shards"])
+        """Answers a ticket: the hits of a search, or a sample of vectors."""
+        request = from_ticket(ticket.ticket)
+        leaf = self._leaf(request.build)
+        if isinstance(request, SampleTicket):
+            return fl.RecordBatchStream(from_samples(leaf.sample_vectors(request.rows, frozenset(request.shards))))
         try:
-            answer = leaf.search(queries, asked["k"], asked["space"], asked["categories"], shards)
+            return fl.RecordBatchStream(from_answer(leaf.search(request.query)))
         except LikenessError as error:
             raise fl.FlightServerError(str(error)) from None
-        return fl.RecordBatchStream(from_answer(answer))
 
     def do_action(self, context: Any, action: Any) -> Iterable[bytes]:
-        """`prepare` shards of a build, `status`, `shown` an image, `some` images: JSON in, JSON out."""
-        asked = json.loads(action.body.to_pybytes() or b"{}")
-        answers: dict[str, Callable[..., Any]] = {
+        """Runs `prepare`, `status`, `lookup` or `sample_hits`: arguments in and result out as JSON."""
+        arguments = json.loads(action.body.to_pybytes() or b"{}")
+        actions: dict[str, Callable[..., Any]] = {
             "prepare": self._prepare,
             "status": self._status,
-            "shown": self._shown,
-            "some": self._some,
+            "lookup": lambda build, image_id: (hit := self._leaf(build).lookup(image_id)) and vars(hit),
+            "sample_hits": lambda build, count: [vars(hit) for hit in self._leaf(build).sample_hits(count)],
         }
-        if action.type not in answers:
+        if action.type not in actions:
             raise fl.FlightServerError(f"no action {action.type!r}")
-        return [json.dumps(answers[action.type](**asked)).encode()]
+        return [json.dumps(actions[action.type](**arguments)).encode()]
 
-    def _prepare(self, build: str, shards: Sequence[int]) -> dict[str, Any]:
+    def _prepare(self, build: str, shards: Sequence[int]) -> dict[str, dict[str, list[int]]]:
         with self._loading:
-            held = self._loaded.get(build)
-            wanted = frozenset(shards) | (held[0] if held else frozenset())
-            if held is None or held[0] != wanted:
-                begun = time.monotonic()
+            loaded = self._loaded.get(build)
+            numbers = frozenset(shards) | (loaded.shards if loaded else frozenset())
+            if loaded is None or loaded.shards != numbers:
+                start = time.monotonic()
                 try:
-                    leaf = Leaf(self._builds, self._builds.read(build), wanted)
+                    leaf = Leaf(self._builds, self._builds.read(build), numbers)
                     leaf.warm()
                 except (LikenessError, OSError) as error:
                     raise fl.FlightServerError(str(error)) from None
-                with self._guard:
-                    self._loaded.pop(build, None)
-                    self._loaded[build] = wanted, BatchedLeaf(leaf)
-                    while len(self._loaded) > _KEPT:
-                        del self._loaded[next(iter(self._loaded))]
-                self._say(f"loaded {len(wanted)} shards of {build} in {time.monotonic() - begun:.1f} s")
+                self._keep(build, _Loaded(numbers, BatchedLeaf(leaf)))
+                self._report(f"loaded {len(numbers)} shards of {build} in {time.monotonic() - start:.1f} s")
         return self._status()
 
-    def _status(self) -> dict[str, Any]:
-        with self._guard:
-            return {"loaded": {build: sorted(held[0]) for build, held in self._loaded.items()}}
+    def _keep(self, build: str, loaded: _Loaded) -> None:
+        """Keeps a build's shards; forgets those of its space that were not used for longest, if they are too many."""
+        space = build.partition("/")[0]
+        with self._lock:
+            self._loaded.pop(build, None)
+            self._loaded[build] = loaded
+            same_space = [name for name in self._loaded if name.partition("/")[0] == space]
+            for name in same_space[:-_KEPT]:
+                del self._loaded[name]
 
-    def _shown(self, build: str, image_id: str) -> dict[str, Any] | None:
-        hit = self._of(build)[1].shown(image_id)
-        return vars(hit) if hit else None
+    def _status(self) -> dict[str, dict[str, list[int]]]:
+        with self._lock:
+            return {"loaded": {build: sorted(loaded.shards) for build, loaded in self._loaded.items()}}
 
-    def _some(self, build: str, count: int) -> list[dict[str, Any]]:
-        return [vars(hit) for hit in self._of(build)[1].some(count)]
-
-    def _of(self, build: str) -> tuple[frozenset[int], BatchedLeaf]:
-        with self._guard:
+    def _leaf(self, build: str) -> BatchedLeaf:
+        with self._lock:
             if build not in self._loaded:
                 raise fl.FlightUnavailableError(f"{build} is not loaded")
-            held = self._loaded[build] = self._loaded.pop(build)
-            return held
+            loaded = self._loaded[build] = self._loaded.pop(build)
+            return loaded.leaf
 
 
 def read_token(file: str) -> str:
-    """The secret in a file (serve.leaf_token); empty without one.
+    """Reads the secret in a file (serve.leaf_token); empty without a file.
 
     Raises:
-        UsageError: the file cannot be read, or holds none.
+        UsageError: the file cannot be read, or holds no secret.
     """
     if not file:
         return ""
@@ -119,18 +125,18 @@ def read_token(file: str) -> str:
         token = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"serve.leaf_token: {file} cannot be read: {error}") from None
-    if not token.isascii() or len(token) < _TOKEN:
-        raise UsageError(f"serve.leaf_token: {file} holds no secret of {_TOKEN} or more ASCII characters")
+    if not token.isascii() or len(token) < _MIN_TOKEN:
+        raise UsageError(f"serve.leaf_token: {file} holds no secret of {_MIN_TOKEN} or more ASCII characters")
     return token
 
 
-class _Doorkeeper(fl.ServerMiddlewareFactory):  # type: ignore[misc]
-    """Turns away who does not know the token."""
+class _TokenCheck(fl.ServerMiddlewareFactory):  # type: ignore[misc]
+    """Refuses callers that do not send the token."""
 
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}".encode()
 
     def start_call(self, info: Any, headers: Mapping[str, Sequence[str]]) -> None:
-        given = next(iter(headers.get("authorization", ())), "")
-        if not hmac.compare_digest(given.encode(), self._expected):
+        sent = next(iter(headers.get("authorization", ())), "")
+        if not hmac.compare_digest(sent.encode(), self._expected):
             raise fl.FlightUnauthenticatedError("the token is another; see serve.leaf_token")

@@ -1,30 +1,31 @@
-"""Work that many callers want at once, done together: searches of a leaf, photos through a network.
+"""Micro-batching: concurrent calls (searches of a leaf, photos through a network) done together.
 
-Who comes first has all done that waits by then, so a caller alone waits for nobody and nothing is delayed to fill a
-batch: the longer the work takes, the larger the batches are.
+The first caller runs one batch of all calls that wait by then. So a lone caller waits for nobody, no call is delayed to
+fill a batch, and batches grow with the time that the work takes.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from likeness.index.shard import Hit
 from likeness.models.runtimes import Runtime
-from likeness.serving.leaf import LeafAnswer, LeafPort
+from likeness.serving.leaf import LeafAnswer, LeafPort, LeafQuery
 
 A = TypeVar("A")
-_MOST = 64
+_MAX_ROWS = 64
 
 
 @dataclass(eq=False)
-class _Asked(Generic[A]):
-    """One caller's rows; those of equal `key` can be done together.
+class _Call(Generic[A]):
+    """One caller's rows; rows of equal `key` can go into one batch.
 
-    `woken` is set when there is an answer or an error, or when it is the caller's turn to have it done.
+    `woken` is set once there is an answer or an error, or once it is this caller's turn to run a batch.
     """
 
     rows: np.ndarray
@@ -35,77 +36,67 @@ class _Asked(Generic[A]):
 
 
 class MicroBatcher(Generic[A]):
-    """Does one batch after the other; `work(rows, key)` gives an answer that `part(answer, start, stop)` divides."""
+    """Runs one batch after the other: `work(rows, key)` gives an answer, `part(answer, start, stop)` a slice of it."""
 
     def __init__(self, work: Callable[[np.ndarray, Hashable], A], part: Callable[[A, int, int], A]) -> None:
         self._work, self._part = work, part
-        self._waiting: deque[_Asked[A]] = deque()
-        self._guard, self._busy = threading.Lock(), False
+        self._waiting: deque[_Call[A]] = deque()
+        self._lock, self._busy = threading.Lock(), False
 
     def __call__(self, rows: np.ndarray, key: Hashable = None) -> A:
-        """The answer to some rows, (n, ...)."""
-        mine = _Asked[A](rows, key)
-        with self._guard:
-            self._waiting.append(mine)
+        """The answer for some rows, (n, ...)."""
+        call = _Call[A](rows, key)
+        with self._lock:
+            self._waiting.append(call)
             if not self._busy:
                 self._busy = True
-                mine.woken.set()
-        mine.woken.wait()
-        if mine.answer is None and not mine.error:
+                call.woken.set()
+        call.woken.wait()
+        if call.answer is None and not call.error:
             try:
-                self._ask(self._next())
+                self._run(self._next_batch())
             finally:
-                self._pass_on()
-        if mine.error:
-            raise mine.error
-        assert mine.answer is not None
-        return mine.answer
+                self._wake_next()
+        if call.error:
+            raise call.error
+        assert call.answer is not None
+        return call.answer
 
-    def _pass_on(self) -> None:
-        """Gives the turn to the one who waits longest."""
-        with self._guard:
+    def _wake_next(self) -> None:
+        """Gives the turn to the caller that has waited longest."""
+        with self._lock:
             self._busy = bool(self._waiting)
             if self._busy:
                 self._waiting[0].woken.set()
 
-    def _next(self) -> list[_Asked[A]]:
-        """The one who waits longest, and those who can be asked together with it."""
-        with self._guard:
+    def _next_batch(self) -> list[_Call[A]]:
+        """The call that has waited longest, and those that can go with it."""
+        with self._lock:
             first = self._waiting[0]
-            batch: list[_Asked[A]] = []
-            for one in self._waiting:
-                if one.key == first.key and sum(len(other.rows) for other in batch) < _MOST:
-                    batch.append(one)
-            for one in batch:
-                self._waiting.remove(one)
+            batch: list[_Call[A]] = []
+            for call in self._waiting:
+                if call.key == first.key and sum(len(other.rows) for other in batch) < _MAX_ROWS:
+                    batch.append(call)
+            for call in batch:
+                self._waiting.remove(call)
         return batch
 
-    def _ask(self, batch: list[_Asked[A]]) -> None:
+    def _run(self, batch: list[_Call[A]]) -> None:
         try:
-            found = self._work(np.concatenate([one.rows for one in batch]), batch[0].key)
+            answer = self._work(np.concatenate([call.rows for call in batch]), batch[0].key)
         except Exception as error:
             if len(batch) == 1:
                 batch[0].error = error
                 batch[0].woken.set()
                 return
-            for one in batch:  # whose fault it is
-                self._ask([one])
+            for call in batch:  # one by one, so that only the call at fault fails
+                self._run([call])
             return
         start = 0
-        for one in batch:
-            one.answer = self._part(found, start, start + len(one.rows))
-            one.woken.set()
-            start += len(one.rows)
-
-
-@dataclass(frozen=True)
-class _Search:
-    """What searches that are made together have in common."""
-
-    k: int
-    space: str
-    categories: frozenset[str] | None
-    shards: frozenset[int] | None
+        for call in batch:
+            call.answer = self._part(answer, start, start + len(call.rows))
+            call.woken.set()
+            start += len(call.rows)
 
 
 class BatchedLeaf:
@@ -113,35 +104,27 @@ class BatchedLeaf:
 
     def __init__(self, leaf: LeafPort) -> None:
         self._leaf = leaf
-        self._together = MicroBatcher(self._work, self._part)
+        self._batcher = MicroBatcher(self._work, self._part)
 
-    def search(
-        self,
-        queries: np.ndarray,
-        k: int,
-        space: str,
-        categories: Collection[str] | None,
-        shards: Collection[int] | None = None,
-    ) -> LeafAnswer:
+    def search(self, query: LeafQuery) -> LeafAnswer:
+        """Searches together with other queries that differ only in their vectors."""
+        return self._batcher(query.vectors, query)
+
+    def sample_vectors(self, rows: int, shards: AbstractSet[int] | None = None) -> Mapping[str, np.ndarray]:
         """As the leaf."""
-        named = None if categories is None else frozenset(categories)
-        return self._together(queries, _Search(k, space, named, None if shards is None else frozenset(shards)))
+        return self._leaf.sample_vectors(rows, shards)
 
-    def samples(self, rows: int, shards: Collection[int] | None = None) -> Mapping[str, np.ndarray]:
+    def lookup(self, image_id: str) -> Hit | None:
         """As the leaf."""
-        return self._leaf.samples(rows, shards)
+        return self._leaf.lookup(image_id)
 
-    def shown(self, image_id: str) -> Hit | None:
+    def sample_hits(self, count: int) -> list[Hit]:
         """As the leaf."""
-        return self._leaf.shown(image_id)
+        return self._leaf.sample_hits(count)
 
-    def some(self, count: int) -> list[Hit]:
-        """As the leaf."""
-        return self._leaf.some(count)
-
-    def _work(self, queries: np.ndarray, key: Hashable) -> LeafAnswer:
-        assert isinstance(key, _Search)
-        return self._leaf.search(queries, key.k, key.space, key.categories, key.shards)
+    def _work(self, vectors: np.ndarray, key: Hashable) -> LeafAnswer:
+        assert isinstance(key, LeafQuery)
+        return self._leaf.search(replace(key, vectors=vectors))
 
     @staticmethod
     def _part(answer: LeafAnswer, start: int, stop: int) -> LeafAnswer:
@@ -151,15 +134,15 @@ class BatchedLeaf:
 class BatchedRuntime:
     """A network that takes the photos of many callers at once."""
 
-    at_once = 1
+    max_passes = 1
     busy_s = 0.0
 
     def __init__(self, runtime: Runtime) -> None:
         self.name = runtime.name
-        self._together = MicroBatcher[np.ndarray](
+        self._batcher = MicroBatcher[np.ndarray](
             lambda images, _: runtime(images), lambda vectors, start, stop: vectors[start:stop].copy()
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """As the runtime."""
-        return self._together(images)
+        return self._batcher(images)

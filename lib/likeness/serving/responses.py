@@ -1,39 +1,47 @@
-"""What the query service answers, as types: for its contract, and for who asks it."""
+"""Responses of the query service, as types: what a search returns in Python and over HTTP."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from likeness.serving.notebook import html_table
+
+ThumbnailSource = Callable[["ResultItem"], bytes | None]
+"""Gives a small JPEG of a result's photo, or None."""
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True)
 
 
 class ResultItem(_Frozen):
-    """An image, with the product that shows it."""
+    """An image, with a product that shows it."""
 
     image_id: str = Field(description="SHA-256 of its bytes, hexadecimal")
     product_id: str
     category: str
     uri: str = Field(description="where it was read from")
-    url: str = Field(description="where a browser finds it; without a host, here")
+    url: str = Field("", description="where a browser finds it; without a host, here")
 
 
 class Result(ResultItem):
-    """A near image, with all products that show it in a category that was searched."""
+    """One near image, with all products that show it in a searched category."""
 
-    products: Sequence[str]
+    products: tuple[str, ...]
     score: float = Field(description="the higher, the nearer: the cosine, unless the build says otherwise")
     distance: float = Field(description="the lower, the nearer: 1 - cosine, unless the build says otherwise")
-    attributes: Mapping[str, str] = Field(description="of the product")
+    attributes: dict[str, str] = Field(default={}, description="of the product")
+    region: str = Field("", description="the part of the photo that matched; empty for the whole photo")
+    space: str = Field("", description="the feature space of the score")
+    build: str = Field("", description="the build that holds the image")
 
 
 class Category(_Frozen):
-    """Which category the query seems to be of, and which were searched."""
+    """The category predicted for a query, and the categories searched."""
 
     predicted: str
     score: float = Field(description="share of the neighbours' votes")
-    searched: Sequence[str]
+    searched: tuple[str, ...]
 
 
 class Coverage(_Frozen):
@@ -43,39 +51,57 @@ class Coverage(_Frozen):
     answered: int
     vectors: int = Field(description="vectors of the whole build")
     searched: int = Field(description="vectors that the answer was sought among")
-    degraded: Sequence[str] = Field(description="why it may lack some: who did not answer, what was not looked at")
+    degraded: tuple[str, ...] = Field(description="why it may lack some: who did not answer, what was not looked at")
 
 
 class Answer(_Frozen):
-    """The nearest images to a query."""
+    """The nearest images to a query; in a notebook it shows as a table."""
 
     space: str
     build: str
     category: Category
     coverage: Coverage
-    results: Sequence[Result] = Field(description="nearest first")
-    took_ms: Mapping[str, float] = Field(description="milliseconds by stage")
+    results: tuple[Result, ...] = Field(description="nearest first")
+    took_ms: dict[str, float] = Field(description="milliseconds by stage")
+    _thumbnails: ThumbnailSource | None = PrivateAttr(None)
+
+    def with_thumbnails(self, source: ThumbnailSource) -> "Answer":
+        """The same answer, shown in a notebook with thumbnails that `source` gives."""
+        self._thumbnails = source
+        return self
+
+    def _repr_html_(self) -> str:
+        header = ("", "score", "product", "category", "attributes")
+        rows = [
+            (f"{one.score:.4f}", one.product_id, one.category, ", ".join(f"{k}={v}" for k, v in one.attributes.items()))
+            for one in self.results
+        ]
+        photos = [self._thumbnails(one) if self._thumbnails else None for one in self.results]
+        caption = f"{self.space}, build {self.build}: searched {', '.join(self.category.searched)}"
+        return html_table(caption, header, rows, photos)
 
 
 class Answers(_Frozen):
     """Answers to several queries."""
 
-    answers: Sequence[Answer] = Field(description="in the order of the queries")
+    answers: tuple[Answer, ...] = Field(description="in the order of the queries")
 
 
 class Catalogue(_Frozen):
-    """What a build holds."""
+    """The contents of a build in service."""
 
     space: str
     build: str
     images: int
     products: int
-    categories: Mapping[str, int] = Field(description="images by category")
-    some: Sequence[ResultItem]
+    categories: dict[str, int] = Field(description="images by category")
+    some: tuple[ResultItem, ...]
 
 
-class Problem(_Frozen):
+class Problem(BaseModel):
     """An error (RFC 9457): `code` is for programs, `detail` for people."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     type: str
     title: str

@@ -1,10 +1,9 @@
-"""The root: query vectors in, the answer of the command contract out. No model, no shard of its own."""
+"""The root: query vectors in, the answer of a search out. It runs no model and holds no shard itself."""
 
 import dataclasses
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,207 +13,179 @@ from likeness.index import distance
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit, merge
 from likeness.models.category_classifier import CategoryClassifier
-from likeness.serving.attribute_filter import AttributeFilter, AttributeLookup
+from likeness.serving.attribute_filter import AttributeLookup
 from likeness.serving.category_vote import Prediction, Voter
-from likeness.serving.leaf import LeafAnswer, LeafPort, refuse_other
+from likeness.serving.leaf import LeafAnswer, LeafPort, LeafQuery, check_space
+from likeness.serving.responses import Answer, Category, Coverage, Result
+from likeness.serving.result_filters import apply_filters, filter_chain
+from likeness.serving.search_params import SearchParams
 
 _CATEGORIES = 3
-_WAITED_S = 0.2
-_FIRST, _LOOKED = 64, 16384
-"""Images whose attributes are looked at first, and at most."""
+_WIDEN_S = 0.2
+"""Seconds after which a degraded search is not widened any more."""
+_WHERE_FIRST, _WHERE_MOST = 64, 16384
+"""Images whose attributes are looked up first, and at most."""
+
+
+class Facts(NamedTuple):
+    """What a result shows besides its hit: attributes of its product, and where a browser finds its photo."""
+
+    attributes: Mapping[str, str] = {}
+    url: str = ""
+
+
+Describe = Callable[[Sequence[Hit]], Sequence[Facts]]
 
 
 class CoverageError(ServiceError):
-    """Fewer shards have answered than an answer was to be of."""
-
-
-@dataclass(frozen=True)
-class SearchParams:
-    """What is wanted of an answer.
-
-    `category` is `auto` for the best predicted ones, `all`, or a name. `offset` results are passed over, those of
-    pages before. Results below `min_score` are left out; with `distinct`, so are further photos of a product that is
-    in the answer already, and images whose cosine to a better one is `near_duplicate` or more. No answer is better than
-    one of less than `min_coverage` of the shards that were asked. `where` is of `name=value`: products need such an
-    attribute, for each name with one of its values.
-    """
-
-    k: int = 10
-    category: str = "auto"
-    offset: int = 0
-    min_score: float = float("-inf")
-    distinct: bool = False
-    min_coverage: float = 0
-    near_duplicate: float = float("inf")
-    where: Sequence[str] = ()
+    """Fewer shards answered than `min_coverage` demands."""
 
 
 class Root:
-    """Answers queries about one build with what its leaf, or many that are as one, find."""
+    """Answers queries about one build with the hits of its leaf, or of many leaves behind one interface."""
 
     def __init__(
         self,
         manifest: Manifest,
         leaf: LeafPort,
         hidden: HiddenProducts | None = None,
-        recogniser: CategoryClassifier | None = None,
+        classifier: CategoryClassifier | None = None,
     ) -> None:
-        self.manifest, self.recogniser, self._leaf, self._hidden = manifest, recogniser, leaf, hidden
-        self._categories, self._voter = manifest.categories(), Voter(manifest, leaf)
+        self.manifest, self.classifier, self._leaf, self._hidden = manifest, classifier, leaf, hidden
+        self.categories, self._voter = manifest.categories(), Voter(manifest, leaf)
 
     @property
     def whole(self) -> bool:
-        """Whether every category has a say in predictions."""
-        return len(self._voter.categories) == len(self._categories)
+        """Whether the sample that predicts categories covers every category."""
+        return len(self._voter.categories) == len(self.categories)
 
     def predict(self, vectors: np.ndarray) -> Prediction:
-        """What a category model says of queries, float32 (dim,) or (q, dim); without one, the neighbours' vote."""
-        return self._recognised(np.atleast_2d(vectors)) or self.vote(vectors)
-
-    def _recognised(self, queries: np.ndarray) -> Prediction | None:
-        known = self.recogniser.of_vectors(queries) if self.recogniser else None
-        if not self.recogniser or known is None:
-            return None
-        return Prediction(self.recogniser.votes(known, self._categories))
+        """Predicts categories of queries, float32 (dim,) or (q, dim), by the classifier or else the neighbours."""
+        return self._classify(np.atleast_2d(vectors)) or self.vote(vectors)
 
     def vote(self, vectors: np.ndarray) -> Prediction:
-        """What the neighbours of queries, float32 (dim,) or (q, dim), vote for."""
+        """Predicts categories of queries, float32 (dim,) or (q, dim), by their nearest neighbours."""
         return self._voter.vote(vectors)
 
     def search(
         self,
         vectors: np.ndarray,
         space: str,
-        wish: SearchParams,
-        told: Prediction | None = None,
-        without: Collection[str] = (),
-        known: AttributeLookup | None = None,
-    ) -> dict[str, Any]:
+        params: SearchParams,
+        prediction: Prediction | None = None,
+        excluded: Collection[str] = (),
+        lookup: AttributeLookup | None = None,
+        describe: Describe | None = None,
+    ) -> Answer:
         """Answers one query.
 
         Args:
-            vectors: float32 (dim,), as the layer gives it; or (q, dim): an image is as near as to the nearest of them.
-            space: their feature space.
-            wish: what is wanted.
-            told: the query's categories, where something else has said them.
-            without: products that are no answer.
-            known: by what near-duplicates and attributes are known; without it there are none.
+            vectors: float32 (dim,), as the layer gives it; or (q, dim): the nearest of them gives an image its score.
+            space: the feature space of the vectors.
+            params: of the search.
+            prediction: the query's categories, where the caller has predicted them.
+            excluded: products that the answer must not show.
+            lookup: gives the vectors for near-duplicates and the attributes for `where`.
+            describe: gives what results show besides the hits.
 
         Raises:
-            UsageError: no such category, or results that are not to be had.
+            UsageError: there is no such category, or `where` is malformed.
             SpaceMismatch: the vectors are of another space.
-            CoverageError: too few shards have answered.
+            CoverageError: too few shards answered.
         """
-        if wish.k < 1:
-            raise UsageError(f"k is {wish.k}; ask for at least 1 result")
-        if wish.offset < 0:
-            raise UsageError(f"offset is {wish.offset}; the first result is 0")
-        begun = time.perf_counter()
+        start = time.perf_counter()
         queries = np.atleast_2d(vectors)
-        refuse_other(space, queries, self.manifest)
-        voted = told if told and told.known else self.vote(queries)
-        predicted = told or self._recognised(queries) or voted
-        searched = self._choose(wish.category, voted)
-        hits, answer = self._found(queries, space, wish, set(searched), without, known)
-        asked = sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards)
-        if len(answer.shards) < wish.min_coverage * asked:
+        check_space(space, queries, self.manifest)
+        votes = prediction if prediction and prediction.restricts else self.vote(queries)
+        predicted = prediction or self._classify(queries) or votes
+        searched = self._select_categories(params.category, votes)
+        hits, answer = self._search_leaf(queries, params, frozenset(searched), excluded, lookup)
+        shards = sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards)
+        if len(answer.shards) < params.min_coverage * shards:
             raise CoverageError(
-                f"{len(answer.shards)} of {asked} shards have answered, min_coverage is {wish.min_coverage:g}: "
+                f"{len(answer.shards)} of {shards} shards have answered, min_coverage is {params.min_coverage:g}: "
                 + "; ".join(answer.degraded)
             )
+        took = {"search": milliseconds(start)}
+        if describe:
+            start = time.perf_counter()
+            facts = describe(hits)
+            took["facts"] = milliseconds(start)
+        else:
+            facts = [Facts()] * len(hits)
         name, score = predicted.best
-        return {
-            "space": self.manifest.space,
-            "build": self.manifest.build,
-            "category": {"predicted": name, "score": round(score, 4), "searched": searched},
-            "coverage": {
-                "shards": asked,
-                "answered": len(answer.shards),
-                "vectors": self.manifest.vectors,
-                "searched": answer.searched,
-                "degraded": list(answer.degraded),
-            },
-            "results": [self._result(hit) for hit in hits],
-            "took_ms": {"search": round((time.perf_counter() - begun) * 1000, 3)},
-        }
+        return Answer(
+            space=self.manifest.space,
+            build=self.manifest.build,
+            category=Category(predicted=name, score=round(score, 4), searched=tuple(searched)),
+            coverage=Coverage(
+                shards=shards,
+                answered=len(answer.shards),
+                vectors=self.manifest.vectors,
+                searched=answer.searched,
+                degraded=tuple(answer.degraded),
+            ),
+            results=tuple([self._result(hit, *described) for hit, described in zip(hits, facts, strict=True)]),
+            took_ms=took,
+        )
 
-    def _found(
+    def _classify(self, queries: np.ndarray) -> Prediction | None:
+        probabilities = self.classifier.predict_vectors(queries) if self.classifier else None
+        if not self.classifier or probabilities is None:
+            return None
+        return Prediction(self.classifier.rank_categories(probabilities, self.categories))
+
+    def _search_leaf(
         self,
         queries: np.ndarray,
-        space: str,
-        wish: SearchParams,
-        categories: set[str],
-        without: Collection[str],
-        known: AttributeLookup | None,
+        params: SearchParams,
+        categories: frozenset[str],
+        excluded: Collection[str],
+        lookup: AttributeLookup | None,
     ) -> tuple[list[Hit], LeafAnswer]:
-        """Asks for more until what may not be shown has left enough; never again where leaves were waited for."""
-        enough, begun = wish.offset + wish.k, time.perf_counter()
-        where = AttributeFilter(wish.where, known)
-        wanted = max(enough + (len(queries) if without else 0), _FIRST if wish.where else 0)
+        """Searches for more hits until the filters leave enough; stops early where leaves kept it waiting."""
+        chain = filter_chain(params, self._hidden, excluded, lookup)
+        needed, start = params.offset + params.k, time.perf_counter()
+        count = max(needed + (len(queries) if excluded else 0), _WHERE_FIRST if params.where else 0)
         while True:
-            answer = self._leaf.search(queries, wanted, space, categories)
-            found = merge(answer.hits, wanted)
-            hits = self._shown(found, wish, without, where)
-            if known and wish.near_duplicate <= 1:
-                hits = _unlike(hits, known.vectors([hit.image_id for hit in hits]), wish.near_duplicate)
-            over = len(found) < wanted or found[-1].score < wish.min_score
-            over |= bool(answer.degraded) and time.perf_counter() - begun > _WAITED_S
-            if len(hits) >= enough or over:
-                return hits[wish.offset : enough], answer
-            if wish.where and wanted >= _LOOKED:
-                told = (
-                    f"where: of the {wanted} nearest images {len(hits)} are of such products, others were not looked at"
-                )
-                return hits[wish.offset :], dataclasses.replace(answer, degraded=[*answer.degraded, told])
-            wanted *= 4 if wish.where else 2
+            answer = self._leaf.search(LeafQuery(queries, count, self.manifest.space, categories))
+            nearest = merge(answer.hits, count)
+            hits = apply_filters(nearest, chain)
+            exhausted = len(nearest) < count or nearest[-1].score < params.min_score
+            late = bool(answer.degraded) and time.perf_counter() - start > _WIDEN_S
+            if len(hits) >= needed or exhausted or late:
+                return hits[params.offset : needed], answer
+            if params.where and count >= _WHERE_MOST:
+                reason = f"where: {len(hits)} of the {count} nearest images match, further images were not looked at"
+                return hits[params.offset :], dataclasses.replace(answer, degraded=[*answer.degraded, reason])
+            count *= 4 if params.where else 2
 
-    def _shown(
-        self, found: Sequence[Hit], wish: SearchParams, without: Collection[str], where: AttributeFilter
-    ) -> list[Hit]:
-        """The hits without hidden products and those left out; an image that only those show goes with them."""
-        shown, seen = [], set[str]()
-        where.look(found)
-        for hit in found:
-            products = self._hidden.without(hit.products) if self._hidden else hit.products
-            products = tuple(name for name in products if name not in without) if without else products
-            products = tuple(name for name in products if name in where)
-            if wish.distinct:
-                products = tuple(name for name in products if name not in seen)
-                seen.update(products)
-            if products and hit.score >= wish.min_score:
-                shown.append(hit if products == hit.products else dataclasses.replace(hit, products=products))
-        return shown
-
-    def _choose(self, category: str, predicted: Prediction) -> list[str]:
-        if category == "all" or (category == "auto" and not predicted.votes):
-            return list(self._categories)
+    def _select_categories(self, category: str, votes: Prediction) -> Sequence[str]:
+        if category == "all" or (category == "auto" and not votes.votes):
+            return list(self.categories)
         if category == "auto":
-            return [name for name, _ in predicted.votes[:_CATEGORIES]]
-        if category in self._categories:
+            return [name for name, _ in votes.votes[:_CATEGORIES]]
+        if category in self.categories:
             return [category]
-        raise UsageError(f"--category {category!r}: no such category; there are: {', '.join(self._categories)}")
+        raise UsageError(f"category {category!r} does not exist; there are: {', '.join(self.categories)}")
 
-    def _result(self, hit: Hit) -> dict[str, Any]:
-        return {
-            "image_id": hit.image_id,
-            "product_id": hit.products[0],
-            "products": list(hit.products),
-            "category": hit.category,
-            "uri": hit.uri,
-            "score": hit.score,
-            "distance": distance.distance(hit.score, self.manifest.metric),
-        }
+    def _result(self, hit: Hit, attributes: Mapping[str, str], url: str) -> Result:
+        return Result(
+            image_id=hit.image_id,
+            product_id=hit.products[0],
+            products=hit.products,
+            category=hit.category,
+            uri=hit.uri,
+            url=url,
+            attributes=dict(attributes),
+            score=hit.score,
+            distance=distance.distance(hit.score, self.manifest.metric),
+            region=hit.region,
+            space=self.manifest.space,
+            build=self.manifest.build,
+        )
 
 
-def _unlike(hits: Sequence[Hit], vectors: Mapping[str, np.ndarray], most: float) -> list[Hit]:
-    """The hits whose cosine to every one before them that stays is below `most`; those without a vector stay."""
-    known = [hit for hit in hits if hit.image_id in vectors]
-    if not known:
-        return list(hits)
-    unit = distance.prepared(np.stack([vectors[hit.image_id] for hit in known]), "cosine")
-    alike, stay = unit @ unit.T >= most, list[int]()
-    for row in range(len(known)):
-        if not alike[row, stay].any():
-            stay.append(row)
-    gone = {hit.image_id for hit in known} - {known[row].image_id for row in stay}
-    return [hit for hit in hits if hit.image_id not in gone]
+def milliseconds(start: float) -> float:
+    """Milliseconds since a time of `time.perf_counter`, for `took_ms`."""
+    return round((time.perf_counter() - start) * 1000, 3)

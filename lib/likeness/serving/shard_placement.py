@@ -1,13 +1,13 @@
-"""Which leaves hold which shard."""
+"""Shard placement: shards and leaves in, the leaves that hold each shard out."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
 
 
 def place(shards: Iterable[str], leaves: Sequence[str], replicas: int) -> dict[str, list[str]]:
-    """For each shard the leaves that hold it, whom to ask first at the front.
+    """Assigns each shard to leaves, the one to ask first at the front, by rendezvous hashing.
 
-    By rendezvous hashing: a leaf more or less moves only the shards that it gets or had.
+    A leaf more or less moves only the shards that it gets or had.
     """
 
     def rank(shard: str, leaf: str) -> bytes:

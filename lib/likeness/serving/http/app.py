@@ -1,6 +1,6 @@
 """The HTTP API and the page: a `Service` in, a FastAPI application out.   [fastapi, prometheus-client]
 
-Uploads are held in memory while they are answered.
+Uploads are kept in memory while they are answered.
 """
 
 from collections.abc import Callable
@@ -10,31 +10,33 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import FastAPI, Form, Query, Response
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
 from prometheus_client import generate_latest
+from pydantic import BaseModel
 
 from likeness.core.errors import UsageError
 from likeness.images.image import WHOLE, Box
-from likeness.serving.build_watcher import NotReadyError, UnknownError
 from likeness.serving.http.auth import AuthMiddleware
 from likeness.serving.http.body_limit import BodyLimitMiddleware
-from likeness.serving.http.error_responses import PROBLEMS, contract, explain, refused
+from likeness.serving.http.error_responses import PROBLEMS, describe_errors, handle_errors, refusal
 from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
 from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
+from likeness.serving.loaded_build import NotReadyError, UnknownError
+from likeness.serving.query_terms import PhotoTerm, ProductTerm, VectorTerm
 from likeness.serving.responses import Answer, Answers, Catalogue
 from likeness.serving.service import Service
 
 _PAGE = {"": "text/html", "app.js": "text/javascript", "style.css": "text/css"}
 _ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": Answer}}
-_SPARE = 1 << 20
+_FORM_BYTES = 1 << 20
+"""Bytes of a form beside its photos."""
 
 
-def create_app(service: Service, log: Callable[[str], None] = lambda told: None) -> FastAPI:
-    """The application of a service that was started.
+def create_app(service: Service, log: Callable[[str], None] = lambda line: None) -> FastAPI:
+    """The application of a started service.
 
     Args:
-        service: what answers.
-        log: gets a line of JSON a request.
+        service: answers the queries.
+        log: gets a line of JSON for each request.
     """
     app = FastAPI(
         title="likeness",
@@ -45,47 +47,51 @@ def create_app(service: Service, log: Callable[[str], None] = lambda told: None)
         openapi_url="/v1/openapi.json",
         responses=PROBLEMS,
     )
-    limits, given = service.settings.limits, service.settings.serve
-    meters = Metrics()
-    explain(app, log)
-    contract(app)
-    _queries(app, service, meters)
-    _looks(app, service, meters)
-    # each is asked before those above it
-    app.add_middleware(BodyLimitMiddleware, most=given.photos_max * limits.max_bytes + _SPARE, refuse=refused)
-    app.add_middleware(AuthMiddleware, settings=given, refuse=refused)
-    app.add_middleware(TelemetryMiddleware, meters=meters, log=log)
-    if given.cors:
-        app.add_middleware(CORSMiddleware, allow_origins=given.cors, allow_methods=["GET", "POST"], allow_headers=["*"])
+    limits, settings = service.settings.limits, service.settings.serve
+    metrics = Metrics()
+    handle_errors(app, log)
+    describe_errors(app)
+    _add_searches(app, service, metrics)
+    _add_catalogue(app, service)
+    _add_health(app, service, metrics)
+    _add_page(app, service)
+    # a request passes through these from the last to the first
+    largest = settings.photos_max * limits.max_bytes + _FORM_BYTES
+    app.add_middleware(BodyLimitMiddleware, max_bytes=largest, refuse=refusal)
+    app.add_middleware(AuthMiddleware, settings=settings, refuse=refusal)
+    app.add_middleware(TelemetryMiddleware, metrics=metrics, log=log)
+    if settings.cors:
+        origins = settings.cors
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     return app
 
 
-def _queries(app: FastAPI, service: Service, meters: Metrics) -> None:
+def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:
     @app.post("/v1/search", summary="Search with a photo, or with several of one thing", responses=_ANSWER)
     def search(query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]) -> Response:
         most = service.settings.serve.photos_max
         if len(query.image) > most:
             raise UsageError(f"{len(query.image)} photos are given; serve.photos_max is {most}")
-        photos = [one.file.read() for one in query.image]
-        answer = service.photos(photos, query.wish(), query.build, _box(query.box), query.combine, query.looks)
-        return JSONResponse(meters.timed(answer))
+        photos = [upload.file.read() for upload in query.image]
+        term = PhotoTerm(photos, _box(query.box), query.combine, query.looks)
+        return _json(metrics.observe(service.search(term, query.params())))
 
     @app.post("/v1/search/vectors", summary="Search with vectors of one thing", responses=_ANSWER)
     def search_vectors(query: VectorQuery) -> Response:
-        answer = service.vectors(_rows(query), query.space, query.wish(), query.build, query.combine)
-        return JSONResponse(meters.timed(answer))
+        term = VectorTerm(_rows(query), query.space, query.combine)
+        return _json(metrics.observe(service.search(term, query.params())))
 
     @app.post("/v1/search/batch", summary="Search with vectors, each by itself", responses={200: {"model": Answers}})
     def search_batch(query: BatchQuery) -> Response:
-        answers = service.batch(_rows(query), query.space, query.wish(), query.build)
-        return JSONResponse({"answers": [meters.timed(answer) for answer in answers]})
+        answers = service.batch(_rows(query), query.params())
+        return _json(Answers(answers=tuple(map(metrics.observe, answers))))
 
     @app.get("/v1/products/{product_id:path}/similar", summary="What looks like a product", responses=_ANSWER)
     def similar(product_id: str, query: Annotated[SearchQuery, Query()]) -> Response:
-        return JSONResponse(meters.timed(service.product(product_id, query.wish(), query.build)))
+        return _json(metrics.observe(service.search(ProductTerm(product_id), query.params())))
 
 
-def _looks(app: FastAPI, service: Service, meters: Metrics) -> None:
+def _add_catalogue(app: FastAPI, service: Service) -> None:
     @app.get("/v1/images/{image_id}", summary="A thumbnail of an image that is in service", response_class=Response)
     def image(image_id: str, side: Annotated[int, Query(ge=16, le=1024)] = 320) -> Response:
         data = service.thumbnail(image_id, side)
@@ -98,24 +104,29 @@ def _looks(app: FastAPI, service: Service, meters: Metrics) -> None:
         summary="What the build in service holds, and some images to start with",
         responses={200: {"model": Catalogue}},
     )
-    def catalogue(some: Annotated[int, Query(ge=0, le=100)] = 12) -> dict[str, Any]:
-        return service.catalogue(some)
+    def catalogue(some: Annotated[int, Query(ge=0, le=100)] = 12, space: str = "") -> Response:
+        return _json(service.catalogue(some, space))
 
+
+def _add_health(app: FastAPI, service: Service, measured: Metrics) -> None:
     @app.get("/healthz", summary="Whether the process lives")
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/readyz", summary="Whether queries are answered")
-    def readyz() -> dict[str, str]:
-        if service.current.problem:
-            raise NotReadyError(service.current.problem)
-        return {"status": "ready", "build": service.current.loaded().manifest.path}
+    def readyz() -> dict[str, Any]:
+        if service.builds.problem:
+            raise NotReadyError(service.builds.problem)
+        builds = [loaded.manifest.path for loaded in service.builds.in_service()]
+        return {"status": "ready", "build": builds[0], "builds": builds}
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     def metrics() -> Response:
-        meters.ready.set(not service.current.problem)
-        return Response(generate_latest(meters.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+        measured.ready.set(not service.builds.problem)
+        return Response(generate_latest(measured.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+
+def _add_page(app: FastAPI, service: Service) -> None:
     def page(name: str) -> Response:
         text = (files("likeness.serving") / "web" / (name or "index.html")).read_bytes()
         pictures = "*" if service.settings.serve.photo_url else "'self'"
@@ -125,6 +136,10 @@ def _looks(app: FastAPI, service: Service, meters: Metrics) -> None:
 
     for name in _PAGE:
         app.get(f"/{name}", include_in_schema=False)(lambda name=name: page(name))
+
+
+def _json(model: BaseModel) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json")
 
 
 def _rows(query: BatchQuery) -> np.ndarray:

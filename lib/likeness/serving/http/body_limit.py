@@ -1,4 +1,4 @@
-"""Bodies of requests: those that are too large or too slow are answered before an application reads them in full."""
+"""Limits of request bodies: too large or too slow a body is refused before the application has read it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -10,53 +10,55 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 
 
 class BodyLimitMiddleware:
-    """ASGI middleware.
+    """ASGI middleware: refuses bodies of more than `max_bytes`, and those that do not arrive in time.
 
     `refuse(code, detail)` gives the response for `too_large` and `slow`: an ASGI application.
     """
 
-    def __init__(self, app: Application, most: int, refuse: Callable[[str, str], Application]) -> None:
-        self._app, self._most, self._refuse = app, most, refuse
+    def __init__(self, app: Application, max_bytes: int, refuse: Callable[[str, str], Application]) -> None:
+        self._app, self._max_bytes, self._refuse = app, max_bytes, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, and a refusal in place of its answer where its body is refused meanwhile."""
+        """Passes a request on; responds with a refusal if its body is refused meanwhile."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        refused, taken, begun = "", 0, False
+        refused, received, responding = "", 0, False
 
-        async def take() -> Message:
-            nonlocal refused, taken
+        async def limited_receive() -> Message:
+            nonlocal refused, received
             try:
-                message = await asyncio.wait_for(receive(), None if begun else _PATIENCE_S)
+                message = await asyncio.wait_for(receive(), None if responding else _TIMEOUT_S)
             except TimeoutError:
                 refused = "slow"
                 return {"type": "http.disconnect"}
-            taken += len(message.get("body", b""))
-            if taken > self._most:
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
                 refused = "too_large"
                 return {"type": "http.disconnect"}
             return message
 
-        async def give(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def limited_send(message: Message) -> None:
+            nonlocal responding
+            responding = True
             if not refused:
                 await send(message)
 
         length = dict(scope["headers"]).get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._most:
+        if length.isdigit() and int(length) > self._max_bytes:
             refused = "too_large"
         else:
             try:
-                await self._app(scope, take, give)
+                await self._app(scope, limited_receive, limited_send)
             except Exception:
                 if not refused:
                     raise
         if refused:
-            detail = f"a body of at most {self._most} bytes is taken" if refused == "too_large" else "send it faster"
+            detail = (
+                f"a body of at most {self._max_bytes} bytes is taken" if refused == "too_large" else "send it faster"
+            )
             await self._refuse(refused, detail)(scope, receive, send)
         return None

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from likeness.core.errors import LikenessError, ServiceError, SpaceMismatch, UsageError
-from likeness.images.image import BadImage
-from likeness.serving.build_watcher import UnknownError
+from likeness.serving.loaded_build import UnknownError
+from likeness.serving.query_encoder import PhotoError
 from likeness.serving.responses import Problem
 from likeness.serving.root import CoverageError
 
@@ -39,46 +39,46 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for status in sorted({status for status, _ in CODES.values()})
 }
-"""What the contract says of them."""
+"""The same for the OpenAPI contract, by status."""
 
 
-def contract(app: FastAPI) -> None:
-    """Lets an application's OpenAPI say that errors are problem+json, and nothing else."""
-    drawn = app.openapi
+def describe_errors(app: FastAPI) -> None:
+    """Makes the OpenAPI contract of an application describe errors as problem+json only."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        told = drawn()
-        for path in told["paths"].values():
-            for asked in path.values():
-                for status, response in asked["responses"].items():
+        schema = generate()
+        for path in schema["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
                     if int(status) >= 400:
                         response["content"].pop("application/json", None)
-        return told
+        return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
 def problem(code: str, detail: str, request: Request | None = None, **more: Any) -> JSONResponse:
-    """The answer that an error is, with more members."""
+    """The response to an error, with further members."""
     status, title = CODES[code]
-    told = {"type": f"urn:likeness:{code}", "title": title, "status": status, "detail": detail, "code": code, **more}
+    body = {"type": f"urn:likeness:{code}", "title": title, "status": status, "detail": detail, "code": code, **more}
     if request:
-        told["request_id"] = getattr(request.state, "request_id", "")
-    return JSONResponse(told, status, media_type="application/problem+json")
+        body["request_id"] = getattr(request.state, "request_id", "")
+    return JSONResponse(body, status, media_type="application/problem+json")
 
 
-def refused(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """What is answered before a route is asked."""
+def refusal(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The response to a request that a middleware refuses."""
     response = problem(code, detail)
     response.headers.update(headers or {})
     return response
 
 
-def explain(app: FastAPI, log: Callable[[str], None]) -> None:
-    """Lets an application answer every error as a problem; faults of the service itself go to the log."""
+def handle_errors(app: FastAPI, log: Callable[[str], None]) -> None:
+    """Makes an application respond to every error with a problem; faults of the service itself go to the log."""
 
     @app.exception_handler(LikenessError)
-    def known(request: Request, error: LikenessError) -> Response:
+    def project_error(request: Request, error: LikenessError) -> Response:
         kinds = {
             UnknownError: "unknown",
             UsageError: "bad_request",
@@ -90,18 +90,18 @@ def explain(app: FastAPI, log: Callable[[str], None]) -> None:
             log(json.dumps({"error": str(error)}))
         return problem(code, str(error), request)
 
-    @app.exception_handler(BadImage)
-    def bad_image(request: Request, error: BadImage) -> Response:
+    @app.exception_handler(PhotoError)
+    def photo_error(request: Request, error: PhotoError) -> Response:
         return problem("bad_image", str(error), request, reason=error.reason)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
-        told = [{"where": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()]
-        detail = "; ".join(f"{one['where']}: {one['what']}" for one in told[:5])
-        return problem("invalid", detail, request, errors=told[:20])
+        errors = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
+        detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors[:5])
+        return problem("invalid", detail, request, errors=errors[:20])
 
     @app.exception_handler(StarletteHTTPException)
-    def other(request: Request, error: HTTPException) -> Response:
+    def http_error(request: Request, error: HTTPException) -> Response:
         code = {404: "unknown", 405: "method"}.get(error.status_code, "bad_request")
         return problem(code, str(error.detail), request)
 

@@ -1,4 +1,4 @@
-"""What may be asked over HTTP, as types.   [fastapi]"""
+"""Requests of the HTTP API, as types.   [fastapi]"""
 
 from typing import Annotated
 
@@ -6,15 +6,15 @@ from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from likeness.images.query_views import QueryView
-from likeness.serving.root import SearchParams
-from likeness.serving.service import Combine
+from likeness.serving.query_terms import Combine
+from likeness.serving.search_params import SearchParams
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 _COMBINE = "of several of one thing: the best of each, or their mean"
 
 
 class SearchQuery(BaseModel):
-    """What may be wanted of any answer."""
+    """Parameters of any search."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,13 +31,12 @@ class SearchQuery(BaseModel):
         None, ge=0, le=1, description="results whose cosine to a better one is so much or more are left out"
     )
     build: str = Field("", description="a build by name; the one in service if empty")
+    space: str = Field("", description="a feature space in service; the default one if empty")
 
-    def wish(self) -> SearchParams:
-        """The same; what is not asked for is at the end of its range."""
-        least = float("-inf") if self.min_score is None else self.min_score
-        most = float("inf") if self.near_duplicate is None else self.near_duplicate
-        where = tuple(self.where)
-        return SearchParams(self.k, self.category, self.offset, least, self.distinct, self.min_coverage, most, where)
+    def params(self) -> SearchParams:
+        """The search parameters; a limit that is not set is infinite."""
+        set_fields = {name: getattr(self, name) for name in SearchQuery.model_fields}
+        return SearchParams(**{name: value for name, value in set_fields.items() if value is not None})
 
 
 class PhotoQuery(SearchQuery):
@@ -52,13 +51,13 @@ class PhotoQuery(SearchQuery):
 
 
 class BatchQuery(SearchQuery):
-    """Vectors as the layer gives them, of a feature space: a question each."""
+    """Vectors as the layer gives them, of a feature space: a query each."""
 
     space: str
     vectors: list[list[Finite]] = Field(min_length=1, max_length=64)
 
 
 class VectorQuery(BatchQuery):
-    """Vectors as the layer gives them, of a feature space: one question."""
+    """Vectors as the layer gives them, of a feature space: one query."""
 
     combine: Combine = Field("best", description=_COMBINE)

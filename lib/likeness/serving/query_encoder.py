@@ -1,0 +1,136 @@
+"""Query encoders: a term of each modality in, vectors of a build's space and what the term says of categories out.
+
+A new modality, such as text, is a type of term in `query_terms` and a `QueryEncoder` in `query_encoders`.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from likeness.catalog.hidden_products import HiddenProducts
+from likeness.core.errors import UsageError
+from likeness.images.image import BadImage
+from likeness.index import distance
+from likeness.serving.category_vote import Prediction
+from likeness.serving.loaded_build import LoadedBuild, UnknownError
+from likeness.serving.query_terms import Combine, PhotoTerm, ProductTerm, VectorTerm
+from likeness.storage import KeyedStore
+from likeness.storage.items import Item
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class PhotoError(UsageError):
+    """A photo cannot be searched with; `reason` is that of the failure ledger."""
+
+    def __init__(self, bad: BadImage) -> None:
+        super().__init__(str(bad))
+        self.reason = bad.reason
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedQuery:
+    """Vectors, float32 (q, dim), of a space; the nearest of them gives an image its score.
+
+    `prediction` is what the term says of categories, if anything; `excluded` are products that are no answer to it.
+    """
+
+    vectors: np.ndarray
+    space: str
+    prediction: Prediction | None = None
+    excluded: Collection[str] = ()
+
+
+class QueryEncoder(Protocol[T_contra]):
+    """Encodes terms of one modality; `stage` names its time in answers, empty for none."""
+
+    stage: str
+
+    def encode(self, term: T_contra, loaded: LoadedBuild) -> EncodedQuery:
+        """Encodes a term for a search of a build."""
+        ...
+
+
+class PhotoQueryEncoder:
+    """Photos through the network of the space, and through the category model if that takes photos."""
+
+    stage = "encode"
+
+    def encode(self, term: PhotoTerm, loaded: LoadedBuild) -> EncodedQuery:
+        """Encodes photos of one thing.
+
+        Raises:
+            PhotoError: a photo cannot be used.
+        """
+        try:
+            vectors = np.concatenate([loaded.encoder.encode(photo, term.box, term.looks) for photo in term.photos])
+            prediction = self._predict(term, loaded)
+        except BadImage as bad:
+            raise PhotoError(bad) from None
+        return EncodedQuery(combined(vectors, term.combine, loaded), loaded.manifest.space, prediction)
+
+    @staticmethod
+    def _predict(term: PhotoTerm, loaded: LoadedBuild) -> Prediction | None:
+        """Categories by a model that takes photos; None if there is none, or it takes vectors."""
+        classifier = loaded.root.classifier
+        outputs = [classifier.predict_photo(photo, term.box) for photo in term.photos] if classifier else []
+        probabilities = [rows for rows in outputs if rows is not None]
+        if not classifier or not probabilities:
+            return None
+        return Prediction(classifier.rank_categories(np.concatenate(probabilities), loaded.root.categories))
+
+
+class ProductQueryEncoder:
+    """Products by their stored vectors and their own category; runs no network."""
+
+    stage = "look_up"
+
+    def __init__(self, store: Callable[[], KeyedStore], hidden: HiddenProducts) -> None:
+        self._store, self._hidden = store, hidden
+
+    def encode(self, term: ProductTerm, loaded: LoadedBuild) -> EncodedQuery:
+        """Looks up the vectors of a product's photos.
+
+        Raises:
+            UnknownError: the keyed store holds no such product, or no vector of it.
+        """
+        name, space = term.product_id, loaded.manifest.space
+        product = self._store().get_products([name]).get(name)
+        if product is None or not self._hidden.without([name]):
+            raise UnknownError(f"product {name!r} is not in the keyed store")
+        vectors = self._store().get_vectors(space, [Item(image_id) for image_id in product.image_ids])
+        if not vectors:
+            raise UnknownError(f"product {name!r} has no vector of {space}")
+        rows = np.stack([vectors[item] for item in sorted(vectors)])
+        in_build = product.category in loaded.root.categories
+        prediction = Prediction([(product.category, 1.0)], restricts=True) if in_build else None
+        return EncodedQuery(rows, space, prediction, [name])
+
+
+class VectorQueryEncoder:
+    """Vectors as they are."""
+
+    stage = ""
+
+    def encode(self, term: VectorTerm, loaded: LoadedBuild) -> EncodedQuery:
+        """Combines the vectors."""
+        return EncodedQuery(combined(term.vectors, term.combine, loaded), term.space)
+
+
+def combined(vectors: np.ndarray, combine: Combine, loaded: LoadedBuild) -> np.ndarray:
+    """Vectors of one thing, float32 (q, dim): all of them, or the mean of them as the build compares them, (1, dim)."""
+    if combine == "best":
+        return vectors
+    mean: np.ndarray = distance.prepared(vectors, loaded.manifest.metric).mean(axis=0, keepdims=True)
+    return mean
+
+
+def query_encoders(store: Callable[[], KeyedStore], hidden: HiddenProducts) -> Mapping[type, QueryEncoder[Any]]:
+    """The encoder of each type of term."""
+    return {
+        PhotoTerm: PhotoQueryEncoder(),
+        ProductTerm: ProductQueryEncoder(store, hidden),
+        VectorTerm: VectorQueryEncoder(),
+    }
