@@ -1,18 +1,45 @@
 """likeness: visual search for product catalogues on a Hadoop stack."""
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from likeness.serving.client import Client
+    from likeness.serving.library import Library
 
 __version__ = "0.1.0"
-__all__ = ["Client", "__version__"]
+__all__ = ["Client", "Library", "__version__", "open"]
+
+
+def open(root: str | PathLike[str] = "var", config: str | None = None, **settings: Any) -> "Library":
+    """Opens a root for searches in this process; no server is needed.
+
+    >>> with likeness.open("var") as library:
+    ...     answer = library.search("hat.jpg", k=3)
+    >>> [result.category for result in answer.results][0]
+    'hat'
+
+    Args:
+        root: folder or URI that holds everything the project writes.
+        config: a TOML file of settings.
+        settings: settings by name, `__` in place of a dot, such as `extract__runtime="torch"`.
+
+    Raises:
+        UsageError: there is no such root, or a setting is wrong.
+    """
+    from likeness.serving.library import open_library
+
+    return open_library(str(root), config, settings)
 
 
 def __getattr__(name: str) -> Any:
-    """The client is loaded when it is asked for: nothing else here needs its library."""
+    """Loads `Client` and `Library` on first use, so that `import likeness` needs no other library."""
     if name == "Client":
         from likeness.serving.client import Client
 
         return Client
+    if name == "Library":
+        from likeness.serving.library import Library
+
+        return Library
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

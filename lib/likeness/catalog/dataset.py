@@ -1,8 +1,9 @@
-"""The vectors of a root for whoever wants to study them: Arrow, numpy or a torch Dataset.   [torch]
+"""Vectors and categories of a root as Arrow, NumPy or a torch Dataset, for analysis and training.   [torch]
 
 from likeness.catalog.dataset import features
-found = features("var", "efficientnet_lite0.pool")
-found.vectors, found.categories
+
+dataset = features("var", "efficientnet_lite0.pool")
+dataset.vectors, dataset.categories
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ import pyarrow as pa
 
 from likeness.catalog.samples import draw_sample, vector_matrix
 from likeness.core.errors import UsageError
-from likeness.core.settings import load_settings
-from likeness.models.model_registry import space_of
+from likeness.core.settings import Settings, load_settings
+from likeness.models.spaces import space_of
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Features:
-    """Photos of active listings: image_ids, vectors float32 (n, dim), and of each its first category by name.
+    """Photos of active listings: image_ids, vectors, float32 (n, dim), and the first category of each by name.
 
-    `space` is the feature space with its hash, `snapshots` those of the tables.
+    `space` is the feature space with its hash; `snapshots` are those of the tables that were read.
     """
 
     space: str
@@ -37,13 +38,13 @@ class Features:
     categories: Sequence[str]
 
     def arrow(self) -> pa.Table:
-        """Columns image_id, category and vector, a list of float32 of one length."""
+        """A table of image_id, category and vector, a list of float32 of fixed length."""
         flat = pa.array(self.vectors.ravel())
         lists = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
         return pa.table({"image_id": self.image_ids, "category": self.categories, "vector": lists})
 
     def torch(self) -> "torch.utils.data.TensorDataset":
-        """Pairs of a vector, float32 (dim,), and the number of its category in alphabetical order, int64."""
+        """A dataset of pairs: vector, float32 (dim,), and class, int64, the number of its category by name."""
         import torch
 
         numbers = {name: number for number, name in enumerate(sorted(set(self.categories)))}
@@ -52,24 +53,31 @@ class Features:
 
 
 def features(root: str, space: str = "", snapshot: int | None = None, photos: int = 1_000_000) -> Features:
-    """The vectors of one space.
+    """Reads the vectors of a feature space.
 
     Args:
-        root: folder that holds everything written.
-        space: as `efficientnet_lite0.pool`, with or without its hash; the configured one by default.
+        root: path or URI of the root.
+        space: such as `efficientnet_lite0.pool`, with or without its hash; the configured one by default.
         snapshot: of the `features` table; the current one by default.
-        photos: at most; those with the smallest image_ids, which are a random sample.
+        photos: maximum number; those with the smallest image_ids, which are a random sample.
 
     Raises:
-        UsageError: there is no such space, snapshot or vector.
+        UsageError: the space is unknown, or has no vector; or the snapshot does not exist.
     """
-    settings = load_settings(None, {"root": root})
-    name, warehouse = space_of(settings, space).id, TableReader(settings)
-    at = {FEATURES.name: snapshot if snapshot is not None else warehouse.snapshot(FEATURES)}
-    at |= {LISTINGS.name: warehouse.snapshot(LISTINGS)}
-    known = {table: number for table, number in at.items() if number is not None}
-    if len(known) < len(at) or not warehouse.parts(FEATURES, f"space = '{name}'", known[FEATURES.name]):
-        raise UsageError(f"root {root} has no vector of {name}; run ./spark-submit.sh backfill first")
-    drawn = draw_sample(warehouse, [name], photos, snapshots=known)
-    categories = [min(one) for one in drawn.labels.categories]
-    return Features(name, known, drawn.image_ids, vector_matrix(drawn.files[name], name, drawn.image_ids), categories)
+    return read_features(load_settings(None, {"root": root}), space, snapshot, photos)
+
+
+def read_features(
+    settings: Settings, space: str = "", snapshot: int | None = None, photos: int = 1_000_000
+) -> Features:
+    """Reads the vectors of a feature space as `features` does, from the root of the settings."""
+    name, tables = space_of(settings, space).id, TableReader(settings)
+    latest = {FEATURES.name: snapshot if snapshot is not None else tables.snapshot(FEATURES)}
+    latest |= {LISTINGS.name: tables.snapshot(LISTINGS)}
+    snapshots = {table: number for table, number in latest.items() if number is not None}
+    if len(snapshots) < len(latest) or not tables.parts(FEATURES, f"space = '{name}'", snapshots[FEATURES.name]):
+        raise UsageError(f"root {settings.root} has no vector of {name}; run ./spark-submit.sh backfill first")
+    sample = draw_sample(tables, [name], photos, snapshots=snapshots)
+    categories = [min(names) for names in sample.labels.categories]
+    vectors = vector_matrix(sample.files[name], name, sample.image_ids)
+    return Features(name, snapshots, sample.image_ids, vectors, categories)
