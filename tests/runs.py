@@ -1,7 +1,9 @@
 """Jobs as processes of their own, and what they leave behind, for tests that kill something."""
 
+import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 import pytest
+from tests.jvm import iceberg
 
 from likeness import storage
 from likeness.core import uris
@@ -46,13 +49,12 @@ KEYS = {
 
 def submitted(job: str, flags: Sequence[str], options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The command of `./spark-submit.sh JOB flags -- options`, and its environment, in this Python."""
-    jars = os.environ.get("LIKENESS_JARS") or ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar")))
     environment = os.environ | {
         "SPARK_HOME": str(Path(pyspark.__file__).parent),
-        "SPARK_CONF_DIR": str(PROJECT / "deploy" / "conf"),
+        "SPARK_CONF_DIR": os.environ.get("SPARK_CONF_DIR", str(PROJECT / "deploy" / "conf")),
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
-        "LIKENESS_JARS": jars,
+        "LIKENESS_JARS": iceberg(),
     }
     program = str(PROJECT / "jobs" / f"{job}.py")
     return [sys.executable, "-m", "likeness.spark.submit.submit", program, *flags, "--", *options], environment
@@ -82,8 +84,8 @@ class Job:
         assert self.process.stdout
         self.process.stdout.close()
 
-    def said(self) -> Iterator[str]:
-        """The lines to come."""
+    def new_lines(self) -> Iterator[str]:
+        """Yields each line that the job prints from now on."""
         assert self.process.stdout
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
@@ -91,10 +93,29 @@ class Job:
 
     def until(self, words: str) -> None:
         """Waits for a line with these words."""
-        for line in self.said():
+        for line in self.new_lines():
             if words in line:
                 return
-        pytest.fail(f"never said {words!r}:\n{self.told}")
+        pytest.fail(f"never printed {words!r}:\n{self.output}")
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops all threads of all its processes: files stay as they would if the job were killed here."""
+        processes: dict[int, psutil.Process] = {}
+        while started := [process for process in self._processes() if process.pid not in processes]:
+            for process in started:
+                process.suspend()
+            processes |= {process.pid: process for process in started}
+            while not all(_stands_still(process) for process in started):
+                time.sleep(0.001)
+        yield
+        for process in processes.values():
+            with contextlib.suppress(psutil.Error):
+                process.resume()
+
+    def _processes(self) -> list[psutil.Process]:
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
 
     def kill(self) -> None:
         """Kills all of it."""
@@ -105,7 +126,7 @@ class Job:
 
     def code(self, limit_s: float = 300) -> int:
         """Waits for its end; the exit code."""
-        reader = threading.Thread(target=lambda: list(self.said()))
+        reader = threading.Thread(target=lambda: list(self.new_lines()))
         reader.start()
         try:
             return self.process.wait(limit_s)
@@ -115,9 +136,56 @@ class Job:
             reader.join()
 
     @property
-    def told(self) -> str:
-        """Everything it said so far."""
+    def output(self) -> str:
+        """All that it has printed so far."""
         return "\n".join(self.lines)
+
+
+def _stands_still(process: psutil.Process) -> bool:
+    """Whether each thread of a process is stopped, or the process has ended."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+    except OSError:
+        return not process.is_running()
+    return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
+
+
+class Checkpoints:
+    """Copies of a root, each as a run left it that was killed at a point; `restore` puts one in the root's place.
+
+    A root names its files by absolute paths, so that a copy is of use at the same place only.
+    """
+
+    def __init__(self, root: str, folder: Path) -> None:
+        self._root, self._folder = Path(root), folder
+        self._points: list[str] = []
+
+    def take(self, job: Job, points: Iterable[str]) -> None:
+        """Copies the root whenever the job prints a line with one of these words, until it has printed all."""
+        pending = set(points)
+        for line in job.new_lines():
+            for point in [point for point in pending if point in line]:
+                with job.paused():
+                    self.save(point)
+                pending.remove(point)
+            if not pending:
+                return
+        pytest.fail(f"never printed {sorted(pending)}:\n{job.output}")
+
+    def save(self, point: str) -> None:
+        """Copies the root as it is."""
+        self._points.append(point)
+        if self._root.exists():
+            shutil.copytree(self._root, self._copy(point), symlinks=True)
+
+    def restore(self, point: str) -> None:
+        """Makes the root what it was at a point."""
+        shutil.rmtree(self._root, ignore_errors=True)
+        if self._copy(point).exists():
+            shutil.copytree(self._copy(point), self._root, symlinks=True)
+
+    def _copy(self, point: str) -> Path:
+        return self._folder / f"checkpoint-{self._points.index(point)}"
 
 
 def extracting(processes: Iterable[psutil.Process]) -> psutil.Process | None:
@@ -132,21 +200,20 @@ def extracting(processes: Iterable[psutil.Process]) -> psutil.Process | None:
     return None
 
 
-def eventually(look: Callable[[], Any], job: Job, limit_s: float = 300) -> Any:
-    """What `look` finds, once it finds something while a job is at work."""
+def eventually(check: Callable[[], Any], job: Job, limit_s: float = 300) -> Any:
+    """Calls `check` until it returns something true, while a job runs; returns that."""
     until = time.monotonic() + limit_s
     while time.monotonic() < until and job.process.poll() is None:
-        if found := look():
-            return found
+        if result := check():
+            return result
         time.sleep(0.02)
     job.kill()
     job.code()
-    pytest.fail(f"found nothing in {limit_s} s, or before the job ended:\n{job.told}")
+    pytest.fail(f"the check was not true within {limit_s} s, or before the job ended:\n{job.output}")
 
 
 def seed_features(settings: Settings, vectors: np.ndarray) -> dict[str, np.ndarray]:
     """Appends vectors, float32 (n, dim), to a root's features; the same by image_id."""
-    os.environ.setdefault("LIKENESS_JARS", submitted("load", (), ())[1]["LIKENESS_JARS"])
     count = len(vectors)
     keys = [f"{number * (16**8 // count):08x}".ljust(64, "0") for number in range(count)]
     with Run("seed", settings, ()) as run:
@@ -160,9 +227,9 @@ def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray])
     for part in blocks:
         names, keys = keys[: len(part)], keys[len(part) :]
         rows = pa.Table.from_batches([record_batch(run.space.id, settings.date, names, part)])
-        pq.write_table(rows, held := io.BytesIO(), compression="zstd")
+        pq.write_table(rows, buffer := io.BytesIO(), compression="zstd")
         uri = uris.join(run.tables.location(FEATURES), "data", f"{uuid.uuid4()}.parquet")
-        storage.files(uri).write(uri, held.getvalue())
+        storage.files(uri).write(uri, buffer.getvalue())
         files.append(DataFile(uri, len(names)))
     run.tables.append_files(FEATURES, files, (run.space.id, str(settings.date)))
 
@@ -187,27 +254,27 @@ def state(settings: Settings) -> tuple[Any, ...]:
     assert builds.problems(manifest) == []
     root = Root(manifest, Leaf(builds, manifest))
     answers = {
-        key: [(r["image_id"], r["product_id"], round(r["score"], 4)) for r in found["results"]]
+        key: [(r.image_id, r.product_id, round(r.score, 4)) for r in answer.results]
         for key, vector in stored.items()
-        for found in [root.search(vector, manifest.space, SearchParams(5, "all"))]
+        for answer in [root.search(vector, manifest.space, SearchParams(5, "all"))]
     }
     return tables, {key: np.round(vector, 4).tolist() for key, vector in stored.items()}, products, answers
 
 
-def assert_equal(found: tuple[Any, ...], wanted: tuple[Any, ...]) -> None:
-    """Two states are one; the table that differs is named."""
-    for name, rows in wanted[0].items():
-        assert found[0][name] == rows, name
-    assert found[1:] == wanted[1:]
+def assert_equal(actual: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
+    """Asserts that two states are equal; names the table that differs."""
+    for name, rows in expected[0].items():
+        assert actual[0][name] == rows, name
+    assert actual[1:] == expected[1:]
 
 
 def traces(root: str, *words: str) -> list[str]:
     """The files of a root that hold one of the words: Parquet in its cells, others in their bytes."""
-    files, found = storage.files(uris.canonical(root)), []
+    files, uris_with_word = storage.files(uris.canonical(root)), []
     for entry in files.walk(uris.canonical(root)):
-        held = files.read(entry.uri)
+        content = files.read(entry.uri)
         if entry.uri.endswith(".parquet"):
-            held += repr(pq.read_table(io.BytesIO(held)).to_pylist()).encode()
-        if any(word.encode() in held for word in words):
-            found.append(entry.uri)
-    return found
+            content += repr(pq.read_table(io.BytesIO(content)).to_pylist()).encode()
+        if any(word.encode() in content for word in words):
+            uris_with_word.append(entry.uri)
+    return uris_with_word

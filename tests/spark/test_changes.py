@@ -37,8 +37,8 @@ def _catalogue(folder: Path, *rows: tuple[str, ...], extra: tuple[str, ...] = ()
 
 def _photos(folder: Path, count: int) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
-    found = sorted((SAMPLE / "hat").iterdir())[:count]
-    for number, photo in enumerate(found):
+    photos = sorted((SAMPLE / "hat").iterdir())[:count]
+    for number, photo in enumerate(photos):
         shutil.copy2(photo, folder / f"{number}.jpg")
     return [f"{number}.jpg" for number in range(count)]
 
@@ -52,12 +52,12 @@ def _everything(settings):
     """Every product that the build in service can answer with: (product, category, image_id)."""
     builds = Builds(settings.root)
     manifest = builds.find()
-    vector = Leaf(builds, manifest).samples(1)
+    vector = Leaf(builds, manifest).sample_vectors(1)
     query = next(iter(vector.values()))[0]
     answer = Root(manifest, Leaf(builds, manifest)).search(query, manifest.space, SearchParams(1000, "all"))
-    found = [(product, r["category"], r["image_id"]) for r in answer["results"] for product in r["products"]]
-    assert len({r["image_id"] for r in answer["results"]}) == len(answer["results"])
-    return found
+    hits = [(product, r.category, r.image_id) for r in answer.results for product in r.products]
+    assert len({r.image_id for r in answer.results}) == len(answer.results)
+    return hits
 
 
 def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp_path):
@@ -72,9 +72,9 @@ def test_only_new_photos_are_extracted_and_known_bytes_are_reused(configure, tmp
     facts = run(configure(source))
     assert (facts["ingest"]["new"], facts["ingest"]["reused"], facts["extract"]["pending"]) == (0, 4, 0)
     assert TableReader(settings).read(IMAGES).num_rows == 14
-    found = _everything(settings)
-    assert len(found) == 18  # 14 images, four of them shown by two products
-    assert len({image for *_, image in found}) == 14
+    hits = _everything(settings)
+    assert len(hits) == 18  # 14 images, four of them shown by two products
+    assert len({image for *_, image in hits}) == 14
 
 
 def test_workers_are_at_the_next_chunk_while_one_is_committed(configure, tmp_path, monkeypatch):
@@ -139,9 +139,9 @@ def test_a_product_is_recategorised_withdrawn_and_listed_again(configure, tmp_pa
     # withdrawn by word; the photo it shared with p1 stays and is answered once
     _catalogue(folder, ("p2", b, "hat", "false"), extra=("active",))
     run(configure(folder, "gates.max_withdraw_rate=0.5"))
-    found = _everything(settings)
-    assert sorted({product for product, *_ in found}) == ["p1", "p3"]
-    assert len(found) == 3
+    hits = _everything(settings)
+    assert sorted({product for product, *_ in hits}) == ["p1", "p3"]
+    assert len(hits) == 3
     store = storage.keyed(storage.keyed_uri("", settings.root))
     assert store.get_products(["p1", "p2", "p3"]).keys() == {"p1", "p3"}
     store.close()

@@ -65,27 +65,27 @@ def settings(tmp_path_factory, model_cache):
     folder = tmp_path_factory.mktemp("evaluated")
     source = _source(folder / "photos")
     flags = {"root": str(folder / "root"), "source.uri": str(source), "date": "2026-01-02"}
-    made = load_settings(None, flags, (f"extract.cache={model_cache}", "index.max_shard_vectors=4"))
-    run(made)
+    settings = load_settings(None, flags, (f"extract.cache={model_cache}", "index.max_shard_vectors=4"))
+    run(settings)
     _catalogue(source, [("skirt-6", "skirt/6.jpg", "skirt", "false")])
-    run(made)
-    keys = sorted(_vectors(made, Builds(made.root).find().space))[3:]
+    run(settings)
+    keys = sorted(_vectors(settings, Builds(settings.root).find().space))[3:]
     vectors = np.maximum(np.random.default_rng(3).normal(0.3, 1, (len(keys), OTHER_DIM)), 0).astype(np.float32)
     columns = {
         "image_id": keys,
         "space": [OTHER] * len(keys),
-        "ingest_date": [made.date] * len(keys),
+        "ingest_date": [settings.date] * len(keys),
         "vector": vectors.tolist(),
         "norm": np.linalg.norm(vectors, axis=1),
     }
     schema = FEATURES.arrow()
     rows = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema)
-    pq.write_table(rows, held := io.BytesIO())
-    with Run("seed", made, ()) as seeding:
+    pq.write_table(rows, buffer := io.BytesIO())
+    with Run("seed", settings, ()) as seeding:
         uri = uris.join(seeding.tables.location(FEATURES), "data", "seeded.parquet")
-        storage.files(uri).write(uri, held.getvalue())
-        seeding.tables.append_files(FEATURES, [DataFile(uri, len(keys))], (OTHER, str(made.date)))
-    return made
+        storage.files(uri).write(uri, buffer.getvalue())
+        seeding.tables.append_files(FEATURES, [DataFile(uri, len(keys))], (OTHER, str(settings.date)))
+    return settings
 
 
 def _vectors(settings, space):
@@ -124,21 +124,21 @@ def _by_cosine(vectors, products):
 
 def test_two_spaces_side_by_side(settings):
     first = Builds(settings.root).find().space
-    told = json.loads(likeness(settings, "compare", "--space", first, "--space", "made.up", "--json"))
+    comparison = json.loads(likeness(settings, "compare", "--space", first, "--space", "made.up", "--json"))
     listed = _listed(settings)
-    shown = {key for key, *_ in listed}
+    listed_images = {key for key, *_ in listed}
     kept = {space: _vectors(settings, space) for space in (first, OTHER)}
-    both = shown & kept[first].keys() & kept[OTHER].keys()
-    assert len(shown & kept[first].keys()) > len(both)
+    both = listed_images & kept[first].keys() & kept[OTHER].keys()
+    assert len(listed_images & kept[first].keys()) > len(both)
     products = {key: {row[1] for row in listed if row[0] == key} for key in both}
     categories = {key: {row[2] for row in listed if row[0] == key} for key in both}
-    assert (told["photos"], told["queries"]) == (len(both), len(both))
+    assert (comparison["photos"], comparison["queries"]) == (len(both), len(both))
     near = {
         space: _by_cosine({key: vector for key, vector in kept[space].items() if key in both}, products)
         for space in kept
     }
     for k in (1, 5, 10):
-        for one in told["spaces"]:
+        for one in comparison["spaces"]:
             agreed = [
                 sum(bool(categories[key] & categories[other]) for other in others[:k]) / k
                 for key, others in near[one["space"]].items()
@@ -148,55 +148,55 @@ def test_two_spaces_side_by_side(settings):
             assert cosine["precision"][str(k)]["value"] == pytest.approx(np.mean(agreed))
             assert cosine["precision"][str(k)]["low"] <= np.mean(agreed) <= cosine["precision"][str(k)]["high"]
         shared = [len({*near[first][key][:k]} & {*near[OTHER][key][:k]}) / k for key in both]
-        assert told["overlap"][str(k)]["value"] == pytest.approx(np.mean(shared))
-    assert [one["dim"] for one in told["spaces"]] == [1280, OTHER_DIM]
-    assert [one["bytes_per_vector"]["flat"] for one in told["spaces"]] == [4 * 1280 + 8, 4 * OTHER_DIM + 8]
+        assert comparison["overlap"][str(k)]["value"] == pytest.approx(np.mean(shared))
+    assert [one["dim"] for one in comparison["spaces"]] == [1280, OTHER_DIM]
+    assert [one["bytes_per_vector"]["flat"] for one in comparison["spaces"]] == [4 * 1280 + 8, 4 * OTHER_DIM + 8]
     runs = json.loads(likeness(settings, "runs", "list", "--json"))
     facts = json.loads(likeness(settings, "runs", "show", runs[0]["run_id"], "--json"))["facts"]["extract"]
-    assert told["spaces"][0]["seconds_per_photo"] == pytest.approx(facts["seconds"] / facts["pending"], abs=1e-5)
-    assert told["spaces"][0]["run_id"] == runs[0]["run_id"]
-    assert told["spaces"][1]["seconds_per_photo"] is None
+    assert comparison["spaces"][0]["seconds_per_photo"] == pytest.approx(facts["seconds"] / facts["pending"], abs=1e-5)
+    assert comparison["spaces"][0]["run_id"] == runs[0]["run_id"]
+    assert comparison["spaces"][1]["seconds_per_photo"] is None
 
 
 def test_the_report_shows_the_metrics_side_by_side(settings):
     text = Path(settings.root, "reports", "latest.html").read_text()
-    told = json.loads(likeness(settings, "compare", "--json"))  # the space in service
-    assert [one["metric"] for one in told["spaces"][0]["metrics"]] == ["cosine", "l2", "hamming"]
-    assert not told["overlap"]
-    for one in told["spaces"][0]["metrics"]:
+    comparison = json.loads(likeness(settings, "compare", "--json"))  # the space in service
+    assert [one["metric"] for one in comparison["spaces"][0]["metrics"]] == ["cosine", "l2", "hamming"]
+    assert not comparison["overlap"]
+    for one in comparison["spaces"][0]["metrics"]:
         cells = "".join(f'<td class="number">{f["value"]:.3f} ' for f in one["precision"].values())
         assert all(cell in text for cell in cells.split("<td ")[1:])
-    assert f"{told['queries']} photos searched in {told['photos']}; other photos" in text
-    spoken = likeness(settings, "compare", "--space", told["spaces"][0]["space"], "--space", OTHER)
+    assert f"{comparison['queries']} photos searched in {comparison['photos']}; other photos" in text
+    spoken = likeness(settings, "compare", "--space", comparison["spaces"][0]["space"], "--space", OTHER)
     assert "never measured here" in spoken
     assert "overlap of their nearest neighbours by cosine: @1 0." in spoken
 
 
 def test_a_space_that_is_not_there_is_named_with_those_that_are(settings):
-    told = likeness(settings, "compare", "--space", "vgg16.fc6", code=2)
-    assert "--space 'vgg16.fc6': no such vectors" in told
-    assert OTHER in told
+    comparison = likeness(settings, "compare", "--space", "vgg16.fc6", code=2)
+    assert "--space 'vgg16.fc6': no such vectors" in comparison
+    assert OTHER in comparison
     assert "name two" in likeness(settings, "compare", *("--space", "a", "--space", "b", "--space", "c"), code=2)
 
 
 def test_a_sample_is_of_shown_photos_in_the_order_of_their_hashes(settings):
     space, warehouse = Builds(settings.root).find().space, TableReader(settings)
-    shown = sorted({row[0] for row in _listed(settings)})
+    listed_images = sorted({row[0] for row in _listed(settings)})
     kept = _vectors(settings, space)
-    assert len(shown) == len(kept) - 1 == len(NAMES) * EACH - 1
+    assert len(listed_images) == len(kept) - 1 == len(NAMES) * EACH - 1
     whole = samples.draw_sample(warehouse, [space])
-    assert (whole.image_ids, whole.of) == (shown, len(shown))
+    assert (whole.image_ids, whole.of) == (listed_images, len(listed_images))
     row = whole.image_ids.index(_photo_of(settings, "hat/2.jpg"))
     assert (whole.labels.categories[row], whole.labels.products[row]) == ({"hat", "shoes"}, {"hat-2", "twin"})
     few = samples.draw_sample(warehouse, [space], most=5)
-    assert (few.image_ids, few.of) == (shown[:5], len(kept))
+    assert (few.image_ids, few.of) == (listed_images[:5], len(kept))
     assert few.labels.products == whole.labels.products[:5]
     files = few.files[space]
     vectors = samples.vector_matrix(files, space, few.image_ids[::-1])
-    assert np.array_equal(vectors, np.stack([kept[key] for key in shown[4::-1]]).astype(np.float32))
+    assert np.array_equal(vectors, np.stack([kept[key] for key in listed_images[4::-1]]).astype(np.float32))
     assert len(samples.draw_sample(warehouse, [space], files=1).files[space]) == 1 <= len(files)
     with pytest.raises(DataError, match=r"no vector of .* for fff"):
-        samples.vector_matrix(files, space, [*shown, "f" * 64])
+        samples.vector_matrix(files, space, [*listed_images, "f" * 64])
 
 
 # -- judgements
@@ -219,8 +219,8 @@ def _ranking(settings, vector, searched, own_image, own_product):
     score = {key: float(v @ vector / np.linalg.norm(v) / np.linalg.norm(vector)) for key, v in vectors.items()}
     ranking = []
     for key in sorted(score, key=lambda key: -score[key]):
-        shown = sorted({product for image, product, category, _ in listed if image == key and category in searched})
-        ranking += [p for p in shown if p not in ranking and p != own_product and key != own_image]
+        products = sorted({product for image, product, category, _ in listed if image == key and category in searched})
+        ranking += [p for p in products if p not in ranking and p != own_product and key != own_image]
     return ranking
 
 
@@ -248,32 +248,32 @@ def test_a_build_is_judged_as_it_is_searched(settings, tmp_path, k):
     }
     path = _judge(tmp_path, [(q, p, "" if r == 1 else r) for q, of in queries.items() for p, r in of.items()])
     vectors = _vectors(settings, manifest.space)
-    asked = {
+    encoded = {
         "outside.jpg": (Encoder(settings, manifest.space).encode(outside.read_bytes())[0], "", ""),
         image: (vectors[image], image, ""),
         "shoes-1": (vectors[_photo_of(settings, "shoes/0.jpg")], "", "shoes-1"),
         "dress-4": (vectors[_photo_of(settings, "dress/4.jpg")], "", "dress-4"),
         "skirt-2": (vectors[_photo_of(settings, "skirt/2.jpg")], "", "skirt-2"),
     }
-    told = json.loads(likeness(settings, "evaluate", "--judgements", str(path), "-k", str(k), "--json"))
+    result = json.loads(likeness(settings, "evaluate", "--judgements", str(path), "-k", str(k), "--json"))
     root = Root(manifest, Leaf(builds, manifest))
     for category in ("all", "auto"):
         rows = []
         for query, judged in queries.items():
-            vector, *own = asked[query]
+            vector, *own = encoded[query]
             answer = root.search(vector.astype(np.float32), manifest.space, SearchParams(k, category))
-            ranking = _ranking(settings, vector.astype(np.float64), answer["category"]["searched"], *own)[:k]
+            ranking = _ranking(settings, vector.astype(np.float64), answer.category.searched, *own)[:k]
             rows.append(_worth(ranking, judged, k))
         for name, expected in zip(("recall", "ndcg"), np.mean(rows, axis=0), strict=True):
-            figure = told["figures"][category][name]
+            figure = result["figures"][category][name]
             assert figure["value"] == pytest.approx(expected, abs=1e-9)
             assert figure["low"] <= figure["value"] <= figure["high"]
-    assert 0 < told["figures"]["all"]["recall"]["value"] < 1
-    assert told["build"] == manifest.path
-    assert (told["figures"]["auto"] == told["figures"]["all"]) == (k == 5)
-    assert told["queries"] == {"photo": 1, "image": 1, "product": 3}
-    assert told["judged"] == sum(map(len, queries.values()))
-    assert told["absent"] == {"skirt-6": "not in the build", "sold-out": "not in the build"}
+    assert 0 < result["figures"]["all"]["recall"]["value"] < 1
+    assert result["build"] == manifest.path
+    assert (result["figures"]["auto"] == result["figures"]["all"]) == (k == 5)
+    assert result["queries"] == {"photo": 1, "image": 1, "product": 3}
+    assert result["judged"] == sum(map(len, queries.values()))
+    assert result["absent"] == {"skirt-6": "not in the build", "sold-out": "not in the build"}
 
 
 def test_hidden_products_are_named_and_not_found(settings, tmp_path):
@@ -281,8 +281,8 @@ def test_hidden_products_are_named_and_not_found(settings, tmp_path):
     whole = evaluate(settings, "", path, 100)
     assert (whole.absent, whole.figures["all"]["recall"].value) == ({}, 1)
     likeness(settings, "hide", "hat-3")
-    told = evaluate(settings, Builds(settings.root).find().build, path, 100)
-    assert (told.absent, told.figures["all"]["recall"].value) == ({"hat-3": "hidden"}, 0)
+    result = evaluate(settings, Builds(settings.root).find().build, path, 100)
+    assert (result.absent, result.figures["all"]["recall"].value) == ({"hat-3": "hidden"}, 0)
     assert "1 judged product cannot be found, and counts as not found: hat-3 (hidden)" in likeness(
         settings, "evaluate", "--judgements", str(path)
     )
@@ -307,9 +307,9 @@ def test_a_path_is_a_photo_and_an_id_is_the_catalogue_whatever_files_there_are(s
     photo = sorted((SAMPLE / "hat").iterdir())[2]
     shutil.copy(photo, tmp_path / "hat-2")
     assert evaluate(settings, "", _judge(tmp_path, [("hat-2", "hat-3", 1)]), K).queries["product"] == 1
-    told = evaluate(settings, "", _judge(tmp_path, [("./hat-2", "hat-2", 1)]), 1)
-    assert told.queries == {"photo": 1, "image": 0, "product": 0}
-    assert told.figures["all"]["recall"].value == 1  # nothing is left out of a photo's answer
+    result = evaluate(settings, "", _judge(tmp_path, [("./hat-2", "hat-2", 1)]), 1)
+    assert result.queries == {"photo": 1, "image": 0, "product": 0}
+    assert result.figures["all"]["recall"].value == 1  # nothing is left out of a photo's answer
 
 
 def test_every_query_that_cannot_be_asked_is_told_at_once(settings, tmp_path):
@@ -325,10 +325,10 @@ def test_every_query_that_cannot_be_asked_is_told_at_once(settings, tmp_path):
         ("skirt-6", "skirt-1", 1),
     ]
     path = _judge(tmp_path, rows)
-    told = likeness(settings, "evaluate", "--judgements", str(path), code=2).splitlines()
-    assert told[0] == f"error: --judgements {path} has 7 bad rows; nothing is evaluated:"
+    errors = likeness(settings, "evaluate", "--judgements", str(path), code=2).splitlines()
+    assert errors[0] == f"error: --judgements {path} has 7 bad rows; nothing is evaluated:"
     for line, (number, words) in zip(
-        told[1:],
+        errors[1:],
         [
             (2, "product 'hat-1' is the query itself; judge another"),
             (
@@ -367,10 +367,10 @@ def test_embedding_reader_opens_the_vectors(settings, tmp_path, exported):
     )
     kept = _vectors(settings, space)
     assert (reader.count, reader.dimension) == (len(kept), 1280)
-    found = {}
+    read_vectors = {}
     for vectors, facts in reader(batch_size=10, show_progress=False):
         assert vectors.dtype == np.float32
-        found |= dict(zip(facts["image_id"], vectors, strict=True))
+        read_vectors |= dict(zip(facts["image_id"], vectors, strict=True))
         assert np.allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), facts["norm"].astype(float))
-    assert found.keys() == kept.keys()
-    assert all(np.array_equal(found[key], kept[key].astype(np.float32)) for key in kept)
+    assert read_vectors.keys() == kept.keys()
+    assert all(np.array_equal(read_vectors[key], kept[key].astype(np.float32)) for key in kept)

@@ -14,7 +14,9 @@ from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.query_terms import PhotoTerm
+from likeness.serving.search_params import SearchParams
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
 
@@ -52,8 +54,8 @@ def test_neighbours_are_of_the_same_category(settings, first):
     hits = []
     for row in _validation():
         vector = encoder.encode(Path(CLOTHING, row["image"]).read_bytes())
-        found = root.search(vector, manifest.space, SearchParams(5, "all"))["results"]
-        hits.append([result["category"] == row["category"] for result in found])
+        neighbours = root.search(vector, manifest.space, SearchParams(5, "all")).results
+        hits.append([result.category == row["category"] for result in neighbours])
     assert len(hits) == 341
     assert sum(row[0] for row in hits) / len(hits) >= 0.79
     assert sum(sum(row) for row in hits) / len(hits) / 5 >= 0.74
@@ -70,12 +72,12 @@ def test_the_service_answers_300_photos_as_the_batch_search_does(settings, first
     assert len(photos) == 300
     with leaves(settings, 2) as processes, asking(settings, processes, replicas=2) as service:
         for photo in photos:
-            wish = SearchParams(10, "all", min_coverage=1)
-            served = service.photos([photo], wish)["results"]
-            batch = root.search(vectors[hashlib.sha256(photo).hexdigest()], manifest.space, wish)["results"]
-            assert [hit["score"] for hit in served] == pytest.approx([hit["score"] for hit in batch], abs=1e-4)
+            params = SearchParams(10, "all", min_coverage=1)
+            served = service.search(PhotoTerm([photo]), params).results
+            batch = root.search(vectors[hashlib.sha256(photo).hexdigest()], manifest.space, params).results
+            assert [hit.score for hit in served] == pytest.approx([hit.score for hit in batch], abs=1e-4)
             clear = [
-                {h["image_id"] for h in hits if h["score"] > batch[-1]["score"] + 2e-4} for hits in (served, batch)
+                {h.image_id for h in hits if h.score > batch[-1].score + 2e-4} for hits in (served, batch)
             ]
             assert clear[0] == clear[1]
 

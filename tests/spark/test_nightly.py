@@ -29,13 +29,13 @@ from .conftest import PROJECT, run, take
 
 def _vectors(settings):
     """image_id to vector, read by pyarrow from the snapshot's plain Parquet files."""
-    found = {}
+    vectors = {}
     for path in TableReader(settings).files(FEATURES):
         table = pq.read_table(path.removeprefix("file://"), partitioning=None)
         for key, vector in zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True):
-            assert key not in found
-            found[key] = np.array(vector, np.float32)
-    return found
+            assert key not in vectors
+            vectors[key] = np.array(vector, np.float32)
+    return vectors
 
 
 def _root(settings):
@@ -91,23 +91,23 @@ def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
 
 
 def test_torch_on_the_cpu_gives_the_same_answers_as_openvino(configure, tmp_path):
-    source, found, answers = take(tmp_path / "photos", "shoes", "pants", "dress", count=4), [], []
+    source, vectors, answers = take(tmp_path / "photos", "shoes", "pants", "dress", count=4), [], []
     for runtime in ("openvino", "torch"):
         settings = configure(source, f"extract.runtime={runtime}", root=tmp_path / runtime)
         run(settings)
-        found.append(_vectors(settings))
+        vectors.append(_vectors(settings))
         manifest, root = _root(settings)
-        wish = SearchParams(6, "all")
+        params = SearchParams(6, "all")
         answers.append(
-            [root.search(found[0][key], manifest.space, wish)["results"] for key in sorted(found[0])],
+            [root.search(vectors[0][key], manifest.space, params).results for key in sorted(vectors[0])],
         )
-    one, other = found
+    one, other = vectors
     assert one.keys() == other.keys()
     for key, vector in one.items():
         assert vector @ other[key] >= 0.9999 * np.linalg.norm(vector) * np.linalg.norm(other[key])
     for mine, theirs in zip(*answers, strict=True):
-        assert [result["image_id"] for result in mine] == [result["image_id"] for result in theirs]
-        assert np.allclose([result["score"] for result in mine], [result["score"] for result in theirs], atol=1e-3)
+        assert [result.image_id for result in mine] == [result.image_id for result in theirs]
+        assert np.allclose([result.score for result in mine], [result.score for result in theirs], atol=1e-3)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
@@ -130,12 +130,12 @@ def test_sharded_search_is_exact(configure, tmp_path, metric):
             scores = vectors @ query
         best = sorted(range(len(keys)), key=lambda row: (-scores[row], keys[row]))[:10]
         answer = root.search(query, manifest.space, SearchParams(10, "all"))
-        assert [result["image_id"] for result in answer["results"]] == [keys[row] for row in best]
-        found = np.array([result["score"] for result in answer["results"]])
-        assert np.all(np.abs(found - scores[best]) <= 1e-5 * np.maximum(1, np.abs(scores[best])))
-        distance = 1 - found if metric == "cosine" else -found
-        assert np.allclose([result["distance"] for result in answer["results"]], distance)
-        assert answer["coverage"]["searched"] == answer["coverage"]["vectors"] == len(keys)
+        assert [result.image_id for result in answer.results] == [keys[row] for row in best]
+        scores_found = np.array([result.score for result in answer.results])
+        assert np.all(np.abs(scores_found - scores[best]) <= 1e-5 * np.maximum(1, np.abs(scores[best])))
+        distance = 1 - scores_found if metric == "cosine" else -scores_found
+        assert np.allclose([result.distance for result in answer.results], distance)
+        assert answer.coverage.searched == answer.coverage.vectors == len(keys)
 
 
 def test_a_run_without_changes_reads_no_photo_and_runs_no_model(configure, tmp_path):
@@ -211,8 +211,8 @@ def test_a_plan_comes_true(configure, tmp_path):
         return {step.stage: step.count for step in estimate(settings, space)}
 
     assert {step.seconds for step in estimate(settings, space)} == {None}
-    for more, wanted in (("hat", 3), ("shoes", 2)):
-        take(source, more, count=wanted)
+    for more, count in (("hat", 3), ("shoes", 2)):
+        take(source, more, count=count)
         planned = counts()
         facts = run(settings)
         assert planned == {
@@ -221,7 +221,7 @@ def test_a_plan_comes_true(configure, tmp_path):
             "load": facts["load"]["vectors"],
             "index": facts["index"]["vectors"],
         }
-        assert planned["extract"] == wanted
+        assert planned["extract"] == count
     steps = {step.stage: step for step in estimate(settings, space)}
     assert {name: step.count for name, step in steps.items()} == {"ingest": 0, "extract": 0, "load": 0, "index": 5}
     assert steps["index"].stored == steps["index"].memory == 5 * (4 * 1280 + 8)

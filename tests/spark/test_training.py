@@ -22,6 +22,7 @@ from likeness.models.category_classifier import load_category_classifier
 from likeness.models.imagenet_classifier import ImagenetClassifier
 from likeness.models.model_registry import ModelRegistry
 from likeness.models.spaces import space_of
+from likeness.serving.query_terms import PhotoTerm
 from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 from likeness.spark import jobs
@@ -76,11 +77,11 @@ def test_the_head_in_service_is_the_network_on_photos(trained):
     service = Service(settings)
     service.start()
     try:
-        answer = service.photos([photo], SearchParams())
+        answer = service.search(PhotoTerm([photo]), SearchParams())
         label = classifier.labels(photo)[0]
-        assert answer["category"]["predicted"] == label.name
-        assert answer["category"]["score"] == pytest.approx(label.probability, abs=2e-3)
-        model = load_category_classifier(settings, service.current.loaded().manifest.space)
+        assert answer.category.predicted == label.name
+        assert answer.category.score == pytest.approx(label.probability, abs=2e-3)
+        model = load_category_classifier(settings, service.builds.loaded().manifest.space)
         assert model
         assert model.head
     finally:
@@ -153,9 +154,9 @@ def test_a_space_of_ones_own_is_filled_searched_and_taken_back(trained, capsys):
     service = Service(settings)
     service.start()
     try:
-        answer = service.photos([min((SAMPLE / "shoes").iterdir()).read_bytes()], SearchParams())
-        assert answer["space"] == space.id
-        assert answer["results"][0]["category"] == "shoes"
+        answer = service.search(PhotoTerm([min((SAMPLE / "shoes").iterdir()).read_bytes()]), SearchParams())
+        assert answer.space == space.id
+        assert answer.results[0].category == "shoes"
     finally:
         service.stop()
     assert Builds(settings.root).rollback() == (

@@ -33,7 +33,7 @@ PHOTOS = 320
 class Site:
     """A root that was run on, and how to run on it again."""
 
-    given: Settings
+    settings: Settings
     flags: Sequence[str]
     options: Sequence[str]
 
@@ -57,7 +57,7 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
         tar.add(photos, ".")
     for name in ("photos.tar", "alexnet.pth"):
         storage.files(stack.hdfs).upload(str(folder / name), f"{stack.hdfs}/{name}")
-    found = {}
+    sites = {}
     for site, base, keyed, options in (
         ("embedded", str(folder), "", []),
         ("cluster", stack.hdfs, f"{stack.hbase}/nightly", ["--master", "yarn", *QUICK]),
@@ -71,15 +71,15 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
         assignments = [f"extract.weights={base}/alexnet.pth", f"extract.cache={folder}/cache", f"keyed.uri={keyed}"]
         words = [word for pair in flags.items() for word in pair] + [w for a in assignments for w in ("--set", a)]
         keys = {"source.uri": flags["--source"], "root": flags["--root"], "extract.space": "alexnet.fc6"}
-        found[site] = Site(load_settings(None, keys, assignments), words, options)
-        done = found[site].run("nightly")
+        sites[site] = Site(load_settings(None, keys, assignments), words, options)
+        done = sites[site].run("nightly")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert f"{PHOTOS} extracted, 0 failed" in done.stdout
-    return found
+    return sites
 
 
 def vectors(site: Site) -> dict[str, np.ndarray]:
-    rows = TableReader(site.given).read(FEATURES, ("image_id", "vector"))
+    rows = TableReader(site.settings).read(FEATURES, ("image_id", "vector"))
     return {k: np.asarray(v.values) for k, v in zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)}
 
 
@@ -88,7 +88,7 @@ def test_the_tables_are_equal(sites: dict[str, Site]) -> None:
         (IMAGES, ("image_id", "bytes", "format", "width", "height", "ingest_date")),
         (LISTINGS, ("product_id", "image_id", "category", "attributes", "active")),
     ):
-        rows = [TableReader(site.given).read(table, columns) for site in sites.values()]
+        rows = [TableReader(site.settings).read(table, columns) for site in sites.values()]
         one, other = (part.sort_by([(name, "ascending") for name in columns if name != "bytes"]) for part in rows)
         assert one.num_rows == PHOTOS
         assert one.equals(other)
@@ -109,46 +109,46 @@ def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
     queries = list(vectors(sites["embedded"]).values())[::16]
     answers = []
     for site in sites.values():
-        builds = Builds(site.given.root, site.given.extract.cache)
+        builds = Builds(site.settings.root, site.settings.extract.cache)
         manifest = builds.find()
         root = Root(manifest, Leaf(builds, manifest))
-        answers.append([root.search(query, manifest.space, SearchParams(10, "all"))["results"] for query in queries])
+        answers.append([root.search(query, manifest.space, SearchParams(10, "all")).results for query in queries])
     for one, other in zip(*answers, strict=True):
         for left, right in zip(one, other, strict=True):
-            assert left["score"] == pytest.approx(right["score"], abs=1e-5)
-        kth = one[-1]["score"]
-        clear = [{hit["image_id"] for hit in hits if hit["score"] > kth + 2e-5} for hits in (one, other)]
+            assert left.score == pytest.approx(right.score, abs=1e-5)
+        kth = one[-1].score
+        clear = [{hit.image_id for hit in hits if hit.score > kth + 2e-5} for hits in (one, other)]
         assert clear[0] == clear[1]
 
 
 def test_every_row_is_in_hbase(sites: dict[str, Site]) -> None:
     site = sites["cluster"]
-    store = storage.keyed(site.given.keyed.uri)
-    found = {item.key: vector for item, vector in store.scan_vectors(Builds(site.given.root).find().space)}
+    store = storage.keyed(site.settings.keyed.uri)
+    stored = {item.key: vector for item, vector in store.scan_vectors(Builds(site.settings.root).find().space)}
     store.close()
     here = vectors(site)
-    assert found.keys() == here.keys()
-    assert all(found[key].tobytes() == here[key].tobytes() for key in here)
+    assert stored.keys() == here.keys()
+    assert all(stored[key].tobytes() == here[key].tobytes() for key in here)
 
 
 def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str, Site]) -> None:
     site = sites["cluster"]
-    space, command = Builds(site.given.root).find().space, [sys.executable, "-m", "likeness.cli", "verify"]
-    command += ["--root", site.given.root, "--set", f"keyed.uri={site.given.keyed.uri}"]
-    command += ["--set", f"extract.cache={site.given.extract.cache}"]
+    space, command = Builds(site.settings.root).find().space, [sys.executable, "-m", "likeness.cli", "verify"]
+    command += ["--root", site.settings.root, "--set", f"keyed.uri={site.settings.keyed.uri}"]
+    command += ["--set", f"extract.cache={site.settings.extract.cache}"]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     stale, missing, surplus = *sorted(vectors(site))[:2], "f" * 64
-    store = storage.keyed(site.given.keyed.uri)
+    store = storage.keyed(site.settings.keyed.uri)
     store.put_vectors(space, [(Item(stale), np.zeros(4096)), (Item(surplus), np.ones(4096))])
     store.delete_vectors(space, [Item(missing)])
     store.close()
-    told = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert told.returncode == 1
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
     for kind, key in (("stale", stale), ("missing", missing), ("surplus", surplus)):
-        assert f"1 {kind} against features: {key}" in told.stderr
+        assert f"1 {kind} against features: {key}" in done.stderr
     site.run("load", "--set", "keyed.reload=true")
-    told = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_gate_in_cluster_mode_is_exit_code_3(sites: dict[str, Site], stack: Any) -> None:

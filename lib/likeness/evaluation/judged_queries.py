@@ -1,28 +1,28 @@
-"""What judged queries mean: texts of a file of judgements in; photos, images and products of a build out.
+"""Judged queries: texts of a judgements file in; the photos, images and products of a build that they name out.
 
-A photo is searched as it is. An image of the catalogue is left out of its own answers, a product likewise.
+An image of the catalogue is left out of its own answers, and so is a product.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.evaluation.judgements import Judgement, Problem
 from likeness.index.manifest import Manifest
+from likeness.serving.responses import Result
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 KINDS = ("photo", "image", "product")
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
-_SHOWN = ("uri", "image_id", "product_id", "active")
+_COLUMNS = ("uri", "image_id", "product_id", "active")
 
 
 @dataclass(frozen=True)
 class Query:
-    """A judged query: its kind, and the file of a photo or the image of the catalogue whose vector asks."""
+    """A judged query: its kind, and the photo file or the image of the catalogue whose vector is searched with."""
 
     judged: Judgement
     kind: str
@@ -31,37 +31,37 @@ class Query:
 
     @property
     def text(self) -> str:
-        """As it is written in the file; no two queries have the same."""
+        """The query as written in the file; unique."""
         return self.judged.query
 
-    def ranking(self, results: Sequence[Mapping[str, Any]]) -> list[str]:
-        """The products of a search's results, the nearest first, each once, without what the query itself is."""
+    def ranking(self, results: Sequence[Result]) -> list[str]:
+        """The products of a search's results, the nearest first, each once, without the query itself."""
         own_image = self.image_id if self.kind == "image" else ""
         own_product = self.text if self.kind == "product" else ""
-        shown = (name for result in results if result["image_id"] != own_image for name in result["products"])
-        return list(dict.fromkeys(name for name in shown if name != own_product))
+        names = (name for result in results if result.image_id != own_image for name in result.products)
+        return list(dict.fromkeys(name for name in names if name != own_product))
 
 
 class Catalogue:
-    """The products and images that judgements name, as a build holds them: by its snapshots of the tables."""
+    """The products and images that judgements name, as they are in the table snapshots of a build."""
 
-    def __init__(self, warehouse: TableReader, manifest: Manifest, judged: Sequence[Judgement]) -> None:
+    def __init__(self, tables: TableReader, manifest: Manifest, judged: Sequence[Judgement]) -> None:
         self._manifest = manifest
         queries = {one.query for one in judged}
         products = queries.union(*(one.relevances for one in judged))
-        shown: list[tuple[str, str, str]] = []
-        for batch in warehouse.batches(LISTINGS, _SHOWN, snapshot=manifest.snapshots[LISTINGS.name]):
-            columns = (batch.column(name).to_pylist() for name in _SHOWN)
+        listings: list[tuple[str, str, str]] = []
+        for batch in tables.batches(LISTINGS, _COLUMNS, snapshot=manifest.snapshots[LISTINGS.name]):
+            columns = (batch.column(name).to_pylist() for name in _COLUMNS)
             for uri, image_id, product_id, active in zip(*columns, strict=True):
                 if active and (product_id in products or image_id in queries):
-                    shown.append((uri, image_id, product_id))
-        self._held = _held(warehouse, manifest, {image_id for _, image_id, _ in shown})
+                    listings.append((uri, image_id, product_id))
+        self._indexed = _with_vectors(tables, manifest, {image_id for _, image_id, _ in listings})
         self._images: dict[str, list[str]] = {}
-        for _, image_id, product_id in sorted(row for row in shown if row[1] in self._held):
+        for _, image_id, product_id in sorted(row for row in listings if row[1] in self._indexed):
             self._images.setdefault(product_id, []).append(image_id)
 
-    def meant(self, one: Judgement, folder: Path) -> tuple[Query | None, list[Problem]]:
-        """The query that a text names: an image by image_id, a product by product_id, else a photo by its path.
+    def resolve(self, one: Judgement, folder: Path) -> tuple[Query | None, list[Problem]]:
+        """Resolves the text of a query: an image by image_id, a product by product_id, else a photo by its path.
 
         Args:
             one: the query with its judgements.
@@ -71,39 +71,39 @@ class Catalogue:
             return self._image(one)
         if one.query in self._images:
             itself = [name for name in one.relevances if name == one.query]
-            wrong = [
+            problems = [
                 Problem(one.lines[name], f"product {name!r} is the query itself; judge another") for name in itself
             ]
-            return Query(one, "product", image_id=self._images[one.query][0]), wrong
+            return Query(one, "product", image_id=self._images[one.query][0]), problems
         if (folder / one.query).is_file():
             return Query(one, "photo", folder / one.query), []
-        told = (
+        message = (
             f"query {one.query!r} is neither a product of build {self._manifest.build} nor a file in {folder}; "
             "name a photo by its path from there, or an image_id or product_id of the catalogue"
         )
-        return None, [Problem(one.line, told)]
+        return None, [Problem(one.line, message)]
 
     def absent(self, judged: Sequence[Judgement], hidden: HiddenProducts) -> dict[str, str]:
-        """Judged products that no answer can hold, with the reason."""
+        """Judged products that no answer can contain, with the reason."""
         names = sorted({product_id for one in judged for product_id in one.relevances})
-        unseen = {name: "hidden" if name in self._images else "not in the build" for name in names}
-        return {name: why for name, why in unseen.items() if name not in self._images or not hidden.without([name])}
+        reasons = {name: "hidden" if name in self._images else "not in the build" for name in names}
+        return {name: why for name, why in reasons.items() if name not in self._images or not hidden.without([name])}
 
     def _image(self, one: Judgement) -> tuple[Query | None, list[Problem]]:
-        if one.query not in self._held:
-            told = f"image {one.query} is not in build {self._manifest.build}; `likeness search --json` names some"
-            return None, [Problem(one.line, told)]
+        if one.query not in self._indexed:
+            message = f"image {one.query} is not in build {self._manifest.build}; `likeness search --json` names some"
+            return None, [Problem(one.line, message)]
         lost = [name for name in one.relevances if self._images.get(name) == [one.query]]
-        told = "has no photo but the query, which is left out; judge another"
+        message = "has no photo but the query, which is left out; judge another"
         return Query(one, "image", image_id=one.query), [
-            Problem(one.lines[name], f"product {name!r} {told}") for name in lost
+            Problem(one.lines[name], f"product {name!r} {message}") for name in lost
         ]
 
 
-def _held(warehouse: TableReader, manifest: Manifest, image_ids: set[str]) -> set[str]:
-    """Those of the images that have a vector in the build's snapshot."""
-    found: set[str] = set()
+def _with_vectors(tables: TableReader, manifest: Manifest, image_ids: set[str]) -> set[str]:
+    """The images that have a vector in the build's snapshot."""
+    indexed: set[str] = set()
     where, snapshot = f"space = '{manifest.space}'", manifest.snapshots[FEATURES.name]
-    for batch in warehouse.batches(FEATURES, ("image_id",), where, snapshot):
-        found |= image_ids.intersection(batch.column("image_id").to_pylist())
-    return found
+    for batch in tables.batches(FEATURES, ("image_id",), where, snapshot):
+        indexed |= image_ids.intersection(batch.column("image_id").to_pylist())
+    return indexed

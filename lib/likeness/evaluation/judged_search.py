@@ -1,4 +1,4 @@
-"""A build judged: a file of judgements in; recall@k and nDCG@k at product level out, by the search that serves."""
+"""Evaluation of a build by judged queries: a judgements file in; recall@k and nDCG@k of products out."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,8 @@ from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
 
@@ -29,10 +30,10 @@ CATEGORIES = ("all", "auto")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a build is worth to its judges.
+    """The quality of a build by judged queries.
 
-    `queries` counts them by kind, `judged` the pairs of query and product; `absent` are judged products that no answer
-    can hold, with the reason: they count as not found. `figures` are by searched category, then `recall` and `ndcg`.
+    `queries` counts them by kind, `judged` the pairs of query and product. `absent` are judged products that no answer
+    can contain, with the reason; they count as not found. `figures` are by searched category, then `recall` and `ndcg`.
     """
 
     build: str
@@ -43,30 +44,30 @@ class Evaluation:
     figures: Mapping[str, Mapping[str, Figure]]
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as plain values, for JSON."""
         return dataclasses.asdict(self)
 
 
-class Asker:
-    """A build as it is searched, asked for products."""
+class ProductSearch:
+    """Search of a build for products, as the service searches it."""
 
     def __init__(self, builds: Builds, manifest: Manifest, hidden: HiddenProducts) -> None:
         self._space = manifest.space
         self._root = Root(manifest, Leaf(builds, manifest), hidden)
 
     def ranking(self, query: Query, vector: np.ndarray, category: str, k: int) -> list[str]:
-        """The k nearest products, fewer if there are fewer: those that show the nearest photos, each once."""
-        wanted = k if query.photo else k + 1
+        """The k nearest products, or fewer: those that show the nearest photos, each once."""
+        photos = k if query.photo else k + 1
         while True:
-            results = self._root.search(vector, self._space, SearchParams(wanted, category))["results"]
+            results = self._root.search(vector, self._space, SearchParams(photos, category)).results
             products = query.ranking(results)
-            if len(products) >= k or len(results) < wanted:
+            if len(products) >= k or len(results) < photos:
                 return products[:k]
-            wanted *= 2  # several photos of one product
+            photos *= 2  # several photos of one product
 
 
 def evaluate(settings: Settings, build: str, path: Path, k: int) -> Evaluation:
-    """Asks a build every judged query, in the categories of CATEGORIES.
+    """Searches a build for every judged query, in each of `CATEGORIES`.
 
     Args:
         settings: of the root.
@@ -75,32 +76,32 @@ def evaluate(settings: Settings, build: str, path: Path, k: int) -> Evaluation:
         k: products that count of each answer.
 
     Raises:
-        UsageError: no such build, or the judgements have bad rows, each of which is told.
+        UsageError: no such build, or the judgements have bad rows; the message names each.
     """
-    builds = Builds(settings.root, settings.extract.cache)
+    builds = Builds.open(settings)
     manifest = builds.find(build)
     judged, problems = judgements.read(path)
     catalogue, hidden = Catalogue(TableReader(settings), manifest, judged), HiddenProducts(settings.root)
     queries: list[Query] = []
     for one in judged:
-        query, wrong = catalogue.meant(one, path.parent)
+        query, bad_rows = catalogue.resolve(one, path.parent)
         queries += [query] if query else []
-        problems += wrong
+        problems += bad_rows
     vectors, unusable = _vectors(settings, manifest, queries)
     judgements.refuse(path, [*problems, *unusable])
-    asker = Asker(builds, manifest, hidden)
-    told = {category: _figures(asker, queries, vectors, category, k) for category in CATEGORIES}
+    search = ProductSearch(builds, manifest, hidden)
+    by_category = {category: _figures(search, queries, vectors, category, k) for category in CATEGORIES}
     counts = {kind: sum(query.kind == kind for query in queries) for kind in KINDS}
     pairs = sum(len(one.relevances) for one in judged)
-    return Evaluation(manifest.path, k, counts, pairs, catalogue.absent(judged, hidden), told)
+    return Evaluation(manifest.path, k, counts, pairs, catalogue.absent(judged, hidden), by_category)
 
 
 def _figures(
-    asker: Asker, queries: Sequence[Query], vectors: Mapping[str, np.ndarray], category: str, k: int
+    search: ProductSearch, queries: Sequence[Query], vectors: Mapping[str, np.ndarray], category: str, k: int
 ) -> dict[str, Figure]:
     rows = []
     for query in queries:
-        ranking, relevances = asker.ranking(query, vectors[query.text], category, k), query.judged.relevances
+        ranking, relevances = search.ranking(query, vectors[query.text], category, k), query.judged.relevances
         rows.append([judgements.recall(ranking, relevances, k), judgements.ndcg(ranking, relevances, k)])
     return dict(zip(("recall", "ndcg"), figures(np.array(rows)), strict=True))
 
@@ -108,23 +109,23 @@ def _figures(
 def _vectors(
     settings: Settings, manifest: Manifest, queries: Sequence[Query]
 ) -> tuple[dict[str, np.ndarray], list[Problem]]:
-    """The vector of each query by its text, float32 (dim,), and the photos that have none."""
-    found = dict(_stored(settings, manifest, [query for query in queries if not query.photo]))
+    """The vector of each query by its text, float32 (dim,), and the photos that cannot be read."""
+    vectors = dict(_stored(settings, manifest, [query for query in queries if not query.photo]))
     problems = []
     photos = [(query, query.photo) for query in queries if query.photo]
     if photos:
         encoder = Encoder(settings, manifest.space)
         for query, photo in photos:
             try:
-                found[query.text] = encoder.encode(photo.read_bytes())[0]
+                vectors[query.text] = encoder.encode(photo.read_bytes())[0]
             except (BadImage, OSError) as bad:
-                told = f"photo {query.text!r} cannot be searched with: {bad}; name another"
-                problems.append(Problem(query.judged.line, told))
-    return found, problems
+                message = f"photo {query.text!r} cannot be searched with: {bad}; name another"
+                problems.append(Problem(query.judged.line, message))
+    return vectors, problems
 
 
 def _stored(settings: Settings, manifest: Manifest, queries: Sequence[Query]) -> Iterator[tuple[str, np.ndarray]]:
-    """The vectors of images of the catalogue, of the build's own snapshot."""
+    """The vectors of images of the catalogue in the build's snapshot, by query text."""
     if not queries:
         return
     keys = sorted({query.image_id for query in queries})

@@ -1,4 +1,4 @@
-"""What a build finds again of photos that people have changed: recall@1 by change, with and without further looks."""
+"""Robustness of a build against changed photos: recall@1 by perturbation, with and without further query views."""
 
 import dataclasses
 import statistics
@@ -14,24 +14,25 @@ from likeness.catalog.samples import draw_sample
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.core.statistics import Figure, share
-from likeness.images.perturbations import CHANGES, perturbed
+from likeness.images.perturbations import PERTURBATIONS, perturb
 from likeness.images.query_views import QueryView
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root, SearchParams
+from likeness.serving.root import Root
+from likeness.serving.search_params import SearchParams
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 _TIMED = 30
-"""Queries whose time is taken."""
+"""Queries that are timed."""
 
 
 @dataclass(frozen=True)
 class ViewRecall:
-    """What some looks are worth: recall@1 by change, and what a query costs with them.
+    """Recall@1 by perturbation with some query views (`looks`), and the cost of a query.
 
-    `pictures` go through the network for a query, in a median of `ms` from the photo's bytes to the answer.
+    The network encodes `pictures` images for a query; `ms` is the median time from the photo's bytes to the answer.
     """
 
     looks: Sequence[QueryView]
@@ -42,71 +43,72 @@ class ViewRecall:
 
 @dataclass(frozen=True)
 class Robustness:
-    """How often the photo itself, or its product, is the first answer to what was made of it."""
+    """How often a changed photo finds itself, or its product, as the first answer."""
 
     build: str
     images: int
     photos: int
-    asked: Sequence[ViewRecall]
+    views: Sequence[ViewRecall]
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return dataclasses.asdict(self)
+        """The fields as plain values, for JSON."""
+        fields = dataclasses.asdict(self)
+        return {**fields, "asked": fields.pop("views")}
 
 
 def robustness(
     settings: Settings, build: str, most: int, looks: Collection[QueryView], report: Callable[[str], None]
 ) -> Robustness:
-    """Asks a build for photos of its own, changed, in all categories: without looks, by each, and by all together.
+    """Searches a build in all categories for changed photos of its own: without views, with each, and with all.
 
     Args:
         settings: of the root.
         build: its name; the one in service if empty.
-        most: photos that are drawn.
-        looks: further looks that are tried.
-        report: told of each change.
+        most: photos to draw.
+        looks: further query views to try.
+        report: called with the name of each perturbation.
 
     Raises:
         UsageError: no such build, or it has no photos.
     """
-    builds = Builds(settings.root, settings.extract.cache)
+    builds = Builds.open(settings)
     manifest = builds.find(build)
-    warehouse = TableReader(settings)
+    tables = TableReader(settings)
     snapshots = {name: manifest.snapshots[name] for name in (FEATURES.name, LISTINGS.name)}
-    drawn = draw_sample(warehouse, [manifest.space], most, snapshots=snapshots)
-    photos = warehouse.photos(drawn.image_ids)
+    sample = draw_sample(tables, [manifest.space], most, snapshots=snapshots)
+    photos = tables.photos(sample.image_ids)
     if not photos:
-        raise UsageError(f"build {manifest.path} has no photos that are shown; name another with --build")
-    products = dict(zip(drawn.image_ids, drawn.labels.products, strict=True))
+        raise UsageError(f"build {manifest.path} has no photo of an active listing; name another with --build")
+    products = dict(zip(sample.image_ids, sample.labels.products, strict=True))
     root, encoder = (
         Root(manifest, Leaf(builds, manifest), HiddenProducts(settings.root)),
         Encoder(settings, manifest.space),
     )
-    sets = [(), *((look,) for look in looks), *([tuple(looks)] if len(looks) > 1 else [])]
-    good = {one: dict.fromkeys(CHANGES, 0) for one in sets}
+    view_sets = [(), *((look,) for look in looks), *([tuple(looks)] if len(looks) > 1 else [])]
+    good = {one: dict.fromkeys(PERTURBATIONS, 0) for one in view_sets}
 
-    def found(vectors: np.ndarray, image_id: str) -> bool:
-        results = root.search(vectors, manifest.space, SearchParams(1, "all"))["results"]
-        return bool(results) and not products[image_id].isdisjoint(results[0]["products"])
+    def is_first(vectors: np.ndarray, image_id: str) -> bool:
+        results = root.search(vectors, manifest.space, SearchParams(1, "all")).results
+        return bool(results) and not products[image_id].isdisjoint(results[0].products)
 
-    for name in CHANGES:
+    for name in PERTURBATIONS:
         report(name)
         for image_id, photo in photos.items():
-            data = perturbed(photo, name, settings.limits)
-            vectors = {one: encoder.encode(data, looks=one) for one in sets if len(one) < 2}
-            for one in sets:
-                mine = vectors[one] if one in vectors else np.concatenate(list(vectors.values()))
-                good[one][name] += found(mine, image_id)
+            data = perturb(photo, name, settings.limits)
+            vectors = {one: encoder.encode(data, looks=one) for one in view_sets if len(one) < 2}
+            for one in view_sets:
+                rows = vectors[one] if one in vectors else np.concatenate(list(vectors.values()))
+                good[one][name] += is_first(rows, image_id)
     report("the time of a query")
-    told = []
-    for one in sets:
-        took, pictures = list[float](), 0
+    recalls = []
+    for one in view_sets:
+        times, pictures = list[float](), 0
         for image_id, photo in list(photos.items())[:_TIMED]:
-            begun = time.perf_counter()
-            mine = encoder.encode(photo, looks=one)
-            found(mine, image_id)
-            took.append((time.perf_counter() - begun) * 1000)
-            pictures = len(mine)
+            start = time.perf_counter()
+            rows = encoder.encode(photo, looks=one)
+            is_first(rows, image_id)
+            times.append((time.perf_counter() - start) * 1000)
+            pictures = len(rows)
         recall = {name: share(count, len(photos)) for name, count in good[one].items()}
-        told.append(ViewRecall(one, pictures, statistics.median(took), recall))
-    return Robustness(manifest.path, manifest.images, len(photos), told)
+        recalls.append(ViewRecall(one, pictures, statistics.median(times), recall))
+    return Robustness(manifest.path, manifest.images, len(photos), recalls)
