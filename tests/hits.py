@@ -12,5 +12,5 @@ def hits_of(
 ) -> list[list[Hit]]:
     """The k nearest images of each prepared query, float32 (q, dim), in one shard; fewer if it finds fewer."""
     near = shard.find(queries, k, categories)
-    found = ((scores, rows, rows >= 0) for scores, rows in zip(near.scores, near.rows, strict=True))
-    return [shard.hits(scores[good], rows[good], categories) for scores, rows, good in found]
+    query_rows = ((scores, rows, rows >= 0) for scores, rows in zip(near.scores, near.rows, strict=True))
+    return [shard.hits(scores[good], rows[good], categories) for scores, rows, good in query_rows]

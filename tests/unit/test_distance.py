@@ -44,9 +44,9 @@ def test_exact_scores(rng: np.random.Generator) -> None:
     }
     for metric, expected in truth.items():
         ready = distance.prepared(queries, metric), distance.prepared(vectors, metric)
-        found = distance.exact_scores(*ready, metric)
-        assert np.allclose(found, expected, rtol=1e-5, atol=1e-5)
-        assert found.dtype == np.float32
+        scores = distance.exact_scores(*ready, metric)
+        assert np.allclose(scores, expected, rtol=1e-5, atol=1e-5)
+        assert scores.dtype == np.float32
 
 
 def test_the_distance_to_itself_is_zero(rng: np.random.Generator) -> None:

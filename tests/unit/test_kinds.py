@@ -30,8 +30,8 @@ def clustered(rows: int, dim: int, seed: int) -> np.ndarray:
     points, out = fixed.standard_normal((60, 24)), fixed.standard_normal((24, dim)) / 5
     rng = np.random.default_rng(seed)
     inner = points[rng.integers(0, 60, rows)] + 0.5 * rng.standard_normal((rows, 24))
-    found: np.ndarray = np.maximum(inner @ out + 0.05 * rng.standard_normal((rows, dim)), 0).astype(np.float32)
-    return found
+    features: np.ndarray = np.maximum(inner @ out + 0.05 * rng.standard_normal((rows, dim)), 0).astype(np.float32)
+    return features
 
 
 def table(vectors: np.ndarray) -> pa.Table:
@@ -60,9 +60,7 @@ def best(queries: np.ndarray, vectors: np.ndarray, metric: str, k: int) -> list[
 
 
 def recall(rows: np.ndarray, truth: list[set[int]]) -> float:
-    return float(
-        np.mean([len(set(found) & true) / len(true) for found, true in zip(rows.tolist(), truth, strict=True)])
-    )
+    return float(np.mean([len(set(row) & true) / len(true) for row, true in zip(rows.tolist(), truth, strict=True)]))
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +154,12 @@ def test_an_unknown_kind_is_named_with_the_nearest() -> None:
 def test_main_axes_keep_what_is_long(rows: int) -> None:
     sample = clustered(rows, DIM, 7)
     axes = principal_axes(sample, 48)
-    made = faiss.vector_to_array(axes.A).reshape(48, DIM)
-    assert made @ made.T == pytest.approx(np.eye(48), abs=1e-4)
+    axes_matrix = faiss.vector_to_array(axes.A).reshape(48, DIM)
+    assert axes_matrix @ axes_matrix.T == pytest.approx(np.eye(48), abs=1e-4)
     kept = np.linalg.norm(axes.apply(sample)) ** 2
     values = np.linalg.svd(sample, compute_uv=False)
     assert kept >= 0.98 * (values[:48] ** 2).sum()
-    assert (faiss.vector_to_array(principal_axes(sample, 48).A) == made.ravel()).all()
+    assert (faiss.vector_to_array(principal_axes(sample, 48).A) == axes_matrix.ravel()).all()
 
 
 def test_as_many_axes_are_taken_as_hold_enough() -> None:
@@ -169,8 +167,8 @@ def test_as_many_axes_are_taken_as_hold_enough() -> None:
     sample = (inner @ np.random.default_rng(2).standard_normal((40, DIM))).astype(np.float32)
     values = np.linalg.svd(sample, compute_uv=False) ** 2
     for share in (0.5, 0.9, 0.999):
-        wanted = int((np.cumsum(values) >= share * values.sum()).argmax()) + 1
-        assert principal_axes(sample, 200, share).d_out == 32 * -(-wanted // 32)
+        count = int((np.cumsum(values) >= share * values.sum()).argmax()) + 1
+        assert principal_axes(sample, 200, share).d_out == 32 * -(-count // 32)
     assert principal_axes(sample, 20, 0.999).d_out == 20
 
 

@@ -61,9 +61,9 @@ def manifest_of(build: str, shards: Sequence[Shard], space: str = SPACE) -> Mani
 def publish(root: Path, *names: str, keep: int = 5, space: str = SPACE) -> Builds:
     builds = Builds(str(root))
     for name in names:
-        made = manifest(root, name, space)
-        builds.write(made)
-        builds.publish(made, keep)
+        build = manifest(root, name, space)
+        builds.write(build)
+        builds.publish(build, keep)
     return builds
 
 
@@ -86,20 +86,20 @@ def test_an_empty_root(tmp_path: Path) -> None:
 
 
 def test_a_manifest_comes_back_equal(tmp_path: Path) -> None:
-    builds, made = Builds(str(tmp_path)), manifest(tmp_path, "b1")
-    builds.write(made)
-    assert builds.read(made.path) == made
-    assert made.categories() == {"hat": 7, "裤子/2.0": 5}
-    assert list(made.categories()) == ["hat", "裤子/2.0"]
+    builds, build = Builds(str(tmp_path)), manifest(tmp_path, "b1")
+    builds.write(build)
+    assert builds.read(build.path) == build
+    assert build.categories() == {"hat": 7, "裤子/2.0": 5}
+    assert list(build.categories()) == ["hat", "裤子/2.0"]
 
 
 def test_a_build_without_a_manifest_is_none(tmp_path: Path) -> None:
-    builds, made = Builds(str(tmp_path)), manifest(tmp_path, "b1")
+    builds, build = Builds(str(tmp_path)), manifest(tmp_path, "b1")
     assert list(builds.all()) == []
     with pytest.raises(DataError, match=r"manifest\.json is missing"):
-        builds.read(made.path)
-    builds.write(made)
-    assert list(builds.all()) == [made.path]
+        builds.read(build.path)
+    builds.write(build)
+    assert list(builds.all()) == [build.path]
     assert builds.current() is None  # whole, and not in service
 
 
@@ -157,19 +157,19 @@ def test_shards_stay_as_long_as_a_later_build_has_them(tmp_path: Path) -> None:
     builds.write(third)
     builds.publish(third, 1)
     assert builds.problems(third) == []
-    dead = {file.name for file in second.files} - {file.name for file in third.files}
-    assert dead
-    assert not any((tmp_path / "builds" / SPACE / name).exists() for name in dead)
+    unused = {file.name for file in second.files} - {file.name for file in third.files}
+    assert unused
+    assert not any((tmp_path / "builds" / SPACE / name).exists() for name in unused)
     publish(tmp_path, "b4", keep=1)
     assert there(tmp_path) == ["b4"]
 
 
 def test_a_file_that_is_gone_is_told_without_a_look_at_the_others(tmp_path: Path) -> None:
     builds = publish(tmp_path, "b1")
-    made = grown(tmp_path, "b2", builds.find("b1"))
-    lost = tmp_path / "builds" / SPACE / made.shards[0].index.name
+    build = grown(tmp_path, "b2", builds.find("b1"))
+    lost = tmp_path / "builds" / SPACE / build.shards[0].index.name
     lost.unlink()
-    assert builds.missing(made) == [f"file://{lost}"]
+    assert builds.missing(build) == [f"file://{lost}"]
 
 
 def test_garbage_is_what_neither_the_chain_names_nor_is_the_newest_of_its_space(tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_a_build_is_deleted_manifest_first(tmp_path: Path, monkeypatch: pytest.M
     deleted = []
     monkeypatch.setattr(builds, "_files", spy := _Spy(builds._files, deleted))
     assert spy
-    made = manifest(tmp_path, "b2")
-    builds.write(made)
-    builds.publish(made, 1)
+    build = manifest(tmp_path, "b2")
+    builds.write(build)
+    builds.publish(build, 1)
     assert [uri.removeprefix(f"{builds.folder}/{SPACE}/") for uri in deleted] == ["b1/manifest.json", "b1"]
 
 
@@ -290,9 +290,9 @@ def test_a_damaged_manifest_is_told(tmp_path: Path, change: dict[str, object]) -
 
 
 def test_problems(tmp_path: Path) -> None:
-    builds, made = publish(tmp_path, "b1"), manifest(tmp_path, "b1")
+    builds, build = publish(tmp_path, "b1"), manifest(tmp_path, "b1")
     folder = tmp_path / "builds" / SPACE / "b1"
-    assert builds.problems(made) == []
+    assert builds.problems(build) == []
     (folder / "shard-00000.faiss").unlink()
     (folder / "shard-00000.arrow").write_bytes((folder / "shard-00000.arrow").read_bytes()[:-1])
     altered = bytearray((folder / "shard-00001.faiss").read_bytes())
@@ -300,11 +300,11 @@ def test_problems(tmp_path: Path) -> None:
     (folder / "shard-00001.faiss").write_bytes(altered)
     (folder / "shard-00002.arrow").unlink()
     (folder / "shard-00002.arrow").mkdir()
-    missing, truncated, flipped, folder_now = builds.problems(made)
+    missing, truncated, flipped, folder_now = builds.problems(build)
     assert missing == f"{builds.folder}/{SPACE}/b1/shard-00000.faiss is missing"
     assert "shard-00000.arrow has checksum" in truncated
     assert "shard-00001.faiss has checksum" in flipped
-    assert made.shards[1].index.sha256[:12] in flipped
+    assert build.shards[1].index.sha256[:12] in flipped
     assert "shard-00002.arrow cannot be read" in folder_now
 
 

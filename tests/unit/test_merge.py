@@ -13,7 +13,7 @@ from likeness.core.settings import Index
 from likeness.index import distance
 from likeness.index.build import BuildSpec, build_shard
 from likeness.index.shard import Hit, LoadedShard, merge
-from likeness.index.shard_plan import part_of, plan
+from likeness.index.shard_plan import part_of, plan_shards
 
 
 def hit(score: float, image: str, category: str = "c", products: tuple[str, ...] = ("p",)) -> Hit:
@@ -53,12 +53,12 @@ HITS = st.lists(
 
 @given(HITS, st.integers(1, 10))
 def test_merge_is_as_the_brute_force_model(shards: list[list[tuple[float, str, str, tuple[str, ...]]]], k: int) -> None:
-    found = merge([[hit(*values) for values in shard] for shard in shards], k)
+    hits = merge([[hit(*values) for values in shard] for shard in shards], k)
     everything = [values for shard in shards for values in shard]
     best = {image: max(score for score, other, *_ in everything if other == image) for _, image, *_ in everything}
     order = sorted(best, key=lambda image: (-best[image], image))[:k]
-    assert [(h.image_id, h.score) for h in found] == [(image, best[image]) for image in order]
-    for h in found:
+    assert [(h.image_id, h.score) for h in hits] == [(image, best[image]) for image in order]
+    for h in hits:
         mine = [values for values in everything if values[1] == h.image_id]
         assert set(h.products) == {name for *_, names in mine for name in names}
         assert h.category == min(category for score, _, category, _ in mine if score == h.score)
@@ -75,7 +75,7 @@ def test_sharded_search_equals_unsharded_search(tmp_path: Path, rng: np.random.G
     def load(members: list[tuple[int, str]], most: int, folder: Path) -> list[LoadedShard]:
         sizes = {name: sum(category == name for _, category in members) for _, name in members}
         loaded = []
-        for shard in plan(sizes, most, 60):
+        for shard in plan_shards(sizes, most, 60):
             mine: dict[int, list[str]] = {}
             for row, name in members:
                 if name in shard.categories and part_of(ids[row], shard.parts) == shard.part:

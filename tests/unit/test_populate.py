@@ -39,19 +39,19 @@ def test_an_index_filled_is_byte_for_byte_what_adding_gives(
     tmp_path: Path, vectors: np.ndarray, name: str, metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(population, "_ROWS", 400)
-    given, keys = distance.prepared(vectors, metric), np.arange(ROWS) * 2**40 + 3
+    prepared, keys = distance.prepared(vectors, metric), np.arange(ROWS) * 2**40 + 3
 
     def empty() -> faiss.Index:
-        return KINDS[name].make(given, ROWS, distance.faiss_metric(metric))
+        return KINDS[name].make(prepared, ROWS, distance.faiss_metric(metric))
 
     added = faiss.IndexIDMap2(empty())
     for start in range(0, ROWS, 400):
-        added.add_with_ids(given[start : start + 400], keys[start : start + 400])
-    index = populate(empty(), given, keys, tmp_path)
+        added.add_with_ids(prepared[start : start + 400], keys[start : start + 400])
+    index = populate(empty(), prepared, keys, tmp_path)
     assert faiss.serialize_index(index).tobytes() == faiss.serialize_index(added).tobytes()
-    for one, other in zip(index.search(given[:20], 5), added.search(given[:20], 5), strict=True):
+    for one, other in zip(index.search(prepared[:20], 5), added.search(prepared[:20], 5), strict=True):
         assert (one == other).all()
-    assert index.reconstruct(int(keys[7])) == pytest.approx(given[7], rel=1e-3, abs=1e-3)
+    assert index.reconstruct(int(keys[7])) == pytest.approx(prepared[7], rel=1e-3, abs=1e-3)
 
 
 def test_float16_vectors_are_written_once(tmp_path: Path, vectors: np.ndarray) -> None:
@@ -66,12 +66,12 @@ def test_float16_vectors_are_written_once(tmp_path: Path, vectors: np.ndarray) -
 
 
 def test_an_index_outlives_what_it_was_made_of(tmp_path: Path, vectors: np.ndarray) -> None:
-    def made() -> faiss.Index:
+    def create() -> faiss.Index:
         return populate(KINDS["hnsw"].make(vectors, ROWS, faiss.METRIC_L2), vectors.copy(), np.arange(ROWS), tmp_path)
 
-    index = made()
-    _, found = index.search(vectors[:50], 1)
-    assert np.mean(found[:, 0] == np.arange(50)) >= 0.9
+    index = create()
+    _, ids = index.search(vectors[:50], 1)
+    assert np.mean(ids[:, 0] == np.arange(50)) >= 0.9
 
 
 MEASURED = """

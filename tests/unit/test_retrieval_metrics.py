@@ -10,7 +10,7 @@ from likeness.catalog.samples import Labels
 from likeness.core import statistics
 from likeness.evaluation import retrieval_metrics
 from likeness.evaluation.retrieval_metrics import QuerySet
-from likeness.index.hamming_codes import bits, hamming
+from likeness.index.hamming_codes import encode, hamming_distances
 from likeness.index.kinds import KINDS
 from likeness.index.pca import principal_axes
 
@@ -25,12 +25,12 @@ def labels(*rows: tuple[str, str]) -> Labels:
 @pytest.fixture
 def vectors(rng: np.random.Generator) -> np.ndarray:
     """As a layer gives them: never negative, many zeros, of many lengths."""
-    found = np.maximum(rng.normal(0.2, 1, (ROWS, DIM)), 0) * rng.lognormal(0, 0.5, (ROWS, 1))
-    return found.astype(np.float32)
+    features = np.maximum(rng.normal(0.2, 1, (ROWS, DIM)), 0) * rng.lognormal(0, 0.5, (ROWS, 1))
+    return features.astype(np.float32)
 
 
 @pytest.fixture
-def made(rng: np.random.Generator) -> Labels:
+def listed(rng: np.random.Generator) -> Labels:
     """Four categories, some photos of two; products of one to three photos, some photos of two products."""
     categories = [frozenset(rng.choice(list("abcd"), rng.integers(1, 3)).tolist()) for _ in range(ROWS)]
     products = [frozenset({f"p{row // 3}", *(["twin"] if row in (5, 600) else [])}) for row in range(ROWS)]
@@ -57,18 +57,18 @@ def distances_by_hand(vectors: np.ndarray, metric: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("metric", retrieval_metrics.METRICS)
-def test_neighbours_and_precision_are_those_of_a_plain_loop(vectors: np.ndarray, made: Labels, metric: str) -> None:
-    asked = retrieval_metrics.draw_queries(made, 150, seed=3)
-    measured, found = retrieval_metrics.measure(vectors, made, asked, metric)
+def test_neighbours_and_precision_are_those_of_a_plain_loop(vectors: np.ndarray, listed: Labels, metric: str) -> None:
+    queries = retrieval_metrics.draw_queries(listed, 150, seed=3)
+    measured, nearest = retrieval_metrics.measure(vectors, listed, queries, metric)
     apart = distances_by_hand(vectors, metric)
     shares = {k: [] for k in retrieval_metrics.KS}
-    assert len(asked.rows) == len(set(asked.rows.tolist())) == 150
-    for query, near in zip(asked.rows, found, strict=True):
-        others = [row for row in range(ROWS) if not made.products[query] & made.products[row]]
+    assert len(queries.rows) == len(set(queries.rows.tolist())) == 150
+    for query, near in zip(queries.rows, nearest, strict=True):
+        others = [row for row in range(ROWS) if not listed.products[query] & listed.products[row]]
         truth = sorted(others, key=lambda row: (apart[query, row], row))[:10]
         assert near.tolist() == truth
         for k in retrieval_metrics.KS:
-            shares[k].append(sum(bool(made.categories[row] & made.categories[query]) for row in truth[:k]) / k)
+            shares[k].append(sum(bool(listed.categories[row] & listed.categories[query]) for row in truth[:k]) / k)
     for k in retrieval_metrics.KS:
         assert measured.precision[k].value == pytest.approx(np.mean(shares[k]), abs=1e-12)
     assert measured.metric == metric
@@ -76,19 +76,19 @@ def test_neighbours_and_precision_are_those_of_a_plain_loop(vectors: np.ndarray,
 
 
 def test_queries_in_pieces_are_queries_at_once(
-    vectors: np.ndarray, made: Labels, monkeypatch: pytest.MonkeyPatch
+    vectors: np.ndarray, listed: Labels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = retrieval_metrics.draw_queries(made, 100)
+    queries = retrieval_metrics.draw_queries(listed, 100)
     ranked = retrieval_metrics.scores(vectors, "l2")
-    whole = retrieval_metrics.neighbours(ranked, asked, 7)
+    whole = retrieval_metrics.neighbours(ranked, queries, 7)
     monkeypatch.setattr(retrieval_metrics, "_VALUES", 3 * ROWS)
-    assert [near.tolist() for near in retrieval_metrics.neighbours(ranked, asked, 7)] == [
+    assert [near.tolist() for near in retrieval_metrics.neighbours(ranked, queries, 7)] == [
         near.tolist() for near in whole
     ]
 
 
 def test_bits_are_those_of_the_index_kind(vectors: np.ndarray) -> None:
-    codes = bits(vectors)
+    codes = encode(vectors)
     assert codes.dtype == np.uint64
     on = np.unpackbits(codes.view(np.uint8), axis=1, bitorder="little")
     assert np.array_equal(on[:, :DIM], bits_by_hand(vectors))
@@ -98,26 +98,28 @@ def test_bits_are_those_of_the_index_kind(vectors: np.ndarray) -> None:
     index = KINDS["hamming"].make(vectors / lengths, ROWS, faiss.METRIC_INNER_PRODUCT)
     candidates = faiss.downcast_index(index.base_index)
     candidates.add(vectors / lengths)
-    told, _ = candidates.search((vectors / lengths)[:20], ROWS)
-    assert np.array_equal(told, np.sort(hamming(codes[:20], codes), axis=1))
+    expected, _ = candidates.search((vectors / lengths)[:20], ROWS)
+    assert np.array_equal(expected, np.sort(hamming_distances(codes[:20], codes), axis=1))
 
 
 def test_precision_by_hand() -> None:
     """On a line: 0 and 1 are hats, 3 is both, 7 and 8 are shoes, 8.5 is another photo of the hat at 0."""
     rows = labels(("h", "a"), ("h", "b"), ("hs", "c"), ("s", "d"), ("s", "e"), ("h", "a"))
     places = np.array([[0, 1], [1, 1], [3, 1], [7, 1], [8, 1], [8.5, 1]], np.float32)
-    asked = QuerySet(np.array([0, 3]), [np.array([0, 5]), np.array([3])], 6)
-    near = retrieval_metrics.neighbours(retrieval_metrics.scores(places, "l2"), asked, 4)
+    queries = QuerySet(np.array([0, 3]), [np.array([0, 5]), np.array([3])], 6)
+    near = retrieval_metrics.neighbours(retrieval_metrics.scores(places, "l2"), queries, 4)
     assert [row.tolist() for row in near] == [[1, 2, 3, 4], [4, 5, 2, 1]]
-    assert retrieval_metrics.agreement(rows, asked, near, (1, 2, 3, 4)).tolist() == [
+    assert retrieval_metrics.precision_at(rows, queries, near, (1, 2, 3, 4)).tolist() == [
         [1, 1, 2 / 3, 2 / 4],
         [1, 0.5, 2 / 3, 0.5],
     ]
-    assert [row.tolist() for row in retrieval_metrics.neighbours(retrieval_metrics.scores(places, "l2"), asked, 9)] == [
+    assert [
+        row.tolist() for row in retrieval_metrics.neighbours(retrieval_metrics.scores(places, "l2"), queries, 9)
+    ] == [
         [1, 2, 3, 4],
         [4, 5, 2, 1, 0],
     ]
-    assert retrieval_metrics.agreement(rows, asked, near, (9,)).tolist() == [
+    assert retrieval_metrics.precision_at(rows, queries, near, (9,)).tolist() == [
         [2 / 4],
         [2 / 4],
     ]  # of all, if there are fewer
@@ -127,8 +129,10 @@ def test_lengths_mislead_l2_alone() -> None:
     """Two directions, each at length 1 and 10: by L2 the short ones are nearest to each other."""
     rows = labels(("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"))
     vectors = np.array([[1, 0], [10, 0], [0.8, 0.6], [8, 6]], np.float32)
-    asked = retrieval_metrics.draw_queries(rows)
-    precision = {m: retrieval_metrics.measure(vectors, rows, asked, m)[0].precision[1].value for m in ("cosine", "l2")}
+    queries = retrieval_metrics.draw_queries(rows)
+    precision = {
+        m: retrieval_metrics.measure(vectors, rows, queries, m)[0].precision[1].value for m in ("cosine", "l2")
+    }
     assert precision == {"cosine": 1, "l2": 0}
 
 
@@ -139,18 +143,18 @@ def test_a_query_without_anybody_to_answer_does_not_ask() -> None:
     assert not len(retrieval_metrics.draw_queries(labels(("h", "a"), ("s", "a"))).rows)
 
 
-def test_who_asks_is_drawn_by_the_seed(made: Labels) -> None:
-    one, same, other = (retrieval_metrics.draw_queries(made, 50, seed).rows.tolist() for seed in (1, 1, 2))
+def test_who_asks_is_drawn_by_the_seed(listed: Labels) -> None:
+    one, same, other = (retrieval_metrics.draw_queries(listed, 50, seed).rows.tolist() for seed in (1, 1, 2))
     assert one == same
     assert set(one) != set(other)
-    assert sorted(retrieval_metrics.draw_queries(made, 10_000).rows.tolist()) == list(range(ROWS))
+    assert sorted(retrieval_metrics.draw_queries(listed, 10_000).rows.tolist()) == list(range(ROWS))
 
 
 def test_overlap_by_hand() -> None:
     one = [np.array([1, 2, 3, 4]), np.array([5, 6])]
     other = [np.array([2, 1, 9, 8]), np.array([5, 7])]
-    found = retrieval_metrics.overlap(one, other, (1, 2, 4))
-    assert [found[k].value for k in (1, 2, 4)] == [0.5, 0.75, 0.5]
+    overlap = retrieval_metrics.overlap(one, other, (1, 2, 4))
+    assert [overlap[k].value for k in (1, 2, 4)] == [0.5, 0.75, 0.5]
 
 
 def test_intervals_are_those_of_theory(rng: np.random.Generator) -> None:
@@ -165,21 +169,21 @@ def test_intervals_are_those_of_theory(rng: np.random.Generator) -> None:
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say(rng: np.random.Generator) -> None:
-    held = [
+    covered = [
         one.low <= 0.4 <= one.high
         for _ in range(20)
         for one in statistics.figures((rng.random((200, 10)) < 0.4).astype(np.float64))
     ]
-    assert 0.9 <= np.mean(held) <= 0.99
+    assert 0.9 <= np.mean(covered) <= 0.99
 
 
-def test_zero_vectors_are_nobodys_neighbour_by_cosine(vectors: np.ndarray, made: Labels) -> None:
+def test_zero_vectors_are_nobodys_neighbour_by_cosine(vectors: np.ndarray, listed: Labels) -> None:
     zero = {3, 400}
     vectors[sorted(zero)] = 0
-    asked = retrieval_metrics.draw_queries(made, ROWS)
+    queries = retrieval_metrics.draw_queries(listed, ROWS)
     for metric in retrieval_metrics.METRICS:
-        found = retrieval_metrics.measure(vectors, made, asked, metric)[1]
-        assert all(len(near) == 10 for near in found)
+        nearest = retrieval_metrics.measure(vectors, listed, queries, metric)[1]
+        assert all(len(near) == 10 for near in nearest)
         if metric == "cosine":
-            answers = zip(asked.rows, found, strict=True)
+            answers = zip(queries.rows, nearest, strict=True)
             assert not zero & {row for query, near in answers if query not in zero for row in near.tolist()}

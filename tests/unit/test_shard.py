@@ -15,7 +15,7 @@ from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Index
 from likeness.index import build, distance, kinds, populate, recall_audit
 from likeness.index.build import BuildSpec, build_shard
-from likeness.index.builds import checksum_of
+from likeness.index.build_files import checksum_of
 from likeness.index.ids import IDS, faiss_id
 from likeness.index.kinds import KINDS, Kind, kind
 from likeness.index.manifest import Shard
@@ -59,9 +59,9 @@ def matrix(rows: pa.Table) -> np.ndarray:
 def built(
     folder: Path, rows: pa.Table, dim: int, batch: int = 37, place: PlannedShard = PLACE, **settings: Any
 ) -> tuple[Shard, LoadedShard]:
-    given = Index(**settings)
-    record = build_shard(place, rows.to_batches(batch), BuildSpec(f"file://{folder}", "b", "s@1", dim, given))
-    return record, LoadedShard(record, folder, given.metric)
+    index_settings = Index(**settings)
+    record = build_shard(place, rows.to_batches(batch), BuildSpec(f"file://{folder}", "b", "s@1", dim, index_settings))
+    return record, LoadedShard(record, folder, index_settings.metric)
 
 
 def exact(queries: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
@@ -100,10 +100,10 @@ def test_a_flat_shard_is_exact(tmp_path: Path, rng: np.random.Generator, metric:
     record, shard = built(tmp_path, data, dim, metric=metric)
     queries = np.maximum(rng.normal(0.3, 1, (7, dim)), 0).astype(np.float32)
     truth = exact(queries, matrix(data), metric)
-    for query, found in zip(truth, hits_of(shard, distance.prepared(queries, metric), k), strict=True):
+    for query, hits in zip(truth, hits_of(shard, distance.prepared(queries, metric), k), strict=True):
         best = np.argsort(-query, kind="stable")[:k]
-        assert [hit.image_id for hit in found] == [data["image_id"][int(row)].as_py() for row in best]
-        assert [hit.score for hit in found] == pytest.approx(query[best].tolist(), rel=1e-5, abs=1e-6)
+        assert [hit.image_id for hit in hits] == [data["image_id"][int(row)].as_py() for row in best]
+        assert [hit.score for hit in hits] == pytest.approx(query[best].tolist(), rel=1e-5, abs=1e-6)
     assert record.recall.value == 1.0
     assert (record.recall.k, record.recall.queries) == (min(10, rows), 64)
 
@@ -115,10 +115,10 @@ def test_half_precision_is_close(tmp_path: Path, rng: np.random.Generator, metri
     queries = np.maximum(rng.normal(0.3, 1, (9, 64)), 0).astype(np.float32)
     truth = exact(queries, matrix(data), metric)
     ids = data["image_id"].to_pylist()
-    for query, found in zip(truth, hits_of(shard, distance.prepared(queries, metric), 10), strict=True):
+    for query, hits in zip(truth, hits_of(shard, distance.prepared(queries, metric), 10), strict=True):
         scores = {ids[row]: query[row] for row in range(400)}
-        assert [hit.score for hit in found] == pytest.approx([scores[hit.image_id] for hit in found], rel=2e-3)
-        assert min(scores[hit.image_id] for hit in found) >= np.sort(query)[-10] - 2e-3 * abs(query.min())
+        assert [hit.score for hit in hits] == pytest.approx([scores[hit.image_id] for hit in hits], rel=2e-3)
+        assert min(scores[hit.image_id] for hit in hits) >= np.sort(query)[-10] - 2e-3 * abs(query.min())
     assert record.recall.value >= 0.95
 
 
@@ -132,15 +132,15 @@ def test_zero_vectors_are_found_last_or_not_at_all(
     data = table(sorted(rng.bytes(32).hex() for _ in range(20)), vectors)
     _, shard = built(tmp_path, data, 8, metric=metric, kind=kind_)
     zero = {data["image_id"][3].as_py(), data["image_id"][7].as_py()}
-    (found,) = hits_of(shard, distance.prepared(vectors[:1], metric), 20)
-    scores = {hit.image_id: hit.score for hit in found}
+    (hits,) = hits_of(shard, distance.prepared(vectors[:1], metric), 20)
+    scores = {hit.image_id: hit.score for hit in hits}
     assert len(scores) == 20
     assert np.isfinite(list(scores.values())).all()
     if metric != "l2":
-        assert {hit.image_id for hit in found[-2:]} == zero
+        assert {hit.image_id for hit in hits[-2:]} == zero
         assert [scores[key] for key in zero] == [0, 0]
-    (found,) = hits_of(shard, np.zeros((1, 8), np.float32), 20)
-    assert np.isfinite([hit.score for hit in found]).all()
+    (hits,) = hits_of(shard, np.zeros((1, 8), np.float32), 20)
+    assert np.isfinite([hit.score for hit in hits]).all()
 
 
 @pytest.mark.parametrize("noise", [0, 1e-4])
@@ -149,19 +149,19 @@ def test_vectors_that_are_all_the_same(tmp_path: Path, rng: np.random.Generator,
     data = table(sorted(rng.bytes(32).hex() for _ in range(500)), vectors)
     record, shard = built(tmp_path, data, 24)
     assert record.recall.value == 1.0  # ties are not held against the index
-    (found,) = hits_of(shard, distance.prepared(np.ones((1, 24)), "cosine"), 5)
-    assert [hit.score for hit in found] == pytest.approx([1] * 5)
+    (hits,) = hits_of(shard, distance.prepared(np.ones((1, 24)), "cosine"), 5)
+    assert [hit.score for hit in hits] == pytest.approx([1] * 5)
 
 
 def test_a_hit_says_all_that_is_known(tmp_path: Path, rng: np.random.Generator) -> None:
     data = made_up(rng, 30, 8)
     _, shard = built(tmp_path, data, 8)
     for number in (0, 29):
-        (found,) = hits_of(shard, distance.prepared(matrix(data)[number : number + 1], "cosine"), 1)
+        (hits,) = hits_of(shard, distance.prepared(matrix(data)[number : number + 1], "cosine"), 1)
         row = data.slice(number, 1).to_pylist()[0]
-        assert found[0].score == pytest.approx(1, abs=1e-5)
-        shown = {"category": found[0].category, "uri": found[0].uri, "products": list(found[0].products)}
-        assert (found[0].image_id, [shown]) == (row["image_id"], row["shown"])
+        assert hits[0].score == pytest.approx(1, abs=1e-5)
+        listing = {"category": hits[0].category, "uri": hits[0].uri, "products": list(hits[0].products)}
+        assert (hits[0].image_id, [listing]) == (row["image_id"], row["shown"])
 
 
 def test_batches_and_large_shards_change_nothing(
@@ -270,16 +270,17 @@ def test_damaged_vectors_are_refused(tmp_path: Path, vectors: list[list[float]])
 
 def test_what_does_not_fit_is_refused_before_the_start() -> None:
     def refuse(rows: int, **settings: Any) -> None:
-        given = Index(**settings)
-        build.refuse_memory([10, rows], BuildSpec("", "b", "s@1", 4096, given, given.memory_gb * 1e9 / (rows + 10)))
+        index_settings = Index(**settings)
+        budget = index_settings.memory_gb * 1e9 / (rows + 10)
+        build.refuse_memory([10, rows], BuildSpec("", "b", "s@1", 4096, index_settings, budget))
 
     refuse(1_000_000)
     refuse(50_000, kind="flat")
     with pytest.raises(
         UsageError, match=r"1,000,000 vectors takes .* GB to build, index\.build_gb is 2\.0; set"
-    ) as told:
+    ) as error:
         refuse(1_000_000, kind="flat", memory_gb=100)
-    fits = int(str(told.value).partition("index.max_shard_vectors=")[2].partition(",")[0])
+    fits = int(str(error.value).partition("index.max_shard_vectors=")[2].partition(",")[0])
     refuse(fits, kind="flat", memory_gb=100)
     with pytest.raises(UsageError, match=r"2,000,010 vectors take .* GB to search as hnsw, index\.memory_gb is 0\.5"):
         refuse(2_000_000, kind="hnsw", memory_gb=0.5)
@@ -310,8 +311,8 @@ class Spied:
 
     def __call__(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         self.queries = queries.copy()
-        scores, self.found = self._search(queries, k)
-        return scores, self.found
+        scores, self.rows = self._search(queries, k)
+        return scores, self.rows
 
 
 @pytest.fixture
@@ -332,10 +333,10 @@ def recall(spy: Spied, data: pa.Table, metric: str) -> float:
     """The share of the true k nearest that were found, with ties counted as found."""
     truth = exact(spy.queries, matrix(data), metric)
     good = 0
-    for scores, found in zip(truth, spy.found.tolist(), strict=True):
-        kth = np.sort(scores)[-len(found)]
-        good += sum(scores[row] >= kth - 1e-5 * max(1, abs(kth)) for row in found if row >= 0)
-    return good / spy.found.size
+    for scores, rows in zip(truth, spy.rows.tolist(), strict=True):
+        kth = np.sort(scores)[-len(rows)]
+        good += sum(scores[row] >= kth - 1e-5 * max(1, abs(kth)) for row in rows if row >= 0)
+    return good / spy.rows.size
 
 
 def poor(sample: np.ndarray, rows: int, metric: int) -> faiss.Index:
@@ -369,7 +370,7 @@ def test_a_poor_index_gets_the_recall_it_has(
         PLACE, data.to_batches(), BuildSpec(f"file://{tmp_path}", "b", "s@1", 16, Index(kind="poor", metric=metric))
     )
     expected = recall(spied[0], data, metric)
-    assert (spied[0].found == -1).any() == (make is forgetful)
+    assert (spied[0].rows == -1).any() == (make is forgetful)
     assert record.recall.value == pytest.approx(expected, abs=1e-9)
     assert record.recall.value < 0.8
     assert record.recall.value > 0
@@ -389,7 +390,7 @@ def test_an_exact_index_gets_a_recall_of_one(
     assert recall(spied[0], data, metric) > 0.99
 
 
-def asked(vectors: np.ndarray, seed: int, metric: str = "l2", queries: int = 64) -> np.ndarray:
+def audit_queries(vectors: np.ndarray, seed: int, metric: str = "l2", queries: int = 64) -> np.ndarray:
     """The queries of an audit."""
     index = faiss.IndexFlatL2(vectors.shape[1])
     index.add(vectors)
@@ -411,7 +412,7 @@ def test_a_few_long_vectors_get_a_recall_of_one(
 def test_the_queries_are_held_out(rng: np.random.Generator) -> None:
     for rows in (2, 3, 50):
         vectors = rng.standard_normal((rows, 8), np.float32)
-        queries = asked(vectors, 1, queries=200)
+        queries = audit_queries(vectors, 1, queries=200)
         nearest = np.abs(queries[:, None] - vectors[None]).max(axis=2).min(axis=1)
         assert (nearest > 1e-4).all(), "a query is one of the rows"
 
@@ -420,7 +421,7 @@ def test_the_queries_lie_where_the_rows_do_and_are_none_even_of_many_equal_ones(
     centres = 100 * rng.standard_normal((5, 8), np.float32)
     vectors = np.repeat(centres, 40, axis=0) + rng.standard_normal((200, 8), np.float32)
     vectors[40:46] = vectors[40]
-    queries = asked(vectors, 1, queries=300)
+    queries = audit_queries(vectors, 1, queries=300)
     gaps = np.linalg.norm(queries[:, None] - vectors[None], axis=2).min(axis=1)
     assert gaps.max() < 10, "a query lies between two clusters"
     assert gaps.min() > 1e-4
@@ -428,6 +429,6 @@ def test_the_queries_lie_where_the_rows_do_and_are_none_even_of_many_equal_ones(
 
 def test_the_audit_repeats_itself_and_shards_differ(rng: np.random.Generator) -> None:
     vectors = rng.standard_normal((100, 8), np.float32)
-    queries = [asked(vectors, seed) for seed in (1, 1, 2)]
+    queries = [audit_queries(vectors, seed) for seed in (1, 1, 2)]
     assert np.array_equal(queries[0], queries[1])
     assert not np.array_equal(queries[0], queries[2])

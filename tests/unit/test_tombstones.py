@@ -24,7 +24,7 @@ NAMES = ("hat", "shoe", "裤子/2.0")
 ROWS, DIM = 1500, 48
 
 
-class Made:
+class BuiltShard:
     """A shard of rows shown in one or two of three categories, by products named after both."""
 
     def __init__(self, folder: Path, kind: str, metric: str = "cosine") -> None:
@@ -51,12 +51,12 @@ class Made:
         self.folder, self.metric = folder, metric
         self.record = build_shard(PlannedShard(0, NAMES), table.to_batches(200), order)
 
-    def loaded(self, dead: np.ndarray) -> LoadedShard:
+    def loaded(self, deleted: np.ndarray) -> LoadedShard:
         """The shard without some rows, as a manifest says it."""
-        living = np.setdiff1d(np.arange(ROWS), dead)
-        counts = {name: sum(name in self.names[row] for row in living) for name in NAMES}
-        update = {"tombstoned": len(dead), "categories": {name: count for name, count in counts.items() if count}}
-        ids = np.sort([faiss_id(self.ids[row]) for row in dead])
+        live = np.setdiff1d(np.arange(ROWS), deleted)
+        counts = {name: sum(name in self.names[row] for row in live) for name in NAMES}
+        update = {"tombstoned": len(deleted), "categories": {name: count for name, count in counts.items() if count}}
+        ids = np.sort([faiss_id(self.ids[row]) for row in deleted])
         return LoadedShard(self.record.model_copy(update=update), self.folder, self.metric, ids)
 
     def best(self, query: np.ndarray, rows: np.ndarray, k: int) -> list[str]:
@@ -66,64 +66,65 @@ class Made:
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
-def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return Made(tmp_path_factory.mktemp("shard"), request.param)
+def built(request: Any, tmp_path_factory: pytest.TempPathFactory) -> BuiltShard:
+    return BuiltShard(tmp_path_factory.mktemp("shard"), request.param)
 
 
-def test_what_is_removed_is_never_found_and_nothing_else_is_lost(made: Made, rng: np.random.Generator) -> None:
+def test_what_is_removed_is_never_found_and_nothing_else_is_lost(built: BuiltShard, rng: np.random.Generator) -> None:
     """Rows at random, and all that are near to the queries."""
-    queries = distance.prepared(made.vectors[rng.integers(0, ROWS, 40)] + 0.1, made.metric)
-    near = [made.ids.index(key) for query in queries[:5] for key in made.best(query, np.arange(ROWS), 20)]
-    for dead in (rng.choice(ROWS, 75, replace=False), np.unique(near), np.arange(ROWS - 30)):
-        shard, living = made.loaded(dead), np.setdiff1d(np.arange(ROWS), dead)
-        assert shard.find(queries, 10).searched == len(living)
+    queries = distance.prepared(built.vectors[rng.integers(0, ROWS, 40)] + 0.1, built.metric)
+    near = [built.ids.index(key) for query in queries[:5] for key in built.best(query, np.arange(ROWS), 20)]
+    for deleted in (rng.choice(ROWS, 75, replace=False), np.unique(near), np.arange(ROWS - 30)):
+        shard, live = built.loaded(deleted), np.setdiff1d(np.arange(ROWS), deleted)
+        assert shard.find(queries, 10).searched == len(live)
         hits = [[hit.image_id for hit in one] for one in hits_of(shard, queries, 10)]
-        assert not {made.ids[row] for row in dead} & {key for one in hits for key in one}
-        best = [made.best(query, living, 10) for query in queries]
+        assert not {built.ids[row] for row in deleted} & {key for one in hits for key in one}
+        best = [built.best(query, live, 10) for query in queries]
         share = np.mean([len(set(mine) & set(true)) / 10 for mine, true in zip(hits, best, strict=True)])
-        assert share >= (1 if made.record.kind == "flat" else 0.95)
+        assert share >= (1 if built.record.kind == "flat" else 0.95)
 
 
-@pytest.mark.parametrize("asked", [("hat",), ("shoe", "裤子/2.0"), ("裤子/2.0",), NAMES])
-def test_a_category_is_searched_alone(made: Made, rng: np.random.Generator, asked: tuple[str, ...]) -> None:
-    dead = rng.choice(ROWS, 75, replace=False)
-    shard = made.loaded(dead)
-    rows = np.array([row for row in np.setdiff1d(np.arange(ROWS), dead) if set(asked) & set(made.names[row])])
-    queries = distance.prepared(made.vectors[rng.integers(0, ROWS, 30)] + 0.1, made.metric)
-    among = [*asked, "no such category"]
+@pytest.mark.parametrize("categories", [("hat",), ("shoe", "裤子/2.0"), ("裤子/2.0",), NAMES])
+def test_a_category_is_searched_alone(built: BuiltShard, rng: np.random.Generator, categories: tuple[str, ...]) -> None:
+    deleted = rng.choice(ROWS, 75, replace=False)
+    shard = built.loaded(deleted)
+    rows = np.array([row for row in np.setdiff1d(np.arange(ROWS), deleted) if set(categories) & set(built.names[row])])
+    queries = distance.prepared(built.vectors[rng.integers(0, ROWS, 30)] + 0.1, built.metric)
+    among = [*categories, "no such category"]
     assert shard.find(queries, 10, among).searched == len(rows)
     good = 0
     for query, hits in zip(queries, hits_of(shard, queries, 10, among), strict=True):
-        good += len({hit.image_id for hit in hits} & set(made.best(query, rows, 10)))
+        good += len({hit.image_id for hit in hits} & set(built.best(query, rows, 10)))
         for hit in hits:
-            mine = [name for name in made.names[made.ids.index(hit.image_id)] if name in asked]
+            mine = [name for name in built.names[built.ids.index(hit.image_id)] if name in categories]
             assert (hit.category, hit.uri) == (mine[0], f"{mine[0]} {hit.image_id}")
             assert set(hit.products) == {"both", *(f"{name} {hit.image_id[:5]}" for name in mine)}
-    assert good / 300 >= (1 if made.record.kind == "flat" else 0.95)
+    assert good / 300 >= (1 if built.record.kind == "flat" else 0.95)
 
 
-def test_a_sample_is_of_living_rows_of_its_category(made: Made, rng: np.random.Generator) -> None:
-    dead = rng.choice(ROWS, 500, replace=False)
-    found = made.loaded(dead).sample_vectors(dict.fromkeys(NAMES, 0.1))
+def test_a_sample_is_of_living_rows_of_its_category(built: BuiltShard, rng: np.random.Generator) -> None:
+    deleted = rng.choice(ROWS, 500, replace=False)
+    samples = built.loaded(deleted).sample_vectors(dict.fromkeys(NAMES, 0.1))
     places = {
-        row.astype(np.float16).tobytes(): number for number, row in enumerate(distance.prepared(made.vectors, "cosine"))
+        row.astype(np.float16).tobytes(): number
+        for number, row in enumerate(distance.prepared(built.vectors, "cosine"))
     }
-    for name, vectors in found.items():
+    for name, vectors in samples.items():
         rows = [places[row.astype(np.float16).tobytes()] for row in vectors]
-        assert len(rows) == -(-sum(name in made.names[row] for row in np.setdiff1d(np.arange(ROWS), dead)) // 10)
-        assert not set(rows) & set(dead)
-        assert all(name in made.names[row] for row in rows)
+        assert len(rows) == -(-sum(name in built.names[row] for row in np.setdiff1d(np.arange(ROWS), deleted)) // 10)
+        assert not set(rows) & set(deleted)
+        assert all(name in built.names[row] for row in rows)
 
 
-def test_tombstones_that_a_shard_does_not_hold_are_refused(made: Made) -> None:
-    record = made.record.model_copy(update={"tombstoned": 1})
+def test_tombstones_that_a_shard_does_not_hold_are_refused(built: BuiltShard) -> None:
+    record = built.record.model_copy(update={"tombstoned": 1})
     with pytest.raises(DataError, match=r"0 tombstoned, the manifest says 1500 and 1"):
-        LoadedShard(record, made.folder, made.metric, np.array([12345]))
+        LoadedShard(record, built.folder, built.metric, np.array([12345]))
 
 
 def test_an_index_that_filters_badly_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its recall without a filter is 1; with one it is not, and the lowest is what the gate reads."""
-    good = Made(tmp_path / "good", "hnsw").record
+    good = BuiltShard(tmp_path / "good", "hnsw").record
     assert set(good.filtered) == {"0.5", "0.05", "0.005"}
     assert good.lowest >= 0.95
     monkeypatch.setattr("likeness.index.searcher._SCANNED", 0)  # never scans
@@ -134,17 +135,17 @@ def test_an_index_that_filters_badly_is_told_so(tmp_path: Path, monkeypatch: pyt
         return lists.search_parameters({**params, "nprobe": 1} if selector else params, k, selector)
 
     monkeypatch.setitem(KINDS, "ivf_rabitq", dataclasses.replace(lists, search_parameters=turned))
-    poor = Made(tmp_path / "poor", "ivf_rabitq").record
+    poor = BuiltShard(tmp_path / "poor", "ivf_rabitq").record
     assert poor.lowest == min(poor.recall.value, *poor.filtered.values())
     assert poor.filtered["0.005"] < poor.recall.value
-    assert Made(tmp_path / "exact", "flat").record.filtered == {}
+    assert BuiltShard(tmp_path / "exact", "flat").record.filtered == {}
 
 
 @given(st.dictionaries(st.integers(0, 99), st.sets(st.integers(0, 2**63 - 1), min_size=1, max_size=20), min_size=1))
 def test_tombstones_come_back(removed: dict[int, set[int]]) -> None:
     arrays = {number: np.array(list(ids), np.int64) for number, ids in removed.items()}
-    found = tombstones.parse(tombstones.dump(arrays), "file")
-    assert {number: ids.tolist() for number, ids in found.items()} == {n: sorted(ids) for n, ids in removed.items()}
+    parsed = tombstones.parse(tombstones.dump(arrays), "file")
+    assert {number: ids.tolist() for number, ids in parsed.items()} == {n: sorted(ids) for n, ids in removed.items()}
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 100, tombstones.dump({1: np.array([5])})[:-20]])

@@ -1,4 +1,4 @@
-"""Feature spaces side by side: their names in; agreement, overlap, time and memory on the same photos out."""
+"""Comparison of feature spaces on the same photos: their names in; precision, overlap, time and memory out."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,15 @@ from likeness.storage.tables import FEATURES
 
 QUERIES = 1000
 _FILES = 16
-"""Data files that a run's report looks into, so that it takes seconds however many there are."""
+"""Data files that a run's report reads at most, so that it takes seconds however many there are."""
 
 
 @dataclass(frozen=True)
 class SpaceFigures:
-    """One space: its figures by metric, seconds a photo in extraction (None if never measured here) and in which run,
-    and the bytes that a vector takes of the memory at search, by index kind.
+    """Figures of one space by metric.
+
+    `seconds_per_photo` is of extraction, as run `run_id` measured it on this root (None if never measured);
+    `bytes_per_vector` the memory at search, by index kind.
     """
 
     space: str
@@ -40,7 +42,7 @@ class SpaceFigures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Spaces on the same `photos`, drawn from `of` at most, of which `queries` asked; overlap@k by cosine, of two."""
+    """Spaces compared by `queries` of the same `photos`, drawn from at most `of`; overlap@k by cosine of two spaces."""
 
     spaces: Sequence[SpaceFigures]
     photos: int
@@ -49,70 +51,70 @@ class Comparison:
     overlap: Mapping[int, Figure]
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as plain values, for JSON."""
         return dataclasses.asdict(self)
 
 
 def compare(settings: Settings, spaces: Sequence[str]) -> Comparison:
-    """Measures one space, or two on the photos that both hold.
+    """Measures one space, or two on the photos that both have vectors of.
 
     Raises:
         UsageError: no such space.
-        DataError: there is nobody to ask, or nobody to answer.
+        DataError: too few photos or products to compare.
     """
-    warehouse = TableReader(settings)
-    spaces = list(dict.fromkeys(known(warehouse, space) for space in spaces))
-    photos = draw_sample(warehouse, spaces)
-    asked = _asked(photos, " and ".join(spaces))
-    told, near = [], []
+    tables = TableReader(settings)
+    spaces = list(dict.fromkeys(resolve_space(tables, space) for space in spaces))
+    photos = draw_sample(tables, spaces)
+    queries = _queries(photos, " and ".join(spaces))
+    figures, neighbours = [], []
     for space in spaces:  # one after the other: their vectors need not be in memory together
         vectors = vector_matrix(photos.files[space], space, photos.image_ids)
-        measured, found = _measured(vectors, photos, asked)
-        near.append(found)
-        rate, run_id = rates(warehouse, space).get("extract", (0.0, ""))
+        metrics, nearest = _measure(vectors, photos, queries)
+        neighbours.append(nearest)
+        rate, run_id = rates(tables, space).get("extract", (0.0, ""))
         dim = vectors.shape[1]
         memory = {kind.name: kind.bytes_per_vector(dim) for kind in KINDS.values()}
-        told.append(SpaceFigures(space, dim, measured, round(1 / rate, 5) if rate else None, run_id, memory))
-    overlap = retrieval_metrics.overlap(near[0], near[1]) if len(near) == 2 else {}
-    return Comparison(told, len(photos.image_ids), photos.of, len(asked.rows), overlap)
+        figures.append(SpaceFigures(space, dim, metrics, round(1 / rate, 5) if rate else None, run_id, memory))
+    overlap = retrieval_metrics.overlap(neighbours[0], neighbours[1]) if len(neighbours) == 2 else {}
+    return Comparison(figures, len(photos.image_ids), photos.of, len(queries.rows), overlap)
 
 
-def of_build(warehouse: TableReader, manifest: Manifest) -> Comparison:
-    """As `compare`, of the space of a build, at its snapshots; of a large one, of a few files of vectors.
+def measure_build(tables: TableReader, manifest: Manifest) -> Comparison:
+    """Measures the space of a build at its snapshots; of a large space, only a few files of vectors.
 
     Raises:
-        LikenessError: as `compare`, or the snapshots are gone.
+        LikenessError: as `compare`, or the snapshots have expired.
     """
-    photos = draw_sample(warehouse, [manifest.space], files=_FILES, snapshots=manifest.snapshots)
-    asked = _asked(photos, manifest.space)
+    photos = draw_sample(tables, [manifest.space], files=_FILES, snapshots=manifest.snapshots)
+    queries = _queries(photos, manifest.space)
     vectors = vector_matrix(photos.files[manifest.space], manifest.space, photos.image_ids)
-    figures = SpaceFigures(manifest.space, manifest.dim, _measured(vectors, photos, asked)[0], None, "", {})
-    return Comparison([figures], len(photos.image_ids), photos.of, len(asked.rows), {})
+    figures = SpaceFigures(manifest.space, manifest.dim, _measure(vectors, photos, queries)[0], None, "", {})
+    return Comparison([figures], len(photos.image_ids), photos.of, len(queries.rows), {})
 
 
-def known(warehouse: TableReader, name: str) -> str:
-    """A space of the tables by its name, or without its hash where that is enough.
+def resolve_space(tables: TableReader, name: str) -> str:
+    """Finds a space of the tables by its name, or by its name without the hash if only one has it.
 
     Raises:
         UsageError: there is none, or more than one.
     """
-    there = sorted({part.space for part in warehouse.partitions(FEATURES)})
-    found = [space for space in there if name in (space, space.partition("@")[0])]
-    if len(found) == 1:
-        return str(found[0])
-    wrong = "name one with its hash" if found else "no such vectors"
-    raise UsageError(f"--space {name!r}: {wrong}; there are: {', '.join(found or there) or 'none'}")
+    spaces = sorted({part.space for part in tables.partitions(FEATURES)})
+    matches = [space for space in spaces if name in (space, space.partition("@")[0])]
+    if len(matches) == 1:
+        return str(matches[0])
+    problem = "name one with its hash" if matches else "no such vectors"
+    raise UsageError(f"--space {name!r}: {problem}; there are: {', '.join(matches or spaces) or 'none'}")
 
 
-def _asked(photos: Sample, where: str) -> QuerySet:
-    asked = retrieval_metrics.draw_queries(photos.labels, QUERIES)
-    if not len(asked.rows):
+def _queries(photos: Sample, where: str) -> QuerySet:
+    queries = retrieval_metrics.draw_queries(photos.labels, QUERIES)
+    if not len(queries.rows):
         count = len(photos.image_ids)
         raise DataError(f"{where}: {count} photos of active listings, of too few products to compare; extract more")
-    return asked
+    return queries
 
 
-def _measured(vectors: np.ndarray, photos: Sample, asked: QuerySet) -> tuple[list[MetricResult], list[np.ndarray]]:
-    """Every metric, and the neighbours by cosine."""
-    found = [retrieval_metrics.measure(vectors, photos.labels, asked, metric) for metric in METRICS]
-    return [measured for measured, _ in found], found[METRICS.index("cosine")][1]
+def _measure(vectors: np.ndarray, photos: Sample, queries: QuerySet) -> tuple[list[MetricResult], list[np.ndarray]]:
+    """The results of every metric, and the neighbours by cosine."""
+    results = [retrieval_metrics.measure(vectors, photos.labels, queries, metric) for metric in METRICS]
+    return [result for result, _ in results], results[METRICS.index("cosine")][1]

@@ -1,7 +1,6 @@
-"""Judgements: a CSV of which products answer which query in; queries with relevances, recall and nDCG out.
+"""Relevance judgements: a CSV of queries and products in; queries with relevances, recall and nDCG out.
 
-A row is a query, a product_id and its relevance (1 if empty; 0 says that it is no answer). Bad rows are gathered, so
-that all are told at once.
+A row has a query, a product_id and its relevance (1 if empty; 0: not relevant). All bad rows are reported at once.
 """
 
 import csv
@@ -17,15 +16,15 @@ _COLUMNS = ("query", "product_id")
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a line of the file, and what to do about it."""
+    """A bad line of the file: what is wrong, and the remedy."""
 
     line: int
-    told: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One query, the line that it first stands in, and the relevance of its products."""
+    """One query, the number of its first line, and the relevance of its products."""
 
     query: str
     line: int
@@ -34,7 +33,7 @@ class Judgement:
 
 
 def read(path: Path) -> tuple[list[Judgement], list[Problem]]:
-    """The queries in file order, without the rows that are bad.
+    """Reads the queries of a file in its order, and its bad rows.
 
     Raises:
         UsageError: the file cannot be read, or lacks a column or any row.
@@ -44,32 +43,32 @@ def read(path: Path) -> tuple[list[Judgement], list[Problem]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for line, values in _rows(path, csv.DictReader(file, strict=True)):
-                wrong = _take(judged, line, values)
-                problems += [Problem(line, wrong)] if wrong else []
+                message = _add_row(judged, line, values)
+                problems += [Problem(line, message)] if message else []
     except OSError as error:
         raise UsageError(f"--judgements {path}: {error.strerror}; name a CSV of query, product_id, relevance") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"--judgements {path} cannot be read: {error}; it must be a CSV in UTF-8") from None
     if not judged and not problems:
         raise UsageError(f"--judgements {path} has no rows; write at least one query with a product_id")
-    hopeless = [
+    unanswerable = [
         Problem(one.line, f"query {one.query!r} has no product of a relevance above 0; judge one that answers it")
         for one in judged.values()
         if not any(one.relevances.values())
     ]
-    return list(judged.values()), problems + hopeless
+    return list(judged.values()), problems + unanswerable
 
 
 def refuse(path: Path, problems: Sequence[Problem]) -> None:
-    """Says all problems at once, in the order of their lines.
+    """Reports all problems at once, in the order of their lines.
 
     Raises:
         UsageError: there are any.
     """
     if problems:
-        told = "\n".join(f"  line {one.line}: {one.told}" for one in sorted(problems, key=lambda one: one.line))
+        lines = "\n".join(f"  line {one.line}: {one.message}" for one in sorted(problems, key=lambda one: one.line))
         count = f"{len(problems)} bad row{'s' if len(problems) > 1 else ''}"
-        raise UsageError(f"--judgements {path} has {count}; nothing is evaluated:\n{told}")
+        raise UsageError(f"--judgements {path} has {count}; nothing is evaluated:\n{lines}")
 
 
 def recall(ranking: Sequence[str], relevances: Mapping[str, float], k: int) -> float:
@@ -79,7 +78,7 @@ def recall(ranking: Sequence[str], relevances: Mapping[str, float], k: int) -> f
 
 
 def ndcg(ranking: Sequence[str], relevances: Mapping[str, float], k: int) -> float:
-    """The discounted gain of the first k of a ranking, as a share of the best that these judgements allow.
+    """The discounted gain of the first k of a ranking (nDCG), as a share of the best possible.
 
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques" (2002), the gain being the relevance
     itself; the discount log2(1 + place) is that of Burges and others, "Learning to rank using gradient descent" (2005).
@@ -104,21 +103,21 @@ def _rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, dict
         yield reader.line_num, dict(values)
 
 
-def _take(judged: dict[str, Judgement], line: int, values: Mapping[str | None, str | list[str] | None]) -> str:
-    """Takes a row, or says what is wrong with it."""
+def _add_row(judged: dict[str, Judgement], line: int, values: Mapping[str | None, str | list[str] | None]) -> str:
+    """Adds a row to the judgements; returns what is wrong with it, or an empty text."""
     if None in values:
         return f"{len(values[None] or ())} more fields than the header; put text that holds commas in quotes"
-    query, product_id, told = (str(values.get(name) or "").strip() for name in (*_COLUMNS, "relevance"))
+    query, product_id, text = (str(values.get(name) or "").strip() for name in (*_COLUMNS, "relevance"))
     if not query or not product_id:
         return f"no {'query' if not query else 'product_id'}; fill it in, or delete the line"
     try:
-        relevance = float(told or 1)
+        relevance = float(text or 1)
     except ValueError:
         relevance = math.nan
     if not 0 <= relevance < math.inf:
-        return f"relevance {told!r} is no number from 0 on; write one, or leave it empty for 1"
-    mine = judged.setdefault(query, Judgement(query, line))
-    if product_id in mine.relevances:
-        return f"product {product_id!r} was judged for {query!r} in line {mine.lines[product_id]}; delete one of them"
-    mine.relevances[product_id], mine.lines[product_id] = relevance, line
+        return f"relevance {text!r} is no number of 0 or more; write one, or leave it empty for 1"
+    entry = judged.setdefault(query, Judgement(query, line))
+    if product_id in entry.relevances:
+        return f"product {product_id!r} was judged for {query!r} in line {entry.lines[product_id]}; delete one of them"
+    entry.relevances[product_id], entry.lines[product_id] = relevance, line
     return ""

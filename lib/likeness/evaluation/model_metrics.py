@@ -1,4 +1,4 @@
-"""How good a trained network is: what it gives and what is true in, figures with intervals out. Pure."""
+"""Metrics of a trained network: its outputs and the truth in, figures with confidence intervals out. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from likeness.catalog.samples import Labels
 from likeness.core.statistics import Figure, figures, share, softmax
-from likeness.evaluation.retrieval_metrics import QuerySet, agreement, scores
+from likeness.evaluation.retrieval_metrics import QuerySet, precision_at, scores
 from likeness.evaluation.retrieval_metrics import neighbours as nearest
 from likeness.models.model_card import Metric
 
@@ -17,7 +17,7 @@ _GRID = np.exp(np.linspace(np.log(0.05), np.log(20.0), 241))
 
 @dataclass(frozen=True)
 class Class:
-    """One class: photos of it, precision and recall."""
+    """One class: its number of photos, precision and recall."""
 
     name: str
     photos: int
@@ -27,42 +27,42 @@ class Class:
 
 @dataclass(frozen=True)
 class Bin:
-    """Photos that a network was about as sure of: how sure, and what share was right."""
+    """Photos of about the same confidence: their mean confidence (`sure`), and the share that was `right`."""
 
     photos: int
     sure: float
     right: float
 
 
-def as_metrics(found: Mapping[str, Figure]) -> dict[str, Metric]:
-    """Figures as a card has them."""
-    return {name: Metric(value=one.value, low=one.low, high=one.high) for name, one in found.items()}
+def as_metrics(values: Mapping[str, Figure]) -> dict[str, Metric]:
+    """Converts figures to those of a model card."""
+    return {name: Metric(value=one.value, low=one.low, high=one.high) for name, one in values.items()}
 
 
 def accuracy(logits: np.ndarray, truth: np.ndarray) -> dict[str, Figure]:
-    """Shares of photos whose class, int64 (n,), is first or among the first three; Wilson intervals."""
+    """Top-1 and top-3 accuracy for true classes, int64 (n,), with Wilson intervals."""
     order = np.argsort(-logits, axis=1, kind="stable")
     ranks = (order == truth[:, None]).argmax(axis=1)
     return {"accuracy": share(int((ranks < 1).sum()), len(truth)), "top3": share(int((ranks < 3).sum()), len(truth))}
 
 
 def confusion(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How often each class, by row, was taken for each, by column; int64 (classes, classes)."""
+    """The confusion matrix, int64 (classes, classes): true classes by row, predicted ones by column."""
     count = logits.shape[1]
     return np.bincount(truth * count + logits.argmax(axis=1), minlength=count * count).reshape(count, count)
 
 
 def by_class(table: np.ndarray, names: Sequence[str]) -> list[Class]:
-    """Precision and recall of each class, of its confusions."""
-    found = []
+    """Precision and recall of each class of a confusion matrix."""
+    classes = []
     for number, name in enumerate(names):
-        right, said, there = int(table[number, number]), int(table[:, number].sum()), int(table[number].sum())
-        found.append(Class(name, there, share(right, said), share(right, there)))
-    return found
+        right, predicted, photos = int(table[number, number]), int(table[:, number].sum()), int(table[number].sum())
+        classes.append(Class(name, photos, share(right, predicted), share(right, photos)))
+    return classes
 
 
 def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """By what class scores are divided to be probabilities: where the likelihood is the largest.
+    """The temperature that calibrates class scores best, by likelihood.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks".
     """
@@ -72,7 +72,7 @@ def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
 
 
 def calibration(probabilities: np.ndarray, truth: np.ndarray) -> tuple[list[Bin], float]:
-    """Ten bins by how sure the network was, and the expected calibration error (Naeini et al. 2015)."""
+    """Ten bins by confidence, and the expected calibration error (Naeini et al. 2015)."""
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     places = np.minimum((sure * _BINS).astype(int), _BINS - 1)
     bins = [
@@ -84,47 +84,46 @@ def calibration(probabilities: np.ndarray, truth: np.ndarray) -> tuple[list[Bin]
 
 
 def attributes(logits: np.ndarray, truth: np.ndarray) -> dict[str, Figure]:
-    """Mean average precision over attributes that some photos have, and the share of all that is told right."""
+    """Mean average precision over attributes that some photos have, and the share of all predictions that is right."""
     right = (logits > 0) == truth
     return {"map": figures(average_precisions(logits, truth)[:, None])[0], "right": share(int(right.sum()), right.size)}
 
 
 def average_precisions(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Of each attribute that some photo has: float64 (attributes,)."""
-    some = np.flatnonzero(truth.any(axis=0))
-    return np.array([_average_precision(logits[:, number], truth[:, number]) for number in some])
+    """Average precision of each attribute that some photo has, float64 (attributes,)."""
+    present = np.flatnonzero(truth.any(axis=0))
+    return np.array([_average_precision(logits[:, number], truth[:, number]) for number in present])
 
 
-def _average_precision(found: np.ndarray, truth: np.ndarray) -> float:
-    hits = truth[np.argsort(-found, kind="stable")]
+def _average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    hits = truth[np.argsort(-scores, kind="stable")]
     return float((hits.cumsum() / np.arange(1, len(hits) + 1))[hits].mean())
 
 
-def neighbours(asked: np.ndarray, asked_of: Labels, known: np.ndarray, known_of: Labels) -> dict[str, Figure]:
-    """P@10 and P@1 by the cosine: photos that ask, float32 (q, dim), answered by others, float32 (n, dim)."""
-    ten, one = figures(agreeing(asked, asked_of, known, known_of))
+def neighbours(queries: np.ndarray, query_labels: Labels, rows: np.ndarray, labels: Labels) -> dict[str, Figure]:
+    """P@10 and P@1 by cosine of queries, float32 (q, dim), among other photos, float32 (n, dim)."""
+    ten, one = figures(precisions(queries, query_labels, rows, labels))
     return {"p10": ten, "p1": one}
 
 
-def agreeing(asked: np.ndarray, asked_of: Labels, known: np.ndarray, known_of: Labels) -> np.ndarray:
-    """Of each photo that asks, P@10 and P@1: float64 (q, 2)."""
-    every = np.concatenate([known, asked])
-    rows = np.arange(len(known), len(every))
-    labels = Labels([*known_of.categories, *asked_of.categories], [*known_of.products, *asked_of.products])
-    queries = QuerySet(rows, [rows] * len(rows), len(every))
-    found = nearest(scores(every, "cosine"), queries, 10)
-    return agreement(labels, queries, found, (10, 1))
+def precisions(queries: np.ndarray, query_labels: Labels, rows: np.ndarray, labels: Labels) -> np.ndarray:
+    """P@10 and P@1 of each query, float64 (q, 2)."""
+    every = np.concatenate([rows, queries])
+    numbers = np.arange(len(rows), len(every))
+    both = Labels([*labels.categories, *query_labels.categories], [*labels.products, *query_labels.products])
+    query_set = QuerySet(numbers, [numbers] * len(numbers), len(every))
+    return precision_at(both, query_set, nearest(scores(every, "cosine"), query_set, 10), (10, 1))
 
 
-def boxes(found: np.ndarray, truth: np.ndarray) -> dict[str, Figure]:
+def boxes(predicted: np.ndarray, truth: np.ndarray) -> dict[str, Figure]:
     """Mean intersection over union of boxes, the share of them over one half, and landmarks' mean distance."""
-    overlap = iou(found[:, :4], truth[:, :4])
+    overlap = iou(predicted[:, :4], truth[:, :4])
     mean, half = figures(np.stack([overlap, overlap > 0.5], 1).astype(np.float64))
-    told = {"iou": mean, "iou_over_half": half}
+    metrics = {"iou": mean, "iou_over_half": half}
     if truth.shape[1] > 4:
-        away = np.linalg.norm((found - truth)[:, 4:].reshape(len(truth), -1, 2), axis=2).mean(axis=1)
-        told["landmarks_away"] = figures(away[:, None].astype(np.float64))[0]
-    return told
+        away = np.linalg.norm((predicted - truth)[:, 4:].reshape(len(truth), -1, 2), axis=2).mean(axis=1)
+        metrics["landmarks_away"] = figures(away[:, None].astype(np.float64))[0]
+    return metrics
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:

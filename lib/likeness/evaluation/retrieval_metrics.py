@@ -1,7 +1,7 @@
-"""What neighbours are worth: vectors with categories in, P@k, overlap and intervals out. Pure.
+"""Retrieval metrics: vectors with categories in; P@k, overlap and confidence intervals out. Pure.
 
-A photo is asked, the others answer. The query itself is never an answer, nor is any other photo of the same product,
-which would be found too easily. A photo of several categories agrees with those that share one of them.
+Each query is a photo, searched among the others. Neither it nor another photo of the same product, which would be
+found too easily, counts as an answer. An answer is right if it shares a category with the query.
 """
 
 import statistics
@@ -13,21 +13,21 @@ import numpy as np
 
 from likeness.catalog.samples import Labels
 from likeness.core.statistics import Figure, figures
-from likeness.index.hamming_codes import bits, hamming
+from likeness.index.hamming_codes import encode, hamming_distances
 
 KS = (1, 5, 10)
 METRICS = ("cosine", "l2", "hamming")
 _TIMED = 32
 _VALUES = 1 << 22
-"""Scores held at once."""
+"""Scores in memory at once."""
 
 Scores = Callable[[np.ndarray], np.ndarray]
-"""Rows that ask, int64 (q,), in; scores of all rows, float32 (q, n), higher is nearer, out."""
+"""Numbers of query rows, int64 (q,), in; scores of all rows, float32 (q, n), higher is nearer, out."""
 
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Queries among `of` rows: int64 (q,), and for each the rows that may not answer it."""
+    """Queries among `of` rows: their numbers, int64 (q,), and for each the rows that do not count as answers."""
 
     rows: np.ndarray
     without: Sequence[np.ndarray]
@@ -36,7 +36,7 @@ class QuerySet:
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One metric: P@k by k, and the median milliseconds of one query by an exact scan of all rows."""
+    """Results of one metric: P@k by k, and the median milliseconds of a query by an exact scan of all rows."""
 
     metric: str
     precision: Mapping[int, Figure]
@@ -44,14 +44,14 @@ class MetricResult:
 
 
 def scores(vectors: np.ndarray, metric: str) -> Scores:
-    """How a metric ranks rows of float32 (n, dim), as the layer gives them, for one of them.
+    """The scores by which a metric ranks rows, float32 (n, dim) as the layer gives them, for one of them.
 
-    Ranks are those of the cosine, of the Euclidean distance (l2), or of the bits of the kind `hamming`, without the
-    ranking by float16 that an index of that kind adds.
+    The metric is the cosine, the Euclidean distance (l2), or `hamming`: the codes of that index kind, without its
+    ranking by float16 vectors.
     """
     if metric == "hamming":
-        codes = bits(vectors)
-        return lambda rows: -hamming(codes[rows], codes).astype(np.float32)
+        codes = encode(vectors)
+        return lambda rows: -hamming_distances(codes[rows], codes).astype(np.float32)
     squares = np.einsum("nd,nd->n", vectors, vectors)
     if metric == "l2":  # the query's own length is the same for all rows
         return lambda rows: 2 * (vectors[rows] @ vectors.T) - squares
@@ -60,7 +60,7 @@ def scores(vectors: np.ndarray, metric: str) -> Scores:
 
 
 def draw_queries(labels: Labels, most: int = 1000, seed: int = 0) -> QuerySet:
-    """Rows that ask: all that somebody can answer, or so many of them, drawn at random."""
+    """Draws at most `most` queries at random from all rows that have a possible answer."""
     rows: dict[str, list[int]] = {}
     for row, products in enumerate(labels.products):
         for product in products:
@@ -77,14 +77,15 @@ def draw_queries(labels: Labels, most: int = 1000, seed: int = 0) -> QuerySet:
     return QuerySet(np.array(queries, np.int64), without, count)
 
 
-def neighbours(ranked: Scores, asked: QuerySet, k: int) -> list[np.ndarray]:
+def neighbours(ranked: Scores, queries: QuerySet, k: int) -> list[np.ndarray]:
     """The k best rows for each query (all, if there are fewer), the best first, equal ones in the order of the rows."""
-    step = max(1, _VALUES // max(1, asked.of))
-    found: list[np.ndarray] = []
-    for start in range(0, len(asked.rows), step):
-        part = ranked(asked.rows[start : start + step])
-        found += [_best(row, out, k) for row, out in zip(part, asked.without[start : start + step], strict=True)]
-    return found
+    step = max(1, _VALUES // max(1, queries.of))
+    nearest: list[np.ndarray] = []
+    for start in range(0, len(queries.rows), step):
+        part = ranked(queries.rows[start : start + step])
+        without = queries.without[start : start + step]
+        nearest += [_best(row, out, k) for row, out in zip(part, without, strict=True)]
+    return nearest
 
 
 def _best(ranked: np.ndarray, without: np.ndarray, k: int) -> np.ndarray:
@@ -95,12 +96,14 @@ def _best(ranked: np.ndarray, without: np.ndarray, k: int) -> np.ndarray:
     return rows[np.argsort(-ranked[rows], kind="stable")][:k]
 
 
-def agreement(labels: Labels, asked: QuerySet, found: Sequence[np.ndarray], ks: Sequence[int] = KS) -> np.ndarray:
-    """For each query and k the share of its k nearest that are of its category, float64 (q, ks)."""
+def precision_at(
+    labels: Labels, queries: QuerySet, nearest: Sequence[np.ndarray], ks: Sequence[int] = KS
+) -> np.ndarray:
+    """P@k of each query and k, the share of its k nearest that share a category with it: float64 (q, ks)."""
     rows = []
-    for query, near in zip(asked.rows, found, strict=True):
-        mine = labels.categories[query]
-        same = [not mine.isdisjoint(labels.categories[row]) for row in near]
+    for query, near in zip(queries.rows, nearest, strict=True):
+        categories = labels.categories[query]
+        same = [not categories.isdisjoint(labels.categories[row]) for row in near]
         rows.append([sum(same[:k]) / len(same[:k]) for k in ks])
     return np.array(rows).reshape(-1, len(ks))
 
@@ -111,21 +114,23 @@ def overlap(one: Sequence[np.ndarray], other: Sequence[np.ndarray], ks: Sequence
     return dict(zip(ks, figures(np.array(shares)), strict=True))
 
 
-def measure(vectors: np.ndarray, labels: Labels, asked: QuerySet, metric: str) -> tuple[MetricResult, list[np.ndarray]]:
-    """P@k of one metric, with the neighbours that it was counted on.
+def measure(
+    vectors: np.ndarray, labels: Labels, queries: QuerySet, metric: str
+) -> tuple[MetricResult, list[np.ndarray]]:
+    """Measures P@k of one metric; returns it with the neighbours of each query.
 
     Args:
         vectors: float32 (n, dim), as the layer gives them.
         labels: of the same rows.
-        asked: the queries, at least one.
+        queries: at least one.
         metric: one of METRICS.
     """
     ranked = scores(vectors, metric)
-    found = neighbours(ranked, asked, max(KS))
-    precision = dict(zip(KS, figures(agreement(labels, asked, found)), strict=True))
-    took = []
-    for number, row in enumerate(asked.rows[:_TIMED]):
-        begun = time.perf_counter()
-        _best(ranked(row[None])[0], asked.without[number], max(KS))
-        took.append(1000 * (time.perf_counter() - begun))
-    return MetricResult(metric, precision, round(statistics.median(took), 4)), found
+    nearest = neighbours(ranked, queries, max(KS))
+    precision = dict(zip(KS, figures(precision_at(labels, queries, nearest)), strict=True))
+    times = []
+    for number, row in enumerate(queries.rows[:_TIMED]):
+        start = time.perf_counter()
+        _best(ranked(row[None])[0], queries.without[number], max(KS))
+        times.append(1000 * (time.perf_counter() - start))
+    return MetricResult(metric, precision, round(statistics.median(times), 4)), nearest

@@ -9,7 +9,7 @@ from likeness.catalog import samples
 from likeness.catalog.annotations import Annotation
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Train
-from likeness.evaluation.evaluation_sets import drawn, groups
+from likeness.evaluation.evaluation_sets import groups, uniform
 from likeness.storage.data_files import whole_photos
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES
@@ -110,5 +110,5 @@ def load_training_data(
     photos = {**train, **evaluation}
     photos = {key: photos[key] for key in keys}
     group_of = groups(photos)
-    fold_positions = np.array([drawn(group_of[key], settings.seed) for key in keys])
+    fold_positions = np.array([uniform(group_of[key], settings.seed) for key in keys])
     return TrainingData(keys, [photos[key] for key in keys], len(train_keys), fold_positions, vectors)

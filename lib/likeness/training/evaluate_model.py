@@ -8,7 +8,7 @@ import numpy as np
 from likeness.catalog.annotations import annotations
 from likeness.core.errors import DataError
 from likeness.core.settings import Settings, Train
-from likeness.evaluation.evaluation_sets import EvaluationSet, EvaluationSets, apart
+from likeness.evaluation.evaluation_sets import EvaluationSet, EvaluationSets, exclude
 from likeness.evaluation.model_metrics import as_metrics
 from likeness.models.backbones import Space
 from likeness.models.extractor import Extractor
@@ -48,7 +48,7 @@ def evaluate_model(
     evaluation = {key: photos.get(key, annotation) for key, annotation in evaluation_set.photos.items()}
     train = Train.model_validate(card.settings).model_copy(update={"classes": list(card.classes), "least": 0})
     vectors_space = space.id if measured_by_neighbours(card) else ""
-    data = load_training_data(tables, train, {}, vectors_space, apart(photos, evaluation_set), evaluation)
+    data = load_training_data(tables, train, {}, vectors_space, exclude(photos, evaluation_set), evaluation)
     task = TASKS[card.task](data, train)
     data = data.filter([task.is_usable(annotation) for annotation in data.annotations])
     rows = data.evaluation_rows
@@ -67,7 +67,7 @@ def evaluate_model(
 def _refuse_trained_on(settings: Settings, tables: TableReader, card: ModelCard, evaluation_set: EvaluationSet) -> None:
     held_out = EvaluationSets(settings.root).find(card.evaluation)
     assert held_out
-    trained_on = apart(annotations(tables, card.snapshots[LISTINGS.name]), held_out)
+    trained_on = exclude(annotations(tables, card.snapshots[LISTINGS.name]), held_out)
     common = sorted(evaluation_set.photos.keys() & trained_on.keys())
     if common:
         raise DataError(

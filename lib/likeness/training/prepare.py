@@ -5,7 +5,7 @@
 
 from likeness.catalog.annotations import Annotation, annotations
 from likeness.core.errors import GateError
-from likeness.evaluation.evaluation_sets import EvaluationSets, apart
+from likeness.evaluation.evaluation_sets import EvaluationSets, exclude
 from likeness.models.backbones import Space
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import LISTINGS
@@ -47,7 +47,7 @@ def _split(plan: TrainingPlan, tables: TableReader) -> tuple[dict[str, Annotatio
     assert evaluation_set
     photos = annotations(tables, plan.snapshots[LISTINGS.name])
     evaluation = {key: photos.get(key, annotation) for key, annotation in evaluation_set.photos.items()}
-    return apart(photos, evaluation_set), evaluation
+    return exclude(photos, evaluation_set), evaluation
 
 
 def _decode(plan: TrainingPlan, data: TrainingData, space: Space, log: ProgressLogger) -> ImageCache:

@@ -96,7 +96,7 @@ def run_report(row: RunRow, settings: Settings, manifest: Manifest | None, table
 def _neighbour_precision(tables: TableReader, manifest: Manifest) -> build_figures.NeighbourPrecision:
     """How often neighbours have the category of the query, by metric."""
     try:
-        return build_figures.neighbour_precision(compare_spaces.of_build(tables, manifest))
+        return build_figures.neighbour_precision(compare_spaces.measure_build(tables, manifest))
     except (LikenessError, OSError) as error:
         return build_figures.NeighbourPrecision(missing=str(error))
 

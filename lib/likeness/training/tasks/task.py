@@ -100,7 +100,7 @@ class EmbeddingTask(Task):
 
     def main_metric(self, predictions: Predictions) -> float:
         """P@10."""
-        precision = model_metrics.agreeing(*_embeddings_and_labels(predictions))
+        precision = model_metrics.precisions(*_embeddings_and_labels(predictions))
         return float(precision[:, 0].mean())
 
 
