@@ -1,7 +1,7 @@
 # The everyday commands. LIKENESS_PYTHON, where it is set, takes the place of .venv.
 PYTHON ?= $(or $(LIKENESS_PYTHON),python3)
 # Two processes that test side by side, each with a Spark of its own; make test PARALLEL= runs one.
-PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PARALLEL ?= --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 VENV_PYTHON := $(or $(LIKENESS_PYTHON),.venv/bin/python)
 
 .DEFAULT_GOAL := help
@@ -20,8 +20,7 @@ test-stack: setup ## run the tests on real HDFS, YARN and HBase, started and sto
 	$(VENV_PYTHON) -m pytest -m stack
 
 test-all: setup ## run every test; those marked full need LIKENESS_CLOTHING
-	$(VENV_PYTHON) -m pytest $(PARALLEL) --durations 40 -m "not stack"
-	$(VENV_PYTHON) -m pytest --durations 40 -m stack
+	$(VENV_PYTHON) -m pytest $(PARALLEL) --durations 40
 
 stack-up: ## start HDFS, YARN and HBase on this machine
 	@$(PYTHON) deploy/local/stack.py up

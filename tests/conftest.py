@@ -1,5 +1,6 @@
-"""What all tests share: the sample, one photo of it, a seeded generator, and a hypothesis that repeats itself."""
+"""What all tests share: the sample, one photo of it, a seeded generator, quick JVMs, and a repeatable hypothesis."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-
-QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+from tests import jvm
 
 hypothesis.settings.register_profile("likeness", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("likeness")
@@ -18,9 +18,68 @@ hypothesis.settings.load_profile("likeness")
 def pytest_configure(config: pytest.Config) -> None:
     # as `likeness.images.image` does for the jobs: pytest sets its own filters anew for each test
     config.addinivalue_line("filterwarnings", r"ignore::UserWarning:PIL\.")
-    # a JVM that works for a minute spends most of it on compiling well: two side by side take 0.63 of the time without
-    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", f"--driver-java-options '{QUICK_JVM}' pyspark-shell")
-    os.environ.setdefault("SPARK_SUBMIT_OPTS", QUICK_JVM)
+    os.environ.setdefault("SPARK_SUBMIT_OPTS", jvm.OPTIONS)
+
+
+SECONDS = {
+    "stack": 800,
+    "serving": 300,
+    "spark/test_training": 250,
+    "spark/test_backfill": 180,
+    "spark/test_processes": 160,
+    "spark/test_changes": 120,
+    "spark/test_full": 120,
+    "spark/test_nightly": 100,
+    "spark/test_upkeep": 100,
+    "unit/test_backbone_layers": 90,
+    "spark/test_growth": 70,
+    "spark/test_commits": 60,
+    "spark/test_evaluation": 50,
+}
+"""What the longest groups of tests take, roughly: processes that test side by side end together if these come first."""
+STOP_STACK = pytest.StashKey[contextlib.ExitStack]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Names the tests that must run in one process: those that share a fixture which is expensive."""
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: -SECONDS.get(groups[item], 0))
+
+
+def _group(item: pytest.Item) -> str:
+    path = item.path.relative_to(Path(__file__).parent).with_suffix("")
+    if item.get_closest_marker("stack"):
+        return "stack"
+    return "serving" if path.parts[0] == "serving" else path.as_posix()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stops the stack after its last test: its memory and its settings of Hadoop are not for other tests."""
+    if STOP_STACK in item.config.stash and not (nextitem and nextitem.get_closest_marker("stack")):
+        item.config.stash[STOP_STACK].close()
+
+
+@pytest.fixture(scope="session")
+def quick_jvm() -> None:
+    """Every Spark from here on starts from an archive of its classes, which the first run makes."""
+    jvm.use_archive()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
+
+
+@pytest.fixture(scope="session")
+def model_cache(shared: Path) -> Path:
+    """One folder of converted networks: each is converted once for all tests."""
+    return shared / "models"
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +118,7 @@ def load(image):
     if trick == "slow":
         time.sleep(0.3)
     if trick == "bug":
-        Image.Image.resize = lambda *given, **named: 1 / 0
+        Image.Image.resize = lambda *arguments, **named: 1 / 0
     return _load(image)
 
 
@@ -82,9 +141,10 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Any]:
-    """HDFS, YARN and HBase, started empty for this session and stopped at its end."""
+def stack(request: pytest.FixtureRequest, quick_jvm: None) -> Iterator[Any]:
+    """HDFS, YARN and HBase, started empty for this session and stopped after the last test that is marked stack."""
     from tests.stack import local
 
-    with local.running() as given:
-        yield given
+    with contextlib.ExitStack() as running:
+        request.config.stash[STOP_STACK] = running
+        yield running.enter_context(local.running())

@@ -1,8 +1,6 @@
 """Roots, sources and runs for tests that need Spark; one session serves them all."""
 
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,20 +23,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def spark() -> Iterator[Any]:
-    os.environ.setdefault("LIKENESS_JARS", ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar"))))
+def spark(quick_jvm: None) -> Iterator[Any]:
     session = open_session(Settings(), "tests")
-    # compiling a query takes longer than running it over so few rows; jobs of their own compile theirs
-    session.conf.set("spark.sql.codegen.wholeStage", "false")
-    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     yield session
     session.stop()
-
-
-@pytest.fixture(scope="session")
-def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder of converted networks for all tests."""
-    return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ SCOPES = [
 ]
 
 
-@pytest.mark.parametrize(("scope", "told"), SCOPES, ids=[str(scope) for scope, _ in SCOPES])
+@pytest.mark.parametrize(("scope", "message"), SCOPES, ids=[str(scope) for scope, _ in SCOPES])
 def test_a_scope_that_cannot_be_meant_is_refused(three_days, scope, message):
     before = TableReader(three_days).snapshot(RUNS)
     with pytest.raises(UsageError, match=message):

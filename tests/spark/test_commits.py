@@ -26,7 +26,7 @@ OTHER = "import sys; from tests.spark.test_commits import commit_often; commit_o
 HELD = """
 import sys
 from likeness.spark.commits import Commits
-Commits(sys.argv[1]).make(sys.argv[2], lambda: print("at it", flush=True) or sys.stdin.read())
+Commits(sys.argv[1]).run(sys.argv[2], lambda: print("at it", flush=True) or sys.stdin.read())
 """
 
 
@@ -63,9 +63,9 @@ def _written(run: Run, rows: list[dict[str, object]]) -> DataFile:
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist(rows, schema=FEATURES.arrow())
-    pq.write_table(table, held := io.BytesIO())
+    pq.write_table(table, buffer := io.BytesIO())
     uri = uris.join(run.tables.location(FEATURES), "data", f"{rows[0]['image_id']}.parquet")
-    storage.files(uri).write(uri, held.getvalue())
+    storage.files(uri).write(uri, buffer.getvalue())
     return DataFile(uri, len(rows))
 
 
@@ -77,7 +77,7 @@ def expected(*names: str) -> tuple[set[str], dict[str, int], set[str]]:
     return vectors, attempts, {f"{who}-{n}" for who in names for n in range(ROUNDS)}
 
 
-def found(settings: Settings) -> tuple[set[str], dict[str, int], set[str]]:
+def committed_rows(settings: Settings) -> tuple[set[str], dict[str, int], set[str]]:
     """The same, as the tables have it; no row is there twice."""
     warehouse = TableReader(settings)
     vectors = warehouse.read(FEATURES, ("image_id",))["image_id"].to_pylist()
@@ -102,11 +102,11 @@ def test_a_commit_waits_for_that_of_another_process(configure, tmp_path, spark):
             mine = threading.Thread(target=lambda: committed.append(run.tables.append(RUNS, rows)))
             mine.start()
             mine.join(3)
-            assert (mine.is_alive(), committed, "here-0" in found(settings)[2]) == (True, [], False)
+            assert (mine.is_alive(), committed, "here-0" in committed_rows(settings)[2]) == (True, [], False)
             other.stdin.close()
             mine.join(60)
         assert committed == [1]
-    assert "here-0" in found(settings)[2]
+    assert "here-0" in committed_rows(settings)[2]
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_two_processes_lose_no_commit(configure, tmp_path):
         commit_often(settings.root, "here")
         rest = other.stdout.read()
     assert other.returncode == 0, rest
-    assert found(settings) == expected("here", "there")
+    assert committed_rows(settings) == expected("here", "there")
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_where_a_rename_refuses_commits_are_tried_again(configure, tmp_path, spa
     for thread in threads:
         thread.join()
     assert errors == []
-    assert found(settings) == expected("one", "two")
+    assert committed_rows(settings) == expected("one", "two")
     assert len(tried) > 2 * (2 * ROUNDS - 2), "no commit came second, which proves nothing"
 
 

@@ -64,9 +64,9 @@ def status(settings, capsys) -> tuple[dict[str, Any], str]:
     """What `likeness status` says to a program, and to a person."""
     capsys.readouterr()
     command.status(settings.root, as_json=True)
-    told = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     command.status(settings.root)
-    return told, capsys.readouterr().out
+    return report, capsys.readouterr().out
 
 
 def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, capsys):
@@ -79,10 +79,10 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     (row,) = TableReader(settings).read(FAILURES).to_pylist()
     assert (row["stage"], row["reason"]) == ("list", "missing_file")
     assert "awaited" in row["detail"]
-    told, shown = status(settings, capsys)
-    assert (told["failures"], told["in_service"]) == ({"list": 1}, None)
-    assert "failures in the ledger: list 1;" in shown
-    assert "nothing is published" in shown
+    report, text = status(settings, capsys)
+    assert (report["failures"], report["in_service"]) == ({"list": 1}, None)
+    assert "failures in the ledger: list 1;" in text
+    assert "nothing is published" in text
 
     # three nights without a run; files are older than the last one, or younger, or of a product that waited
     shop.gets("awaited", "c", changed=LONG_AGO)
@@ -107,13 +107,13 @@ def test_a_night_takes_in_all_that_came_since_the_last(configure, tmp_path, caps
     )
     HiddenProducts(settings.root).hide(["a", "b"])
     with Lease(settings.root, "load-x", {"run_id": "now", "job": "load", "started": "2026-01-04T00:00:00+00:00"}):
-        told, shown = status(settings, capsys)
-    assert told["in_service"]["since"] == {"vectors": 0, "listings": 2}
-    assert [row["missing"] for row in told["matrix"]] == [0, 2, 0]
-    assert [(one["name"], one["run_id"], one["state"]) for one in told["leases"]] == [("load-x", "now", "alive")]
-    assert "since then: 0 new vectors, 2 changed listings, 2 photos to extract;" in shown
-    assert "at work: load-x, run now (process" in shown
-    assert "hidden products: 2;" in shown
+        report, text = status(settings, capsys)
+    assert report["in_service"]["since"] == {"vectors": 0, "listings": 2}
+    assert [row["missing"] for row in report["matrix"]] == [0, 2, 0]
+    assert [(one["name"], one["run_id"], one["state"]) for one in report["leases"]] == [("load-x", "now", "alive")]
+    assert "since then: 0 new vectors, 2 changed listings, 2 photos to extract;" in text
+    assert "at work: load-x, run now (process" in text
+    assert "hidden products: 2;" in text
     run(night(4), jobs.extract_job)
     assert status(settings, capsys)[0]["in_service"]["since"] == {"vectors": 2, "listings": 2}
     facts = run(night(9))  # nothing new: no ingest date comes of it

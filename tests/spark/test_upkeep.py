@@ -40,7 +40,7 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     facts = run(settings, jobs.compact_job)
     assert_equal(state(settings), before)
     assert not stray.exists()
-    assert {name: told[1] for name, told in facts["compact"]["tables"].items()} == {
+    assert {name: done[1] for name, done in facts["compact"]["tables"].items()} == {
         "sources": 1,
         "images": NIGHTS,  # a file an ingest date
         "listings": 1,
@@ -169,10 +169,10 @@ def test_a_root_is_not_copied_onto_another(configure, tmp_path):
 def test_the_commands_say_what_comes_next(configure, tmp_path):
     settings = configure(take(tmp_path / "photos", "hat", count=2))
     run(settings)
-    told = likeness("copy", settings, str(tmp_path / "copy"))
-    assert told.returncode == 0, told.stderr
-    assert f"likeness verify --root {tmp_path}/copy" in told.stdout
+    done = likeness("copy", settings, str(tmp_path / "copy"))
+    assert done.returncode == 0, done.stderr
+    assert f"likeness verify --root {tmp_path}/copy" in done.stdout
     product = TableReader(settings).read(LISTINGS, ("product_id",))["product_id"][0].as_py()
-    told = likeness("forget", settings, product)
-    assert told.returncode == 0, told.stderr
-    assert "take them out of the source as well" in told.stdout
+    done = likeness("forget", settings, product)
+    assert done.returncode == 0, done.stderr
+    assert "take them out of the source as well" in done.stdout

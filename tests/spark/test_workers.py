@@ -38,8 +38,8 @@ def test_what_is_left_of_a_first_task_is_not_walked_through_again():
 
 def turns() -> list[int]:
     """Nanoseconds for which the kernel lets a process that is started now run before others, if it says so."""
-    told = subprocess.run(["cat", "/proc/self/sched"], capture_output=True, text=True, check=False).stdout
-    return [int(one) for one in re.findall(r"^se\.slice +: +(\d+)$", told, re.MULTILINE)]
+    text = subprocess.run(["cat", "/proc/self/sched"], capture_output=True, text=True, check=False).stdout
+    return [int(one) for one in re.findall(r"^se\.slice +: +(\d+)$", text, re.MULTILINE)]
 
 
 @pytest.mark.skipif(not turns(), reason="this kernel has no turns that a process may choose")

@@ -50,8 +50,8 @@ def undisturbed(folder: Path) -> tuple[Any, ...]:
     """What a run on this machine leaves that nothing befalls."""
     embedded = place(str(folder / "photos.tar"), str(folder / "root"), folder / "cache")
     with embedded.start("nightly") as job:
-        assert job.code() == 0, job.told
-    return state(embedded.given)
+        assert job.code() == 0, job.output
+    return state(embedded.settings)
 
 
 @pytest.fixture

@@ -32,21 +32,21 @@ def running() -> Iterator[Any]:
     Its logs stay. Its data goes: three replicas of all that ran fill a disk.
     """
     port = int(os.environ.get("LIKENESS_TEST_STACK_PORT", "21800"))
-    given = module().Stack(PROJECT / "var" / "stack-test", port, PROJECT / "var" / "stack" / "jars")
-    given.down()
-    _clear(given, "data", "logs", "tmp")
+    stack = module().Stack(PROJECT / "var" / "stack-test", port, PROJECT / "var" / "stack" / "jars")
+    stack.down()
+    _clear(stack, "data", "logs", "tmp")
     before = dict(os.environ)
     try:
-        given.up()
-        os.environ |= {"HADOOP_CONF_DIR": f"{given.home}/conf/hadoop", "PATH": f"{given.home}/bin:{before['PATH']}"}
-        yield given
+        stack.up()
+        os.environ |= {"HADOOP_CONF_DIR": f"{stack.home}/conf/hadoop", "PATH": f"{stack.home}/bin:{before['PATH']}"}
+        yield stack
     finally:
         os.environ.clear()
         os.environ |= before
-        given.down()
-        _clear(given, "data", "tmp")
+        stack.down()
+        _clear(stack, "data", "tmp")
 
 
-def _clear(given: Any, *names: str) -> None:
+def _clear(stack: Any, *names: str) -> None:
     for name in names:
-        shutil.rmtree(given.home / name, ignore_errors=True)
+        shutil.rmtree(stack.home / name, ignore_errors=True)

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.conftest import QUICK_JVM
+from tests import jvm
 from tests.runs import Job, submitted
 
 from likeness.core.settings import Settings, load_settings
 
-LOCAL = ("--master", "local[2,4]")
-QUICK = [word for role in ("driver", "executor") for word in ("--conf", f"spark.{role}.extraJavaOptions={QUICK_JVM}")]
-YARN = ("--master", "yarn", *QUICK, "--num-executors", "1", "--executor-memory", "1g")
+LOCAL = ("--master", "local[2,4]", *jvm.spark_options())
+QUICK = [word for role in ("driver", "executor") for word in ("--conf", f"spark.{role}.extraJavaOptions={jvm.OPTIONS}")]
+INTERPRETED = [word for conf in jvm.INTERPRETED for word in ("--conf", conf)]
+YARN = ("--master", "yarn", *QUICK, *INTERPRETED, "--num-executors", "1", "--executor-memory", "1g")
 YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.driver.memoryOverhead=1g")
 
 
@@ -21,7 +22,7 @@ YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.drive
 class Place:
     """Settings, and the flags that say the same."""
 
-    given: Settings
+    settings: Settings
     flags: Sequence[str]
 
     def start(self, job: str, options: Sequence[str] = LOCAL) -> Job:

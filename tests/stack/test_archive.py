@@ -28,5 +28,5 @@ def test_executors_run_in_a_packed_environment(
     with on_cluster.start("nightly", YARN) as job:
         worker = eventually(lambda: extracting(workers(stack)), job)
         assert worker.cmdline()[0] == "./environment/bin/python"
-        assert job.code() == 0, job.told
-    assert_equal(state(on_cluster.given), undisturbed)
+        assert job.code() == 0, job.output
+    assert_equal(state(on_cluster.settings), undisturbed)

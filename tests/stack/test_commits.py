@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.runs import PROJECT
-from tests.spark.test_commits import OTHER, expected, found
+from tests.spark.test_commits import OTHER, committed_rows, expected
 
 from likeness.core.settings import load_settings
 
@@ -26,6 +26,6 @@ def test_two_processes_lose_no_commit_on_hdfs(stack: Any) -> None:
         for who in ("here", "there")
     ]
     for run in runs:
-        told, _ = run.communicate(timeout=500)
-        assert run.returncode == 0, told
-    assert found(load_settings(None, {"root": root})) == expected("here", "there")
+        output, _ = run.communicate(timeout=500)
+        assert run.returncode == 0, output
+    assert committed_rows(load_settings(None, {"root": root})) == expected("here", "there")

@@ -39,16 +39,16 @@ def test_an_executor_is_killed_in_extraction(stack: Any, on_cluster: Place, undi
     with on_cluster.start("nightly", YARN) as job:
         worker = eventually(lambda: extracting(workers(stack)), job)
         java(iter(worker.parents()), "CoarseGrainedExecutorBackend").kill()
-        assert job.code() == 0, job.told
-    assert_equal(state(on_cluster.given), undisturbed)
+        assert job.code() == 0, job.output
+    assert_equal(state(on_cluster.settings), undisturbed)
 
 
 def test_a_datanode_is_killed(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
     with on_cluster.start("nightly") as job:
         job.until("extract: committed 20 of")
         stack.stop("datanode1", kill=True)
-        assert job.code() == 0, job.told
-    assert_equal(state(on_cluster.given), undisturbed)
+        assert job.code() == 0, job.output
+    assert_equal(state(on_cluster.settings), undisturbed)
 
 
 def test_writes_outlive_a_datanode(stack: Any) -> None:
@@ -70,11 +70,11 @@ def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, und
         eventually(lambda: extracting(workers(stack)), job)
         java(workers(stack), "yarn.ApplicationMaster").kill()
         assert job.code() == 1
-    assert "left no row: its driver did not start, or was killed" in job.told
+    assert "left no row: its driver did not start, or was killed" in job.output
     with on_cluster.start("nightly") as job:
-        assert job.code() == 0, job.told
-    assert_equal(state(on_cluster.given), undisturbed)
-    rows = TableReader(on_cluster.given).read(RUNS).sort_by("started").to_pylist()
+        assert job.code() == 0, job.output
+    assert_equal(state(on_cluster.settings), undisturbed)
+    rows = TableReader(on_cluster.settings).read(RUNS).sort_by("started").to_pylist()
     assert [row["status"] for row in rows] == ["killed", "done"]
 
 
@@ -85,13 +85,13 @@ def test_hdfs_is_in_safe_mode_at_the_start(stack: Any, on_cluster: Place, undist
         for options in (LOCAL, YARN):
             with on_cluster.start("nightly", options) as job:
                 assert job.code(60) == 1
-            assert "HDFS is in safe mode and takes no writes; wait until it leaves it" in job.told
-            assert "Traceback" not in job.told
+            assert "HDFS is in safe mode and refuses writes; wait for its end" in job.output
+            assert "Traceback" not in job.output
     finally:
         subprocess.run([*dfsadmin, "leave"], check=True)
     with on_cluster.start("nightly") as job:
-        assert job.code() == 0, job.told
-    assert_equal(state(on_cluster.given), undisturbed)
+        assert job.code() == 0, job.output
+    assert_equal(state(on_cluster.settings), undisturbed)
 
 
 def test_hbase_is_down_at_the_start(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
@@ -100,21 +100,21 @@ def test_hbase_is_down_at_the_start(stack: Any, on_cluster: Place, undisturbed: 
         stack.stop(name, kill=True)
     begun = time.monotonic()
     with on_cluster.start("nightly") as job:
-        job.until("are HBase and its Thrift servers up")
+        job.until("check that HBase and its Thrift servers are up")
         assert time.monotonic() - begun < 30
         assert job.code() == 1
-    assert f"error: keyed.uri = {on_cluster.given.keyed.uri}: " in job.told
+    assert f"error: keyed.uri = {on_cluster.settings.keyed.uri}: " in job.output
     stack.up()
     with on_cluster.start("load") as job:
-        assert job.code() == 0, job.told
-    assert_equal(state(on_cluster.given), undisturbed)
+        assert job.code() == 0, job.output
+    assert_equal(state(on_cluster.settings), undisturbed)
 
 
 @pytest.fixture(scope="module")
 def wide(folder: Path) -> dict[str, np.ndarray]:
     """A root with many 4096-d vectors: seeded noise, for a load that takes its time."""
     noise = np.random.default_rng(20260102).standard_normal((VECTORS, DIM), np.float32)
-    vectors = seed_features(place("", str(folder / "wide"), folder / "cache").given, noise)
+    vectors = seed_features(place("", str(folder / "wide"), folder / "cache").settings, noise)
     SparkSession.active().stop()
     return vectors
 
@@ -128,15 +128,15 @@ def while_loading(stack: Any, folder: Path, wide: dict[str, np.ndarray], request
         keyed = f"hbase://{','.join(map(stack.address, servers))}/{name}?timeout_s=10"
         loaded = place("", str(folder / "wide"), folder / "cache", keyed)
         with closing(storage.keyed(f"{stack.hbase}/{name}", create=True)) as store, loaded.start("load") as job:
-            space = TableReader(loaded.given).read(FEATURES, ("space",))["space"][0].as_py()
+            space = TableReader(loaded.settings).read(FEATURES, ("space",))["space"][0].as_py()
             eventually(lambda: next(store.scan_vectors(space), None), job)
             assert store.get_mark(f"vectors {space}") is None
             fault()
-            assert job.code() == 0, job.told
-            assert f"load: {VECTORS} vectors" in job.told
-            found = {item.key: vector for item, vector in store.scan_vectors(space)}
-        assert found.keys() == wide.keys()
-        assert all(found[key].tobytes() == wide[key].tobytes() for key in wide)
+            assert job.code() == 0, job.output
+            assert f"load: {VECTORS} vectors" in job.output
+            stored = {item.key: vector for item, vector in store.scan_vectors(space)}
+        assert stored.keys() == wide.keys()
+        assert all(stored[key].tobytes() == wide[key].tobytes() for key in wide)
 
     return check
 

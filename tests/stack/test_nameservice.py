@@ -45,5 +45,5 @@ def test_a_nightly_run_on_a_nameservice(
     storage.keyed(store, create=True).close()
     here = place(source, f"{nameservice}/ha/root", folder / "cache", store)
     with here.start("nightly") as job:
-        assert job.code() == 0, job.told
-    assert_equal(state(here.given), undisturbed)
+        assert job.code() == 0, job.output
+    assert_equal(state(here.settings), undisturbed)

@@ -50,7 +50,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     # below the ports that any connection may be given, where nothing else listens
     port = next(p for p in range(15_010, 32_000, 20) if not any(listening(q) for q in range(p - 10, p + 1)))
     with socket.create_server(("127.0.0.1", port)):
-        given = module.Stack(tmp_path, port - 10)  # the first port of datanode1
+        stack = module.Stack(tmp_path, port - 10)  # the first port of datanode1
         with pytest.raises(module.StackError, match=rf"port {port} \(datanode1, data\) is in use"):
-            given.up()
+            stack.up()
     assert not (tmp_path / "run").exists()

@@ -18,20 +18,20 @@ HOW = ("train.folds=0", "train.epochs=6", "train.dropout=0", "train.hidden=[16]"
 
 def test_two_tasks_on_yarn_learn_what_one_process_learns(stack: Any, on_cluster: Place) -> None:
     with on_cluster.start("nightly") as job:
-        assert job.code() == 0, job.told
-    settings = on_cluster.given
-    models, tops = ModelRegistry(settings.root, settings.extract.cache), []
+        assert job.code() == 0, job.output
+    settings = on_cluster.settings
+    models, heads = ModelRegistry(settings.root, settings.extract.cache), []
     for processes, options in ((1, LOCAL), (2, (*YARN, "--num-executors", "2", "--executor-cores", "1"))):
         name = f"by{processes}"
         sets = [word for text in (*HOW, f"extract.cache={settings.extract.cache}") for word in ("--set", text)]
         flags = ["--root", settings.root, "--name", name, "--processes", str(processes), *sets]
         with Job(*submitted("train", flags, options)) as job:
-            assert job.code(300) == 0, job.told
+            assert job.code(300) == 0, job.output
         card = models.card(name)
         assert (card.photos, card.evaluation) == (models.card("by1").photos, "default@0001")
         uri = models.weights(card)
         tensors = load_file(storage.local_copy(uri, settings.extract.cache))
-        tops.append({key: value for key, value in tensors.items() if ".top." in key})
-    assert tops[0]
-    for key, value in tops[0].items():
-        np.testing.assert_allclose(value, tops[1][key], atol=1e-4)
+        heads.append({key: value for key, value in tensors.items() if ".top." in key})
+    assert heads[0]
+    for key, value in heads[0].items():
+        np.testing.assert_allclose(value, heads[1][key], atol=1e-4)

@@ -18,9 +18,14 @@ from .places import Place, place
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
-def likeness(*words: str, given: Place) -> str:
-    command = [sys.executable, "-m", "likeness.cli", *words, "--root", given.given.root]
-    command += ["--set", f"keyed.uri={given.given.keyed.uri}", "--set", f"extract.cache={given.given.extract.cache}"]
+def likeness(*words: str, place: Place) -> str:
+    command = [sys.executable, "-m", "likeness.cli", *words, "--root", place.settings.root]
+    command += [
+        "--set",
+        f"keyed.uri={place.settings.keyed.uri}",
+        "--set",
+        f"extract.cache={place.settings.extract.cache}",
+    ]
     environment = os.environ | {"LIKENESS_JARS": submitted("load", (), ())[1]["LIKENESS_JARS"]}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -30,20 +35,22 @@ def likeness(*words: str, given: Place) -> str:
 def test_a_root_moves_to_the_stack_and_is_kept_there(
     on_cluster: Place, folder: Path, undisturbed: tuple[Any, ...]
 ) -> None:
-    embedded = place(on_cluster.given.source.uri, str(folder / "root"), folder / "cache")
-    likeness("copy", on_cluster.given.root, given=embedded)
+    embedded = place(on_cluster.settings.source.uri, str(folder / "root"), folder / "cache")
+    likeness("copy", on_cluster.settings.root, place=embedded)
     for job in ("load", "compact"):
         with on_cluster.start(job) as started:
-            assert started.code() == 0, started.told
-    before = place(str(folder / "photos.tar"), on_cluster.given.root, folder / "cache", on_cluster.given.keyed.uri)
-    assert_equal(state(before.given), undisturbed)
-    likeness("verify", given=on_cluster)
-    product, image = TableReader(on_cluster.given).read(LISTINGS, ("product_id", "image_id")).to_pylist()[0].values()
-    assert traces(on_cluster.given.root, product, image)
-    likeness("forget", product, given=on_cluster)
-    assert traces(on_cluster.given.root, product, image) == []
-    store = storage.keyed(on_cluster.given.keyed.uri)
+            assert started.code() == 0, started.output
+    before = place(
+        str(folder / "photos.tar"), on_cluster.settings.root, folder / "cache", on_cluster.settings.keyed.uri
+    )
+    assert_equal(state(before.settings), undisturbed)
+    likeness("verify", place=on_cluster)
+    product, image = TableReader(on_cluster.settings).read(LISTINGS, ("product_id", "image_id")).to_pylist()[0].values()
+    assert traces(on_cluster.settings.root, product, image)
+    likeness("forget", product, place=on_cluster)
+    assert traces(on_cluster.settings.root, product, image) == []
+    store = storage.keyed(on_cluster.settings.keyed.uri)
     assert store.get_products([product]) == {}
     assert len(list(store.scan_products())) == len(undisturbed[2]) - 1
     store.close()
-    likeness("verify", given=on_cluster)
+    likeness("verify", place=on_cluster)
