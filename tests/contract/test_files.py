@@ -54,7 +54,7 @@ def test_bytes_come_back(files: Files, base: str, rng: object) -> None:
             file.seek(len(data) // 2)
             assert file.read(10) == data[len(data) // 2 :][:10]
         entry = files.stat(uri)
-        assert (entry.uri, entry.length, entry.leaves) == (uri, len(data), False)
+        assert (entry.uri, entry.length, entry.outside) == (uri, len(data), False)
         assert files.exists(uri)
 
 
@@ -271,10 +271,11 @@ def test_a_link_that_leaves_is_marked(tmp_path: Path) -> None:
     (tmp_path / "store" / "in").write_bytes(b"x")
     (tmp_path / "store" / "link").symlink_to("in")
     (tmp_path / "store" / "out").symlink_to("../other")
-    found = {
-        entry.uri.rpartition("/")[2]: (entry.length, entry.leaves) for entry in storage.files("/").walk(local(tmp_path))
+    listed = {
+        entry.uri.rpartition("/")[2]: (entry.length, entry.outside)
+        for entry in storage.files("/").walk(local(tmp_path))
     }
-    assert found == {"in": (1, False), "link": (1, False), "out": (5, True)}
+    assert listed == {"in": (1, False), "link": (1, False), "out": (5, True)}
 
 
 def test_deleting_a_link_leaves_its_target(tmp_path: Path) -> None:
@@ -294,6 +295,6 @@ def test_an_unknown_scheme_is_named() -> None:
 @pytest.mark.slow
 def test_a_namenode_that_is_down_is_said_within_half_a_minute() -> None:
     uri, begun = "hdfs://127.0.0.1:1/folder/file", time.monotonic()
-    with pytest.raises(OSError, match=f"{uri}: HDFS does not answer; is its NameNode up"):
+    with pytest.raises(OSError, match=f"{uri}: HDFS does not answer; check that its NameNode is up"):
         storage.files(uri).write(uri, b"x")
     assert time.monotonic() - begun < 30

@@ -29,9 +29,9 @@ def hbase(request: pytest.FixtureRequest) -> str:
     """Tables that are made once and emptied for each test: to make some takes HBase seconds."""
     uri = f"{request.getfixturevalue('stack').hbase}/contract"
     store = storage.keyed(uri, create=True)
-    places = cast(HbaseStore, store)
+    tables = cast(HbaseStore, store)
     for table in (IMAGES, PRODUCTS, MARKS):
-        places._delete(table, [key for key, _ in places._scan(table, [])])
+        tables._delete(table, [key for key, _ in tables._scan(table, [])])
     store.close()
     return uri
 
@@ -74,9 +74,9 @@ def vectors(rng: np.random.Generator, count: int, dim: int = 8) -> dict[Item, np
     return dict(zip(photos(count), rng.standard_normal((count, dim), np.float32), strict=True))
 
 
-def same(found: dict[Item, np.ndarray], expected: dict[Item, np.ndarray]) -> bool:
-    return found.keys() == expected.keys() and all(
-        found[key].dtype == np.float32 and found[key].tobytes() == expected[key].tobytes() for key in expected
+def same(stored: dict[Item, np.ndarray], expected: dict[Item, np.ndarray]) -> bool:
+    return stored.keys() == expected.keys() and all(
+        stored[key].dtype == np.float32 and stored[key].tobytes() == expected[key].tobytes() for key in expected
     )
 
 
@@ -98,8 +98,8 @@ def test_other_kinds_of_arrays_become_float32(store: KeyedStore) -> None:
     store.put_vectors(
         "s", [(A, np.arange(3)), (B, np.arange(6, dtype=np.float64)[::2]), (C, np.arange(3, dtype=">f4"))]
     )
-    found = store.get_vectors("s", [A, B, C])
-    assert {key: (value.dtype, value.tolist()) for key, value in found.items()} == {
+    stored = store.get_vectors("s", [A, B, C])
+    assert {key: (value.dtype, value.tolist()) for key, value in stored.items()} == {
         A: (np.float32, [0, 1, 2]),
         B: (np.float32, [0, 2, 4]),
         C: (np.float32, [0, 1, 2]),
@@ -307,11 +307,11 @@ def test_threads_read_beside_a_scan(store: KeyedStore, rng: np.random.Generator)
     store.put_vectors("s", put.items())
     scan = store.scan_vectors("s")
     next(scan)
-    found: list[dict[Item, np.ndarray]] = []
-    thread = threading.Thread(target=lambda: found.append(store.get_vectors("s", list(put))))
+    stored: list[dict[Item, np.ndarray]] = []
+    thread = threading.Thread(target=lambda: stored.append(store.get_vectors("s", list(put))))
     thread.start()
     thread.join()
-    assert same(found[0], put)
+    assert same(stored[0], put)
     assert len(list(scan)) == 299
 
 
@@ -386,8 +386,8 @@ def test_regions_are_kept_beside_their_whole_photo(store: KeyedStore) -> None:
     assert [(item, vector.tolist()) for item, vector in store.scan_vectors("one")] == [
         (item, [number, number]) for number, item in enumerate(items)
     ]
-    found = store.get_vectors("one", [items[2], A, Item("b", "0")])
-    assert {item: vector.tolist() for item, vector in found.items()} == {A: [0, 0], items[2]: [2, 2]}
+    stored = store.get_vectors("one", [items[2], A, Item("b", "0")])
+    assert {item: vector.tolist() for item, vector in stored.items()} == {A: [0, 0], items[2]: [2, 2]}
     store.delete_vectors("one", [items[1], Item("b", "0")])
     assert [item for item, _ in store.scan_vectors("one")] == [item for item in items if item != items[1]]
     store.delete_images(["a"])

@@ -79,7 +79,7 @@ def test_rows_of_every_kind(source: Path, suffix: str) -> None:
     listing = listed(source)
     assert listing.rejected == []
     assert (listing.ignored, listing.unlisted) == (0, 1)
-    found = [
+    rows = [
         (
             r["product_id"],
             r["uri"].removeprefix(f"file://{source}/"),
@@ -89,7 +89,7 @@ def test_rows_of_every_kind(source: Path, suffix: str) -> None:
         )
         for r in listing.items.to_pylist()
     ]
-    assert found == [
+    assert rows == [
         ("1", "hat/a.jpg", "帽子/夏 2.0", True, {"brand": 'A, "quoted"\nline', "colour": "red"}),
         ("2", "hat/b.jpg", "hat", False, {"brand": "", "colour": "blue"}),
         ("商品/3", "hat/a.jpg", "hat", True, {"brand": "x", "colour": "y"}),
@@ -97,20 +97,20 @@ def test_rows_of_every_kind(source: Path, suffix: str) -> None:
 
 
 def test_the_order_of_the_columns_changes_nothing(source: Path) -> None:
-    found = []
+    rows = []
     for facts in ({"colour": "red", "brand": "x"}, {"brand": "x", "colour": "red"}):
         as_csv(source / "catalogue.csv", [row("1", "c.jpg", "c", **facts)])
-        found.append(listed(source).items["attributes"].to_pylist())
-    assert found[0] == found[1]  # else every product would have changed
+        rows.append(listed(source).items["attributes"].to_pylist())
+    assert rows[0] == rows[1]  # else every product would have changed
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_values_that_are_no_text(source: Path, suffix: str) -> None:
     rows = [row(7, "c.jpg", "1", active=False, size=5, price=0.5, tags=["a", "猫"], more={"x": True}, nothing=None)]
     WRITERS[suffix](source / f"catalogue.{suffix}", rows)
-    (found,) = listed(source).items.to_pylist()
-    assert (found["product_id"], found["category"], found["active"]) == ("7", "1", False)
-    assert json.loads(found["attributes"]) == {
+    (item,) = listed(source).items.to_pylist()
+    assert (item["product_id"], item["category"], item["active"]) == ("7", "1", False)
+    assert json.loads(item["attributes"]) == {
         "size": "5",
         "price": "0.5",
         "tags": '["a", "猫"]',
@@ -121,9 +121,9 @@ def test_values_that_are_no_text(source: Path, suffix: str) -> None:
 def test_parquet_types(source: Path) -> None:
     facts = {"day": datetime.date(2026, 1, 2), "price": decimal.Decimal("9.90"), "code": b"x\xff", "on": True}
     as_parquet(source / "catalogue.parquet", [row(b"1", "c.jpg", "c", **facts)])
-    (found,) = listed(source).items.to_pylist()
-    assert found["product_id"] == "1"
-    assert json.loads(found["attributes"]) == {"day": "2026-01-02", "price": "9.90", "code": "x\\xff", "on": "true"}
+    (item,) = listed(source).items.to_pylist()
+    assert item["product_id"] == "1"
+    assert json.loads(item["attributes"]) == {"day": "2026-01-02", "price": "9.90", "code": "x\\xff", "on": "true"}
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_a_row_repeated(source: Path) -> None:
     ]
     as_csv(source / "catalogue.csv", rows)
     listing = listed(source)
-    found = [(r["product_id"], r["uri"].rpartition("/")[2], r["category"]) for r in listing.items.to_pylist()]
-    assert found == [("1", "c.jpg", "c"), ("1", "a.jpg", "d"), ("2", "c.jpg", "d")]
+    rows = [(r["product_id"], r["uri"].rpartition("/")[2], r["category"]) for r in listing.items.to_pylist()]
+    assert rows == [("1", "c.jpg", "c"), ("1", "a.jpg", "d"), ("2", "c.jpg", "d")]
     assert reasons(listing) == [("3", "conflicting_row"), ("4", "conflicting_row"), ("7", "conflicting_row")]
     assert listing.unlisted == 1
 
@@ -223,8 +223,8 @@ def test_csv_as_others_write_it(source: Path) -> None:
     )
     (source / "catalogue.csv").write_text(text, encoding="utf-8", newline="")
     listing = listed(source)
-    found = [(r["product_id"], r["category"], r["attributes"]) for r in listing.items.to_pylist()]
-    assert found == [("1", 'a "b", c', '{"note": "x"}'), ("2", "c", "{}")]
+    rows = [(r["product_id"], r["category"], r["attributes"]) for r in listing.items.to_pylist()]
+    assert rows == [("1", 'a "b", c', '{"note": "x"}'), ("2", "c", "{}")]
     assert reasons(listing) == [("3", "bad_row")]
     assert listing.rejected[0][1].detail == "1 more fields than the header"
 
@@ -249,7 +249,7 @@ def test_json_lines_as_others_write_them(source: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("catalogue.csv", b"", "has no column product_id, image, category"),
         ("catalogue.csv", b"product_id;image;category\n", "has no column"),
@@ -261,9 +261,9 @@ def test_json_lines_as_others_write_them(source: Path) -> None:
         ("catalogue.parquet", b"", "cannot be read"),
     ],
 )
-def test_a_catalogue_that_cannot_be_read(source: Path, name: str, content: bytes, told: str) -> None:
+def test_a_catalogue_that_cannot_be_read(source: Path, name: str, content: bytes, message: str) -> None:
     (source / name).write_bytes(content)
-    with pytest.raises(UsageError, match=told) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         listed(source)
     assert f"{source}/{name}" in str(caught.value)
 
@@ -305,10 +305,10 @@ def test_the_first_of_several_catalogues_is_read(source: Path) -> None:
     assert (listing.ignored, listing.rejected) == (1, [])
 
 
-@pytest.mark.parametrize(("name", "told"), [("nowhere.csv", "no such file"), ("mine.xlsx", "unknown kind .xlsx")])
-def test_a_named_catalogue_that_cannot_be_used(source: Path, name: str, told: str) -> None:
+@pytest.mark.parametrize(("name", "message"), [("nowhere.csv", "no such file"), ("mine.xlsx", "unknown suffix .xlsx")])
+def test_a_named_catalogue_that_cannot_be_used(source: Path, name: str, message: str) -> None:
     (source.parent / "mine.xlsx").write_bytes(b"x")
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         listed(source, catalogue=str(source.parent / name))
 
 
@@ -329,9 +329,9 @@ def test_any_text_comes_through_a_csv(rows: list[tuple[str, str, str, str]]) -> 
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
             writer.writerows([("product_id", "image", "category", "x"), *rows])
-        found = list(catalogues.read(f"file://{path}"))
-    assert [row.number for row in found] == list(range(1, len(rows) + 1))
-    for values, there in zip(rows, found, strict=True):
+        parsed = list(catalogues.read(f"file://{path}"))
+    assert [row.number for row in parsed] == list(range(1, len(rows) + 1))
+    for values, there in zip(rows, parsed, strict=True):
         if any(not value.strip() for value in values[:3]):
             assert there.error
         else:

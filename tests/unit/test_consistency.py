@@ -14,7 +14,7 @@ from likeness.catalog.products import fold
 from likeness.core.errors import UsageError
 from likeness.ops import consistency
 from likeness.storage import KeyedStore, Product
-from likeness.storage.hbase_layout import parse, product_key
+from likeness.storage.hbase_layout import product_key, parse_uri
 from likeness.storage.items import Item
 from likeness.storage.table_reader import TableReader
 
@@ -99,7 +99,7 @@ def test_row_keys_of_products_spread_evenly() -> None:
 
 
 def test_an_hbase_uri_says_where_and_how_patient() -> None:
-    place = parse("hbase://a:1,b:2/ns:name?writers=8&retry_s=5")
+    place = parse_uri("hbase://a:1,b:2/ns:name?writers=8&retry_s=5")
     assert place.servers == [("a", 1), ("b", 2)]
     assert (place.name, place.writers, place.retry_s, place.timeout_s) == ("ns:name", 8, 5.0, 20.0)
     for uri in (
@@ -110,5 +110,5 @@ def test_an_hbase_uri_says_where_and_how_patient() -> None:
         "hbase://a:1/n?writers=x",
     ):
         with pytest.raises(UsageError, match=r"keyed\.uri") as caught:
-            parse(uri)
+            parse_uri(uri)
         assert uri in str(caught.value)

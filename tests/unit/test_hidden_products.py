@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.records import shard_record
 
-from likeness.catalog import hidden_products as room
+from likeness.catalog import hidden_products
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit
@@ -22,7 +22,7 @@ NAMES = ["hat-1", "裤子/2.0", "../../etc/passwd", "a b", "", "x" * 3000, "hat-
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_FRESH_S", 0.0)
+    monkeypatch.setattr(hidden_products, "_FRESH_S", 0.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,9 +40,9 @@ def test_any_name_is_hidden_and_shown(tmp_path: Path, name: str) -> None:
 
 
 def test_what_was_read_is_used_for_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_FRESH_S", 1.0)
+    monkeypatch.setattr(hidden_products, "_FRESH_S", 1.0)
     now = 100.0
-    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    monkeypatch.setattr(hidden_products.time, "monotonic", lambda: now)
     reader = HiddenProducts(str(tmp_path))
     assert reader.without(["a"]) == ("a",)
     HiddenProducts(str(tmp_path)).hide(["a"])

@@ -216,7 +216,7 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "shut.jpg").chmod(0)
     (tmp_path / "hat").chmod(0)
     try:
-        told = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-c", UNREADABLE, tmp_path, tmp_path / "shut.jpg"],
             capture_output=True,
             text=True,
@@ -225,9 +225,9 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
     finally:
         (tmp_path / "hat").chmod(0o755)
     # a part that cannot be listed must not look as if its products were withdrawn
-    assert told[0].startswith("refused: ")
-    assert f"{tmp_path}/hat" in told[0]
-    assert told[1] == "unreadable"
+    assert output[0].startswith("refused: ")
+    assert f"{tmp_path}/hat" in output[0]
+    assert output[1] == "unreadable"
 
 
 def test_a_file_that_fails_while_it_is_read() -> None:
@@ -304,7 +304,7 @@ def test_every_file_of_a_random_tree_is_accounted_for(tmp_path: Path, seed: int)
 
 
 def _packed(path: Path, random_: random.Random) -> int:
-    """A tar or a Parquet file of a few members, or a broken one; how many things are to be told of it."""
+    """A tar or a Parquet file of a few members, or a broken one; and how many rejections it causes."""
     members = random_.randint(0, 4)
     if random_.random() < 0.3:
         path.with_suffix(".tar").write_bytes(b"no tar at all")

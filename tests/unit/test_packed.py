@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.catalog.sources import Listing, Reader, read_listing
-from likeness.catalog.sources.packed import Aside, members
+from likeness.catalog.sources.packed import Skipped, members
 from likeness.core.errors import UsageError
 from likeness.core.settings import Limits, Source
 from likeness.images.image import BadImage
@@ -54,13 +54,13 @@ def parquet(path: Path, data: list[bytes | None], **columns: list[object]) -> Pa
 def read_all(listing: Listing, order: list[int] | None = None) -> dict[str, str]:
     """uri to SHA-256 of the bytes, read one by one in an order."""
     rows, reader = listing.items.to_pylist(), Reader(Limits())
-    found = {}
+    digests = {}
     for number in order if order is not None else range(len(rows)):
         row = rows[number]
         data = reader.read(row["uri"], row["length"], row["container"], row["position"])
-        found[row["uri"]] = hashlib.sha256(data).hexdigest()
+        digests[row["uri"]] = hashlib.sha256(data).hexdigest()
     reader.close()
-    return found
+    return digests
 
 
 def sums(base: Path | str, content: dict[str, bytes]) -> dict[str, str]:
@@ -218,8 +218,8 @@ def test_a_tar_with_a_catalogue(tmp_path: Path) -> None:
     text = "product_id,image,category\n1,hat/a.jpg,x\n2,./b.jpg,y\n3,../b.jpg,y\n"
     (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
     listing = listed(tmp_path / "s.tar", catalogue=str(tmp_path / "mine.csv"))
-    found = [(row["product_id"], row["uri"].partition("!/")[2], row["category"]) for row in listing.items.to_pylist()]
-    assert found == [("1", "hat/a.jpg", "x"), ("2", "b.jpg", "y")]
+    rows = [(row["product_id"], row["uri"].partition("!/")[2], row["category"]) for row in listing.items.to_pylist()]
+    assert rows == [("1", "hat/a.jpg", "x"), ("2", "b.jpg", "y")]
     assert [bad.reason for _, bad in listing.rejected] == ["outside_source"]
     assert listing.unlisted == 1
 
@@ -255,8 +255,8 @@ def test_parquet_rows_that_cannot_be_used(tmp_path: Path) -> None:
 def test_parquet_without_bytes_in_a_row(tmp_path: Path) -> None:
     listing = listed(parquet(tmp_path / "s.parquet", [b"x", None, b"y"]))
     rows, reader = listing.items.to_pylist(), Reader(Limits())
-    found = [reader.read(row["uri"], row["length"], row["container"], row["position"]) for row in rows]
-    assert found == [b"x", b"", b"y"]  # which the decoder calls empty
+    data = [reader.read(row["uri"], row["length"], row["container"], row["position"]) for row in rows]
+    assert data == [b"x", b"", b"y"]  # which the decoder calls empty
     reader.close()
 
 
@@ -389,13 +389,13 @@ def test_random_corruption_is_at_most_a_row(kind: str, changes: list[tuple[float
     data = bytearray(WHOLE[kind])
     for place, value in changes:
         data[int(place * len(data))] = value
-    aside = Aside()
+    skipped = Skipped()
     with tempfile.NamedTemporaryFile(suffix=f".{kind}") as file:
         file.write(data[: int(len(data) * min(cut, 1))])
         file.flush()
-        found = list(members(LocalFiles(), FileEntry(f"file://{file.name}", len(data), 0), aside))
-    assert len(found) <= 4
-    assert all(isinstance(bad, BadImage) for _, bad in aside.rejected)
-    for photo in found:
+        photos = list(members(LocalFiles(), FileEntry(f"file://{file.name}", len(data), 0), skipped))
+    assert len(photos) <= 4
+    assert all(isinstance(bad, BadImage) for _, bad in skipped.rejected)
+    for photo in photos:
         assert np.iinfo(np.int64).min <= photo.length <= np.iinfo(np.int64).max
         photo.uri.encode()

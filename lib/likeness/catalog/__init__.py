@@ -1,1 +1,1 @@
-"""The catalogue: sources and their listings, products, hidden products, annotations and samples for learning."""
+"""The catalogue: sources and their listings, products, hidden products, annotations, and samples of photos."""

@@ -1,7 +1,7 @@
-"""Hidden products: taken out of every answer within seconds, without a build, until they are shown again.
+"""Hidden products: left out of all search results within seconds, without a new build, until they are shown again.
 
-ROOT/hidden/ holds a file for each, named by the SHA-256 of the product id, so that an id is never a path. Builds,
-tables and nightly runs know nothing of it.
+ROOT/hidden/ has a file for each, named by the SHA-256 of the product id, so that an id is never used as a path. Builds,
+tables and nightly runs are not affected.
 """
 
 import hashlib
@@ -24,23 +24,23 @@ class HiddenProducts:
         self._names, self._read = frozenset[str](), -_FRESH_S
 
     def hide(self, product_ids: Iterable[str]) -> None:
-        """Takes products out of all answers; those already hidden stay so."""
+        """Hides products; it is no error if some are hidden already."""
         for product_id in product_ids:
-            told = {"product_id": product_id, "since": int(time.time())}
-            self._files.write(uris.join(self._folder, _name(product_id)), json.dumps(told).encode())
+            entry = {"product_id": product_id, "since": int(time.time())}
+            self._files.write(uris.join(self._folder, _name(product_id)), json.dumps(entry).encode())
 
     def show(self, product_ids: Iterable[str]) -> None:
-        """Puts products back; those not hidden are left as they are."""
+        """Shows hidden products again; it is no error if some are not hidden."""
         for product_id in product_ids:
             self._files.delete(uris.join(self._folder, _name(product_id)))
 
     def all(self) -> list[tuple[str, int]]:
-        """(product_id, seconds since 1970 when it was hidden), the longest hidden first."""
-        found = [json.loads(self._files.read(uris.join(self._folder, name))) for name in self._listed()]
-        return sorted(((one["product_id"], one["since"]) for one in found), key=lambda one: (one[1], one[0]))
+        """(product_id, Unix time since when it is hidden) of all hidden products, earliest first."""
+        entries = [json.loads(self._files.read(uris.join(self._folder, name))) for name in self._listed()]
+        return sorted(((entry["product_id"], entry["since"]) for entry in entries), key=lambda pair: (pair[1], pair[0]))
 
     def without(self, product_ids: Sequence[str]) -> tuple[str, ...]:
-        """Those of the products that are not hidden, as of a second ago at most."""
+        """The products that are not hidden; the list of hidden ones is read again after a second."""
         if time.monotonic() - self._read >= _FRESH_S:
             self._names, self._read = frozenset(self._listed()), time.monotonic()
         if not self._names:

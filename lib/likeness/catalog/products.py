@@ -1,4 +1,4 @@
-"""Facts of products: rows of `listings` in, what the keyed store says of each product out."""
+"""Folds the listings of each product into the facts that the keyed store has of it."""
 
 import itertools
 import json
@@ -13,13 +13,13 @@ COLUMNS = ("product_id", "image_id", "uri", "category", "attributes", "active")
 def fold(listings: Iterable[Mapping[str, Any]]) -> Iterator[Product]:
     """Folds the listings of each product into its facts.
 
-    Category and attributes are those of the active listing whose photo comes first by uri.
+    Category and attributes are those of the active listing with the first URI.
 
     Args:
-        listings: rows with COLUMNS, those of one product beside each other.
+        listings: rows with COLUMNS; the rows of a product follow each other.
 
     Yields:
-        a product; one without an active listing has no image_ids, and is to be deleted.
+        Each product. One without an active listing has no image_ids, and must be deleted from the store.
     """
     for product_id, rows in itertools.groupby(listings, key=lambda row: row["product_id"]):
         active = sorted(

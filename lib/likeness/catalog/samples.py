@@ -1,6 +1,6 @@
-"""Photos with what their listings say, and their vectors, read for an evaluation: tables in, matrices out.
+"""Random samples of photos with their labels and vectors, read from the tables.
 
-An image_id is a hash, so the smallest ones are a random sample, and the same one in every space.
+An image_id is a hash, so the photos with the smallest image_ids are a random sample, and the same in every space.
 """
 
 import random
@@ -16,14 +16,15 @@ from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
 MOST = 20_000
-_SPARE = 2
-_ALL = "g"
-"""Above every image_id."""
+_MARGIN = 2
+"""Candidates for each photo of a sample: some have no active listing."""
+_MAX_ID = "g"
+"""Greater than every image_id."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Rows of a matrix of vectors: the categories and products of each photo."""
+    """Categories and products of photos, in the order of the rows of a matrix of vectors."""
 
     categories: Sequence[frozenset[str]]
     products: Sequence[frozenset[str]]
@@ -31,9 +32,9 @@ class Labels:
 
 @dataclass(frozen=True)
 class Sample:
-    """Photos that are shown and that some spaces hold; `files` by space.
+    """Photos with an active listing that have a vector in each of some spaces, with the data `files` of each space.
 
-    There are `of` such photos, or no more than that where only a part was looked at.
+    They are drawn from `of` photos; where only a part was read, `of` is an upper bound.
     """
 
     image_ids: Sequence[str]
@@ -43,75 +44,77 @@ class Sample:
 
 
 def draw_sample(
-    warehouse: TableReader,
+    tables: TableReader,
     spaces: Sequence[str],
     most: int = MOST,
     files: int | None = None,
     snapshots: Mapping[str, int] | None = None,
 ) -> Sample:
-    """The photos of active listings that each space holds, at most `most`, in the order of image_id.
+    """Draws photos that have an active listing, and a vector in each space; sorted by image_id.
 
     Args:
-        warehouse: of the root.
-        spaces: which must all hold a photo.
-        most: photos.
-        files: data files of a space that are looked into; None for all.
-        snapshots: of the tables, by name; the current ones by default.
+        tables: the tables of a root.
+        spaces: the feature spaces.
+        most: maximum number of photos.
+        files: maximum number of data files to read of a space; None for all.
+        snapshots: snapshots by name of the table; the current ones by default.
     """
-    at = snapshots or {}
-    parts = {one: warehouse.parts(FEATURES, f"space = '{one}'", at.get(FEATURES.name)) for one in spaces}
-    chosen = {one: _some(found, files) for one, found in parts.items()}
-    fewest = min(sum(rows for _, rows in found) for found in chosen.values())
-    below = _bound(most, fewest)
-    held = [{key for uri, _ in found for key in _below(uri, below)} for found in chosen.values()]
-    shown = annotations(warehouse, at.get(LISTINGS.name), below)
-    both = sorted(set.intersection(*held) & shown.keys())
-    rows = min(sum(rows for _, rows in found) for found in parts.values())
-    whole = below == _ALL and all(len(chosen[one]) == len(parts[one]) for one in spaces)
-    keys = both[:most]
+    versions = snapshots or {}
+    parts = {space: tables.parts(FEATURES, f"space = '{space}'", versions.get(FEATURES.name)) for space in spaces}
+    chosen = {space: _choose(group, files) for space, group in parts.items()}
+    bound = _bound(most, min(_rows(group) for group in chosen.values()))
+    extracted = [{key for uri, _ in group for key in _below(uri, bound)} for group in chosen.values()]
+    labels = annotations(tables, versions.get(LISTINGS.name), bound)
+    candidates = sorted(set.intersection(*extracted) & labels.keys())
+    complete = bound == _MAX_ID and all(len(chosen[space]) == len(parts[space]) for space in spaces)
+    keys = candidates[:most]
     return Sample(
         keys,
-        Labels([shown[key].categories for key in keys], [shown[key].products for key in keys]),
-        len(both) if whole else rows,
-        {one: [uri for uri, _ in found] for one, found in chosen.items()},
+        Labels([labels[key].categories for key in keys], [labels[key].products for key in keys]),
+        len(candidates) if complete else min(_rows(group) for group in parts.values()),
+        {space: [uri for uri, _ in group] for space, group in chosen.items()},
     )
 
 
 def vector_matrix(files: Iterable[str], space: str, image_ids: Sequence[str]) -> np.ndarray:
-    """The vectors of some photos, float32 (n, dim), in their order; all of the files is read, little is kept.
+    """Reads the vectors of some photos, float32 (n, dim), in their order. It reads all files, a batch at a time.
 
     Raises:
-        DataError: the files lack one.
+        DataError: the files have no vector of a photo.
     """
-    place = {image_id: row for row, image_id in enumerate(image_ids)}
-    found: np.ndarray | None = None
-    seen = np.zeros(len(place), bool)
+    positions = {image_id: row for row, image_id in enumerate(image_ids)}
+    matrix: np.ndarray | None = None
+    filled = np.zeros(len(positions), bool)
     for uri in files:
         for keys, rows in vectors(uri, space):
-            wanted = np.fromiter((place.get(key, -1) for key in keys), np.int64, len(keys))
-            mine = wanted >= 0
-            if not mine.any():
+            targets = np.fromiter((positions.get(key, -1) for key in keys), np.int64, len(keys))
+            selected = targets >= 0
+            if not selected.any():
                 continue
-            if found is None:
-                found = np.empty((len(place), rows.shape[1]), np.float32)
-            if not mine.all():
-                wanted, rows = wanted[mine], rows[mine]
-            found[wanted], seen[wanted] = rows, True
-    if found is None or not seen.all():
-        lacking = next((key for key, there in zip(image_ids, seen, strict=True) if not there), "any photo")
-        raise DataError(f"the features table has no vector of {space} for {lacking}; run ./spark-submit.sh extract")
-    return found
+            if matrix is None:
+                matrix = np.empty((len(positions), rows.shape[1]), np.float32)
+            if not selected.all():
+                targets, rows = targets[selected], rows[selected]
+            matrix[targets], filled[targets] = rows, True
+    if matrix is None or not filled.all():
+        missing = next((key for key, done in zip(image_ids, filled, strict=True) if not done), "any photo")
+        raise DataError(f"the features table has no vector of {space} for {missing}; run ./spark-submit.sh extract")
+    return matrix
 
 
-def _some(parts: Sequence[tuple[str, int]], files: int | None) -> list[tuple[str, int]]:
-    """So many of the files, drawn at random; the same files give the same ones."""
+def _rows(parts: Sequence[tuple[str, int]]) -> int:
+    return sum(rows for _, rows in parts)
+
+
+def _choose(parts: Sequence[tuple[str, int]], files: int | None) -> list[tuple[str, int]]:
+    """Draws at most so many data files at random, with a fixed seed."""
     ordered = sorted(parts)
     return ordered if files is None or len(ordered) <= files else random.Random(0).sample(ordered, files)
 
 
 def _bound(most: int, rows: int) -> str:
-    """The image_id below which enough of so many rows lie; beyond all of them if that is no fewer."""
-    return _ALL if rows <= _SPARE * most else f"{16**8 * _SPARE * most // rows:08x}"
+    """The image_id below which there are enough candidates among so many rows."""
+    return _MAX_ID if rows <= _MARGIN * most else f"{16**8 * _MARGIN * most // rows:08x}"
 
 
 def _below(uri: str, bound: str) -> list[str]:

@@ -39,9 +39,9 @@ def _hbase() -> str:
 
     rows = "".join(
         f"| `NAME_{layout.name}` | `{layout.family}` | {layout.key} | {layout.cells} |\n"
-        for layout in hbase_layout.LAYOUT
+        for layout in hbase_layout.TABLE_LAYOUTS
     )
-    place = hbase_layout.parse("hbase://host:9090/NAME")
+    place = hbase_layout.parse_uri("hbase://host:9090/NAME")
     commands = "\n".join(" ".join(command) for command in hbase_layout.create_commands(place))
     return (
         "# HBase\n\nRendered from `likeness.storage.hbase_layout`. NAME is the end of `keyed.uri`.\n\n"

@@ -1,8 +1,8 @@
-"""Commits of several runs to one table: each takes its turn, or is tried again.   [pyspark]
+"""Concurrent commits of several runs to one table: serialised by a lock, or retried.   [pyspark]
 
-Iceberg's hadoop catalogue commits by renaming a file to the name of the next version. HDFS refuses a name that is
-taken, and Iceberg tries again. A local disk replaces the file: of two commits at once the first would be lost without
-a word. There the commits to one table take turns, by a lock of the system that ends with its process.
+Iceberg's hadoop catalogue commits by renaming a file to the name of the next version. HDFS refuses to replace an
+existing file, and the commit is retried. A local disk replaces the file, so that of two concurrent commits the first
+would be lost silently. There a file lock serialises the commits to a table; it is released when its process ends.
 """
 
 import fcntl
@@ -21,37 +21,40 @@ from likeness.core import uris
 from likeness.core.errors import ServiceError
 
 T = TypeVar("T")
-_PATIENCE_S = 600.0
-_TRIES = 10
-_LOST = ("org.apache.iceberg.exceptions.CommitFailedException", "org.apache.iceberg.exceptions.ValidationException")
-"""What Iceberg calls a commit that was not made because another came first."""
+_LOCK_TIMEOUT_S = 600.0
+_ATTEMPTS = 10
+_CONFLICTS = (
+    "org.apache.iceberg.exceptions.CommitFailedException",
+    "org.apache.iceberg.exceptions.ValidationException",
+)
+"""Iceberg's errors of a commit that failed because another came first."""
 
 
 class Commits:
-    """The commits to the tables of one warehouse, from this process."""
+    """Commits from this process to the tables of one warehouse."""
 
     def __init__(self, location: str) -> None:
         """`location` is the warehouse's URI."""
         self._folder = uris.local_path(location) if uris.scheme(location) == "file" else None
 
-    def make(self, table: str, commit: Callable[[], T]) -> T:
-        """Calls `commit`, again if another commit to the table came first; it must read the table anew each time.
+    def run(self, table: str, commit: Callable[[], T]) -> T:
+        """Calls `commit`, and retries it after a conflict; each call must load the table again.
 
         Raises:
-            ServiceError: another run has been committing to the table for minutes.
+            ServiceError: another run holds the lock of the table for minutes.
         """
-        with self._turn(table):
-            for attempt in range(1, _TRIES):
+        with self._locked(table):
+            for attempt in range(1, _ATTEMPTS):
                 try:
                     return commit()
                 except (PySparkException, Py4JJavaError) as error:
-                    if not any(name in str(error) for name in _LOST):
+                    if not any(name in str(error) for name in _CONFLICTS):
                         raise
                     time.sleep(random.uniform(0, 0.05 * 2**attempt))
             return commit()
 
     @contextmanager
-    def _turn(self, table: str) -> Iterator[None]:
+    def _locked(self, table: str) -> Iterator[None]:
         if self._folder is None:
             yield
             return
@@ -66,14 +69,14 @@ class Commits:
 
 
 def _lock(handle: int, table: str, path: Path) -> None:
-    until = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise ServiceError(
-                    f"table {table}: another run has been committing for {_PATIENCE_S:.0f} s, and holds {path}; "
-                    "`likeness unlock` lists who is at work, stop the one that hangs"
+                    f"table {table}: another run has held {path} for {_LOCK_TIMEOUT_S:.0f} s; "
+                    "`likeness unlock` lists the active runs, stop the one that hangs"
                 ) from None
             time.sleep(0.02)

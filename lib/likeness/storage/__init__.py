@@ -1,6 +1,6 @@
-"""Stores: ports for files and for keyed vectors, opened by URL scheme.
+"""Storage: file stores, keyed stores, tables, leases, run history and artifacts.
 
-`files(uri)` and `keyed(uri)` are the only doors; each implementation is a file here.
+`files(uri)` and `keyed(uri)` open the store of a URI by its scheme.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from likeness.storage.ports import FileEntry, Files, KeyedStore, Product
 
 
 def files(uri: str) -> Files:
-    """The file store that a URI belongs to.
+    """The file store of a URI.
 
     Raises:
-        UsageError: a scheme no store knows.
+        UsageError: the scheme is unknown.
     """
     scheme = uris.scheme(uri)
     if scheme == "file":
@@ -31,15 +31,15 @@ def files(uri: str) -> Files:
 
 
 def keyed(uri: str, create: bool = False) -> KeyedStore:
-    """The keyed store at a URI, opened and ready.
+    """Opens the keyed store of a URI.
 
     Args:
         uri: `sqlite:///path` or `hbase://host:port[,host:port...]/name`.
-        create: makes what the store lacks: the file, the tables.
+        create: whether to create the file or the tables if they are missing.
 
     Raises:
-        UsageError: a URI no store knows.
-        ServiceError: the store cannot be reached, or was never made.
+        UsageError: the URI is not understood.
+        ServiceError: the store cannot be reached, or does not exist.
     """
     scheme = uris.scheme(uri)
     if scheme == "sqlite":
@@ -56,10 +56,10 @@ def keyed(uri: str, create: bool = False) -> KeyedStore:
 
 
 def keyed_uri(configured: str, root: str) -> str:
-    """The keyed store's URI: as configured, or a SQLite file in the root.
+    """The URI of the keyed store: as configured, or a SQLite file in the root.
 
     Raises:
-        UsageError: the root is not local and nothing is configured.
+        UsageError: no URI is configured, and the root is not local.
     """
     if configured:
         return configured
@@ -69,34 +69,34 @@ def keyed_uri(configured: str, root: str) -> str:
 
 
 def local_copy(uri: str, folder: str) -> Path:
-    """A file on this machine: itself if it is local, else its copy in a folder, made there if it is missing.
+    """A local path of a file: its own if it is local, else that of a copy in a folder, made if missing.
 
-    A copy is named by length and time of change, so that a file that was replaced is copied anew.
+    The copy is named by size and time of change, so that a file that was replaced is copied again.
 
     Raises:
-        OSError: it is not there, cannot be read, or the folder cannot be written.
+        OSError: the file cannot be read, or the folder cannot be written.
     """
     if uris.scheme(uri) == "file":
         return uris.local_path(uri)
     entry = files(uri).stat(uri)
-    told = hashlib.sha256(f"{entry.uri} {entry.length} {entry.mtime}".encode()).hexdigest()[:16]
-    path = Path(folder).expanduser() / f"{told}-{uri.rpartition('/')[2]}"
+    version = hashlib.sha256(f"{entry.uri} {entry.length} {entry.mtime}".encode()).hexdigest()[:16]
+    path = Path(folder).expanduser() / f"{version}-{uri.rpartition('/')[2]}"
     if not path.exists():
         fetch(uri, path)
     return path
 
 
 def fetch(uri: str, path: Path, sha256: str = "") -> None:
-    """Copies a file to a path of this machine, which appears whole.
+    """Copies a file to a local path in one step: the path holds the whole file or none.
 
     Args:
-        uri: where it is.
-        path: where it is wanted; its folder is made.
-        sha256: the checksum it must have; empty for any.
+        uri: the file.
+        path: the copy; its folder is created.
+        sha256: the required checksum; empty for any.
 
     Raises:
-        OSError: it cannot be read, or the path not be written.
-        DataError: it has another checksum.
+        OSError: the file cannot be read, or the path cannot be written.
+        DataError: the checksum is another.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name[-40:]}.{uuid.uuid4().hex}")
@@ -107,7 +107,7 @@ def fetch(uri: str, path: Path, sha256: str = "") -> None:
                 digest.update(block)
                 target.write(block)
         if sha256 and digest.hexdigest() != sha256:
-            raise DataError(f"{uri} has not the checksum {sha256[:12]} but {digest.hexdigest()[:12]}")
+            raise DataError(f"{uri} has checksum {digest.hexdigest()[:12]}, not {sha256[:12]}")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

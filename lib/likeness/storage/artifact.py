@@ -1,16 +1,16 @@
-"""Artifacts: immutable files, each known by its path, length and checksum. Data only."""
+"""Artifacts: immutable files with path, size and checksum."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class FrozenModel(BaseModel):
-    """A record that stays as it was made; an unknown field is an error."""
+    """Base of immutable records; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class File(FrozenModel):
-    """One file of a build: its name in the space's folder (`build/file`), bytes and SHA-256."""
+    """A file of a build or a model: its path relative to their folder, its bytes and SHA-256."""
 
     name: str
     bytes: int

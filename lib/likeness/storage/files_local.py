@@ -1,4 +1,4 @@
-"""The files port on local disks."""
+"""The file store of local disks."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ from likeness.storage.ports import FileEntry
 
 
 class LocalFiles:
-    """Files of this machine."""
+    """Files on this machine."""
 
     def walk(self, folder: str) -> Iterator[FileEntry]:
-        """Every file below a folder; hidden ones left out, links to folders not followed."""
+        """Every file below a folder, without hidden ones; links to folders are not followed."""
         path = uris.local_path(folder)
         with os.scandir(path) as entries:
             yield from self._walk(entries, str(path.resolve()))
@@ -31,44 +31,44 @@ class LocalFiles:
                     with os.scandir(entry.path) as inner:
                         yield from self._walk(inner, top)
                     continue
-                found = _linked(entry, top) if entry.is_symlink() else _regular(entry.path, entry.stat())
+                file = _linked(entry, top) if entry.is_symlink() else _regular(entry.path, entry.stat())
             except FileNotFoundError:
                 continue  # deleted since its folder was read
-            if found:
-                yield found
+            if file:
+                yield file
 
     def stat(self, uri: str) -> FileEntry:
-        """One file's entry."""
+        """Size and time of change of a file."""
         path = uris.local_path(uri)
         return _entry(str(path), path.stat())
 
     def exists(self, uri: str) -> bool:
-        """Whether a file or folder is there."""
+        """Whether a file or folder exists."""
         return uris.local_path(uri).exists()
 
     def names(self, folder: str) -> list[str]:
-        """Names directly in a folder, sorted."""
+        """Sorted names of the files and folders in a folder."""
         try:
             return sorted(child.name for child in uris.local_path(folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def open(self, uri: str) -> BinaryIO:
-        """A file for reading."""
+        """Opens a file for reading."""
         return uris.local_path(uri).open("rb")
 
     def read(self, uri: str) -> bytes:
-        """A whole file."""
+        """Reads a whole file."""
         return uris.local_path(uri).read_bytes()
 
     def write(self, uri: str, data: bytes) -> None:
-        """Replaces a file in one step."""
+        """Writes a file atomically."""
         with _Draft(uris.local_path(uri)) as draft:
             draft.path.write_bytes(data)
             draft.rename()
 
     def create(self, uri: str, data: bytes) -> None:
-        """Makes a file that must not be there yet."""
+        """Creates a file that must not exist yet."""
         path = uris.local_path(uri)
         with _Draft(path) as draft:
             draft.path.write_bytes(data)
@@ -76,22 +76,22 @@ class LocalFiles:
             os.link(draft.path, path)  # unlike a rename, a link refuses an existing name
 
     def upload(self, local: str, uri: str) -> None:
-        """Copies a local file to a URI, which appears whole."""
+        """Copies a local file to a URI, atomically."""
         with _Draft(uris.local_path(uri)) as draft:
             shutil.copyfile(local, draft.path)
             draft.rename()
 
     def delete(self, uri: str) -> None:
-        """Deletes a file, or a folder with all it holds."""
+        """Deletes a file, or a folder with its content."""
         path = uris.local_path(uri)
         while path.is_dir() and not path.is_symlink():
-            with suppress(FileNotFoundError):  # another deletes it too
+            with suppress(FileNotFoundError):  # another process deletes it at the same time
                 shutil.rmtree(path)
         path.unlink(missing_ok=True)
 
 
 class _Draft:
-    """A hidden name beside the target; synced and renamed onto it, or removed."""
+    """A hidden file beside the target, which is synced and renamed to it, or removed."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -114,19 +114,19 @@ class _Draft:
 
 
 def _linked(entry: "os.DirEntry[str]", top: str) -> FileEntry | None:
-    """A link as the file it leads to; one that leads nowhere is listed too, and missing when it is read."""
-    leaves = not os.path.realpath(entry.path).startswith(f"{top.rstrip('/')}/")
+    """The file that a link points to; a broken link is listed too, and is missing when it is read."""
+    outside = not os.path.realpath(entry.path).startswith(f"{top.rstrip('/')}/")
     try:
         status = entry.stat()
     except OSError:  # broken, or a loop
-        return _entry(entry.path, entry.stat(follow_symlinks=False), leaves)
-    return _regular(entry.path, status, leaves)
+        return _entry(entry.path, entry.stat(follow_symlinks=False), outside)
+    return _regular(entry.path, status, outside)
 
 
-def _regular(path: str, status: os.stat_result, leaves: bool = False) -> FileEntry | None:
-    """None for a folder, a pipe or a device: opening one of these may never end."""
-    return _entry(path, status, leaves) if stat.S_ISREG(status.st_mode) else None
+def _regular(path: str, status: os.stat_result, outside: bool = False) -> FileEntry | None:
+    """The entry of a regular file; None for a folder, a pipe or a device, which could block a reader."""
+    return _entry(path, status, outside) if stat.S_ISREG(status.st_mode) else None
 
 
-def _entry(path: str, status: os.stat_result, leaves: bool = False) -> FileEntry:
-    return FileEntry(f"file://{path}", status.st_size, status.st_mtime_ns // 1000, leaves)
+def _entry(path: str, status: os.stat_result, outside: bool = False) -> FileEntry:
+    return FileEntry(f"file://{path}", status.st_size, status.st_mtime_ns // 1000, outside)

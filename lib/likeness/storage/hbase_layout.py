@@ -1,4 +1,4 @@
-"""How vectors and facts lie in HBase: the tables, their keys and cells, and what a URI says of them."""
+"""The layout of the keyed store in HBase: tables, keys and cells, and the parameters in its URI."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ IMAGES, PRODUCTS, MARKS = "images", "products", "marks"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One table: the end of its name, its family, and what its keys and cells are."""
+class TableLayout:
+    """An HBase table: the suffix of its name, its column family, and the meaning of its keys and cells."""
 
     name: str
     family: str
@@ -24,27 +24,27 @@ class Layout:
     cells: str
 
 
-LAYOUT = (
-    Layout(
+TABLE_LAYOUTS = (
+    TableLayout(
         IMAGES,
         "v",
-        "image_id, hexadecimal: a hash spreads evenly",
-        "a qualifier a feature space: little-endian float32",
+        "image_id, hexadecimal, of a whole photo; image_id/region of a region: hashes spread evenly",
+        "a qualifier for each feature space: little-endian float32",
     ),
-    Layout(
+    TableLayout(
         PRODUCTS,
         "p",
         "two hexadecimal digits of the SHA-256 of product_id, and product_id in UTF-8",
         "`category`: text; `attributes`: a JSON object of text; `image_ids`: a JSON list",
     ),
-    Layout(MARKS, "m", "what is marked, such as how far a load came", "`value`: JSON"),
+    TableLayout(MARKS, "m", "name of a mark, such as the last loaded snapshot of a table", "`value`: JSON"),
 )
-FAMILIES = {layout.name: layout.family for layout in LAYOUT}
+FAMILIES = {layout.name: layout.family for layout in TABLE_LAYOUTS}
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a URI says: Thrift servers, the beginning of the tables' names, and how patient to be."""
+class HbaseConfig:
+    """Parameters of a URI: Thrift servers, the prefix of the tables' names, timeouts and retries."""
 
     uri: str
     servers: Sequence[tuple[str, int]]
@@ -57,11 +57,11 @@ class Place:
     regions: int = 16
 
 
-def parse(uri: str) -> Place:
+def parse_uri(uri: str) -> HbaseConfig:
     """Reads `hbase://host:port,host:port/name?writers=4&timeout_s=20&retry_s=180&regions=16`.
 
     Raises:
-        UsageError: naming what is wrong.
+        UsageError: the URI is malformed, or an option is unknown.
     """
     parts = urlsplit(uri)
     name = parts.path.strip("/")
@@ -69,10 +69,10 @@ def parse(uri: str) -> Place:
     for server in parts.netloc.split(","):
         host, _, port = server.rpartition(":")
         if not host or not port.isdigit():
-            raise UsageError(f"keyed.uri = {uri!r}: {server!r} is no host:port of a Thrift server; write {FORM}")
+            raise UsageError(f"keyed.uri = {uri!r}: {server!r} is not host:port of a Thrift server; write {FORM}")
         servers.append((host, int(port)))
     if not name or not name.replace("_", "").replace("-", "").replace(":", "").isalnum():
-        raise UsageError(f"keyed.uri = {uri!r}: {name!r} cannot begin a table's name; write {FORM}")
+        raise UsageError(f"keyed.uri = {uri!r}: {name!r} cannot be the prefix of a table's name; write {FORM}")
     kinds: dict[str, Callable[[str], Any]] = {
         "writers": int,
         "timeout_s": float,
@@ -86,19 +86,20 @@ def parse(uri: str) -> Place:
         try:
             options[key] = kinds[key](value)
         except (KeyError, ValueError):
-            known = ", ".join(kinds)
-            raise UsageError(f"keyed.uri = {uri!r}: option {key}={value} is not understood; known: {known}") from None
-    return Place(uri, servers, name, **options)
+            raise UsageError(
+                f"keyed.uri = {uri!r}: option {key}={value} is not understood; known: {', '.join(kinds)}"
+            ) from None
+    return HbaseConfig(uri, servers, name, **options)
 
 
 def product_key(product_id: str) -> bytes:
-    """The row of a product: two digits of a hash, so that rows spread evenly, and the id itself."""
+    """The row key of a product: two digits of a hash, so that rows spread evenly, and its id."""
     key = product_id.encode()
     return hashlib.sha256(key).hexdigest()[:2].encode() + key
 
 
 def product_cells(row: Product) -> dict[bytes, bytes]:
-    """The cells of a product's row."""
+    """The cells of a row of `products`."""
     return {
         b"p:category": row.category.encode(),
         b"p:attributes": json.dumps(dict(row.attributes), ensure_ascii=False).encode(),
@@ -106,16 +107,16 @@ def product_cells(row: Product) -> dict[bytes, bytes]:
     }
 
 
-def product_of(key: str, cells: Mapping[bytes, bytes]) -> Product:
-    """The product whose row has these cells."""
+def parse_product(key: str, cells: Mapping[bytes, bytes]) -> Product:
+    """The product of a row of `products`."""
     images = tuple(json.loads(cells[b"p:image_ids"]))
     return Product(key, cells[b"p:category"].decode(), json.loads(cells[b"p:attributes"]), images)
 
 
-def create_commands(place: Place) -> list[list[str]]:
-    """HBase's own commands that make the large tables, split from the start on the first hexadecimal digits."""
+def create_commands(config: HbaseConfig) -> list[list[str]]:
+    """HBase's commands that create the large tables, pre-split on the first hexadecimal digits."""
     splitter = ["hbase", "org.apache.hadoop.hbase.util.RegionSplitter"]
     return [
-        [*splitter, f"{place.name}_{name}", "HexStringSplit", "-c", str(place.regions), "-f", FAMILIES[name]]
+        [*splitter, f"{config.name}_{name}", "HexStringSplit", "-c", str(config.regions), "-f", FAMILIES[name]]
         for name in (IMAGES, PRODUCTS)
     ]

@@ -1,4 +1,4 @@
-"""Calls to HBase through any of its Thrift servers, repeated while they fail in passing.   [happybase, tenacity]"""
+"""A pool of connections to HBase's Thrift servers that retries transient failures.   [happybase, tenacity]"""
 
 import itertools
 import random
@@ -13,74 +13,78 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 from thriftpy2.thrift import TException
 
 from likeness.core.errors import ServiceError
-from likeness.storage.hbase_layout import Place
+from likeness.storage.hbase_layout import HbaseConfig
 
 T = TypeVar("T")
 _PERMANENT = ("TableNotFound", "TableNotEnabled", "NoSuchColumnFamily", "AccessDenied", "DoNotRetry", "Illegal")
 
 
 class HbasePool:
-    """Connections to any of the Thrift servers; those not in use wait here for the next call."""
+    """Connections to the Thrift servers of one HBase; idle connections are reused."""
 
-    def __init__(self, place: Place) -> None:
-        self._place, self._idle, self._closed = place, list[Connection](), False
-        self._lock, self._turn = threading.Lock(), itertools.count(random.randrange(len(place.servers)))
+    def __init__(self, config: HbaseConfig) -> None:
+        self._config, self._idle, self._closed = config, list[Connection](), False
+        self._lock, self._next = threading.Lock(), itertools.count(random.randrange(len(config.servers)))
 
     def call(self, work: Callable[[Connection], T], patience_s: float | None = None) -> T:
-        """Does one repeatable piece of work.
+        """Calls `work` with a connection, and retries it on transient failures: the call must be idempotent.
+
+        Args:
+            work: the call.
+            patience_s: seconds for retries; by default the configured `retry_s`.
 
         Raises:
-            ServiceError: it failed for good, or time and again.
+            ServiceError: the failure is permanent, or the retries failed too.
         """
-        limit = self._place.retry_s if patience_s is None else patience_s
+        limit = self._config.retry_s if patience_s is None else patience_s
         tries = Retrying(
-            retry=retry_if_exception(_passing),
+            retry=retry_if_exception(_is_transient),
             wait=wait_exponential_jitter(multiplier=0.2, max=5),
             stop=stop_after_delay(limit),
             reraise=True,
         )
         try:
-            answer: T = tries(
-                self._once, work, None if patience_s is None else min(patience_s / 2, self._place.timeout_s)
+            result: T = tries(
+                self._call_once, work, None if patience_s is None else min(patience_s / 2, self._config.timeout_s)
             )
-            return answer
+            return result
         except (OSError, TException) as error:
             raise ServiceError(
-                f"keyed.uri = {self._place.uri}: {_told(error)}; "
-                "are HBase and its Thrift servers up, and are host and port right?"
+                f"keyed.uri = {self._config.uri}: {_message(error)}; "
+                "check that HBase and its Thrift servers are up, and that host and port are right"
             ) from None
 
-    def _once(self, work: Callable[[Connection], T], timeout_s: float | None) -> T:
+    def _call_once(self, work: Callable[[Connection], T], timeout_s: float | None) -> T:
         connection = self._take(timeout_s)
         try:
-            answer = work(connection)
+            result = work(connection)
         except BaseException:
-            _close(connection)  # what it was about to say is not for the next caller
+            _close(connection)  # it may still receive the response to this call
             raise
         with self._lock:
             if not self._closed:
                 self._idle.append(connection)
-                return answer
+                return result
         _close(connection)
-        return answer
+        return result
 
     def _take(self, timeout_s: float | None) -> Connection:
         with self._lock:
             if self._closed:
-                raise ServiceError(f"keyed.uri = {self._place.uri}: the store was closed; open it again")
+                raise ServiceError(f"keyed.uri = {self._config.uri}: the store was closed; open it again")
             if self._idle:
                 return self._idle.pop()
         failed: OSError | TException | None = None
-        for _ in self._place.servers:
-            host, port = self._place.servers[next(self._turn) % len(self._place.servers)]
+        for _ in self._config.servers:
+            host, port = self._config.servers[next(self._next) % len(self._config.servers)]
             try:
                 return happybase.Connection(
                     host,
                     port,
-                    timeout=int(1000 * (timeout_s or self._place.timeout_s)),
+                    timeout=int(1000 * (timeout_s or self._config.timeout_s)),
                     table_prefix=None,
-                    transport=self._place.transport,
-                    protocol=self._place.protocol,
+                    transport=self._config.transport,
+                    protocol=self._config.protocol,
                 )
             except (OSError, TException) as error:
                 failed = error
@@ -88,21 +92,21 @@ class HbasePool:
         raise failed
 
     def close(self) -> None:
-        """Closes what is idle; what is in use is closed when it comes back."""
+        """Closes idle connections; one in use is closed when its call ends."""
         with self._lock:
             self._closed, idle, self._idle = True, self._idle, []
         for connection in idle:
             _close(connection)
 
 
-def _passing(error: BaseException) -> bool:
-    """Whether the same call may succeed later."""
-    return isinstance(error, OSError | TException) and not any(name in _told(error) for name in _PERMANENT)
+def _is_transient(error: BaseException) -> bool:
+    """Whether a retry may succeed."""
+    return isinstance(error, OSError | TException) and not any(name in _message(error) for name in _PERMANENT)
 
 
-def _told(error: BaseException) -> str:
-    message = getattr(error, "message", None) or str(error)
-    text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
+def _message(error: BaseException) -> str:
+    raw = getattr(error, "message", None) or str(error)
+    text = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
     return (lines[0] if lines else type(error).__name__)[:500]
 

@@ -1,9 +1,9 @@
-"""Items: what an index holds, each a photo or a region of one; names in, keys out. Data only."""
+"""Items: what has a vector, each a whole photo or a region of one."""
 
 from typing import NamedTuple
 
 WHOLE_PHOTO = ""
-"""The region that is the whole photo."""
+"""The region of a whole photo."""
 
 
 class Item(NamedTuple):
@@ -14,16 +14,16 @@ class Item(NamedTuple):
 
     @property
     def key(self) -> str:
-        """`image_id` of a whole photo, `image_id/region` of a region: what keyed stores sort and look up by."""
+        """The key of the item in keyed stores: `image_id` of a whole photo, `image_id/region` of a region."""
         return f"{self.image_id}/{self.region}" if self.region else self.image_id
 
     @classmethod
     def parse(cls, key: str) -> "Item":
-        """The item of a key."""
+        """Parses the key of an item."""
         image_id, _, region = key.partition("/")
         return cls(image_id, region)
 
 
 def region_keys(image_id: str) -> tuple[str, str]:
-    """The keys between which the regions of an image lie, in the order of their UTF-8 bytes; neither is one of them."""
+    """Exclusive bounds of the keys of all regions of an image, in the order of UTF-8 bytes."""
     return f"{image_id}/", f"{image_id}0"  # "0" is the character after "/"

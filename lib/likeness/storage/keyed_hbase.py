@@ -16,12 +16,12 @@ from likeness.storage.hbase_layout import (
     IMAGES,
     MARKS,
     PRODUCTS,
-    Place,
+    HbaseConfig,
     create_commands,
-    parse,
+    parse_product,
+    parse_uri,
     product_cells,
     product_key,
-    product_of,
 )
 from likeness.storage.hbase_pool import HbasePool
 from likeness.storage.items import Item, region_keys
@@ -35,18 +35,18 @@ _OPEN_S = 12.0
 class HbaseStore:
     """Vectors as little-endian float32, facts as text and JSON.
 
-    Every call may be repeated without harm, so a call that fails in passing (a dead server, a region that
-    moves, a busy one) is tried again, on another Thrift server if there is one, until `retry_s` have gone by.
+    All calls are idempotent, so after a transient failure (a dead server, a region that moves or is busy) a call is
+    retried for `retry_s` seconds, on another Thrift server if there is one.
     """
 
     def __init__(self, uri: str, create: bool = False) -> None:
-        self._place = parse(uri)
-        self.writers = self._place.writers
-        self._servers = HbasePool(self._place)
+        self._config = parse_uri(uri)
+        self.writers = self._config.writers
+        self._pool = HbasePool(self._config)
         try:
             missing = self._missing()
             if missing and create:
-                _create(self._place, self._servers, missing)
+                _create(self._config, self._pool, missing)
         except ServiceError:
             self.close()
             raise
@@ -54,7 +54,7 @@ class HbaseStore:
             self.close()
             raise ServiceError(
                 f"keyed.uri = {uri}: HBase has no table {', '.join(self._table(name) for name in missing)}; "
-                "make them with `likeness hbase-init`"
+                "create them with `likeness hbase-init`"
             )
 
     def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
@@ -88,56 +88,56 @@ class HbaseStore:
         self._delete(IMAGES, keys)
 
     def put_products(self, rows: Iterable[Product]) -> int:
-        """Stores facts by product_id."""
+        """Stores the facts of each product."""
         return self._put(PRODUCTS, ((product_key(row.product_id), product_cells(row)) for row in rows))
 
     def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
-        """The stored facts."""
+        """The stored facts of some products."""
         keys = {product_key(key): key for key in dict.fromkeys(product_ids)}
-        return {key: product_of(key, cells) for key, cells in self._get(PRODUCTS, keys, [b"p"])}
+        return {key: parse_product(key, cells) for key, cells in self._get(PRODUCTS, keys, [b"p"])}
 
     def scan_products(self) -> Iterator[Product]:
-        """Every product once, in the order of the hashes of product_id."""
+        """Every product once, sorted by row key, which begins with a hash."""
         for key, cells in self._scan(PRODUCTS, [b"p"]):
-            yield product_of(key[2:].decode(), cells)
+            yield parse_product(key[2:].decode(), cells)
 
     def delete_products(self, product_ids: Sequence[str]) -> None:
         """Deletes products."""
         self._delete(PRODUCTS, [product_key(key) for key in product_ids])
 
     def purge(self) -> None:
-        """Asks for major compactions; they run on their own, and leave nothing of what was flushed before."""
+        """Requests major compactions, which run in the background and remove deleted data from disk."""
 
         def ask(connection: Connection) -> None:
             for name in FAMILIES:
                 connection.compact_table(self._table(name), major=True)
 
-        self._servers.call(ask)
+        self._pool.call(ask)
 
     def get_mark(self, name: str) -> Any:
-        """A JSON value kept with the data."""
+        """A JSON value stored with the data."""
         cells = dict(self._get(MARKS, {name.encode(): name}, [b"m"]))
         return json.loads(cells[name][b"m:value"]) if name in cells else None
 
     def set_mark(self, name: str, value: Any) -> None:
-        """Keeps a JSON value with the data."""
+        """Stores a JSON value with the data."""
         self._put(MARKS, [(name.encode(), {b"m:value": json.dumps(value).encode()})])
 
     def close(self) -> None:
         """Closes the connections."""
-        self._servers.close()
+        self._pool.close()
 
     def _table(self, name: str) -> str:
-        return f"{self._place.name}_{name}"
+        return f"{self._config.name}_{name}"
 
     def _missing(self) -> list[str]:
-        there = self._servers.call(lambda connection: connection.tables(), _OPEN_S)
-        return [name for name in FAMILIES if self._table(name).encode() not in there]
+        existing = self._pool.call(lambda connection: connection.tables(), _OPEN_S)
+        return [name for name in FAMILIES if self._table(name).encode() not in existing]
 
     def _put(self, table: str, rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> int:
         done = 0
         for batch in _batches(rows):
-            # of one key put twice the later stands: in one call to HBase both would get the same time
+            # of one key put twice only the later value is sent: in one call both would get the same timestamp
             latest = dict(batch)
 
             def send(connection: Connection, latest: Mapping[bytes, dict[bytes, bytes]] = latest) -> None:
@@ -146,7 +146,7 @@ class HbaseStore:
                     mutations.put(key, cells)
                 mutations.send()
 
-            self._servers.call(send)
+            self._pool.call(send)
             done += len(batch)
         return done
 
@@ -159,7 +159,7 @@ class HbaseStore:
                     mutations.delete(key, columns)
                 mutations.send()
 
-            self._servers.call(send)
+            self._pool.call(send)
 
     def _get(
         self, table: str, keys: Mapping[bytes, str], columns: Sequence[bytes]
@@ -169,7 +169,7 @@ class HbaseStore:
             def ask(connection: Connection, batch: Sequence[bytes] = batch) -> Any:
                 return connection.table(self._table(table)).rows(list(batch), columns=list(columns))
 
-            for key, cells in self._servers.call(ask):
+            for key, cells in self._pool.call(ask):
                 yield keys[key], cells
 
     def _scan(
@@ -185,7 +185,7 @@ class HbaseStore:
                 )
                 return list(scan)
 
-            page = self._servers.call(ask)
+            page = self._pool.call(ask)
             yield from page
             if len(page) < rows:
                 return
@@ -194,35 +194,35 @@ class HbaseStore:
             rows = max(16, min(10_000, _SCAN_BYTES // (size + 1)))
 
 
-def _create(place: Place, servers: HbasePool, missing: Sequence[str]) -> None:
-    """Makes missing tables. Thrift cannot split a table at its creation, so HBase's own command does it."""
-    for name, command in zip((IMAGES, PRODUCTS), create_commands(place), strict=True):
+def _create(config: HbaseConfig, pool: HbasePool, missing: Sequence[str]) -> None:
+    """Creates missing tables. Thrift cannot pre-split a table, so HBase's own command does it."""
+    for name, command in zip((IMAGES, PRODUCTS), create_commands(config), strict=True):
         if name not in missing:
             continue
         if not shutil.which("hbase"):
             raise ServiceError(
-                f"keyed.uri = {place.uri}: the table {place.name}_{name} is missing, and the command `hbase` that "
-                f"makes it is not on PATH; run this where HBase is installed: {' '.join(command)}"
+                f"keyed.uri = {config.uri}: the table {config.name}_{name} is missing, and the command `hbase` that "
+                f"creates it is not on PATH; run this where HBase is installed: {' '.join(command)}"
             )
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        there = servers.call(lambda connection: connection.tables(), _OPEN_S)
-        if f"{place.name}_{name}".encode() not in there:
-            told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
-            raise ServiceError(f"keyed.uri = {place.uri}: `{' '.join(command)}` failed: {' '.join(told)}")
+        existing = pool.call(lambda connection: connection.tables(), _OPEN_S)
+        if f"{config.name}_{name}".encode() not in existing:
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
+            raise ServiceError(f"keyed.uri = {config.uri}: `{' '.join(command)}` failed: {' '.join(lines)}")
     if MARKS in missing:
-        with suppress(ServiceError):  # another may make it at the same time
-            servers.call(lambda connection: connection.create_table(f"{place.name}_{MARKS}", {FAMILIES[MARKS]: {}}))
+        with suppress(ServiceError):  # another process may create it at the same time
+            pool.call(lambda connection: connection.create_table(f"{config.name}_{MARKS}", {FAMILIES[MARKS]: {}}))
 
 
 def _batches(rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[list[tuple[bytes, dict[bytes, bytes]]]]:
     batch: list[tuple[bytes, dict[bytes, bytes]]] = []
-    held = 0
+    size = 0
     for key, cells in rows:
         batch.append((key, cells))
-        held += len(key) + sum(map(len, cells.values()))
-        if held >= _BATCH_BYTES or len(batch) >= _BATCH_ROWS:
+        size += len(key) + sum(map(len, cells.values()))
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_ROWS:
             yield batch
-            batch, held = [], 0
+            batch, size = [], 0
     if batch:
         yield batch
 

@@ -24,7 +24,7 @@ _BATCH = 500
 
 
 class SqliteStore:
-    """Vectors as little-endian float32, facts as JSON; one writer at a time, readers beside it."""
+    """Vectors as little-endian float32, facts as JSON; one process writes at a time, while others read."""
 
     writers = 1
 
@@ -36,11 +36,11 @@ class SqliteStore:
             if create:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
             elif not self._path.exists():
-                raise ServiceError(f"keyed.uri = {uri}: there is no such file; the load job makes and fills it")
+                raise ServiceError(f"keyed.uri = {uri}: there is no such file; the load job creates and fills it")
             self._db = _opened(self._path)
         except (OSError, sqlite3.Error) as error:
             raise ServiceError(
-                f"keyed.uri = {uri}: {error}; name a file in a folder that can be written, as sqlite:///path"
+                f"keyed.uri = {uri}: {error}; name a file in a writable folder as sqlite:///path"
             ) from None
 
     def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
@@ -71,17 +71,17 @@ class SqliteStore:
         self._put(sql, ((image_id, *region_keys(image_id)) for image_id in image_ids))
 
     def put_products(self, rows: Iterable[Product]) -> int:
-        """Stores facts by product_id."""
+        """Stores the facts of each product."""
         cells = ((row.product_id, json.dumps(_facts(row), ensure_ascii=False)) for row in rows)
         return self._put("INSERT OR REPLACE INTO products VALUES (?, ?)", cells)
 
     def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
-        """The stored facts."""
+        """The stored facts of some products."""
         sql = "SELECT product_id, facts FROM products WHERE product_id IN"
         return {key: _product(key, cell) for key, cell in self._get(sql, product_ids)}
 
     def scan_products(self) -> Iterator[Product]:
-        """Every product once, in the order of product_id."""
+        """Every product once, sorted by product_id."""
         for key, cell in self._rows("SELECT product_id, facts FROM products ORDER BY product_id"):
             yield _product(key, cell)
 
@@ -90,18 +90,18 @@ class SqliteStore:
         self._put("DELETE FROM products WHERE product_id = ?", ((key,) for key in product_ids))
 
     def purge(self) -> None:
-        """Writes the file anew without what was deleted."""
+        """Rewrites the file without deleted data."""
         with self._named_errors():
             self._db.execute("VACUUM")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def get_mark(self, name: str) -> Any:
-        """A JSON value kept with the data."""
+        """A JSON value stored with the data."""
         row = next(self._rows("SELECT value FROM marks WHERE name = ?", name), None)
         return json.loads(row[0]) if row else None
 
     def set_mark(self, name: str, value: Any) -> None:
-        """Keeps a JSON value with the data."""
+        """Stores a JSON value with the data."""
         self._put("INSERT OR REPLACE INTO marks VALUES (?, ?)", [(name, json.dumps(value))])
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The contracts of the stores: what every implementation does, and which errors it gives."""
+"""The protocols of file stores and keyed stores: what every implementation does, and which errors it raises."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,68 +11,68 @@ from likeness.storage.items import Item
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file: canonical URI, bytes, last change in microseconds since 1970.
+    """A file: canonical URI, size in bytes, time of change in microseconds since 1970.
 
-    `leaves` marks a link that leads out of the folder that was walked.
+    `outside` is set for a link to a file outside the folder that was walked.
     """
 
     uri: str
     length: int
     mtime: int
-    leaves: bool = False
+    outside: bool = False
 
 
 class Files(Protocol):
-    """Files by canonical URI. Missing files raise FileNotFoundError, everything else OSError."""
+    """A file store; files are named by canonical URI. A missing file raises FileNotFoundError, any failure OSError."""
 
     def walk(self, folder: str) -> Iterator[FileEntry]:
-        """Every file below a folder, in the order of their names; hidden ones (`.x`) left out."""
+        """Every file below a folder, sorted by name in each folder, without hidden ones (`.x`)."""
         ...
 
     def stat(self, uri: str) -> FileEntry:
-        """One file's entry."""
+        """Size and time of change of a file."""
         ...
 
     def exists(self, uri: str) -> bool:
-        """Whether a file or folder is there."""
+        """Whether a file or folder exists."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """Names directly in a folder, sorted; empty if the folder is missing."""
+        """Sorted names of the files and folders in a folder; none if the folder is missing."""
         ...
 
     def open(self, uri: str) -> BinaryIO:
-        """A file for reading, seekable."""
+        """Opens a file for reading; it is seekable."""
         ...
 
     def read(self, uri: str) -> bytes:
-        """A whole file."""
+        """Reads a whole file."""
         ...
 
     def write(self, uri: str, data: bytes) -> None:
-        """Replaces a file in one step: a reader sees the old or the new bytes; folders are made."""
+        """Writes a file atomically: a reader sees the old or the new bytes. Folders are created."""
         ...
 
     def create(self, uri: str, data: bytes) -> None:
-        """Makes a file that must not be there yet, whole or not at all.
+        """Creates a file atomically.
 
         Raises:
-            FileExistsError: it is there; of two at once, exactly one gets this.
+            FileExistsError: the file exists. Of two concurrent calls exactly one succeeds.
         """
         ...
 
     def upload(self, local: str, uri: str) -> None:
-        """Copies a local file to a URI, which appears whole."""
+        """Copies a local file to a URI, atomically."""
         ...
 
     def delete(self, uri: str) -> None:
-        """Deletes a file, or a folder with all it holds; what is missing is fine."""
+        """Deletes a file, or a folder with its content; a missing one is no error."""
         ...
 
 
 @dataclass(frozen=True)
 class Product:
-    """Facts of one product for the answer to a query."""
+    """Facts of a product for search results."""
 
     product_id: str
     category: str
@@ -81,13 +81,13 @@ class Product:
 
 
 class KeyedStore(Protocol):
-    """Vectors of items and facts of products, by key. Puts may be repeated; results leave out unknown keys.
+    """A store of vectors by item, and of product facts by product_id, in which a put replaces earlier values.
 
-    Errors of the store itself are ServiceError.
+    Results leave out unknown keys. A failure of the store raises ServiceError.
     """
 
     writers: int
-    """How many processes may write at once."""
+    """Number of processes that may write at the same time."""
 
     def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
         """Stores the float32 vector of each item; returns how many."""
@@ -110,15 +110,15 @@ class KeyedStore(Protocol):
         ...
 
     def put_products(self, rows: Iterable[Product]) -> int:
-        """Stores facts by product_id; returns how many."""
+        """Stores the facts of each product; returns how many."""
         ...
 
     def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
-        """The stored facts."""
+        """The stored facts of some products."""
         ...
 
     def scan_products(self) -> Iterator[Product]:
-        """Every product once, in an order of the store's own."""
+        """Every product once, in any order."""
         ...
 
     def delete_products(self, product_ids: Sequence[str]) -> None:
@@ -126,17 +126,17 @@ class KeyedStore(Protocol):
         ...
 
     def purge(self) -> None:
-        """Removes the bytes of what was deleted: at once, or when the store compacts, which this asks for."""
+        """Removes deleted data from disk: at once, or by a compaction that this call requests."""
         ...
 
     def get_mark(self, name: str) -> Any:
-        """A JSON value kept with the data, such as how far a load came; None if never set."""
+        """A JSON value stored with the data, such as the last loaded snapshot; None if it was never set."""
         ...
 
     def set_mark(self, name: str, value: Any) -> None:
-        """Keeps a JSON value with the data."""
+        """Stores a JSON value with the data."""
         ...
 
     def close(self) -> None:
-        """Gives back connections; may be called twice."""
+        """Closes connections; may be called twice."""
         ...

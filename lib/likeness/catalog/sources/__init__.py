@@ -1,6 +1,6 @@
-"""Sources: a folder, a tar or Parquet files of photos, with or without a catalogue, to one listing.
+"""Sources: a folder, a tar or Parquet files of photos, with or without a catalogue of products.
 
-`read_listing` opens no photo; `Reader` gives the bytes of one listed item.
+`read_listing` lists a source without opening a photo; `Reader` reads the bytes of a listed photo.
 """
 
 from likeness.catalog.sources.listing import ITEM, Listing, check_source, read_listing

@@ -1,4 +1,4 @@
-"""A source to its listing: which product shows which photo, where, and what is wrong with the rest."""
+"""Lists a source: which product shows which photo, where the photo is, and what is rejected."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from likeness import storage
 from likeness.catalog.sources import catalogues, packed
-from likeness.catalog.sources.packed import Aside, SourceImage
+from likeness.catalog.sources.packed import Skipped, SourceImage
 from likeness.core import uris
 from likeness.core.errors import UsageError
 from likeness.core.settings import Source
@@ -29,42 +29,42 @@ ITEM = pa.schema(
         ("position", pa.int64()),
     ]
 )
-"""One listed (product, photo): `container` and `position` say where in a packed file the bytes are."""
+"""A listed pair of product and photo; `container` and `position` locate the bytes in a packed file."""
 
 UNCATEGORISED = "uncategorised"
 _CALTECH = re.compile(r"^\d{3}\.(?=.)")
 _CATALOGUE_NAMES = tuple(f"catalogue{suffix}" for suffix in catalogues.SUFFIXES)
-_COMPRESSED = "a compressed tar cannot be read by place; unpack it to a plain .tar"
+_COMPRESSED = "a compressed tar cannot be read by position; unpack it to a plain .tar"
 
 
 @dataclass
-class Listing(Aside):
-    """What a source holds, and what was put aside; `unlisted` counts photos that the catalogue does not name."""
+class Listing(Skipped):
+    """The listed `items` of a source, as a table of ITEM; `unlisted` is the number of photos not in the catalogue."""
 
     items: pa.Table = field(default_factory=ITEM.empty_table)
     unlisted: int = 0
 
 
 def check_source(source: Source) -> None:
-    """Says at once, before anything is started, that a source cannot be meant.
+    """Checks a source before a run starts anything.
 
     Raises:
-        UsageError: no source is named, it is not there, or it is a compressed tar.
+        UsageError: no source is given, it does not exist, or it is a compressed tar.
     """
     if not source.uri:
-        raise UsageError("no source is named; name a folder, .tar or .parquet of photos with --source")
+        raise UsageError("no source is given; name a folder, .tar or .parquet file of photos with --source")
     root = uris.canonical(source.uri)
     if packed.is_compressed(root):
         raise UsageError(f"--source {source.uri}: {_COMPRESSED}")
     if not storage.files(root).exists(root):
-        raise UsageError(f"--source {source.uri}: no such file or folder; name a folder, .tar or .parquet")
+        raise UsageError(f"--source {source.uri}: no such file or folder; name a folder, .tar or .parquet file")
 
 
 def read_listing(source: Source) -> Listing:
     """Lists a source.
 
     Raises:
-        UsageError: the source or its catalogue is not there or not readable, or it is a compressed tar.
+        UsageError: the source or its catalogue cannot be read, or the source is a compressed tar.
     """
     check_source(source)
     root = uris.canonical(source.uri)
@@ -72,21 +72,21 @@ def read_listing(source: Source) -> Listing:
     listing = Listing()
     try:
         catalogue = _catalogue_uri(files, root, source.catalogue)
-        found = _find(files, root, catalogue, listing)
-    except OSError as error:  # a part that cannot be listed must not look as if it were empty
+        photos = _find_photos(files, root, catalogue, listing)
+    except OSError as error:  # a folder that cannot be listed must not count as empty
         raise UsageError(f"--source {source.uri} cannot be listed: {error}; make it readable") from None
-    rows = _from_catalogue(catalogue, root, found, listing) if catalogue else _from_folders(found)
+    rows = _from_catalogue(catalogue, root, photos, listing) if catalogue else _from_folders(photos)
     listing.items = pa.Table.from_pylist(list(rows), schema=ITEM)
     return listing
 
 
-def _find(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str, SourceImage]:
-    """Every photo of the source by its path relative to the root (`x.tar!/member` inside a tar)."""
-    found: dict[str, SourceImage] = {}
+def _find_photos(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str, SourceImage]:
+    """All photos of a source by path relative to its root (`x.tar!/member` in a tar)."""
+    photos: dict[str, SourceImage] = {}
     if packed.is_packed(root) and not files.names(root):  # Spark writes folders called x.parquet
         for member in packed.members(files, files.stat(root), listing):
-            _add(found, member.uri.removeprefix(f"{root}!/"), member, listing)
-        return found
+            _add(photos, member.uri.removeprefix(f"{root}!/"), member, listing)
+        return photos
     for entry in files.walk(root):
         path = entry.uri.removeprefix(f"{root}/")
         archive = packed.is_packed(path) and path not in _CATALOGUE_NAMES
@@ -95,28 +95,28 @@ def _find(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str
         if not (archive or packed.is_compressed(path) or path.lower().endswith(tuple(SUFFIXES))):
             listing.ignored += 1
         elif not catalogues.encodable(path):
-            shown = path.encode("utf-8", "backslashreplace").decode()
-            listing.reject(f"{root}/{shown}", "name_not_utf8", "rename the file")
-        elif entry.leaves:
+            escaped = path.encode("utf-8", "backslashreplace").decode()
+            listing.reject(f"{root}/{escaped}", "name_not_utf8", "rename the file")
+        elif entry.outside:
             listing.reject(entry.uri, "outside_source", "a link that leaves the source")
         elif packed.is_compressed(path):
             listing.reject(entry.uri, "compressed", _COMPRESSED)
         elif archive:
             for member in packed.members(files, entry, listing):
-                _add(found, member.uri.removeprefix(f"{root}/"), member, listing)
+                _add(photos, member.uri.removeprefix(f"{root}/"), member, listing)
         else:
-            found[path] = SourceImage(entry.uri, entry.length, entry.mtime)
-    return found
+            photos[path] = SourceImage(entry.uri, entry.length, entry.mtime)
+    return photos
 
 
-def _add(found: dict[str, SourceImage], path: str, member: SourceImage, listing: Listing) -> None:
-    """A name that is twice in a tar stands for the later one, as when it is unpacked."""
-    listing.ignored += path in found
-    found[path] = member
+def _add(photos: dict[str, SourceImage], path: str, member: SourceImage, listing: Listing) -> None:
+    """Adds a member of a packed file; of two with the same name the later one counts, as when a tar is unpacked."""
+    listing.ignored += path in photos
+    photos[path] = member
 
 
-def _from_folders(found: dict[str, SourceImage]) -> Iterator[dict[str, object]]:
-    for path, photo in found.items():
+def _from_folders(photos: dict[str, SourceImage]) -> Iterator[dict[str, object]]:
+    for path, photo in photos.items():
         inner = photo.uri.removeprefix(f"{photo.container}!/") if photo.container else path
         folder = _parent(inner) or _parent(path.removesuffix(f"!/{inner}"))
         category = photo.category or _CALTECH.sub("", folder) or UNCATEGORISED
@@ -124,12 +124,12 @@ def _from_folders(found: dict[str, SourceImage]) -> Iterator[dict[str, object]]:
 
 
 def _parent(path: str) -> str:
-    """The name of the folder that a file lies in; empty at the top."""
-    return uris.plain(path).rpartition("/")[0].rpartition("/")[2]
+    """The name of a file's folder; empty at the top."""
+    return uris.normalize(path).rpartition("/")[0].rpartition("/")[2]
 
 
 def _from_catalogue(
-    catalogue: str, root: str, found: dict[str, SourceImage], listing: Listing
+    catalogue: str, root: str, photos: dict[str, SourceImage], listing: Listing
 ) -> Iterator[dict[str, object]]:
     seen: dict[tuple[str, str], tuple[object, ...]] = {}
     used = set()
@@ -138,26 +138,26 @@ def _from_catalogue(
         if row.error:
             listing.reject(what, "bad_row", row.error)
             continue
-        if not uris.inside(row.image):
+        if not uris.is_inside(row.image):
             detail = f"image {row.image!r} leaves the source; only relative paths inside it are opened"
             listing.reject(what, "outside_source", detail)
             continue
-        path = uris.plain(row.image)
-        photo = found.get(path)
+        path = uris.normalize(row.image)
+        photo = photos.get(path)
         if photo is None:
             detail = f"image {row.image!r} of product {row.product_id!r} is not in {root}"
             listing.reject(what, "missing_file", detail)
             continue
         used.add(path)
-        facts = (row.category, row.attributes, row.active)
-        before = seen.setdefault((row.product_id, path), facts)
-        if before is not facts:
-            if before != facts:
-                detail = f"product {row.product_id!r} shows {row.image!r} twice with other facts; the first row stands"
+        values = (row.category, row.attributes, row.active)
+        first = seen.setdefault((row.product_id, path), values)
+        if first is not values:
+            if first != values:
+                detail = f"product {row.product_id!r} shows {row.image!r} twice with other values; the first row counts"
                 listing.reject(what, "conflicting_row", detail)
             continue
         yield _row(photo, row.product_id, row.category, row.attributes, row.active)
-    listing.unlisted = len(found) - len(used)
+    listing.unlisted = len(photos) - len(used)
 
 
 def _row(
@@ -176,11 +176,11 @@ def _row(
     }
 
 
-def _catalogue_uri(files: Files, root: str, named: str) -> str:
-    if named:
-        uri = uris.canonical(named)
+def _catalogue_uri(files: Files, root: str, configured: str) -> str:
+    if configured:
+        uri = uris.canonical(configured)
         if not storage.files(uri).exists(uri):
-            raise UsageError(f"--catalogue {named}: no such file; name a CSV, JSON lines or Parquet file")
+            raise UsageError(f"--catalogue {configured}: no such file; name a CSV, JSON lines or Parquet file")
         return uri
-    here = files.names(root)
-    return next((uris.join(root, name) for name in _CATALOGUE_NAMES if name in here), "")
+    names = files.names(root)
+    return next((uris.join(root, name) for name in _CATALOGUE_NAMES if name in names), "")

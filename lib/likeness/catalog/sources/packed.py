@@ -1,4 +1,4 @@
-"""Packed sources: the members of a .tar or .parquet, and the bytes of any listed photo by place."""
+"""Packed sources: lists the photos of .tar and .parquet files, and reads the bytes of a listed photo."""
 
 import tarfile
 from collections.abc import Iterator
@@ -9,21 +9,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from likeness import storage
-from likeness.catalog.sources.catalogues import row_of
+from likeness.catalog.sources.catalogues import parse_row
 from likeness.core import uris
 from likeness.core.settings import Limits
 from likeness.images.image import SUFFIXES, BadImage
 from likeness.storage import FileEntry, Files
 
-_ROW_NEEDS = ("product_id", "category")
+_REQUIRED = ("product_id", "category")
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One photo of a source: where it is, and what a packed file says of it.
+    """A photo of a source: where it is, and the product columns that a packed file has of it.
 
-    `position` is the byte offset in a tar, the row number in a Parquet file. `length` and `mtime` tell
-    whether it changed; a Parquet row has those of its file, so that no bytes are read to list it.
+    `position` is the byte offset in a tar, or the row number in a Parquet file. A change of `length` or `mtime` means
+    that the photo has changed; a Parquet row has those of its file, so that it is listed without reading its bytes.
     """
 
     uri: str
@@ -38,71 +38,71 @@ class SourceImage:
 
 
 @dataclass
-class Aside:
-    """What is not listed: `rejected` are (what, why) pairs for the ledger, `ignored` counts what is no photo."""
+class Skipped:
+    """What a listing leaves out: `rejected` pairs (what, reason) for the ledger, and the number of `ignored` files."""
 
     rejected: list[tuple[str, BadImage]] = field(default_factory=list)
     ignored: int = 0
 
     def reject(self, what: str, reason: str, detail: str) -> None:
-        """Adds a row for the ledger."""
+        """Adds a rejected file or row."""
         self.rejected.append((what, BadImage(reason, detail)))
 
 
 def is_packed(path: str) -> bool:
-    """Whether a path names a packed file that can be read by place."""
+    """Whether a path is of a packed file, which is read by position."""
     return path.lower().endswith((".tar", ".parquet"))
 
 
 def is_compressed(path: str) -> bool:
-    """Whether a path names a compressed tar, which cannot be read by place."""
+    """Whether a path is of a compressed tar, which cannot be read by position."""
     return path.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"))
 
 
-def members(files: Files, entry: FileEntry, aside: Aside) -> Iterator[SourceImage]:
-    """The photos of one packed file; what cannot be used is put aside."""
+def members(files: Files, entry: FileEntry, skipped: Skipped) -> Iterator[SourceImage]:
+    """Yields the photos of a packed file, and adds what cannot be used to `skipped`."""
     list_members = _tar_members if entry.uri.lower().endswith(".tar") else _parquet_rows
     try:
         with files.open(entry.uri) as file:
-            yield from list_members(file, entry, aside)
+            yield from list_members(file, entry, skipped)
     except (tarfile.TarError, pa.ArrowException, OSError, EOFError, ValueError) as error:
-        aside.reject(entry.uri, "broken_archive", str(error))
+        skipped.reject(entry.uri, "broken_archive", str(error))
 
 
-def _tar_members(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[SourceImage]:
+def _tar_members(file: BinaryIO, entry: FileEntry, skipped: Skipped) -> Iterator[SourceImage]:
     with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
         for member in tar:
-            uri = f"{entry.uri}!/{uris.plain(member.name)}"
+            uri = f"{entry.uri}!/{uris.normalize(member.name)}"
             if member.isdir():
                 continue
             if not member.name.lower().endswith(tuple(SUFFIXES)):
-                aside.ignored += 1
-            elif not uris.inside(member.name):
-                aside.reject(uri, "outside_source", f"member {member.name!r} leaves the tar")
+                skipped.ignored += 1
+            elif not uris.is_inside(member.name):
+                skipped.reject(uri, "outside_source", f"member {member.name!r} leaves the tar")
             elif not member.isfile() or member.issparse():
-                aside.reject(uri, "not_a_file", "a link, a device or a sparse file in a tar is not read")
+                skipped.reject(uri, "not_a_file", "a link, a device or a sparse file in a tar is not read")
             else:
                 yield SourceImage(uri, member.size, entry.mtime, entry.uri, member.offset_data)
-        # tarfile takes a torn header for the end; the true end is a block of zeros
+        # tarfile takes a broken header for the end of the file, but the end is a block of zeros
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"broken at byte {tar.offset}; what comes before is listed")
+            raise tarfile.ReadError(f"broken at byte {tar.offset}; the members before it are listed")
 
 
-def _parquet_rows(file: BinaryIO, entry: FileEntry, aside: Aside) -> Iterator[SourceImage]:
+def _parquet_rows(file: BinaryIO, entry: FileEntry, skipped: Skipped) -> Iterator[SourceImage]:
     table = pq.ParquetFile(file)
     names = table.schema_arrow.names
     photo = _bytes_column(table.schema_arrow)
-    if not photo or any(name not in names for name in _ROW_NEEDS):
-        wanted = "product_id, category and a binary column bytes or image"
-        aside.reject(entry.uri, "broken_archive", f"has {', '.join(names)}; needs {wanted}")
+    if not photo or any(name not in names for name in _REQUIRED):
+        detail = f"has {', '.join(names)}; needs product_id, category and a binary column bytes or image"
+        skipped.reject(entry.uri, "broken_archive", detail)
         return
     number = 0
     for batch in table.iter_batches(columns=[name for name in names if name != photo]):
         for values in batch.to_pylist():
-            row, uri = row_of(number, values, _ROW_NEEDS), f"{entry.uri}!/{number}"
+            row, uri = parse_row(number, values, _REQUIRED), f"{entry.uri}!/{number}"
             if row.error:
-                aside.reject(uri, "bad_row", row.error)
+                skipped.reject(uri, "bad_row", row.error)
             else:
                 facts = (row.product_id, row.category, row.active, row.attributes)
                 yield SourceImage(uri, entry.length, entry.mtime, entry.uri, number, *facts)
@@ -115,7 +115,7 @@ def _bytes_column(schema: pa.Schema) -> str:
 
 
 class Reader:
-    """Reads listed photos; keeps the packed file and row group of the last one open."""
+    """Reads listed photos; keeps the packed file and the row group of the last one open."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -124,10 +124,10 @@ class Reader:
         self._group: tuple[int, int, pa.ChunkedArray] | None = None
 
     def read(self, uri: str, length: int, container: str, position: int) -> bytes:
-        """The bytes of one photo.
+        """Reads the bytes of a photo.
 
         Raises:
-            BadImage: missing_file, unreadable or too_large_bytes; a too long file is not opened.
+            BadImage: missing_file, unreadable or too_large_bytes; too large a file is not opened.
         """
         try:
             if container.lower().endswith(".parquet"):
@@ -141,7 +141,7 @@ class Reader:
             file.seek(position)
             data = file.read(length)
         except FileNotFoundError:
-            raise BadImage("missing_file", "gone since it was listed") from None
+            raise BadImage("missing_file", "deleted after it was listed") from None
         except (OSError, pa.ArrowException) as error:
             raise BadImage("unreadable", str(error)) from None
         if len(data) < length:
@@ -159,7 +159,7 @@ class Reader:
         return self._file
 
     def close(self) -> None:
-        """Closes what is open; a later read opens it again."""
+        """Closes the open file; a later read opens one again."""
         if self._file:
             self._file.close()
         self._file, self._group = None, None
@@ -174,7 +174,7 @@ class Reader:
 
 
 def _read_group(table: pq.ParquetFile, row: int) -> tuple[int, int, pa.ChunkedArray]:
-    """First row, row after the last, and photos of the row group that holds a row."""
+    """Reads the row group of a row: its first row, the row after its last, and its photos."""
     start = 0
     for group in range(table.num_row_groups):
         end = start + table.metadata.row_group(group).num_rows

@@ -25,10 +25,10 @@ def compact(run: Run) -> None:
         for table in TABLES:
             if run.tables.snapshot(table) is None:
                 continue
-            before = run.tables.files(table)
+            before = run.tables.file_count(table)
             run.check_leases()
             run.tables.rewrite(table)
-            facts.tables |= {table.name: (before, run.tables.files(table))}
+            facts.tables |= {table.name: (before, run.tables.file_count(table))}
             run.say(f"compact: {table.name}: {before} files, {facts.tables[table.name][1]} after the compaction")
     gc(run)
 
