@@ -15,7 +15,7 @@ _SHARP = ImageFilter.UnsharpMask(radius=2, percent=400, threshold=0)
 
 
 class QueryView(StrEnum):
-    """Rotated by 90, 180 and 270 degrees; the whole photo resized to a square; sharpened."""
+    """Views of a query photo: rotated by 90, 180 and 270 degrees; all of it, resized to a square; sharpened."""
 
     TURNED = "turned"
     WHOLE = "whole"

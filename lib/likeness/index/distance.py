@@ -5,7 +5,7 @@ import numpy as np
 
 
 def faiss_metric(metric: str) -> int:
-    """FAISS's constant; cosine is the inner product of normalised vectors."""
+    """FAISS's constant of a metric; cosine is the inner product of normalised vectors."""
     return int(faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
 
 

@@ -54,7 +54,7 @@ class QueryEncoder(Protocol[T_contra]):
 
 
 class PhotoQueryEncoder:
-    """Photos through the network of the space, and through the category model if that takes photos."""
+    """Encodes photos by the network of the space, and predicts categories if the category model takes photos."""
 
     stage = "encode"
 
@@ -83,7 +83,7 @@ class PhotoQueryEncoder:
 
 
 class ProductQueryEncoder:
-    """Products by their stored vectors and their own category; runs no network."""
+    """Looks up the stored vectors and the category of a product; runs no network."""
 
     stage = "look_up"
 
@@ -110,7 +110,7 @@ class ProductQueryEncoder:
 
 
 class VectorQueryEncoder:
-    """Vectors as they are."""
+    """Passes vectors on as they are."""
 
     stage = ""
 

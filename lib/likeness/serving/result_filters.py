@@ -18,7 +18,7 @@ from likeness.serving.search_params import SearchParams
 
 
 class ResultFilter(Protocol):
-    """One step of the chain."""
+    """One step of a chain of filters: hits in, those that stay out."""
 
     def __call__(self, hits: Sequence[Hit]) -> list[Hit]:
         """The hits that stay, in their order; the nearest come first."""

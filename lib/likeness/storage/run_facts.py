@@ -220,7 +220,7 @@ class PromoteFacts(StageFacts):
 
 
 class ReportFacts(StageFacts):
-    """The report has no counts."""
+    """Facts of the report stage: its seconds only."""
 
 
 class EndFacts(StageFacts):

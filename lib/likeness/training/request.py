@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """One training.
+    """A request to train a model; settings say all else.
 
     Args:
         task: one of TASKS.

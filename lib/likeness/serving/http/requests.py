@@ -40,7 +40,7 @@ class SearchQuery(BaseModel):
 
 
 class PhotoQuery(SearchQuery):
-    """A photo, or several of one thing."""
+    """A search by a photo, or by several of one thing."""
 
     image: list[UploadFile] = Field(description="one photo or several")
     box: str = Field("", description="left,top,right,bottom of the part that is meant, between 0 and 1")
@@ -51,13 +51,13 @@ class PhotoQuery(SearchQuery):
 
 
 class BatchQuery(SearchQuery):
-    """Vectors as the layer gives them, of a feature space: a query each."""
+    """Searches by vectors of a feature space, as the layer gives them: one for each vector."""
 
     space: str
     vectors: list[list[Finite]] = Field(min_length=1, max_length=64)
 
 
 class VectorQuery(BatchQuery):
-    """Vectors as the layer gives them, of a feature space: one query."""
+    """A search by vectors of a feature space, as the layer gives them."""
 
     combine: Combine = Field("best", description=_COMBINE)

@@ -20,7 +20,7 @@ _MIN_PHOTOS = 20
 
 
 class Attributes(Task):
-    """A logit for each attribute."""
+    """Learns a logit for each attribute."""
 
     candidates = ({"hidden": [], "dropout": 0.0}, {"hidden": [256]}, {"hidden": [512]})
 

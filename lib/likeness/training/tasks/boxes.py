@@ -22,7 +22,7 @@ from likeness.training.tasks.task import Predictions, Task
 
 
 class Boxes(Task):
-    """The four edges of a box, and two coordinates for each landmark."""
+    """Learns the four edges of a box, and two coordinates for each landmark."""
 
     candidates = ({"hidden": [512], "dropout": 0.2}, {"hidden": [1024], "dropout": 0.2})
 

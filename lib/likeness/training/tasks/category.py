@@ -22,7 +22,7 @@ _MAX_MISTAKES = 24
 
 
 class Category(Task):
-    """Logits of categories."""
+    """Learns the logits of categories."""
 
     candidates = (
         {"hidden": [], "dropout": 0.0},

@@ -12,7 +12,7 @@ from likeness.training.tasks.task import EmbeddingTask
 
 
 class Distil(EmbeddingTask):
-    """The vector of a layer; a head maps it to the teacher's vector, and is dropped after training."""
+    """Learns the vector of a layer; a head maps it to the teacher's vector, and is dropped after training."""
 
     keeps_head = False
 

@@ -14,7 +14,7 @@ from likeness.training.tasks.task import EmbeddingTask
 
 
 class Metric(EmbeddingTask):
-    """An embedding of length 1."""
+    """Learns an embedding of length 1."""
 
     candidates = (
         {"hidden": [512], "temperature": 0.1},
