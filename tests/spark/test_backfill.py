@@ -256,18 +256,6 @@ def test_a_killed_run_gets_one_row_whoever_takes_over(configure, tmp_path):
     ]
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> str:
-    """AlexNet of seeded noise."""
-    import torch
-    import torchvision
-
-    with torch.random.fork_rng():
-        torch.manual_seed(20260102)
-        torch.save(torchvision.models.alexnet(weights=None).state_dict(), tmp_path / "alexnet.pth")
-    return str(tmp_path / "alexnet.pth")
-
-
 def order_of_commits(settings) -> list[str]:
     """The space of each commit of vectors, the first one first."""
     entries = TableReader(settings)._load(FEATURES).inspect.entries().to_pylist()
@@ -331,7 +319,7 @@ def test_one_pass_is_of_one_network(configure, tmp_path):
 
 
 @pytest.mark.timeout(1800)
-def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, weights):
+def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path):
     source = take(tmp_path / "photos", "hat", "pants", "shirt", "shoes", count=10)
     spoil(source / "hat", 0)
     settings = configure(source, "extract.chunk_images=1", "gates.max_failure_rate=0.9")
@@ -340,8 +328,8 @@ def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, w
     old = photos(settings, today)
     take(source, "skirt", count=3)
     spoil(source / "skirt", 1)
-    alexnet, lite = resolve("alexnet.fc6", weights).id, resolve(settings.extract.space).id
-    flags = ("--space", "alexnet.fc6", "--to", str(today), "--set", f"extract.weights={weights}")
+    hog, lite = resolve("hog.blocks").id, resolve(settings.extract.space).id
+    flags = ("--space", "hog.blocks", "--to", str(today))
     with (
         started("backfill", settings, *flags, "--set", "extract.chunk_images=1") as backfill,
         started("nightly", settings, "--source", str(source), "--date", str(tomorrow)) as nightly,
@@ -361,20 +349,20 @@ def test_a_backfill_beside_a_nightly_run_of_another_space(configure, tmp_path, w
     assert len(new) == 4
     ledger = {(row["what"], row["space"]) for row in TableReader(settings).read(FAILURES).to_pylist()}
     order = order_of_commits(settings)
-    for one, other in ((alexnet, lite), (lite, alexnet)):
+    for one, other in ((hog, lite), (lite, hog)):
         assert one in order[order.index(other) :], "one ran after the other, which proves nothing"
-    assert {space for _, space in ledger} == {alexnet, lite}
+    assert {space for _, space in ledger} == {hog, lite}
     assert len(ledger) == 3
-    failed = {space: {what for what, where in ledger if where == space} for space in (alexnet, lite)}
+    failed = {space: {what for what, where in ledger if where == space} for space in (hog, lite)}
     assert extracted(settings, lite).keys() == (old | new) - failed[lite]
-    assert extracted(settings, alexnet).keys() == old - failed[alexnet]
+    assert extracted(settings, hog).keys() == old - failed[hog]
     published = Builds(settings.root).find()
     assert published.space == lite
     # what came in meanwhile is the next one's
-    other = configure(source, "extract.space=alexnet.fc6", f"extract.weights={weights}", "gates.max_failure_rate=0.9")
+    other = configure(source, "extract.space=hog.blocks", "gates.max_failure_rate=0.9")
     jobs.backfill(other, Scope())
     assert last_run(settings)["facts"]["extract"]["pending"] == 4
-    assert extracted(settings, alexnet).keys() == (old | new) - failed[lite]
+    assert extracted(settings, hog).keys() == (old | new) - failed[lite]
     assert run(settings)["extract"]["pending"] == 0
 
 

@@ -14,8 +14,8 @@ from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf
-from likeness.serving.root import Root
 from likeness.serving.query_terms import PhotoTerm
+from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES
@@ -76,9 +76,7 @@ def test_the_service_answers_300_photos_as_the_batch_search_does(settings, first
             served = service.search(PhotoTerm([photo]), params).results
             batch = root.search(vectors[hashlib.sha256(photo).hexdigest()], manifest.space, params).results
             assert [hit.score for hit in served] == pytest.approx([hit.score for hit in batch], abs=1e-4)
-            clear = [
-                {h.image_id for h in hits if h.score > batch[-1].score + 2e-4} for hits in (served, batch)
-            ]
+            clear = [{h.image_id for h in hits if h.score > batch[-1].score + 2e-4} for hits in (served, batch)]
             assert clear[0] == clear[1]
 
 

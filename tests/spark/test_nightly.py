@@ -12,6 +12,7 @@ import pytest
 
 from likeness import storage
 from likeness.core.errors import UsageError
+from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
 from likeness.index.distance import exact_scores, prepared
 from likeness.models.backbones import resolve
@@ -21,6 +22,7 @@ from likeness.ops.estimate import estimate
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
+from likeness.spark import jobs
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
@@ -44,9 +46,17 @@ def _root(settings):
     return manifest, Root(manifest, Leaf(builds, manifest))
 
 
-def test_a_first_run_fills_every_table_and_publishes(configure, tmp_path):
-    settings = configure(take(tmp_path / "photos", count=3))
-    facts = run(settings)
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, model_cache):
+    """Settings and facts of a first run over three photos a category; its tests only read."""
+    folder = tmp_path_factory.mktemp("first")
+    flags = {"root": str(folder / "root"), "source.uri": str(take(folder / "photos", count=3)), "date": "2026-01-02"}
+    settings = load_settings(None, flags, (f"extract.cache={model_cache}",))
+    return settings, run(settings)
+
+
+def test_a_first_run_fills_every_table_and_publishes(first):
+    settings, facts = first
     assert facts["ingest"]["listed"] == facts["ingest"]["new"] == 30
     assert facts["extract"]["pending"] == facts["extract"]["extracted"] == 30
     manifest, _ = _root(settings)
@@ -55,13 +65,12 @@ def test_a_first_run_fills_every_table_and_publishes(configure, tmp_path):
     assert len(manifest.categories()) == 10
     assert all(shard.recall.value == 1 for shard in manifest.shards)
     assert Builds(settings.root).problems(manifest) == []
-    photos = {photo.read_bytes() for photo in (tmp_path / "photos").rglob("*.jpg")}
+    photos = {photo.read_bytes() for photo in Path(settings.source.uri).rglob("*.jpg")}
     assert set(TableReader(settings).read(IMAGES)["bytes"].to_pylist()) == photos
 
 
-def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
-    settings = configure(take(tmp_path / "photos", "hat", "shoes"))
-    run(settings)
+def test_the_keyed_store_holds_every_vector_and_product(first):
+    settings, _ = first
     store = storage.keyed(storage.keyed_uri("", settings.root))
     vectors = _vectors(settings)
     stored = {item.key: vector for item, vector in store.scan_vectors(resolve(settings.extract.space).id)}
@@ -75,15 +84,14 @@ def test_the_keyed_store_holds_every_vector_and_product(configure, tmp_path):
     store.close()
 
 
-def test_the_batch_extracts_what_the_service_encodes(configure, tmp_path):
-    settings = configure(take(tmp_path / "photos", "hat", "skirt"))
-    run(settings)
+def test_the_batch_extracts_what_the_service_encodes(first):
+    settings, _ = first
     space = resolve(settings.extract.space)
     runtime = open_runtime(space, "auto", Machine(settings.extract.cache, 2))
     encoder = Extractor(space, runtime, settings.extract, settings.limits)
     batch = _vectors(settings)
     photos = TableReader(settings).photos(list(batch))
-    assert len(photos) == 6
+    assert len(photos) == 30
     for key, photo in photos.items():
         one = encoder.extract_one(photo)[0]
         cosine = one @ batch[key] / np.linalg.norm(one) / np.linalg.norm(batch[key])
@@ -110,12 +118,29 @@ def test_torch_on_the_cpu_gives_the_same_answers_as_openvino(configure, tmp_path
         assert np.allclose([result.score for result in mine], [result.score for result in theirs], atol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory, model_cache):
+    """configure(metric): settings on one root that holds the vectors of four photos a category."""
+    folder = tmp_path_factory.mktemp("extracted")
+    flags = {"root": str(folder / "root"), "source.uri": str(take(folder / "photos", count=4)), "date": "2026-01-02"}
+
+    def configure(metric: str = "cosine"):
+        words = (f"extract.cache={model_cache}", f"index.metric={metric}", "index.max_shard_vectors=3")
+        return load_settings(None, flags, words)
+
+    jobs.ingest_job(configure())
+    jobs.extract_job(configure())
+    return configure
+
+
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
-def test_sharded_search_is_exact(configure, tmp_path, metric):
+def test_sharded_search_is_exact(extracted, metric):
     """Ids and scores equal a brute-force numpy search over vectors read without Spark or FAISS."""
-    settings = configure(take(tmp_path / "photos", count=4), f"index.metric={metric}", "index.max_shard_vectors=3")
-    run(settings)
+    settings = extracted(metric)
+    jobs.index_job(settings)
+    jobs.publish_job(settings)
     manifest, root = _root(settings)
+    assert manifest.metric == metric
     assert max(shard.parts for shard in manifest.shards) == 2
     stored = _vectors(settings)
     keys, vectors = sorted(stored), np.stack([stored[key] for key in sorted(stored)]).astype(np.float64)
@@ -246,12 +271,10 @@ def test_rollback_brings_the_build_before_back(configure, tmp_path):
     assert _root(settings)[0].build == first.build
 
 
-def test_a_query_of_another_space_is_refused(configure, tmp_path):
+def test_a_query_of_another_space_is_refused(first):
     from likeness.core.errors import SpaceMismatch
 
-    settings = configure(take(tmp_path / "photos", "hat"))
-    run(settings)
-    manifest, root = _root(settings)
+    manifest, root = _root(first[0])
     with pytest.raises(SpaceMismatch, match=r"alexnet\.fc6@00000000"):
         root.search(np.zeros(manifest.dim, np.float32), "alexnet.fc6@00000000", SearchParams(3))
 
@@ -264,8 +287,7 @@ def test_scores_are_cosines():
     assert np.allclose(scores, expected, atol=1e-6)
 
 
-def test_report_is_written(configure, tmp_path):
-    settings = configure(take(tmp_path / "photos", "hat"))
-    run(settings)
+def test_report_is_written(first):
+    settings, _ = first
     (report,) = [path for path in Path(settings.root, "reports").iterdir() if path.name != "latest.html"]
     assert Builds(settings.root).find().build in report.read_text()

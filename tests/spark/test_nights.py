@@ -140,8 +140,10 @@ def test_a_run_that_is_completed_on_another_day_divides_its_photos(configure, tm
         patched.setattr(Run, "guard", stop)
         with pytest.raises(InterruptedError):
             jobs.ingest_job(settings)
-    known = TableReader(settings).read(SOURCES).num_rows
+    sources = TableReader(settings).read(SOURCES).num_rows
     jobs.ingest_job(settings.model_copy(update={"date": FIRST.replace(day=3)}))
-    assert last_run(settings)["facts"]["ingest"]["existing"] == known + last_run(settings)["facts"]["ingest"]["reused"]
+    assert (
+        last_run(settings)["facts"]["ingest"]["existing"] == sources + last_run(settings)["facts"]["ingest"]["reused"]
+    )
     days = sorted(dates(settings).values())
     assert days == [FIRST] * 4 + [FIRST.replace(day=3)]

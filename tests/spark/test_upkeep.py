@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.runs import PROJECT, Job, assert_equal, state, traces
+from tests.runs import PROJECT, Checkpoints, Job, assert_equal, state, traces
 
 from likeness.core.errors import UsageError
+from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
 from likeness.spark import jobs
 from likeness.storage.table_reader import TableReader
@@ -61,10 +62,14 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     assert likeness("verify", settings).returncode == 0
 
 
-@pytest.fixture
-def shop(configure, tmp_path):
-    """Products that share photos, indexed on two nights."""
-    photos = take(tmp_path / "photos", "hat", "shoes", count=4)
+INDEXED = "indexed on two nights"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, model_cache):
+    """Products that share photos, indexed on two nights: settings, rows of the catalogue, its writer, and copies."""
+    folder = tmp_path_factory.mktemp("shop")
+    photos = take(folder / "photos", "hat", "shoes", count=4)
     files = sorted(str(path.relative_to(photos)) for path in photos.rglob("*.jpg"))
     rows = [("secret-hat", files[0]), ("secret-hat", files[1]), ("other-hat", files[1])]
     rows += [(f"product-{n}", file) for n, file in enumerate(files[2:])]
@@ -75,12 +80,24 @@ def shop(configure, tmp_path):
             csv.writer(file).writerows([("product_id", "image", "category")])
             csv.writer(file).writerows((product, image, image.partition("/")[0]) for product, image in rows)
 
+    flags = {"root": str(folder / "root"), "source.uri": str(photos), "date": "2026-01-02"}
+    settings = load_settings(None, flags, (f"extract.cache={model_cache}",))
     write(rows[:-1])
-    settings = configure(photos)
     run(settings)
     write(rows)
     run(settings)
     assert len(list(Builds(settings.root).all())) == 2
+    checkpoints = Checkpoints(settings.root, folder)
+    checkpoints.save(INDEXED)
+    return settings, rows, write, checkpoints
+
+
+@pytest.fixture
+def shop(prepared):
+    """The root and its catalogue as two nights left them."""
+    settings, rows, write, checkpoints = prepared
+    checkpoints.restore(INDEXED)
+    write(rows)
     return settings, rows, write
 
 
@@ -111,16 +128,28 @@ def test_a_forgotten_product_leaves_no_trace(shop):
     assert run(settings)["ingest"]["new"] == 0
 
 
-@pytest.mark.kill
-@pytest.mark.slow
-@pytest.mark.parametrize("point", ["rows of features", "rows of listings", "is in service"])
-def test_a_killed_erasure_is_completed_by_the_same_command(point, shop):
-    settings, _, _ = shop
-    gone = photo_of(settings, "secret-hat") - photo_of(settings, "other-hat")
+POINTS = ("rows of features", "rows of listings", "is in service")
+
+
+@pytest.fixture(scope="module")
+def erasure(prepared):
+    """An erasure that is killed at its last point, with copies of the root at all points."""
+    settings, _, _, checkpoints = prepared
+    checkpoints.restore(INDEXED)
     words = ["forget", "secret-hat", "--root", settings.root, "--set", f"extract.cache={settings.extract.cache}"]
     with Job([sys.executable, "-m", "likeness.cli", *words]) as job:
-        job.until(point)
+        checkpoints.take(job, POINTS)
         job.kill()
+    return checkpoints
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_erasure_is_completed_by_the_same_command(point, shop, erasure):
+    settings, _, _ = shop
+    gone = photo_of(settings, "secret-hat") - photo_of(settings, "other-hat")
+    erasure.restore(point)
     jobs.forget_products(settings, ["secret-hat"])
     assert traces(settings.root, "secret-hat", *gone) == []
     assert likeness("verify", settings).returncode == 0
@@ -139,12 +168,9 @@ def test_the_last_product_takes_the_index_with_it(configure, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_copied_root_goes_on_where_the_old_one_was(configure, tmp_path):
-    source = take(tmp_path / "photos", "hat", "shoes", count=2)
-    settings = configure(source)
-    run(settings)
-    take(source, "hat", start=2, count=1)
-    run(settings)
+def test_a_copied_root_goes_on_where_the_old_one_was(shop, configure, tmp_path):
+    settings, rows, write = shop
+    source = Path(settings.source.uri)
     other = configure(source, root=tmp_path / "owner's place" / "root")
     jobs.copy_root(settings, other.root)
     assert_equal(state(other), state(settings))
@@ -153,22 +179,22 @@ def test_a_copied_root_goes_on_where_the_old_one_was(configure, tmp_path):
         assert likeness("verify", other, "--build", build).returncode == 0
     facts = run(other)
     assert (facts["ingest"]["new"], facts["extract"]["pending"], facts["index"]["built"]) == (0, 0, 0)
-    take(source, "hat", start=3, count=1)
+    before = {*source.rglob("*.jpg")}
+    (photo,) = {*take(source, "hat", start=4, count=1).rglob("*.jpg")} - before
+    write([*rows, ("new-hat", str(photo.relative_to(source)))])
     assert run(other)["load"]["vectors"] == 1
 
 
 @pytest.mark.slow
-def test_a_root_is_not_copied_onto_another(configure, tmp_path):
-    settings = configure(take(tmp_path / "photos", "hat", count=1))
-    run(settings)
+def test_a_root_is_not_copied_onto_another(shop):
+    settings, _, _ = shop
     with pytest.raises(UsageError, match="holds tables already; name an empty place"):
         jobs.copy_root(settings, settings.root)
 
 
 @pytest.mark.slow
-def test_the_commands_say_what_comes_next(configure, tmp_path):
-    settings = configure(take(tmp_path / "photos", "hat", count=2))
-    run(settings)
+def test_the_commands_say_what_comes_next(shop, tmp_path):
+    settings, _, _ = shop
     done = likeness("copy", settings, str(tmp_path / "copy"))
     assert done.returncode == 0, done.stderr
     assert f"likeness verify --root {tmp_path}/copy" in done.stdout

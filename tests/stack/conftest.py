@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import happybase
+import pyspark
 import pytest
 from tests.bench.photos import variants
+from tests.jvm import iceberg
 from tests.runs import PROJECT, state
 
 from likeness import storage
+from likeness.spark.submit.yarn import _spark_archive
 from likeness.storage.hbase_layout import FAMILIES
 
-from .places import Place, place
+from .places import YARN, Place, place
 
 PHOTOS = 60
 
@@ -33,6 +36,13 @@ def thrift(stack: Any) -> happybase.Connection:
     """A connection to HBase, with the patience that changes of tables take on a busy machine."""
     host, _, port = stack.address("thrift1").partition(":")
     return happybase.Connection(host, int(port), timeout=120_000)
+
+
+@pytest.fixture(scope="session")
+def yarn(stack: Any) -> tuple[str, ...]:
+    """Options of jobs on YARN. Spark's jars are on HDFS once for all roots; test_cluster.py has a job upload them."""
+    archive = _spark_archive(Path(pyspark.__file__).parent, iceberg(), f"{stack.hdfs}/faults")
+    return (*YARN, "--conf", f"spark.yarn.archive={archive}")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from likeness import storage
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, RUNS
 
-from .places import LOCAL, YARN, Place, place, workers
+from .places import LOCAL, Place, place, workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.kill, pytest.mark.timeout(600)]
 VECTORS, DIM = 16_000, 4096
@@ -35,8 +35,10 @@ def java(processes: Iterator[psutil.Process], name: str) -> psutil.Process:
     return next(p for p in processes if p.name() == "java" and any(name in word for word in p.cmdline()))
 
 
-def test_an_executor_is_killed_in_extraction(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
-    with on_cluster.start("nightly", YARN) as job:
+def test_an_executor_is_killed_in_extraction(
+    stack: Any, yarn: Any, on_cluster: Place, undisturbed: tuple[Any, ...]
+) -> None:
+    with on_cluster.start("nightly", yarn) as job:
         worker = eventually(lambda: extracting(workers(stack)), job)
         java(iter(worker.parents()), "CoarseGrainedExecutorBackend").kill()
         assert job.code() == 0, job.output
@@ -65,8 +67,10 @@ def test_writes_outlive_a_datanode(stack: Any) -> None:
         writes += 1
 
 
-def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
-    with on_cluster.start("nightly", (*YARN, "--deploy-mode", "cluster")) as job:
+def test_the_driver_is_killed_in_cluster_mode(
+    stack: Any, yarn: Any, on_cluster: Place, undisturbed: tuple[Any, ...]
+) -> None:
+    with on_cluster.start("nightly", (*yarn, "--deploy-mode", "cluster")) as job:
         eventually(lambda: extracting(workers(stack)), job)
         java(workers(stack), "yarn.ApplicationMaster").kill()
         assert job.code() == 1
@@ -78,11 +82,13 @@ def test_the_driver_is_killed_in_cluster_mode(stack: Any, on_cluster: Place, und
     assert [row["status"] for row in rows] == ["killed", "done"]
 
 
-def test_hdfs_is_in_safe_mode_at_the_start(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
+def test_hdfs_is_in_safe_mode_at_the_start(
+    stack: Any, yarn: Any, on_cluster: Place, undisturbed: tuple[Any, ...]
+) -> None:
     dfsadmin = [f"{stack.home}/bin/hdfs", "dfsadmin", "-safemode"]
     subprocess.run([*dfsadmin, "enter"], check=True)
     try:
-        for options in (LOCAL, YARN):
+        for options in (LOCAL, yarn):
             with on_cluster.start("nightly", options) as job:
                 assert job.code(60) == 1
             assert "HDFS is in safe mode and refuses writes; wait for its end" in job.output

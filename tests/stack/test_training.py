@@ -10,18 +10,18 @@ from tests.runs import Job, submitted
 from likeness import storage
 from likeness.models.model_registry import ModelRegistry
 
-from .places import LOCAL, YARN, Place
+from .places import LOCAL, Place
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 HOW = ("train.folds=0", "train.epochs=6", "train.dropout=0", "train.hidden=[16]", "train.batch_size=32")
 
 
-def test_two_tasks_on_yarn_learn_what_one_process_learns(stack: Any, on_cluster: Place) -> None:
+def test_two_tasks_on_yarn_learn_what_one_process_learns(stack: Any, yarn: Any, on_cluster: Place) -> None:
     with on_cluster.start("nightly") as job:
         assert job.code() == 0, job.output
     settings = on_cluster.settings
     models, heads = ModelRegistry(settings.root, settings.extract.cache), []
-    for processes, options in ((1, LOCAL), (2, (*YARN, "--num-executors", "2", "--executor-cores", "1"))):
+    for processes, options in ((1, LOCAL), (2, (*yarn, "--num-executors", "2", "--executor-cores", "1"))):
         name = f"by{processes}"
         sets = [word for text in (*HOW, f"extract.cache={settings.extract.cache}") for word in ("--set", text)]
         flags = ["--root", settings.root, "--name", name, "--processes", str(processes), *sets]
