@@ -145,7 +145,7 @@ def test_a_larger_photo_is_the_most_that_each_part_says(alexnet: str, picture: I
     assert np.allclose(maps, vectors(space, image)[0], atol=1e-5)
     net = EmbeddingModel(space, "").eval()
     with torch.inference_mode():
-        planes = net.planes(torch.from_numpy(image[None].copy()))
+        planes = net.normalise(torch.from_numpy(image[None].copy()))
         pool5 = planes
         for name in ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5"):
             pool5 = net.net.stages[name](pool5)
