@@ -2,7 +2,7 @@ CREATE TABLE IF NOT EXISTS likeness.features (
   image_id STRING NOT NULL COMMENT 'of the photo',
   space STRING NOT NULL COMMENT 'feature space, backbone.layer@hash',
   ingest_date DATE NOT NULL COMMENT 'ingest date of the photo',
-  vector ARRAY<FLOAT> NOT NULL COMMENT 'as the layer gives it',
+  vector ARRAY<FLOAT> NOT NULL COMMENT 'output of the layer, not normalised',
   norm DOUBLE NOT NULL COMMENT 'Euclidean length of the vector'
 ) USING iceberg
 PARTITIONED BY (space, ingest_date)

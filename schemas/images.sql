@@ -5,8 +5,8 @@ CREATE TABLE IF NOT EXISTS likeness.images (
   width INT NOT NULL COMMENT 'pixels as stored',
   height INT NOT NULL COMMENT 'pixels as stored',
   size BIGINT NOT NULL COMMENT 'bytes',
-  uri STRING NOT NULL COMMENT 'where it was first found',
-  ingest_date DATE NOT NULL COMMENT 'ingest date'
+  uri STRING NOT NULL COMMENT 'of the first place it was read from',
+  ingest_date DATE NOT NULL COMMENT 'day on which the photo was ingested'
 ) USING iceberg
 PARTITIONED BY (ingest_date)
 COMMENT 'One photo, with its bytes'

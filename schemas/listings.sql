@@ -1,9 +1,9 @@
 CREATE TABLE IF NOT EXISTS likeness.listings (
-  product_id STRING NOT NULL COMMENT 'as the catalogue names it',
+  product_id STRING NOT NULL COMMENT 'from the catalogue',
   image_id STRING NOT NULL COMMENT 'of the photo',
-  uri STRING NOT NULL COMMENT 'where the catalogue says the photo is',
-  category STRING NOT NULL COMMENT 'as the catalogue names it',
-  attributes STRING NOT NULL COMMENT 'further catalogue columns, a JSON object of text',
+  uri STRING NOT NULL COMMENT 'of the photo, from the catalogue',
+  category STRING NOT NULL COMMENT 'from the catalogue',
+  attributes STRING NOT NULL COMMENT 'other columns of the catalogue, a JSON object of text',
   active BOOLEAN NOT NULL COMMENT 'false once withdrawn',
   since TIMESTAMP NOT NULL COMMENT 'start of the run that last changed this row'
 ) USING iceberg

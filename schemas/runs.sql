@@ -6,8 +6,8 @@ CREATE TABLE IF NOT EXISTS likeness.runs (
   ended TIMESTAMP COMMENT 'when it ended',
   space STRING COMMENT 'feature space',
   build STRING COMMENT 'build in service when it ended',
-  error STRING COMMENT 'why it did not end well',
-  settings STRING NOT NULL COMMENT 'JSON',
+  error STRING COMMENT 'error message of a run that is not done',
+  settings STRING NOT NULL COMMENT 'settings of the run, JSON',
   facts STRING NOT NULL COMMENT 'counts, seconds and snapshots by stage, JSON'
 ) USING iceberg
 COMMENT 'One run'

@@ -108,8 +108,8 @@ def _sql_type(kind: pa.DataType) -> str:
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
-# Iceberg's default distribution shuffles vectors into one task; copy-on-write keeps the snapshot's
-# file list readable by plain Parquet readers.
+# Iceberg's default distribution would shuffle all vectors into one task. Copy-on-write keeps the data files of a
+# snapshot readable as plain Parquet.
 _PROPERTIES = (
     ("format-version", "2"),
     ("write.distribution-mode", "none"),
@@ -124,14 +124,14 @@ _PROPERTIES = (
 
 SOURCES = Table(
     "sources",
-    "Every place of the source that was ever seen, and what came of it",
+    "One file or member of the source, and the outcome of reading it",
     ("uri",),
     (
         Column("uri", pa.string(), "file, or container!/member"),
         Column("length", pa.int64(), "bytes"),
         Column("mtime", pa.int64(), "last change of the file or container, microseconds since 1970"),
         Column("outcome", pa.string(), "image or rejected"),
-        Column("image_id", pa.string(), "of the image it holds", nullable=True),
+        Column("image_id", pa.string(), "of its image", nullable=True),
         Column("reason", pa.string(), "why it was rejected", nullable=True),
         Column("run_id", pa.string(), "run that read it"),
     ),
@@ -148,11 +148,11 @@ IMAGES = Table(
         Column("width", pa.int32(), "pixels as stored"),
         Column("height", pa.int32(), "pixels as stored"),
         Column("size", pa.int64(), "bytes"),
-        Column("uri", pa.string(), "where it was first found"),
-        Column("ingest_date", pa.date32(), "ingest date"),
+        Column("uri", pa.string(), "of the first place it was read from"),
+        Column("ingest_date", pa.date32(), "day on which the photo was ingested"),
     ),
     partition=("ingest_date",),
-    # small row groups: a task is a share of them, so that one file keeps every core busy without a shuffle
+    # small row groups, which are divided among tasks, so that even one file keeps all cores busy without a shuffle
     properties=(
         ("write.parquet.row-group-size-bytes", "8388608"),
         ("write.parquet.page-size-bytes", "1048576"),
@@ -166,11 +166,11 @@ LISTINGS = Table(
     "A product shows an image",
     ("product_id", "image_id"),
     (
-        Column("product_id", pa.string(), "as the catalogue names it"),
+        Column("product_id", pa.string(), "from the catalogue"),
         Column("image_id", pa.string(), "of the photo"),
-        Column("uri", pa.string(), "where the catalogue says the photo is"),
-        Column("category", pa.string(), "as the catalogue names it"),
-        Column("attributes", pa.string(), "further catalogue columns, a JSON object of text"),
+        Column("uri", pa.string(), "of the photo, from the catalogue"),
+        Column("category", pa.string(), "from the catalogue"),
+        Column("attributes", pa.string(), "other columns of the catalogue, a JSON object of text"),
         Column("active", pa.bool_(), "false once withdrawn"),
         Column("since", TIMESTAMP, "start of the run that last changed this row"),
     ),
@@ -184,7 +184,7 @@ FEATURES = Table(
         Column("image_id", pa.string(), "of the photo"),
         Column("space", pa.string(), "feature space, backbone.layer@hash"),
         Column("ingest_date", pa.date32(), "ingest date of the photo"),
-        Column("vector", pa.list_(pa.float32()), "as the layer gives it"),
+        Column("vector", pa.list_(pa.float32()), "output of the layer, not normalised"),
         Column("norm", pa.float64(), "Euclidean length of the vector"),
         Column("region", pa.string(), "part of the photo; empty or null: the whole photo", nullable=True, default=""),
     ),
@@ -194,12 +194,12 @@ FEATURES = Table(
 
 LABELS = Table(
     "labels",
-    "What a network takes a photo for",
+    "The most probable classes of one photo by an ImageNet classifier",
     ("image_id", "space"),
     (
         Column("image_id", pa.string(), "of the photo"),
         Column("space", pa.string(), "feature space of the class scores, backbone.logits@hash"),
-        Column("labels", pa.list_(pa.string()), "the five most probable classes, the best first"),
+        Column("labels", pa.list_(pa.string()), "the five most probable classes, most probable first"),
         Column("probabilities", pa.list_(pa.float32()), "of these classes"),
     ),
     partition=("space",),
@@ -207,17 +207,17 @@ LABELS = Table(
 
 FAILURES = Table(
     "failures",
-    "The failure ledger: what was rejected or failed and has not succeeded since",
+    "The failure ledger: what was rejected or failed, and has not succeeded since",
     ("what", "stage", "space"),
     (
         Column("what", pa.string(), "catalogue row (list), uri (list, ingest) or image_id (extract)"),
         Column("stage", pa.string(), "list, ingest or extract"),
         Column("space", pa.string(), "feature space, empty but for extract"),
         Column("reason", pa.string(), "short code"),
-        Column("detail", pa.string(), "in words"),
-        Column("attempts", pa.int32(), "how often it was tried"),
-        Column("last", TIMESTAMP, "when it was last tried"),
-        Column("run_id", pa.string(), "run that last tried it"),
+        Column("detail", pa.string(), "message"),
+        Column("attempts", pa.int32(), "number of attempts"),
+        Column("last", TIMESTAMP, "time of the last attempt"),
+        Column("run_id", pa.string(), "run of the last attempt"),
     ),
 )
 
@@ -233,8 +233,8 @@ RUNS = Table(
         Column("ended", TIMESTAMP, "when it ended", nullable=True),
         Column("space", pa.string(), "feature space", nullable=True),
         Column("build", pa.string(), "build in service when it ended", nullable=True),
-        Column("error", pa.string(), "why it did not end well", nullable=True),
-        Column("settings", pa.string(), "JSON"),
+        Column("error", pa.string(), "error message of a run that is not done", nullable=True),
+        Column("settings", pa.string(), "settings of the run, JSON"),
         Column("facts", pa.string(), "counts, seconds and snapshots by stage, JSON"),
     ),
 )

@@ -17,6 +17,9 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 from likeness.core.errors import UsageError
 from likeness.core.settings.models import Extract, Index, Limits, Serve, Settings, Source, Train
 
+Values = dict[str, Any]
+"""Values by key, nested as in a TOML file."""
+
 
 def load_settings(
     config: str | None = None, flags: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
@@ -32,7 +35,7 @@ def load_settings(
         UsageError: keys or values are wrong; the message lists all of them.
     """
     errors: list[str] = []
-    from_flags: dict[str, Any] = {}
+    from_flags: Values = {}
     for key, value in [*(flags or {}).items(), *_parse(assignments, errors)]:
         if value is not None:
             _put(from_flags, key, value, errors)
@@ -69,7 +72,7 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+def _merge(values: Values, overrides: Values) -> Values:
     merged = dict(values)
     for key, value in overrides.items():
         before = merged.get(key)
@@ -77,7 +80,7 @@ def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_file(config: str) -> dict[str, Any]:
+def _read_file(config: str) -> Values:
     try:
         return tomllib.loads(Path(config).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -86,7 +89,7 @@ def _read_file(config: str) -> dict[str, Any]:
         raise UsageError(f"--config {config} is not TOML: {error}; see deploy/conf/ for examples") from None
 
 
-def _environment(errors: list[str]) -> dict[str, Any]:
+def _environment(errors: list[str]) -> Values:
     """The values of LIKENESS_* variables. A name that looks like a misspelt key is an error."""
     names = {
         name.upper().removeprefix("LIKENESS_"): name for name in os.environ if name.upper().startswith("LIKENESS_")
@@ -124,7 +127,7 @@ def _value(key: str, text: str) -> Any:
     return text if field and field.annotation is str and not isinstance(value, str) else value
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any, errors: list[str]) -> None:
+def _put(tree: Values, dotted: str, value: Any, errors: list[str]) -> None:
     for table in _TEXT_TABLES:
         if dotted.startswith(f"{table}."):  # its keys contain dots
             *parents, last = *table.split("."), dotted.removeprefix(f"{table}.")
