@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.core.formatting import duration, pluralize, size
-from likeness.core.settings import Settings, known_keys
+from likeness.core.settings import Settings, setting_fields
 from likeness.index.incremental import UNCHANGED
 from likeness.index.manifest import Manifest
 from likeness.storage.run_facts import ExtractFacts, IndexFacts, IngestFacts, RunFacts
@@ -185,7 +185,7 @@ def failure_summary(rows: pa.Table) -> FailureSummary:
 def setting_lines(settings: Settings) -> list[SettingLine]:
     """Every setting; values that may contain a password are masked."""
     rows = []
-    for key, field in known_keys().items():
+    for key, field in setting_fields().items():
         value = functools.reduce(getattr, key.split("."), settings)
         default = field.get_default(call_default_factory=True)
         rows.append(SettingLine(key, _masked(value), _masked(default), value != default, field.description or ""))

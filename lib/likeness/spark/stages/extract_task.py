@@ -29,7 +29,8 @@ from likeness import storage
 from likeness.core import malloc, uris
 from likeness.core.settings import Extract, Limits
 from likeness.models.backbones import Space, concatenated
-from likeness.models.extractor import ExtractedBatch, Extractor
+from likeness.models.extractor import Extractor
+from likeness.models.extracted_batch import ExtractedBatch
 from likeness.models.runtimes import Machine, open_runtime
 from likeness.spark.arrow_map import Work
 from likeness.storage.data_files import photos
@@ -112,7 +113,7 @@ def _gpu() -> str:
 @functools.cache
 def _extractor(space: Space, settings: Extract, limits: Limits, machine: Machine, device: str) -> Extractor:
     """The extractor of a worker process and device; it is created once."""
-    malloc.give_back(_LARGE)
+    malloc.set_mmap_threshold(_LARGE)
     lengthen_time_slice()
     runtime = open_runtime(space, settings.runtime, dataclasses.replace(machine, device=device))
     return Extractor(space, runtime, settings, limits)
