@@ -20,6 +20,7 @@ from likeness import Client, Library
 from likeness.core.errors import LikenessError, ServiceError, SpaceMismatch, UsageError
 from likeness.core.settings import Settings
 from likeness.serving import library as library_module
+from likeness.serving import search_api
 from likeness.serving.responses import Answer
 from likeness.serving.search_params import SearchOptions, SearchParams
 
@@ -218,7 +219,7 @@ def test_importing_the_package_loads_no_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
-@pytest.mark.parametrize("module", [likeness, library_module], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [likeness, library_module, search_api], ids=lambda module: module.__name__)
 def test_the_examples_of_docstrings_run(
     module: Any, published: Settings, hat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,7 @@
 """Client of the query service: photos, products or vectors in, typed answers out; see docs/serving.md.   [httpx2]"""
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Unpack
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -12,11 +10,10 @@ from pydantic import ValidationError
 
 from likeness.core.errors import ServiceError, SpaceMismatch, UsageError
 from likeness.images.image import WHOLE
-from likeness.serving.query_terms import Photo, VectorTerm, query_vectors, search_term
+from likeness.serving.query_terms import ProductTerm, Term, VectorTerm
 from likeness.serving.responses import Answer, Answers, Catalogue, Problem, ResultItem
-from likeness.serving.search_params import SearchOptions, SearchParams
-
-THUMBNAIL_SIDE = 96
+from likeness.serving.search_api import THUMBNAIL_SIDE, SearchApi
+from likeness.serving.search_params import SearchParams
 
 
 class ProblemError(ServiceError):
@@ -44,8 +41,11 @@ _ERRORS = {
 }
 
 
-class Client:
-    """Client of one query service, with the search methods of `Library`; may be shared by threads."""
+class Client(SearchApi):
+    """Client of one query service, with the search methods of `Library`; may be shared by threads.
+
+    Its errors are `ProblemError` where the service answers with one; a `RefusedError` is a `UsageError` too.
+    """
 
     def __init__(self, address: str, key: str = "", timeout_s: float = 30) -> None:
         """Names the service; connects on the first request.
@@ -58,69 +58,35 @@ class Client:
         headers = {"X-API-Key": key} if key else {}
         self._http = httpx2.Client(base_url=address, headers=headers, timeout=timeout_s)
 
-    def search(
-        self,
-        *photos: Photo,
-        box: Sequence[float] | None = None,
-        combine: str = "best",
-        looks: Collection[str] = (),
-        **options: Unpack[SearchOptions],
-    ) -> Answer:
-        """Finds the products that look like a photo, or like several photos of one thing; see `Library.search`.
-
-        Raises:
-            UsageError: an argument cannot be used; a `RefusedError` where the service says so.
-            ProblemError: the service answers with an error.
-            ServiceError: the service does not answer.
-        """
-        term = search_term(photos, SearchParams(**options).space, box, combine, looks)
-        if isinstance(term, VectorTerm):
-            body = {**_finite(options), "vectors": term.vectors.tolist(), "combine": combine}
-            return self._answer("POST", "/v1/search/vectors", json=body)
-        values = {**_finite(options), "combine": combine, "looks": list(looks)}
-        if term.box != WHOLE:
-            values["box"] = ",".join(map(str, term.box))
-        files = [("image", ("photo", photo)) for photo in term.photos]
-        return self._answer("POST", "/v1/search", data=values, files=files)
-
-    def similar(self, product_id: str, **options: Unpack[SearchOptions]) -> Answer:
-        """Finds the products that look like a product, itself left out; see `Library.similar`."""
-        SearchParams(**options)
-        return self._answer("GET", f"/v1/products/{quote(product_id, safe='')}/similar", params=_finite(options))
-
-    def batch(self, vectors: np.ndarray, **options: Unpack[SearchOptions]) -> Sequence[Answer]:
-        """Answers each of some vectors, (q, dim), by itself; `space` must be given. Errors as of `search`."""
-        rows = query_vectors(vectors, SearchParams(**options).space)
-        body = {**_finite(options), "vectors": rows.tolist()}
-        answers = Answers.model_validate_json(self._request("POST", "/v1/search/batch", json=body).content).answers
-        return [self._with_photos(answer) for answer in answers]
-
     def catalogue(self, some: int = 12, space: str = "") -> Catalogue:
         """What the build in service of a space holds, and some of its images."""
         values = {"some": some, "space": space}
-        return Catalogue.model_validate_json(self._request("GET", "/v1/catalogue", params=values).content)
+        return Catalogue.model_validate_json(self._request("GET", "/v1/catalogue", params=values))
 
     def thumbnail(self, image_id: str, side: int = 320) -> bytes:
         """A JPEG of an image that is in service, at most `side` pixels wide and high."""
-        return self._request("GET", f"/v1/images/{quote(image_id, safe='')}", params={"side": side}).content
+        return self._request("GET", f"/v1/images/{quote(image_id, safe='')}", params={"side": side})
 
     def close(self) -> None:
         """Closes its connections."""
         self._http.close()
 
-    def __enter__(self) -> "Client":
-        return self
+    def _answer(self, term: Term, params: SearchParams) -> Answer:
+        values = _changed(params)
+        if isinstance(term, ProductTerm):
+            path = f"/v1/products/{quote(term.product_id, safe='')}/similar"
+            return Answer.model_validate_json(self._request("GET", path, params=values))
+        values["combine"] = term.combine
+        if isinstance(term, VectorTerm):
+            body = values | {"vectors": term.vectors.tolist(), "space": term.space}
+            return Answer.model_validate_json(self._request("POST", "/v1/search/vectors", json=body))
+        values |= {"looks": list(term.looks)} | ({"box": ",".join(map(str, term.box))} if term.box != WHOLE else {})
+        files = [("image", ("photo", photo)) for photo in term.photos]
+        return Answer.model_validate_json(self._request("POST", "/v1/search", data=values, files=files))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _answer(self, method: str, path: str, **content: Any) -> Answer:
-        return self._with_photos(Answer.model_validate_json(self._request(method, path, **content).content))
-
-    def _with_photos(self, answer: Answer) -> Answer:
-        return answer.with_thumbnails(self._thumbnail)
+    def _batch(self, vectors: np.ndarray, params: SearchParams) -> Sequence[Answer]:
+        body = _changed(params) | {"vectors": vectors.tolist()}
+        return Answers.model_validate_json(self._request("POST", "/v1/search/batch", json=body)).answers
 
     def _thumbnail(self, item: ResultItem) -> bytes | None:
         try:
@@ -128,13 +94,13 @@ class Client:
         except (ServiceError, RuntimeError):  # httpx2 raises RuntimeError once the client is closed
             return None
 
-    def _request(self, method: str, path: str, **content: Any) -> httpx2.Response:
+    def _request(self, method: str, path: str, **content: Any) -> bytes:
         try:
             response = self._http.request(method, path, **content)
         except httpx2.HTTPError as error:
             raise ServiceError(f"{self._http.base_url}: {error or type(error).__name__}") from None
         if response.is_success:
-            return response
+            return response.content
         try:
             problem = Problem.model_validate_json(response.content)
         except ValidationError:
@@ -142,6 +108,6 @@ class Client:
         raise _ERRORS.get(problem.code, ProblemError)(problem)
 
 
-def _finite(options: SearchOptions) -> Mapping[str, Any]:
-    """The options that HTTP can carry: an infinite limit is one that is not set."""
-    return {name: value for name, value in options.items() if not (isinstance(value, float) and math.isinf(value))}
+def _changed(params: SearchParams) -> dict[str, Any]:
+    """The parameters that are not the default: HTTP cannot carry an infinite limit."""
+    return {name: value for name, value in vars(params).items() if value != getattr(SearchParams, name)}

@@ -1,11 +1,11 @@
 """Result filters: a chain of steps, each with hits in and the hits that stay out, in the same order.
 
-A hit stays as long as one of its products does; a filter of products drops the others from it.
+A filter of products drops products from hits; a hit without any product left goes.
 """
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -18,93 +18,11 @@ from likeness.serving.search_params import SearchParams
 
 
 class ResultFilter(Protocol):
-    """One step of a chain of filters: hits in, those that stay out."""
+    """One step of the chain."""
 
-    def __call__(self, hits: Sequence[Hit]) -> list[Hit]:
+    def __call__(self, hits: Sequence[Hit], /) -> list[Hit]:
         """The hits that stay, in their order; the nearest come first."""
         ...
-
-
-@dataclass(frozen=True)
-class HideProducts:
-    """Drops hidden products."""
-
-    hidden: HiddenProducts
-
-    def __call__(self, hits: Sequence[Hit]) -> list[Hit]:
-        """Keeps hits with a visible product."""
-        return _keep_products(hits, self.hidden.without)
-
-
-@dataclass(frozen=True)
-class ExcludeProducts:
-    """Drops named products, such as the one that a query is about."""
-
-    products: Collection[str]
-
-    def __call__(self, hits: Sequence[Hit]) -> list[Hit]:
-        """Keeps hits with another product."""
-        return _keep_products(hits, lambda names: tuple(name for name in names if name not in self.products))
-
-
-@dataclass(frozen=True)
-class MatchAttributes:
-    """Drops products without the attributes of `where`; looks up the attributes of all hits at once."""
-
-    matcher: AttributeMatcher
-
-    def __call__(self, hits: Sequence[Hit]) -> list[Hit]:
-        """Keeps hits with a product that matches."""
-        matching = self.matcher.matching({name for hit in hits for name in hit.products})
-        return _keep_products(hits, lambda names: tuple(name for name in names if name in matching))
-
-
-class DistinctProducts:
-    """Drops products that a better hit shows."""
-
-    def __call__(self, hits: Sequence[Hit]) -> list[Hit]:
-        """Keeps hits with a product that no better hit shows."""
-        seen = set[str]()
-
-        def unseen(names: tuple[str, ...]) -> tuple[str, ...]:
-            new = tuple(name for name in names if name not in seen)
-            seen.update(new)
-            return new
-
-        return _keep_products(hits, unseen)
-
-
-@dataclass(frozen=True)
-class MinScore:
-    """Drops hits below a score."""
-
-    score: float
-
-    def __call__(self, hits: Sequence[Hit]) -> list[Hit]:
-        """Keeps hits of the score or a higher one."""
-        return [hit for hit in hits if hit.score >= self.score]
-
-
-@dataclass(frozen=True)
-class DropNearDuplicates:
-    """Drops hits whose cosine to a better hit that stays is `limit` or more; those without a stored vector stay."""
-
-    limit: float
-    lookup: AttributeLookup
-
-    def __call__(self, hits: Sequence[Hit]) -> list[Hit]:
-        """Keeps the best hit of each group of near-duplicates."""
-        vectors = self.lookup.vectors([hit.image_id for hit in hits])
-        compared = [hit for hit in hits if hit.image_id in vectors]
-        if not compared:
-            return list(hits)
-        unit = distance.prepared(np.stack([vectors[hit.image_id] for hit in compared]), "cosine")
-        similar, kept = unit @ unit.T >= self.limit, list[int]()
-        for row in range(len(compared)):
-            if not similar[row, kept].any():
-                kept.append(row)
-        dropped = {hit.image_id for hit in compared} - {compared[row].image_id for row in kept}
-        return [hit for hit in hits if hit.image_id not in dropped]
 
 
 def filter_chain(
@@ -124,17 +42,17 @@ def filter_chain(
     Raises:
         UsageError: `where` is malformed, or there is no lookup for it.
     """
-    chain: list[ResultFilter] = [HideProducts(hidden)] if hidden else []
+    chain: list[ResultFilter] = [partial(keep_products, hidden.without)] if hidden else []
     if excluded:
-        chain.append(ExcludeProducts(excluded))
+        chain.append(partial(keep_products, lambda names: tuple(name for name in names if name not in excluded)))
     if params.where:
-        chain.append(MatchAttributes(AttributeMatcher(params.where, lookup)))
+        chain.append(partial(match_attributes, AttributeMatcher(params.where, lookup)))
     if params.distinct:
-        chain.append(DistinctProducts())
+        chain.append(distinct_products)
     if params.min_score > float("-inf"):
-        chain.append(MinScore(params.min_score))
+        chain.append(lambda hits: [hit for hit in hits if hit.score >= params.min_score])
     if lookup and params.near_duplicate <= 1:
-        chain.append(DropNearDuplicates(params.near_duplicate, lookup))
+        chain.append(partial(drop_near_duplicates, params.near_duplicate, lookup))
     return chain
 
 
@@ -146,11 +64,44 @@ def apply_filters(hits: Sequence[Hit], chain: Iterable[ResultFilter]) -> list[Hi
     return kept
 
 
-def _keep_products(hits: Iterable[Hit], keep: Callable[[tuple[str, ...]], tuple[str, ...]]) -> list[Hit]:
-    """Hits with the products that `keep` leaves of theirs; a hit without any goes."""
+def keep_products(keep: Callable[[tuple[str, ...]], tuple[str, ...]], hits: Iterable[Hit]) -> list[Hit]:
+    """Keeps the products of each hit that `keep` gives back, and the hits that have any."""
     kept = []
     for hit in hits:
         products = keep(hit.products)
         if products:
             kept.append(hit if products == hit.products else dataclasses.replace(hit, products=products))
     return kept
+
+
+def match_attributes(matcher: AttributeMatcher, hits: Sequence[Hit]) -> list[Hit]:
+    """Drops products without the attributes; looks up those of all hits at once."""
+    matching = matcher.matching({name for hit in hits for name in hit.products})
+    return keep_products(lambda names: tuple(name for name in names if name in matching), hits)
+
+
+def distinct_products(hits: Sequence[Hit]) -> list[Hit]:
+    """Drops products that a better hit shows."""
+    seen = set[str]()
+
+    def unseen(names: tuple[str, ...]) -> tuple[str, ...]:
+        new = tuple(name for name in names if name not in seen)
+        seen.update(new)
+        return new
+
+    return keep_products(unseen, hits)
+
+
+def drop_near_duplicates(limit: float, lookup: AttributeLookup, hits: Sequence[Hit]) -> list[Hit]:
+    """Drops hits whose cosine to a better hit that stays is `limit` or more; those without a stored vector stay."""
+    vectors = lookup.vectors([hit.image_id for hit in hits])
+    compared = [hit for hit in hits if hit.image_id in vectors]
+    if not compared:
+        return list(hits)
+    unit = distance.prepared(np.stack([vectors[hit.image_id] for hit in compared]), "cosine")
+    similar, kept = unit @ unit.T >= limit, list[int]()
+    for row in range(len(compared)):
+        if not similar[row, kept].any():
+            kept.append(row)
+    dropped = {hit.image_id for hit in compared} - {compared[row].image_id for row in kept}
+    return [hit for hit in hits if hit.image_id not in dropped]
