@@ -102,7 +102,7 @@ def _environment(errors: list[str]) -> Values:
         if "." in key or difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.8):
             errors.append(f"{name}: unknown key; {_suggest(key)}")
     try:
-        return EnvSettingsSource(Settings)()
+        return EnvSettingsSource(Settings, env_prefix="LIKENESS_", env_nested_delimiter="__")()  # type: ignore[arg-type]
     except SettingsError as error:
         errors.append(f"environment: {error}, which is not JSON; set single keys, such as LIKENESS_SOURCE__URI")
         return {}
