@@ -107,24 +107,17 @@ class Root:
                 + "; ".join(answer.degraded)
             )
         took = {"search": milliseconds(start)}
+        facts: Sequence[Facts] = [Facts()] * len(hits)
         if describe:
             start = time.perf_counter()
             facts = describe(hits)
             took["facts"] = milliseconds(start)
-        else:
-            facts = [Facts()] * len(hits)
         name, score = predicted.best
         return Answer(
             space=self.manifest.space,
             build=self.manifest.build,
             category=Category(predicted=name, score=round(score, 4), searched=tuple(searched)),
-            coverage=Coverage(
-                shards=shards,
-                answered=len(answer.shards),
-                vectors=self.manifest.vectors,
-                searched=answer.searched,
-                degraded=tuple(answer.degraded),
-            ),
+            coverage=self._coverage(answer, shards),
             results=tuple([self._result(hit, *described) for hit, described in zip(hits, facts, strict=True)]),
             took_ms=took,
         )
@@ -168,6 +161,15 @@ class Root:
         if category in self.categories:
             return [category]
         raise UsageError(f"category {category!r} does not exist; there are: {', '.join(self.categories)}")
+
+    def _coverage(self, answer: LeafAnswer, shards: int) -> Coverage:
+        return Coverage(
+            shards=shards,
+            answered=len(answer.shards),
+            vectors=self.manifest.vectors,
+            searched=answer.searched,
+            degraded=tuple(answer.degraded),
+        )
 
     def _result(self, hit: Hit, attributes: Mapping[str, str], url: str) -> Result:
         return Result(
