@@ -59,7 +59,7 @@ def test_forgotten_products_lose_their_labels(configure, tmp_path):
 def test_a_worker_loads_its_network_once(configure, tmp_path):
     settings = configure(take(tmp_path / "photos", count=4), "extract.batch_size=5", "extract.chunk_images=8")
     facts = run(settings, lambda settings: [jobs.ingest_job(settings), jobs.extract_job(settings)])["extract"]
-    tasks = len(TableReader(settings).files(FEATURES))
+    tasks = len(TableReader(settings).parts(FEATURES))
     assert facts["extracted"] == 40
     assert tasks > 2 * facts["workers"]
     assert facts["networks"] == facts["workers"] <= (os.cpu_count() or 1)

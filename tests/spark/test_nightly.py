@@ -32,7 +32,7 @@ from .conftest import PROJECT, run, take
 def _vectors(settings):
     """image_id to vector, read by pyarrow from the snapshot's plain Parquet files."""
     vectors = {}
-    for path in TableReader(settings).files(FEATURES):
+    for path, _ in TableReader(settings).parts(FEATURES):
         table = pq.read_table(path.removeprefix("file://"), partitioning=None)
         for key, vector in zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True):
             assert key not in vectors

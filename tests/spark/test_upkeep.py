@@ -37,7 +37,7 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
     before, warehouse = state(settings), TableReader(settings)
     kept = list(Builds(settings.root).all())
     stray = Path(settings.root, "tables", "likeness", "features", "data", "left-by-a-kill.parquet")
-    shutil.copy(warehouse.files(FEATURES)[0].removeprefix("file:"), stray)
+    shutil.copy(warehouse.parts(FEATURES)[0][0].removeprefix("file:"), stray)
     facts = run(settings, jobs.compact_job)
     assert_equal(state(settings), before)
     assert not stray.exists()
@@ -48,7 +48,7 @@ def test_compaction_keeps_rows_builds_and_how_far_loads_came(configure, tmp_path
         "features": NIGHTS,
         "runs": 1,
     }
-    assert len(warehouse.files(IMAGES)) == len(warehouse.files(FEATURES)) == NIGHTS
+    assert len(warehouse.parts(IMAGES)) == len(warehouse.parts(FEATURES)) == NIGHTS
     assert facts["gc"]["tables"]["features"] == [NIGHTS + 1, 3]  # of two builds, and of the compaction
     for build in kept:
         assert likeness("verify", settings, "--build", build).returncode == 0

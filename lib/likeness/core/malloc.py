@@ -15,7 +15,7 @@ def set_mmap_threshold(size: int) -> None:
 
     By default glibc raises this threshold by itself, keeps freed memory for each thread, and fragments it.
     """
-    _set_options({_MMAP_THRESHOLD: size})
+    _call("mallopt", _MMAP_THRESHOLD, size)
 
 
 @contextmanager
@@ -25,20 +25,16 @@ def keep_freed_memory() -> Iterator[None]:
     A training step frees hundreds of MB that the next step allocates again. To get fresh pages from the system would
     take as long as the arithmetic.
     """
-    _set_options({_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER})
+    _call("mallopt", _MMAP_MAX, 0)
+    _call("mallopt", _TRIM_THRESHOLD, _NEVER)
     try:
         yield
     finally:
-        _set_options({_MMAP_MAX: _MMAPS, _TRIM_THRESHOLD: _TRIMMED})
-        if trim := _function("malloc_trim"):
-            trim(0)
+        _call("mallopt", _MMAP_MAX, _MMAPS)
+        _call("mallopt", _TRIM_THRESHOLD, _TRIMMED)
+        _call("malloc_trim", 0)
 
 
-def _set_options(options: dict[int, int]) -> None:
-    if mallopt := _function("mallopt"):
-        for option, value in options.items():
-            mallopt(option, value)
-
-
-def _function(name: str) -> "ctypes._NamedFuncPointer | None":
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+def _call(name: str, *values: int) -> None:
+    if sys.platform == "linux" and (function := getattr(ctypes.CDLL(None), name, None)):
+        function(*values)

@@ -4,7 +4,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -63,23 +63,16 @@ class LocalFiles:
 
     def write(self, uri: str, data: bytes) -> None:
         """Writes a file atomically."""
-        with _Draft(uris.local_path(uri)) as draft:
-            draft.path.write_bytes(data)
-            draft.rename()
+        _publish(uri, lambda draft: draft.write_bytes(data), Path.replace)
 
     def create(self, uri: str, data: bytes) -> None:
         """Creates a file that must not exist yet."""
-        path = uris.local_path(uri)
-        with _Draft(path) as draft:
-            draft.path.write_bytes(data)
-            draft.sync()
-            os.link(draft.path, path)  # unlike a rename, a link refuses an existing name
+        # unlike a rename, a link refuses an existing name
+        _publish(uri, lambda draft: draft.write_bytes(data), os.link)
 
     def upload(self, local: str, uri: str) -> None:
         """Copies a local file to a URI, atomically."""
-        with _Draft(uris.local_path(uri)) as draft:
-            shutil.copyfile(local, draft.path)
-            draft.rename()
+        _publish(uri, lambda draft: shutil.copyfile(local, draft), Path.replace)
 
     def delete(self, uri: str) -> None:
         """Deletes a file, or a folder with its content."""
@@ -90,27 +83,18 @@ class LocalFiles:
         path.unlink(missing_ok=True)
 
 
-class _Draft:
-    """A hidden file beside the target, which is synced and renamed to it, or removed."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self.path = target.with_name(f".{target.name[-40:]}.{uuid.uuid4().hex}")
-
-    def __enter__(self) -> "_Draft":
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def sync(self) -> None:
-        with self.path.open("rb") as file:
+def _publish(uri: str, fill: Callable[[Path], object], name: Callable[[Path, Path], object]) -> None:
+    """Fills a hidden file beside the target, syncs it, and names it as the target; a failure removes it."""
+    target = uris.local_path(uri)
+    draft = target.with_name(f".{target.name[-40:]}.{uuid.uuid4().hex}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        fill(draft)
+        with draft.open("rb") as file:
             os.fsync(file.fileno())
-
-    def rename(self) -> None:
-        self.sync()
-        self.path.replace(self._target)
-
-    def __exit__(self, *_: object) -> None:
-        self.path.unlink(missing_ok=True)
+        name(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _linked(entry: "os.DirEntry[str]", top: str) -> FileEntry | None:

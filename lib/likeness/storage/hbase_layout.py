@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -73,22 +73,14 @@ def parse_uri(uri: str) -> HbaseConfig:
         servers.append((host, int(port)))
     if not name or not name.replace("_", "").replace("-", "").replace(":", "").isalnum():
         raise UsageError(f"keyed.uri = {uri!r}: {name!r} cannot be the prefix of a table's name; write {FORM}")
-    kinds: dict[str, Callable[[str], Any]] = {
-        "writers": int,
-        "timeout_s": float,
-        "retry_s": float,
-        "transport": str,
-        "protocol": str,
-        "regions": int,
-    }
-    options = {}
+    kinds = {option.name: type(option.default) for option in fields(HbaseConfig) if option.default is not MISSING}
+    options: dict[str, Any] = {}
     for key, value in parse_qsl(parts.query):
         try:
             options[key] = kinds[key](value)
         except (KeyError, ValueError):
-            raise UsageError(
-                f"keyed.uri = {uri!r}: option {key}={value} is not understood; known: {', '.join(kinds)}"
-            ) from None
+            known = ", ".join(kinds)
+            raise UsageError(f"keyed.uri = {uri!r}: option {key}={value} is not understood; known: {known}") from None
     return HbaseConfig(uri, servers, name, **options)
 
 

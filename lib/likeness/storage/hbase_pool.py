@@ -36,7 +36,9 @@ class HbasePool:
         Raises:
             ServiceError: the failure is permanent, or the retries failed too.
         """
-        limit = self._config.retry_s if patience_s is None else patience_s
+        limit, timeout_s = self._config.retry_s, self._config.timeout_s
+        if patience_s is not None:
+            limit, timeout_s = patience_s, min(patience_s / 2, timeout_s)
         tries = Retrying(
             retry=retry_if_exception(_is_transient),
             wait=wait_exponential_jitter(multiplier=0.2, max=5),
@@ -44,9 +46,7 @@ class HbasePool:
             reraise=True,
         )
         try:
-            result: T = tries(
-                self._call_once, work, None if patience_s is None else min(patience_s / 2, self._config.timeout_s)
-            )
+            result: T = tries(self._call_once, work, timeout_s)
             return result
         except (OSError, TException) as error:
             raise ServiceError(
@@ -54,7 +54,7 @@ class HbasePool:
                 "check that HBase and its Thrift servers are up, and that host and port are right"
             ) from None
 
-    def _call_once(self, work: Callable[[Connection], T], timeout_s: float | None) -> T:
+    def _call_once(self, work: Callable[[Connection], T], timeout_s: float) -> T:
         connection = self._take(timeout_s)
         try:
             result = work(connection)
@@ -68,28 +68,24 @@ class HbasePool:
         _close(connection)
         return result
 
-    def _take(self, timeout_s: float | None) -> Connection:
+    def _take(self, timeout_s: float) -> Connection:
         with self._lock:
             if self._closed:
                 raise ServiceError(f"keyed.uri = {self._config.uri}: the store was closed; open it again")
             if self._idle:
                 return self._idle.pop()
-        failed: OSError | TException | None = None
-        for _ in self._config.servers:
-            host, port = self._config.servers[next(self._next) % len(self._config.servers)]
-            try:
-                return happybase.Connection(
-                    host,
-                    port,
-                    timeout=int(1000 * (timeout_s or self._config.timeout_s)),
-                    table_prefix=None,
-                    transport=self._config.transport,
-                    protocol=self._config.protocol,
-                )
-            except (OSError, TException) as error:
-                failed = error
-        assert failed is not None
-        raise failed
+        for _ in self._config.servers[1:]:
+            with suppress(OSError, TException):
+                return self._connect(timeout_s)
+        return self._connect(timeout_s)
+
+    def _connect(self, timeout_s: float) -> Connection:
+        """Connects to the next server in turn."""
+        config = self._config
+        host, port = config.servers[next(self._next) % len(config.servers)]
+        return happybase.Connection(
+            host, port, int(1000 * timeout_s), transport=config.transport, protocol=config.protocol
+        )
 
     def close(self) -> None:
         """Closes idle connections; one in use is closed when its call ends."""

@@ -5,24 +5,14 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from happybase import Connection
 
 from likeness.core.errors import ServiceError
-from likeness.storage.hbase_layout import (
-    FAMILIES,
-    IMAGES,
-    MARKS,
-    PRODUCTS,
-    HbaseConfig,
-    create_commands,
-    parse_product,
-    parse_uri,
-    product_cells,
-    product_key,
-)
+from likeness.storage import hbase_layout
+from likeness.storage.hbase_layout import FAMILIES, IMAGES, MARKS, PRODUCTS, HbaseConfig, parse_product, product_key
 from likeness.storage.hbase_pool import HbasePool
 from likeness.storage.items import Item, region_keys
 from likeness.storage.ports import Product
@@ -40,7 +30,7 @@ class HbaseStore:
     """
 
     def __init__(self, uri: str, create: bool = False) -> None:
-        self._config = parse_uri(uri)
+        self._config = hbase_layout.parse_uri(uri)
         self.writers = self._config.writers
         self._pool = HbasePool(self._config)
         try:
@@ -89,7 +79,7 @@ class HbaseStore:
 
     def put_products(self, rows: Iterable[Product]) -> int:
         """Stores the facts of each product."""
-        return self._put(PRODUCTS, ((product_key(row.product_id), product_cells(row)) for row in rows))
+        return self._put(PRODUCTS, ((product_key(row.product_id), hbase_layout.product_cells(row)) for row in rows))
 
     def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
         """The stored facts of some products."""
@@ -138,28 +128,24 @@ class HbaseStore:
         done = 0
         for batch in _batches(rows):
             # of one key put twice only the later value is sent: in one call both would get the same timestamp
-            latest = dict(batch)
-
-            def send(connection: Connection, latest: Mapping[bytes, dict[bytes, bytes]] = latest) -> None:
-                mutations = connection.table(self._table(table)).batch()
-                for key, cells in latest.items():
-                    mutations.put(key, cells)
-                mutations.send()
-
-            self._pool.call(send)
+            self._send(table, "put", dict(batch))
             done += len(batch)
         return done
 
     def _delete(self, table: str, keys: Sequence[bytes], columns: Sequence[bytes] | None = None) -> None:
         for batch in _chunks(keys):
+            self._send(table, "delete", dict.fromkeys(batch, columns))
 
-            def send(connection: Connection, batch: Sequence[bytes] = batch) -> None:
-                mutations = connection.table(self._table(table)).batch()
-                for key in batch:
-                    mutations.delete(key, columns)
-                mutations.send()
+    def _send(self, table: str, action: Literal["put", "delete"], rows: Mapping[bytes, object]) -> None:
+        """Puts cells by row key, or deletes columns by row key, in one call."""
 
-            self._pool.call(send)
+        def send(connection: Connection) -> None:
+            mutations = connection.table(self._table(table)).batch()
+            for key, value in rows.items():
+                getattr(mutations, action)(key, value)
+            mutations.send()
+
+        self._pool.call(send)
 
     def _get(
         self, table: str, keys: Mapping[bytes, str], columns: Sequence[bytes]
@@ -196,7 +182,7 @@ class HbaseStore:
 
 def _create(config: HbaseConfig, pool: HbasePool, missing: Sequence[str]) -> None:
     """Creates missing tables. Thrift cannot pre-split a table, so HBase's own command does it."""
-    for name, command in zip((IMAGES, PRODUCTS), create_commands(config), strict=True):
+    for name, command in zip((IMAGES, PRODUCTS), hbase_layout.create_commands(config), strict=True):
         if name not in missing:
             continue
         if not shutil.which("hbase"):

@@ -72,7 +72,7 @@ class SqliteStore:
 
     def put_products(self, rows: Iterable[Product]) -> int:
         """Stores the facts of each product."""
-        cells = ((row.product_id, json.dumps(_facts(row), ensure_ascii=False)) for row in rows)
+        cells = ((row.product_id, json.dumps(vars(row), ensure_ascii=False)) for row in rows)
         return self._put("INSERT OR REPLACE INTO products VALUES (?, ?)", cells)
 
     def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
@@ -145,10 +145,6 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _facts(row: Product) -> dict[str, Any]:
-    return {"category": row.category, "attributes": dict(row.attributes), "image_ids": list(row.image_ids)}
 
 
 def _product(key: str, cell: str) -> Product:

@@ -27,31 +27,24 @@ class Files(Protocol):
 
     def walk(self, folder: str) -> Iterator[FileEntry]:
         """Every file below a folder, sorted by name in each folder, without hidden ones (`.x`)."""
-        ...
 
     def stat(self, uri: str) -> FileEntry:
         """Size and time of change of a file."""
-        ...
 
     def exists(self, uri: str) -> bool:
         """Whether a file or folder exists."""
-        ...
 
     def names(self, folder: str) -> list[str]:
         """Sorted names of the files and folders in a folder; none if the folder is missing."""
-        ...
 
     def open(self, uri: str) -> BinaryIO:
         """Opens a file for reading; it is seekable."""
-        ...
 
     def read(self, uri: str) -> bytes:
         """Reads a whole file."""
-        ...
 
     def write(self, uri: str, data: bytes) -> None:
         """Writes a file atomically: a reader sees the old or the new bytes. Folders are created."""
-        ...
 
     def create(self, uri: str, data: bytes) -> None:
         """Creates a file atomically.
@@ -59,15 +52,12 @@ class Files(Protocol):
         Raises:
             FileExistsError: the file exists. Of two concurrent calls exactly one succeeds.
         """
-        ...
 
     def upload(self, local: str, uri: str) -> None:
         """Copies a local file to a URI, atomically."""
-        ...
 
     def delete(self, uri: str) -> None:
         """Deletes a file, or a folder with its content; a missing one is no error."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -91,52 +81,39 @@ class KeyedStore(Protocol):
 
     def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
         """Stores the float32 vector of each item; returns how many."""
-        ...
 
     def get_vectors(self, space: str, items: Sequence[Item]) -> dict[Item, np.ndarray]:
         """The stored vectors of some items, float32 (dim,)."""
-        ...
 
     def scan_vectors(self, space: str) -> Iterator[tuple[Item, np.ndarray]]:
         """Every vector of a space, sorted by item."""
-        ...
 
     def delete_vectors(self, space: str, items: Iterable[Item]) -> None:
         """Deletes the vectors of some items in one space."""
-        ...
 
     def delete_images(self, image_ids: Iterable[str]) -> None:
         """Deletes every vector of some images: those of all their regions, in all spaces."""
-        ...
 
     def put_products(self, rows: Iterable[Product]) -> int:
         """Stores the facts of each product; returns how many."""
-        ...
 
     def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
         """The stored facts of some products."""
-        ...
 
     def scan_products(self) -> Iterator[Product]:
         """Every product once, in any order."""
-        ...
 
     def delete_products(self, product_ids: Sequence[str]) -> None:
         """Deletes products."""
-        ...
 
     def purge(self) -> None:
         """Removes deleted data from disk: at once, or by a compaction that this call requests."""
-        ...
 
     def get_mark(self, name: str) -> Any:
         """A JSON value stored with the data, such as the last loaded snapshot; None if it was never set."""
-        ...
 
     def set_mark(self, name: str, value: Any) -> None:
         """Stores a JSON value with the data."""
-        ...
 
     def close(self) -> None:
         """Closes connections; may be called twice."""
-        ...

@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import re
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from likeness.storage.data_files import read_photos, row_groups
 from likeness.storage.tables import IMAGES
 from likeness.storage.tables import Table as Schema
 
+_METADATA = re.compile(r"v(\d+)\.metadata\.json")
+
 
 def location(settings: Settings) -> str:
     """URI of the warehouse, the folder of the tables: as configured, or ROOT/tables."""
@@ -42,7 +45,7 @@ class TableReader:
     """Reads the tables of one root; each call reads the table as it is then."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings.warehouse
+        self._warehouse = settings.warehouse
         self._location = location(settings)
 
     def snapshot(self, schema: Schema) -> int | None:
@@ -65,12 +68,11 @@ class TableReader:
         Raises:
             UsageError: no such snapshot.
         """
-        batches = list(self.batches(schema, columns, where, snapshot))
-        fields = schema.arrow() if tuple(columns) == ("*",) else pa.schema([schema.arrow().field(c) for c in columns])
-        plain = pa.schema([pa.field(f.name, _plain(f.type)) for f in fields])
-        return pa.Table.from_batches(
-            [pa.RecordBatch.from_arrays(_cast(b, plain), schema=plain) for b in batches], plain
-        )
+        names = [column.name for column in schema.columns] if tuple(columns) == ("*",) else columns
+        types = {column.name: column.type for column in schema.columns}
+        plain = pa.schema([(name, types[name]) for name in names])
+        batches = self.batches(schema, columns, where, snapshot)
+        return pa.Table.from_batches([batch.select(plain.names).cast(plain) for batch in batches], plain)
 
     def batches(
         self, schema: Schema, columns: Sequence[str] = ("*",), where: str = "", snapshot: int | None = None
@@ -109,12 +111,8 @@ class TableReader:
         rows = table.inspect.partitions(snapshot).select(["partition", "record_count"]).to_pylist()
         return [Partition(row["record_count"], **row["partition"]) for row in rows]
 
-    def files(self, schema: Schema, snapshot: int | None = None) -> list[str]:
-        """URIs of the data files of a snapshot, which are Parquet files."""
-        return [uri for uri, _ in self.parts(schema, "", snapshot)]
-
     def parts(self, schema: Schema, where: str = "", snapshot: int | None = None) -> list[tuple[str, int]]:
-        """(URI, number of rows) of each data file of a snapshot, but for partitions that a filter excludes.
+        """(URI, number of rows) of each Parquet file of a snapshot, but for partitions that a filter excludes.
 
         Raises:
             UsageError: no such snapshot.
@@ -131,25 +129,21 @@ class TableReader:
         return scan.filter(where) if where else scan
 
     def _load(self, schema: Schema) -> Table | None:
-        if self._settings.type != "hadoop":
-            catalog = load_catalog(
-                "likeness", type=self._settings.type, warehouse=self._location, **self._settings.options
-            )
+        warehouse = self._warehouse
+        if warehouse.type != "hadoop":
+            catalog = load_catalog("likeness", type=warehouse.type, warehouse=self._location, **warehouse.options)
             try:
-                return _in_present_columns(catalog.load_table((self._settings.namespace, schema.name)), schema)
+                return _in_present_columns(catalog.load_table((warehouse.namespace, schema.name)), schema)
             except NoSuchTableError:
                 return None
-        folder = uris.join(self._location, self._settings.namespace, schema.name, "metadata")
-        versions = [
-            int(name.split(".")[0][1:])
-            for name in storage.files(folder).names(folder)
-            if name.startswith("v") and name.endswith(".metadata.json")
-        ]
-        if not versions:
+        folder = uris.join(self._location, warehouse.namespace, schema.name, "metadata")
+        matches = map(_METADATA.fullmatch, storage.files(folder).names(folder))
+        latest = max((int(match[1]) for match in matches if match), default=None)
+        if latest is None:
             return None
         # Arrow's own reader is best for local files; its HDFS client would need a JVM
         properties = {} if uris.scheme(folder) == "file" else {"py-io-impl": f"{__name__}.{PortIO.__name__}"}
-        table = StaticTable.from_metadata(f"{folder}/v{max(versions)}.metadata.json", properties)
+        table = StaticTable.from_metadata(f"{folder}/v{latest}.metadata.json", properties)
         return _in_present_columns(table, schema)
 
 
@@ -160,11 +154,7 @@ def _in_present_columns(table: Table, schema: Schema) -> Table:
     """
     columns = schema.field_ids()
     names = {number: column.name for number, column in columns.items()}
-    added = [
-        NestedField(number, column.name, StringType(), required=False)
-        for number, column in columns.items()
-        if column.added
-    ]
+    added = [NestedField(key, one.name, StringType(), required=False) for key, one in columns.items() if one.added]
     schemas = []
     for old in table.metadata.schemas:
         fields = [f.model_copy(update={"name": names.get(f.field_id, f.name)}) for f in old.fields]
@@ -182,10 +172,8 @@ def _with_defaults(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
     """Replaces null by the default in columns that are newer than their rows."""
     for column in schema.columns:
         if column.added and column.name in batch.schema.names:
-            place = batch.schema.get_field_index(column.name)
-            batch = batch.set_column(
-                place, batch.schema.field(place), pc.fill_null(batch.column(place), column.default)
-            )
+            place, filled = batch.schema.get_field_index(column.name), pc.fill_null(batch[column.name], column.default)
+            batch = batch.set_column(place, batch.schema.field(place), filled)
     return batch
 
 
@@ -219,11 +207,3 @@ class _PortInput(InputFile):
 
     def open(self, seekable: bool = True) -> InputStream:
         return storage.files(self.location).open(self.location)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
-
-
-def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> list[pa.Array]:
-    return [batch.column(f.name).cast(f.type) for f in schema]

@@ -4,6 +4,7 @@ Iceberg knows a column by its field id, which follows from its place here: a col
 place, and a new one comes last and has a `default`. Tables of older versions then get the new names and columns.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -47,11 +48,11 @@ class Table:
 
     def arrow(self) -> pa.Schema:
         """The Arrow schema, each field with its Iceberg field id, so that files written with it can be added."""
-        fields = []
+        fields, elements = [], itertools.count(1 + sum(not column.added for column in self.columns))
         for number, column in self.field_ids().items():
             kind = column.type
             if pa.types.is_list(kind):
-                kind = pa.list_(pa.field("element", kind.value_type, True, _metadata(self._element_id(column))))
+                kind = pa.list_(pa.field("element", kind.value_type, True, _metadata(next(elements))))
             fields.append(pa.field(column.name, kind, column.nullable, _metadata(number)))
         return pa.schema(fields)
 
@@ -61,10 +62,6 @@ class Table:
         lists = sum(pa.types.is_list(column.type) for column in first)
         later = [column for column in self.columns if column.added]
         return dict(enumerate(first, 1)) | dict(enumerate(later, len(first) + lists + 1))
-
-    def _element_id(self, column: Column) -> int:
-        first = [one for one in self.columns if not one.added]
-        return len(first) + 1 + [one for one in first if pa.types.is_list(one.type)].index(column)
 
     def ddl(self, name: str) -> list[str]:
         """The statements of Spark's SQL that create the table: its first form, then each column that came later.
@@ -92,21 +89,12 @@ def _metadata(field_id: int) -> dict[str, str]:
 def _sql_type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"ARRAY<{_sql_type(kind.value_type)}>"
-    names = {
-        pa.string(): "STRING",
-        pa.binary(): "BINARY",
-        pa.int32(): "INT",
-        pa.int64(): "BIGINT",
-        pa.float32(): "FLOAT",
-        pa.float64(): "DOUBLE",
-        pa.bool_(): "BOOLEAN",
-        pa.date32(): "DATE",
-        TIMESTAMP: "TIMESTAMP",
-    }
-    return names[kind]
+    return _SQL.get(kind, str(kind).upper())
 
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+_SQL = {pa.int32(): "INT", pa.int64(): "BIGINT", pa.bool_(): "BOOLEAN", pa.date32(): "DATE", TIMESTAMP: "TIMESTAMP"}
+"""Spark's names of Arrow types that Arrow calls otherwise."""
 
 # Iceberg's default distribution would shuffle all vectors into one task. Copy-on-write keeps the data files of a
 # snapshot readable as plain Parquet.

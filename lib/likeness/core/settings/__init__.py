@@ -73,11 +73,9 @@ def settings_table() -> str:
 
 
 def _merge(values: Values, overrides: Values) -> Values:
-    merged = dict(values)
-    for key, value in overrides.items():
-        before = merged.get(key)
-        merged[key] = _merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return merged
+    tables = {key for key in values.keys() & overrides if isinstance(values[key], dict)}
+    both = {key: _merge(values[key], overrides[key]) for key in tables if isinstance(overrides[key], dict)}
+    return values | overrides | both
 
 
 def _read_file(config: str) -> Values:
@@ -91,12 +89,10 @@ def _read_file(config: str) -> Values:
 
 def _environment(errors: list[str]) -> Values:
     """The values of LIKENESS_* variables. A name that looks like a misspelt key is an error."""
-    names = {
-        name.upper().removeprefix("LIKENESS_"): name for name in os.environ if name.upper().startswith("LIKENESS_")
-    }
-    for rest, name in names.items():
-        key = rest.lower().replace("__", ".")
-        if key.partition(".")[0] in Settings.model_fields:
+    for name in os.environ:
+        project, _, rest = name.lower().partition("_")
+        key = rest.replace("__", ".")
+        if project != "likeness" or key.partition(".")[0] in Settings.model_fields:
             continue
         # LIKENESS_JARS and others are no settings, so a name without a dot is refused only if it is close to a key
         if "." in key or difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.8):

@@ -39,14 +39,9 @@ class Lease:
         self.replaced: LeaseRecord | None = None
         self._files = LeaseFiles(root)
         self._name = name
+        host, pid, token = socket.gethostname(), os.getpid(), uuid.uuid4().hex
         self._record = LeaseRecord(
-            **holder,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            born=process_birth(os.getpid()),
-            token=uuid.uuid4().hex,
-            state="held",
-            beat=time.time(),
+            **holder, host=host, pid=pid, born=process_birth(pid), token=token, state="held", beat=time.time()
         )
         self._generation = 0
         self._stop = threading.Event()
@@ -113,14 +108,4 @@ class Lease:
         return self._record.model_copy(update={"state": state, "beat": time.time()})
 
 
-__all__ = [
-    "EXPIRY_S",
-    "HEARTBEAT_S",
-    "Lease",
-    "LeaseHeldError",
-    "LeaseRecord",
-    "LeaseState",
-    "held_leases",
-    "release",
-    "run_name",
-]
+__all__ = ["EXPIRY_S", "Lease", "LeaseHeldError", "LeaseRecord", "LeaseState", "held_leases", "release", "run_name"]
