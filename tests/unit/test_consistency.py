@@ -14,7 +14,7 @@ from likeness.catalog.products import fold
 from likeness.core.errors import UsageError
 from likeness.ops import consistency
 from likeness.storage import KeyedStore, Product
-from likeness.storage.hbase_layout import product_key, parse_uri
+from likeness.storage.hbase_layout import parse_uri, product_key
 from likeness.storage.items import Item
 from likeness.storage.table_reader import TableReader
 
@@ -57,7 +57,7 @@ def test_each_row_that_differs_is_named(store: KeyedStore, rng: np.random.Genera
     rows = [listing(f"p{n}", key) for n, key in enumerate(IDS)]
     tables = cast(TableReader, Tables(vectors, rows))
     store.put_vectors("s", vectors.items())
-    store.put_products(fold(rows))
+    store.put_products(fold(pa.Table.from_pylist(rows).to_batches(max_chunksize=10)))
     assert [*consistency.compare_vectors(tables, store, "s"), *consistency.compare_products(tables, store)] == []
     by_hand = vectors[Item(IDS[3])].copy()
     by_hand[0] = np.nextafter(by_hand[0], np.float32(9))
@@ -87,8 +87,10 @@ def test_empty_tables_leave_everything_surplus(store: KeyedStore) -> None:
 
 def test_facts_are_those_of_the_first_active_listing() -> None:
     rows = [listing("p", "b", "shoe"), listing("p", "a", "hat"), listing("p", "0", "bag", active=False)]
-    assert list(fold(rows)) == [Product("p", "hat", {}, ("a", "b"))]
-    assert list(fold([listing("p", "a", active=False)])) == [Product("p", "", {}, ())]
+    batches = [pa.RecordBatch.from_pylist(part) for part in (rows[:1], rows[1:])]
+    assert list(fold(batches)) == [Product("p", "hat", {}, ("a", "b"))]
+    withdrawn = pa.RecordBatch.from_pylist([listing("p", "a", active=False)])
+    assert list(fold([withdrawn])) == [Product("p", "", {}, ())]
 
 
 def test_row_keys_of_products_spread_evenly() -> None:

@@ -35,9 +35,4 @@ def annotations(tables: TableReader, snapshot: int | None = None, below: str = "
             products.add(product)
             categories.add(category)
             attributes.update(json.loads(values or "{}").items())
-    return {
-        image_id: Annotation(
-            products=frozenset(products), categories=frozenset(categories), attributes=frozenset(attributes)
-        )
-        for image_id, (products, categories, attributes) in photos.items()
-    }
+    return {key: Annotation(products=p, categories=c, attributes=a) for key, (p, c, a) in photos.items()}

@@ -57,8 +57,8 @@ def compare_vectors(tables: TableReader, store: KeyedStore, space: str) -> Itera
 def compare_products(tables: TableReader, store: KeyedStore) -> Iterator[Inconsistency]:
     """Compares category, attributes and images of every product, and yields each product_id that differs."""
     listings = tables.read(LISTINGS, COLUMNS).sort_by("product_id")
-    rows = (row for batch in listings.to_batches(max_chunksize=_ROWS) for row in batch.to_pylist())
-    digests = {product.product_id: _product_digest(product) for product in fold(rows) if product.image_ids}
+    batches = listings.to_batches(max_chunksize=_ROWS)
+    digests = {product.product_id: _product_digest(product) for product in fold(batches) if product.image_ids}
     for product in store.scan_products():
         expected = digests.pop(product.product_id, None)
         if expected is None:

@@ -79,8 +79,8 @@ def parse_uri(uri: str) -> HbaseConfig:
         try:
             options[key] = kinds[key](value)
         except (KeyError, ValueError):
-            known = ", ".join(kinds)
-            raise UsageError(f"keyed.uri = {uri!r}: option {key}={value} is not understood; known: {known}") from None
+            names = ", ".join(kinds)
+            raise UsageError(f"keyed.uri = {uri!r}: option {key}={value} is not understood; known: {names}") from None
     return HbaseConfig(uri, servers, name, **options)
 
 

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -16,18 +16,10 @@ from likeness.core.settings import Source
 from likeness.images.image import SUFFIXES
 from likeness.storage import Files
 
+_TEXT, _WHOLE = pa.string(), pa.int64()
 ITEM = pa.schema(
-    [
-        ("product_id", pa.string()),
-        ("uri", pa.string()),
-        ("category", pa.string()),
-        ("attributes", pa.string()),
-        ("active", pa.bool_()),
-        ("length", pa.int64()),
-        ("mtime", pa.int64()),
-        ("container", pa.string()),
-        ("position", pa.int64()),
-    ]
+    {"product_id": _TEXT, "uri": _TEXT, "category": _TEXT, "attributes": _TEXT, "active": pa.bool_()}
+    | {"length": _WHOLE, "mtime": _WHOLE, "container": _TEXT, "position": _WHOLE}
 )
 """A listed pair of product and photo; `container` and `position` locate the bytes in a packed file."""
 
@@ -75,22 +67,21 @@ def read_listing(source: Source) -> Listing:
         photos = _find_photos(files, root, catalogue, listing)
     except OSError as error:  # a folder that cannot be listed must not count as empty
         raise UsageError(f"--source {source.uri} cannot be listed: {error}; make it readable") from None
-    rows = _from_catalogue(catalogue, root, photos, listing) if catalogue else _from_folders(photos)
-    listing.items = pa.Table.from_pylist(list(rows), schema=ITEM)
+    items = list(_from_catalogue(catalogue, root, photos, listing) if catalogue else _from_folders(photos))
+    columns = {name: [getattr(item, name) for item in items] for name in ITEM.names}
+    columns["attributes"] = [json.dumps(each, ensure_ascii=False, sort_keys=True) for each in columns["attributes"]]
+    listing.items = pa.table(columns, schema=ITEM)
     return listing
 
 
 def _find_photos(files: Files, root: str, catalogue: str, listing: Listing) -> dict[str, SourceImage]:
     """All photos of a source by path relative to its root (`x.tar!/member` in a tar)."""
     photos: dict[str, SourceImage] = {}
-    if packed.is_packed(root) and not files.names(root):  # Spark writes folders called x.parquet
-        for member in packed.members(files, files.stat(root), listing):
-            _add(photos, member.uri.removeprefix(f"{root}!/"), member, listing)
-        return photos
-    for entry in files.walk(root):
+    one_file = packed.is_packed(root) and not files.names(root)  # Spark writes folders called x.parquet
+    for entry in [files.stat(root)] if one_file else files.walk(root):
         path = entry.uri.removeprefix(f"{root}/")
         archive = packed.is_packed(path) and path not in _CATALOGUE_NAMES
-        if entry.uri == catalogue:
+        if entry.uri == catalogue != root:
             continue
         if not (archive or packed.is_compressed(path) or path.lower().endswith(tuple(SUFFIXES))):
             listing.ignored += 1
@@ -103,24 +94,20 @@ def _find_photos(files: Files, root: str, catalogue: str, listing: Listing) -> d
             listing.reject(entry.uri, "compressed", _COMPRESSED)
         elif archive:
             for member in packed.members(files, entry, listing):
-                _add(photos, member.uri.removeprefix(f"{root}/"), member, listing)
+                name = member.uri.removeprefix(f"{root}!/" if one_file else f"{root}/")
+                listing.ignored += name in photos  # of two the later one counts, as when a tar is unpacked
+                photos[name] = member
         else:
             photos[path] = SourceImage(entry.uri, entry.length, entry.mtime)
     return photos
 
 
-def _add(photos: dict[str, SourceImage], path: str, member: SourceImage, listing: Listing) -> None:
-    """Adds a member of a packed file; of two with the same name the later one counts, as when a tar is unpacked."""
-    listing.ignored += path in photos
-    photos[path] = member
-
-
-def _from_folders(photos: dict[str, SourceImage]) -> Iterator[dict[str, object]]:
+def _from_folders(photos: dict[str, SourceImage]) -> Iterator[SourceImage]:
     for path, photo in photos.items():
         inner = photo.uri.removeprefix(f"{photo.container}!/") if photo.container else path
         folder = _parent(inner) or _parent(path.removesuffix(f"!/{inner}"))
         category = photo.category or _CALTECH.sub("", folder) or UNCATEGORISED
-        yield _row(photo, photo.product_id or path, category, photo.attributes, photo.active)
+        yield replace(photo, product_id=photo.product_id or path, category=category)
 
 
 def _parent(path: str) -> str:
@@ -130,50 +117,27 @@ def _parent(path: str) -> str:
 
 def _from_catalogue(
     catalogue: str, root: str, photos: dict[str, SourceImage], listing: Listing
-) -> Iterator[dict[str, object]]:
-    seen: dict[tuple[str, str], tuple[object, ...]] = {}
-    used = set()
+) -> Iterable[SourceImage]:
+    items: dict[tuple[str, str], SourceImage] = {}
     for row in catalogues.read(catalogue):
-        what = f"{catalogue}#{row.number}"
+        what, image, path = f"{catalogue}#{row.number}", f"image {row.image!r}", uris.normalize(row.image)
         if row.error:
             listing.reject(what, "bad_row", row.error)
-            continue
-        if not uris.is_inside(row.image):
-            detail = f"image {row.image!r} leaves the source; only relative paths inside it are opened"
+        elif not uris.is_inside(row.image):
+            detail = f"{image} leaves the source; only relative paths inside it are opened"
             listing.reject(what, "outside_source", detail)
-            continue
-        path = uris.normalize(row.image)
-        photo = photos.get(path)
-        if photo is None:
-            detail = f"image {row.image!r} of product {row.product_id!r} is not in {root}"
-            listing.reject(what, "missing_file", detail)
-            continue
-        used.add(path)
-        values = (row.category, row.attributes, row.active)
-        first = seen.setdefault((row.product_id, path), values)
-        if first is not values:
-            if first != values:
+        elif path not in photos:
+            listing.reject(what, "missing_file", f"{image} of product {row.product_id!r} is not in {root}")
+        else:
+            product, category = row.product_id, row.category
+            item = replace(
+                photos[path], product_id=product, category=category, attributes=row.attributes, active=row.active
+            )
+            if items.setdefault((row.product_id, path), item) != item:
                 detail = f"product {row.product_id!r} shows {row.image!r} twice with other values; the first row counts"
                 listing.reject(what, "conflicting_row", detail)
-            continue
-        yield _row(photo, row.product_id, row.category, row.attributes, row.active)
-    listing.unlisted = len(photos) - len(used)
-
-
-def _row(
-    photo: SourceImage, product_id: str, category: str, attributes: dict[str, str], active: bool
-) -> dict[str, object]:
-    return {
-        "product_id": product_id,
-        "uri": photo.uri,
-        "category": category,
-        "attributes": json.dumps(attributes, ensure_ascii=False, sort_keys=True),
-        "active": active,
-        "length": photo.length,
-        "mtime": photo.mtime,
-        "container": photo.container,
-        "position": photo.position,
-    }
+    listing.unlisted = len(photos) - len({path for _, path in items})
+    return items.values()
 
 
 def _catalogue_uri(files: Files, root: str, configured: str) -> str:

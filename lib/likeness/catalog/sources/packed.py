@@ -20,7 +20,7 @@ _REQUIRED = ("product_id", "category")
 
 @dataclass(frozen=True)
 class SourceImage:
-    """A photo of a source: where it is, and the product columns that a packed file has of it.
+    """A photo of a source: where it is, and the product columns that a packed file or the catalogue has of it.
 
     `position` is the byte offset in a tar, or the row number in a Parquet file. A change of `length` or `mtime` means
     that the photo has changed; a Parquet row has those of its file, so that it is listed without reading its bytes.

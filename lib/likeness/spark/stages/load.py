@@ -161,7 +161,7 @@ def _prefetched(items: Iterator[T]) -> Iterator[T]:
 def _put_products(uri: str) -> Work:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         put, deleted = 0, 0
-        products = fold(row for batch in batches for row in batch.to_pylist())
+        products = fold(batches)
         with closing(storage.keyed(uri)) as store:
             while batch := list(itertools.islice(products, _BATCH_PRODUCTS)):
                 withdrawn = [product.product_id for product in batch if not product.image_ids]
