@@ -235,7 +235,7 @@ def test_weights_out_of_reach_name_both_ways(torch_home: Path, monkeypatch: pyte
 
 
 def test_a_host_that_does_not_answer_is_given_up(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_REACHED_S", 0.3)
+    monkeypatch.setattr(weights, "_CONNECT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(weights, "_TORCHVISION", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert "cannot be downloaded" in refused("net-00000000.pth")
