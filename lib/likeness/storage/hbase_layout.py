@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from likeness.core.errors import UsageError
@@ -74,7 +73,7 @@ def parse_uri(uri: str) -> HbaseConfig:
     if not name or not name.replace("_", "").replace("-", "").replace(":", "").isalnum():
         raise UsageError(f"keyed.uri = {uri!r}: {name!r} cannot be the prefix of a table's name; write {FORM}")
     kinds = {option.name: type(option.default) for option in fields(HbaseConfig) if option.default is not MISSING}
-    options: dict[str, Any] = {}
+    options = {}
     for key, value in parse_qsl(parts.query):
         try:
             options[key] = kinds[key](value)

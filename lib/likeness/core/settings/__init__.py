@@ -6,7 +6,7 @@ An error message lists all wrong keys and values, and names the nearest key for 
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from likeness.core.errors import UsageError
-from likeness.core.settings.models import Extract, Index, Limits, Serve, Settings, Source, Train
-
-Values = dict[str, Any]
-"""Values by key, nested as in a TOML file."""
+from likeness.core.settings.models import Extract, Index, Limits, Serve, Settings, Source, Train, Values
 
 
-def load_settings(
-    config: str | None = None, flags: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
-) -> Settings:
+def load_settings(config: str | None = None, flags: Values | None = None, assignments: Iterable[str] = ()) -> Settings:
     """Loads settings from file, environment and flags.
 
     Args:

@@ -9,6 +9,8 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Values = dict[str, Any]
+"""Values by key, nested as in a TOML file."""
 
 
 class _Section(BaseModel):
@@ -171,7 +173,7 @@ class Train(_Section):
     folds: Natural = 5
     """folds of the cross-validation that chooses a head on fixed vectors; 1, or if the backbone is trained too: one
     tenth of the photos for validation; 0: no validation"""
-    candidates: list[dict[str, Any]] = []
+    candidates: list[Values] = []
     """settings to choose from, a table each; default: those of the task"""
     hidden: list[Count] = [256]
     """units of each hidden layer of the head"""
