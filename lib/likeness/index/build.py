@@ -139,12 +139,8 @@ def _choose(
     settings = spec.settings
     options = candidates(settings.kind, len(keys), spec.dim, spec.bytes_per_vector * len(keys))
     if len(options) == 1 and len(options[0].params_grid) == 1:
-        only = options[0]
-        return (
-            _create(only, keys, vectors, settings, seed, folder),
-            OperatingPoint(kind=only.name, index_params={}, recall=1, ms=0),
-            [],
-        )
+        only = OperatingPoint(kind=options[0].name, index_params={}, recall=1, ms=0)
+        return _create(options[0], keys, vectors, settings, seed, folder), only, []
     trial = RecallAudit(vectors, settings, 2 * seed + 1)
     curve: list[OperatingPoint] = []
     best: tuple[faiss.IndexIDMap, OperatingPoint] | None = None
@@ -173,14 +169,13 @@ def _trials(index: faiss.IndexIDMap, option: Kind, trial: RecallAudit, settings:
 def _create(option: Kind, keys: np.ndarray, vectors: np.ndarray, settings: Index, seed: int, folder: Path) -> Any:
     """Creates an index of a kind that holds the vectors under their ids."""
     rows = np.sort(np.random.default_rng(seed).choice(len(keys), min(len(keys), max(option.sample, 1)), replace=False))
-    return populate(
-        option.make(vectors[rows], len(keys), distance.faiss_metric(settings.metric)), vectors, keys, folder
-    )
+    empty = option.make(vectors[rows], len(keys), distance.faiss_metric(settings.metric))
+    return populate(empty, vectors, keys, folder)
 
 
 def _spool(batches: Iterable[pa.RecordBatch], spec: BuildSpec, folder: Path) -> tuple[pa.Table, np.ndarray]:
     """Writes the prepared vectors to a local file; returns the id map, and the vectors as a mapped file."""
-    maps, rows = [], 0
+    maps = []
     with (folder / "vectors.f32").open("wb") as file:
         for batch in batches:
             column = batch.column("vector")
@@ -194,13 +189,10 @@ def _spool(batches: Iterable[pa.RecordBatch], spec: BuildSpec, folder: Path) -> 
             regions = batch["region"] if "region" in batch.schema.names else pa.repeat(WHOLE_PHOTO, len(image_ids))
             pairs = zip(image_ids.to_pylist(), regions.to_pylist(), strict=True)
             ids = pa.array([faiss_id(image_id, region) for image_id, region in pairs], pa.int64())
-            columns = [ids, image_ids, regions, batch.column("shown")]
-            maps.append(
-                pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(columns, IDS, strict=True)], schema=IDS)
-            )
-            rows += len(column)
-    vectors = np.memmap(folder / "vectors.f32", np.float32, "r", shape=(rows, spec.dim))
-    return pa.Table.from_batches(maps, IDS).combine_chunks(), vectors
+            columns = dict(zip(IDS.names, (ids, image_ids, regions, batch.column("shown")), strict=True))
+            maps.append(pa.RecordBatch.from_pydict(columns, IDS))
+    id_map = pa.Table.from_batches(maps, IDS).combine_chunks()
+    return id_map, np.memmap(folder / "vectors.f32", np.float32, "r", shape=(len(id_map), spec.dim))
 
 
 def _refuse_collisions(ids: pa.Table) -> None:

@@ -62,14 +62,12 @@ class BuildFiles:
             try:
                 with self._files.open(uri) as handle:
                     checksum = checksum_of(handle)
+                if checksum != file.sha256:
+                    problems.append(f"{uri} has checksum {checksum[:12]}, the manifest says {file.sha256[:12]}")
             except FileNotFoundError:
                 problems.append(f"{uri} is missing")
-                continue
             except OSError as error:
                 problems.append(f"{uri} cannot be read: {error}")
-                continue
-            if checksum != file.sha256:
-                problems.append(f"{uri} has checksum {checksum[:12]}, the manifest says {file.sha256[:12]}")
         return problems
 
     def missing(self, manifest: Manifest) -> list[str]:

@@ -56,13 +56,10 @@ class Builds(BuildFiles):
             UsageError: nothing is published, or there is no such build.
         """
         if not name:
-            current = self.current(space)
-            if current is None:
-                of_space = f" of space {space}" if space else ""
-                raise UsageError(
-                    f"{self.folder}: nothing{of_space} is published yet; run ./spark-submit.sh nightly first"
-                )
-            return current
+            if current := self.current(space):
+                return current
+            of_space = f" of space {space}" if space else ""
+            raise UsageError(f"{self.folder}: nothing{of_space} is published yet; run ./spark-submit.sh nightly first")
         paths = self.of(self.published.resolve(space)) if space else list(self.all())
         for path in paths:
             if name in (path, path.partition("/")[2]):
@@ -72,7 +69,7 @@ class Builds(BuildFiles):
     def publish(self, manifest: Manifest, keep: int) -> None:
         """Puts a build in service for its space, and deletes builds of the space older than the last `keep`."""
         chain = [manifest.path, *(path for path in self.chain(manifest.space) if path != manifest.path)][:keep]
-        self._point(manifest.space, chain)
+        self.published.write(manifest.space, chain)
         self.sweep(manifest.space, before=manifest.build)
 
     def rollback(self, to: str = "", space: str = "") -> tuple[str | None, str]:
@@ -94,14 +91,14 @@ class Builds(BuildFiles):
             self.read(chain[1])
             name = chain[0].partition("/")[0]
             before = self.published.chain(name)
-            self._point(name, chain[1:], before.published if before else "")
+            self.published.write(name, chain[1:], before.published if before else "")
             return chain[0], chain[1]
         others = [] if space or self.published.configured else list(self.published.chains())[1:]
         if not others:
             of_space = f" of space {space}" if space else ""
             raise UsageError(f"{self.folder}: no earlier build{of_space} to roll back to; `--to BUILD` names any build")
         target = self.read(self.chain(others[0])[0])
-        self._point(chain[0].partition("/")[0], [])
+        self.published.write(chain[0].partition("/")[0], [])
         return chain[0], target.path
 
     def _roll_back_to(self, target: Manifest, space: str) -> tuple[str | None, str]:
@@ -111,7 +108,7 @@ class Builds(BuildFiles):
         with suppress(DataError):
             before = self.chain(space)
         later = chain.index(target.path) + 1 if target.path in chain else 0
-        self._point(target.space, [target.path, *chain[later:]])
+        self.published.write(target.space, [target.path, *chain[later:]])
         return (before[0] if before else None), target.path
 
     def sweep_all(self, exclusive: str) -> tuple[int, int]:
@@ -152,11 +149,11 @@ class Builds(BuildFiles):
             with suppress(DataError):  # of a damaged build, only its own folder can be kept
                 needed |= {file.name for file in self.read(path).files}
         for build in old:
-            left = self._files.names(uris.join(folder, build))
-            unused = [name for name in left if f"{build}/{name}" not in needed]
+            left = [f"{build}/{name}" for name in self._files.names(uris.join(folder, build))]
+            unused = [name for name in left if name not in needed]
             files += len(unused)
-            for name in unused if len(unused) < len(left) else [""]:
-                self._files.delete(uris.join(folder, build, name) if name else uris.join(folder, build))
+            for name in unused if len(unused) < len(left) else [build]:
+                self._files.delete(uris.join(folder, name))
         return builds, files
 
     def keep_only(self, manifests: Sequence[Manifest]) -> int:
@@ -165,19 +162,14 @@ class Builds(BuildFiles):
         Args:
             manifests: the builds to keep and to have in service, at most one a space, that of the default space first.
         """
-        for manifest in reversed(manifests):
-            self._point(manifest.space, [manifest.path])
-        kept = {manifest.path for manifest in manifests}
-        deleted = 0
-        for space in self._names():
-            if space not in {manifest.space for manifest in manifests}:
-                self.published.write(space, [])
-            for build in self._names(space):
-                if f"{space}/{build}" not in kept:
-                    self._files.delete(uris.join(self.folder, space, build))
-                    deleted += 1
+        kept = {manifest.space: manifest.path for manifest in manifests}
+        for space, path in reversed(kept.items()):
+            self.published.write(space, [path])
+        deleted = [f"{space}/{name}" for space in self._names() for name in self._names(space)]
+        deleted = [path for path in deleted if path not in kept.values()]
+        for space in set(self._names()) - kept.keys():
+            self.published.write(space, [])
+        for path in deleted:
+            self._files.delete(uris.join(self.folder, path))
         self._cache.clear()
-        return deleted
-
-    def _point(self, space: str, chain: Sequence[str], published: str = "") -> None:
-        self.published.write(space, [path.partition("/")[2] for path in chain], published)
+        return len(deleted)

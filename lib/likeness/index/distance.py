@@ -24,8 +24,7 @@ def exact_scores(queries: np.ndarray, vectors: np.ndarray, metric: str) -> np.nd
     if metric != "l2":
         return dots
     squares = (queries**2).sum(1)[:, None] + (vectors**2).sum(1)[None, :] - 2 * dots
-    scores: np.ndarray = -np.sqrt(np.maximum(squares, 0))
-    return scores
+    return np.asarray(-np.sqrt(np.maximum(squares, 0)))
 
 
 def distance(score: float, metric: str) -> float:

@@ -48,10 +48,9 @@ def next_step(manifest: Manifest, items: int, changed: int, settings: Index) -> 
         changed: rows to add or to delete, as far as they are known.
         settings: the limits.
     """
-    deltas = [shard for shard in manifest.shards if shard.delta]
-    drift = sum(shard.vectors for shard in deltas)
-    drift += sum(shard.tombstoned for shard in manifest.shards if not shard.delta)
-    return choose_step(items, len({_build_of(shard) for shard in deltas}), drift + changed, changed, settings)
+    nights = {shard.build for shard in manifest.shards if shard.delta}
+    drift = sum(shard.vectors if shard.delta else shard.tombstoned for shard in manifest.shards)
+    return choose_step(items, len(nights), drift + changed, changed, settings)
 
 
 def choose_step(items: int, deltas: int, drift: int, changed: int, settings: Index) -> Step:
@@ -108,8 +107,3 @@ def update_shards(
             if len(gone):
                 deleted[shard.number] = gone
     return shards, deleted
-
-
-def _build_of(shard: Shard) -> str:
-    """The name of the build that wrote a shard."""
-    return shard.ids.name.partition("/")[0]

@@ -25,6 +25,8 @@ _BITS = 256
 _LINKS = 32
 _SCANNED = 1 << 20
 _LISTED_FROM = 20_000
+_HNSW_GRID = ((16, 2), (32, 2), (32, 3), (64, 3), (64, 5), (128, 5), (128, 10), (256, 10), (256, 20), (512, 40))
+_IVF_GRID = ((8, 5), (16, 10), (32, 10), (64, 20), (128, 40), (256, 80), (1024, 80), (1024, 160), (4096, 320))
 
 
 @dataclass(frozen=True)
@@ -100,24 +102,20 @@ def _refined(axes: faiss.LinearTransform, codes: faiss.Index, sample: np.ndarray
     return index
 
 
-def _refine(inner: Callable[[IndexParams, int, Any], Any]) -> Callable[..., Any]:
+def _hnsw_parameters(params: IndexParams, k: int, selector: Any) -> Any:
+    depth = int(max(params["ef_search"], k * params["refine"]))
+    return _refined_parameters(params, _faiss.SearchParametersHNSW(sel=selector, efSearch=depth))
+
+
+def _ivf_parameters(params: IndexParams, k: int, selector: Any) -> Any:
+    return _refined_parameters(params, _faiss.SearchParametersIVF(sel=selector, nprobe=int(params["nprobe"])))
+
+
+def _refined_parameters(params: IndexParams, codes: Any) -> Any:
     """FAISS's parameters of a refined index, given those of the index of codes."""
+    base = _faiss.SearchParametersPreTransform(index_params=codes)
+    return _faiss.IndexRefineSearchParameters(k_factor=params["refine"], base_index_params=base)
 
-    def parameters(params: IndexParams, k: int, selector: Any) -> Any:
-        base = _faiss.SearchParametersPreTransform(index_params=inner(params, k, selector))
-        return _faiss.IndexRefineSearchParameters(k_factor=params["refine"], base_index_params=base)
-
-    return parameters
-
-
-_hnsw_parameters = _refine(
-    lambda params, k, selector: _faiss.SearchParametersHNSW(
-        sel=selector, efSearch=int(max(params["ef_search"], k * params["refine"]))
-    )
-)
-_ivf_parameters = _refine(
-    lambda params, k, selector: _faiss.SearchParametersIVF(sel=selector, nprobe=int(params["nprobe"]))
-)
 
 KINDS = {
     kind.name: kind
@@ -135,21 +133,7 @@ KINDS = {
             f"graph of {_LINKS} links over 8-bit codes of at most {AXES} axes, ranked by float16",
             _hnsw,
             lambda dim: min(dim, AXES) + 9 * _LINKS + 8,
-            [
-                {"ef_search": ef, "refine": refine}
-                for ef, refine in (
-                    (16, 2),
-                    (32, 2),
-                    (32, 3),
-                    (64, 3),
-                    (64, 5),
-                    (128, 5),
-                    (128, 10),
-                    (256, 10),
-                    (256, 20),
-                    (512, 40),
-                )
-            ],
+            [{"ef_search": ef, "refine": refine} for ef, refine in _HNSW_GRID],
             _hnsw_parameters,
             4096,
         ),
@@ -158,20 +142,7 @@ KINDS = {
             f"inverted lists of 1-bit codes (RaBitQ) of at most {AXES} axes, ranked by float16",
             _ivf_rabitq,
             lambda dim: min(dim, AXES) // 8 + 24,
-            [
-                {"nprobe": nprobe, "refine": refine}
-                for nprobe, refine in (
-                    (8, 5),
-                    (16, 10),
-                    (32, 10),
-                    (64, 20),
-                    (128, 40),
-                    (256, 80),
-                    (1024, 80),
-                    (1024, 160),
-                    (4096, 320),
-                )
-            ],
+            [{"nprobe": nprobe, "refine": refine} for nprobe, refine in _IVF_GRID],
             _ivf_parameters,
             100_000,
         ),
@@ -198,8 +169,7 @@ def kind(name: str) -> Kind:
     if name in KINDS:
         return KINDS[name]
     names = (AUTO, *KINDS)
-    near = difflib.get_close_matches(name, names, n=1)
-    suggestion = f"did you mean {near[0]}? " if near else ""
+    suggestion = "".join(f"did you mean {near}? " for near in difflib.get_close_matches(name, names, n=1))
     raise UsageError(f"index.kind = {name!r}: no such kind; {suggestion}known: {', '.join(names)}")
 
 

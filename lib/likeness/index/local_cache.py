@@ -32,9 +32,10 @@ class LocalCache:
         folder = self._home / space
         try:
             for file in files:
-                if not _same_length(folder / file.name, file):
-                    storage.fetch(uris.join(self._source, space, file.name), folder / file.name, file.sha256)
-                os.utime((folder / file.name).parent)
+                path = folder / file.name
+                if not path.exists() or path.stat().st_size != file.bytes:
+                    storage.fetch(uris.join(self._source, space, file.name), path, file.sha256)
+                os.utime(path.parent)
             for build in self._home.glob("*/*"):
                 if build.stat().st_mtime < time.time() - _IDLE_S:
                     shutil.rmtree(build, ignore_errors=True)
@@ -47,7 +48,3 @@ class LocalCache:
     def clear(self) -> None:
         """Deletes all copies."""
         shutil.rmtree(self._home, ignore_errors=True)
-
-
-def _same_length(path: Path, file: File) -> bool:
-    return path.exists() and path.stat().st_size == file.bytes

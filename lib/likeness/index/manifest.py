@@ -1,6 +1,7 @@
 """The manifest of a build: its shards, what it was built from, and the recall it reached. Models only; no storage."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -51,6 +52,11 @@ class Shard(FrozenModel):
     curve: Sequence[OperatingPoint]
 
     @property
+    def build(self) -> str:
+        """The name of the build that wrote it."""
+        return self.ids.name.partition("/")[0]
+
+    @property
     def live(self) -> int:
         """The number of rows that a search may find."""
         return self.vectors - self.tombstoned
@@ -58,13 +64,13 @@ class Shard(FrozenModel):
     @property
     def lowest(self) -> float:
         """The lowest recall measured, with and without filters."""
-        return min(self.recall.value, *self.filtered.values()) if self.filtered else self.recall.value
+        return min([self.recall.value, *self.filtered.values()])
 
     @property
     def description(self) -> str:
         """The shard's content in a few words, for reports."""
         if self.delta:
-            return f"new since the last whole build, {self.ids.name.partition('/')[0][:8]}"
+            return f"new since the last whole build, {self.build[:8]}"
         names = sorted(self.categories, key=lambda name: (-self.categories[name], name))
         return names[0] if len(names) == 1 else f"{len(names)} small categories" if names else "nothing any more"
 
@@ -119,10 +125,9 @@ class Manifest(FrozenModel):
 
     def categories(self) -> dict[str, int]:
         """Live rows by category, in the order of the names."""
-        sizes: dict[str, int] = {}
+        sizes = Counter[str]()
         for shard in self.shards:
-            for category, rows in shard.categories.items():
-                sizes[category] = sizes.get(category, 0) + rows
+            sizes.update(shard.categories)
         return dict(sorted(sizes.items()))
 
 

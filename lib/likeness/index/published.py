@@ -86,21 +86,21 @@ class Published:
             return [CURRENT]
         return [f"{space}/{CURRENT}" for space in self.chains()]
 
-    def write(self, space: str, builds: Sequence[str], published: str = "") -> None:
-        """Publishes builds of a space, as of now if no time is given; none takes the space out of service."""
+    def write(self, space: str, paths: Sequence[str], published: str = "") -> None:
+        """Publishes `space/build`s of a space, as of now if no time is given; none takes the space out of service."""
         legacy = None
         with suppress(DataError):  # a damaged file is replaced
             legacy = self._read(CURRENT)
         chains = _split(legacy) if legacy else {}
         chains.pop(space, None)
-        if builds:
-            chains[space] = Chain(
-                current=builds[0], previous=builds[1:], published=published or _iso(datetime.datetime.now(datetime.UTC))
-            )
+        if paths:
+            current, *previous = (path.partition("/")[2] for path in paths)
+            published = published or _iso(datetime.datetime.now(datetime.UTC))
+            chains[space] = Chain(current=current, previous=previous, published=published)
         for name, chain in chains.items():
             uri = uris.join(self._folder, name, CURRENT)
             self._files.write(uri, chain.model_dump_json(indent=2).encode() + b"\n")
-        if not builds:
+        if not paths:
             self._files.delete(uris.join(self._folder, space, CURRENT))
         self._files.delete(uris.join(self._folder, CURRENT))  # last: until here it is what readers see
 

@@ -7,7 +7,6 @@ found, so that ties do not lower the recall.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -24,14 +23,8 @@ _MOVED = 0.3
 
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """Prepared queries, float32 (q, dim), and k in; scores and rows, each (q, k), out."""
-
-
-class FilteredSearch(Protocol):
-    """A search among the rows that a mask, bool (n,), allows."""
-
-    def __call__(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and rows."""
-        ...
+FilteredSearch = Callable[[np.ndarray, int, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""A search among the rows that a mask, bool (n,), allows."""
 
 
 class RecallAudit:
@@ -77,16 +70,14 @@ class RecallAudit:
 
     def _enough(self, nearest: np.ndarray) -> np.ndarray:
         kth = self._scores(nearest).min(axis=1, keepdims=True)
-        enough: np.ndarray = kth - 1e-5 * np.maximum(1, np.abs(kth))
-        return enough
+        return np.asarray(kth - 1e-5 * np.maximum(1, np.abs(kth)))
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
         """Scores of rows (q, k), one by one: distances by a matrix product are inexact for near vectors."""
-        scores = []
-        for query, nearest in zip(self._queries, rows, strict=True):
-            near = self._vectors[nearest]
-            scores.append(-np.linalg.norm(near - query, axis=1) if self._metric == "l2" else near @ query)
-        return np.stack(scores)
+        pairs = ((query, self._vectors[nearest]) for query, nearest in zip(self._queries, rows, strict=True))
+        if self._metric == "l2":
+            return np.stack([-np.linalg.norm(near - query, axis=1) for query, near in pairs])
+        return np.stack([near @ query for query, near in pairs])
 
 
 class _Truth:

@@ -16,6 +16,8 @@ _RARE = 0.02
 """Share of allowed vectors below which an index finds too few of them."""
 _MOST, _SPARE = 0.9, 4
 """Share of allowed vectors from which finding a few more, and dropping some, is the fastest search."""
+Nearest = tuple[np.ndarray, np.ndarray]
+"""Scores float32 and rows int64, each (q, k), the nearest first."""
 
 
 class Searcher:
@@ -24,17 +26,16 @@ class Searcher:
     def __init__(self, index: Any, kind: Kind, index_params: IndexParams, metric: str) -> None:
         self._whole, self._kind, self._params, self._metric = index, kind, index_params, metric
         self._unfiltered: dict[int, Any] = {}  # parameters by k: creating them takes as long as projecting a query
-        inner: Any = faiss.downcast_index(index.index)
-        refined = isinstance(inner, faiss.IndexRefine)
-        self._index = inner
-        self._vectors: Any = faiss.downcast_index(inner.refine_index) if refined else inner
+        self._index: Any = faiss.downcast_index(index.index)
+        refined = isinstance(self._index, faiss.IndexRefine)
+        self._vectors: Any = faiss.downcast_index(self._index.refine_index) if refined else self._index
 
     @property
     def rows(self) -> int:
         """The number of vectors in the index."""
         return int(self._whole.ntotal)
 
-    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Nearest:
         """Finds the nearest rows of each query: scores float32 and rows int64, each (q, k), the nearest first.
 
         The row is -1 where the index found fewer.
@@ -50,31 +51,26 @@ class Searcher:
         if not count:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         k = min(k, count)
-        if count >= _MOST * self.rows:
-            return self._search_then_filter(queries, k, allowed, count)
-        return self._search_filtered(queries, k, allowed, count)
+        share = count / self.rows
+        search = self._search_then_filter if share >= _MOST else self._search_filtered
+        return search(queries, k, allowed, share)
 
-    def _search_then_filter(
-        self, queries: np.ndarray, k: int, allowed: np.ndarray, count: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _search_then_filter(self, queries: np.ndarray, k: int, allowed: np.ndarray, share: float) -> Nearest:
         """Finds a few more than k rows and drops those not allowed: as fast as without a filter."""
-        more = min(self.rows, k + max(_SPARE, int(_SPARE * k * (1 - count / self.rows))))
+        more = min(self.rows, k + max(_SPARE, int(_SPARE * k * (1 - share))))
         scores, rows = self._search_all(queries, more)
         good = (rows >= 0) & allowed[rows]
         order = np.argsort(~good, axis=1, kind="stable")[:, :k]
         scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
         short = good.sum(axis=1) < k
         if short.any():
-            scores[short], rows[short] = self._search_filtered(queries[short], k, allowed, count)
+            scores[short], rows[short] = self._search_filtered(queries[short], k, allowed, share)
         return scores, rows
 
-    def _search_filtered(
-        self, queries: np.ndarray, k: int, allowed: np.ndarray, count: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _search_filtered(self, queries: np.ndarray, k: int, allowed: np.ndarray, share: float) -> Nearest:
         """Lets the index skip rows that are not allowed, or scans those that are."""
-        share = count / self.rows
         selector = _faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        if not self._kind.filters or share < _RARE or count * queries.shape[1] <= _SCANNED:
+        if not self._kind.filters or share < _RARE or share * self.rows * queries.shape[1] <= _SCANNED:
             return self._search(self._vectors, queries, k, _faiss.SearchParameters(sel=selector))
         # an index visits as many rows as without the filter, and may keep only this share of them
         params = {name: value if name == "refine" else int(value / share) for name, value in self._params.items()}
@@ -82,10 +78,9 @@ class Searcher:
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """The prepared vectors of rows, float32 (n, dim), as exactly as the index stores them."""
-        vectors: np.ndarray = self._vectors.reconstruct_batch(rows)
-        return vectors
+        return np.asarray(self._vectors.reconstruct_batch(rows))
 
-    def _search_all(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _search_all(self, queries: np.ndarray, k: int) -> Nearest:
         if k not in self._unfiltered:
             self._unfiltered[k] = self._search_parameters(k, self._params, None)
         return self._search(self._index, queries, k, self._unfiltered[k])
@@ -95,7 +90,7 @@ class Searcher:
             params = {**params, "refine": min(params["refine"], self.rows / k)}
         return self._kind.search_parameters(params, k, selector)
 
-    def _search(self, index: Any, queries: np.ndarray, k: int, parameters: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _search(self, index: Any, queries: np.ndarray, k: int, parameters: Any) -> Nearest:
         _faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM[self._metric == "l2"]
         threads = faiss.omp_get_max_threads()
         if len(queries) == 1:  # FAISS would spread the projection over all cores and wait for the slowest
