@@ -67,7 +67,11 @@ def undisturbed(folder: Path) -> tuple[Any, ...]:
 @pytest.fixture
 def on_cluster(stack: Any, folder: Path, request: pytest.FixtureRequest) -> Place:
     """The same source on HDFS, with a root and tables of the test's own."""
-    name = request.node.name.removeprefix("test_")
+    return on_stack(stack, folder, request.node.name.removeprefix("test_"))
+
+
+def on_stack(stack: Any, folder: Path, name: str) -> Place:
+    """The same source on HDFS, with a root and tables of this name."""
     source = f"{stack.hdfs}/faults/photos.tar"
     storage.files(source).upload(str(folder / "photos.tar"), source)
     connection = thrift(stack)
@@ -75,3 +79,15 @@ def on_cluster(stack: Any, folder: Path, request: pytest.FixtureRequest) -> Plac
         connection.create_table(f"{name}_{table}", {family: {}})
     connection.close()
     return place(source, f"{stack.hdfs}/faults/{name}", folder / "cache", f"{stack.hbase}/{name}")
+
+
+@pytest.fixture(scope="session")
+def indexed(stack: Any, folder: Path) -> Place:
+    """The same source on HDFS, indexed by a run that saw a DataNode killed; all servers are up again."""
+    indexed = on_stack(stack, folder, "indexed")
+    with indexed.start("nightly") as job:
+        job.until("extract: committed 20 of")
+        stack.stop("datanode1", kill=True)
+        assert job.code() == 0, job.output
+    stack.up()
+    return indexed

@@ -44,3 +44,8 @@ def workers(stack: Any) -> Iterator[psutil.Process]:
                 yield process
         except (psutil.Error, OSError):
             continue
+
+
+def java(processes: Iterator[psutil.Process], name: str) -> psutil.Process:
+    """The JVM of a class, of some processes."""
+    return next(p for p in processes if p.name() == "java" and any(name in word for word in p.cmdline()))

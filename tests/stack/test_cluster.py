@@ -26,7 +26,8 @@ from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 from .places import QUICK
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
-PHOTOS = 320
+PHOTOS = 160
+ONE_EXECUTOR = ["--num-executors", "1"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def test_the_vectors_are_equal(sites: dict[str, Site]) -> None:
 
 def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
     """Seeded noise has near ties: a neighbour may differ where its score is that of the other to 1e-5."""
-    queries = list(vectors(sites["embedded"]).values())[::16]
+    queries = list(vectors(sites["embedded"]).values())[::8]
     answers = []
     for site in sites.values():
         builds = Builds(site.settings.root, site.settings.extract.cache)
@@ -146,7 +147,7 @@ def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str
     assert done.returncode == 1
     for kind, key in (("stale", stale), ("missing", missing), ("surplus", surplus)):
         assert f"1 {kind} against features: {key}" in done.stderr
-    site.run("load", "--set", "keyed.reload=true")
+    site.run("load", "--set", "keyed.reload=true", options=ONE_EXECUTOR)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -155,6 +156,8 @@ def test_a_gate_in_cluster_mode_is_exit_code_3(sites: dict[str, Site], stack: An
     site, photo = sites["cluster"], min((PROJECT / "deploy" / "sample" / "hat").iterdir())
     few = uris.join(stack.hdfs, "few")
     storage.files(few).upload(str(photo), uris.join(few, "hat", photo.name))
-    done = site.run("nightly", "--source", few, "--source-mode", "full", options=["--deploy-mode", "cluster"])
+    done = site.run(
+        "nightly", "--source", few, "--source-mode", "full", options=[*ONE_EXECUTOR, "--deploy-mode", "cluster"]
+    )
     assert done.returncode == 3, done.stdout[-2000:] + done.stderr[-2000:]
     assert "gates.max_withdraw_rate" in done.stderr

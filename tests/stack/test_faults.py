@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from pyspark.sql import SparkSession
 from tests.runs import assert_equal, eventually, extracting, seed_features, state
@@ -17,7 +16,7 @@ from likeness import storage
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, RUNS
 
-from .places import LOCAL, Place, place, workers
+from .places import LOCAL, Place, java, place, workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.kill, pytest.mark.timeout(600)]
 VECTORS, DIM = 16_000, 4096
@@ -30,27 +29,9 @@ def mended(stack: Any) -> Iterator[None]:
     stack.up()
 
 
-def java(processes: Iterator[psutil.Process], name: str) -> psutil.Process:
-    """The JVM of a class, of some processes."""
-    return next(p for p in processes if p.name() == "java" and any(name in word for word in p.cmdline()))
-
-
-def test_an_executor_is_killed_in_extraction(
-    stack: Any, yarn: Any, on_cluster: Place, undisturbed: tuple[Any, ...]
-) -> None:
-    with on_cluster.start("nightly", yarn) as job:
-        worker = eventually(lambda: extracting(workers(stack)), job)
-        java(iter(worker.parents()), "CoarseGrainedExecutorBackend").kill()
-        assert job.code() == 0, job.output
-    assert_equal(state(on_cluster.settings), undisturbed)
-
-
-def test_a_datanode_is_killed(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:
-    with on_cluster.start("nightly") as job:
-        job.until("extract: committed 20 of")
-        stack.stop("datanode1", kill=True)
-        assert job.code() == 0, job.output
-    assert_equal(state(on_cluster.settings), undisturbed)
+def test_a_datanode_is_killed(indexed: Place, undisturbed: tuple[Any, ...]) -> None:
+    """The fixture has killed one in the middle of the run."""
+    assert_equal(state(indexed.settings), undisturbed)
 
 
 def test_writes_outlive_a_datanode(stack: Any) -> None:

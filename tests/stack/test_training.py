@@ -16,10 +16,8 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 HOW = ("train.folds=0", "train.epochs=6", "train.dropout=0", "train.hidden=[16]", "train.batch_size=32")
 
 
-def test_two_tasks_on_yarn_learn_what_one_process_learns(stack: Any, yarn: Any, on_cluster: Place) -> None:
-    with on_cluster.start("nightly") as job:
-        assert job.code() == 0, job.output
-    settings = on_cluster.settings
+def test_two_tasks_on_yarn_learn_what_one_process_learns(yarn: Any, indexed: Place) -> None:
+    settings = indexed.settings
     models, heads = ModelRegistry(settings.root, settings.extract.cache), []
     for processes, options in ((1, LOCAL), (2, (*yarn, "--num-executors", "2", "--executor-cores", "1"))):
         name = f"by{processes}"
