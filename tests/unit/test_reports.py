@@ -27,10 +27,9 @@ from likeness.index import distance
 from likeness.index.build import BuildSpec, build_shard
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest, OperatingPoint, Recall, Shard
-from likeness.index.shard_plan import plan
+from likeness.index.shard_plan import plan_shards
 from likeness.ops import reports
 from likeness.ops.reports import build_figures, figures, samples, terminal
-from likeness.ops.reports.build_figures import RecallCurve
 from likeness.ops.reports.pages import render_page
 from likeness.ops.reports.samples import Samples
 from likeness.storage.run_facts import RunFacts
@@ -107,7 +106,7 @@ class BuiltRoot:
         self.photos: dict[str, bytes] = {}
         (root / "photos").mkdir(parents=True)
         records = []
-        for shard in plan(dict.fromkeys(names, each), each, 1):
+        for shard in plan_shards(dict.fromkeys(names, each), each, 1):
             rows = sorted(hashlib.sha256(f"{shard.number} {row}".encode()).hexdigest() for row in range(each))
             vectors = chance.normal(size=(each, DIM)).astype(np.float32)
             self.vectors |= dict(zip(rows, vectors, strict=True))
@@ -190,17 +189,15 @@ def ledger(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
     )
 
 
-def page(
-    built: BuiltRoot, failed: Sequence[tuple[str, str, str]] = (), curve: RecallCurve | None = None, **more: Any
-) -> str:
+def page(built: BuiltRoot, failed: Sequence[tuple[str, str, str]] = (), trial: Shard | None = None, **more: Any) -> str:
     report = reports.run_report(run_row(**more), built.settings, built.manifest, TableReader(built.settings))
     report = dataclasses.replace(
         report,
         failures=figures.failure_summary(ledger(failed)),
         samples=draw(built),
-        neighbours=build_figures.neighbour_precision(COMPARED),
+        neighbours=COMPARED,
         snapshots=figures.snapshot_lines(RAN, {"images": 12, "failures": None}),
-        curve=curve,
+        trial=trial,
     )
     return render_page("report.html.j2", report).decode()
 
@@ -305,10 +302,16 @@ def test_durations(seconds: float, text: str) -> None:
     assert formatting.duration(seconds) == text
 
 
-def test_forty_categories_are_shown_and_the_rest_summed_up() -> None:
-    largest = build_figures.largest_categories(manifest([record(n, f"c{n:02}", n + 1) for n in range(45)]))
-    assert [row.name for row in largest.top] == [f"c{n:02}" for n in range(44, 4, -1)]
-    assert (largest.top[0].share, largest.more, largest.more_vectors) == (100, 5, 1 + 2 + 3 + 4 + 5)
+def test_forty_categories_are_shown_and_the_rest_summed_up(built: BuiltRoot) -> None:
+    many = manifest([record(n, f"c{n:02}", n + 1) for n in range(45)])
+    largest, others = build_figures.largest_categories(many)
+    assert largest == [(f"c{n:02}", n + 1) for n in range(44, 4, -1)]
+    assert others == [(f"c{n:02}", n + 1) for n in range(4, -1, -1)]
+    report = reports.run_report(run_row(), built.settings, many, TableReader(built.settings))
+    text = render_page("report.html.j2", report).decode()
+    assert "and 5 more with 15 images" in text
+    bars = re.findall(r"<bdi>(c\d\d)</bdi></span><span class=\"bar\"><i style=\"width:([\d.]+)%", text)
+    assert (bars[0], bars[-1]) == (("c44", "100.0"), ("c05", "13.3"))
 
 
 def test_of_many_shards_the_worst_are_shown(built: BuiltRoot) -> None:
@@ -331,16 +334,15 @@ def test_the_choice_of_the_largest_shard_is_drawn(built: BuiltRoot) -> None:
         record(1, "<裤子>", 90_000).model_copy(update={"curve": tried, **choice}),
         record(2, "exact", 200_000),
     ]
-    curve = build_figures.recall_curve(manifest(shards))
-    assert curve
-    assert curve.shard.number == 1
-    places = [(round(point.x), round(point.y), point.chosen) for point in curve.points]
-    assert places == [(25, 0, False), (50, 70, False), (100, 95, True)]
-    text = page(built, curve=curve)
-    assert text.count("<circle") == 3
+    trial = build_figures.trial_shard(manifest(shards))
+    assert trial is shards[1]
+    text = page(built, trial=trial)
+    places = re.findall(r"<circle cx=\"([\d.]+)\" cy=\"([\d.]+)\" r=\"(\d)\"", text)
+    assert places == [("207.5", "210.0", "4"), ("345.0", "80.5", "4"), ("620.0", "34.2", "7")]
+    assert text.count(", chosen") == 1
     assert "Shard 1 (<bdi>&lt;裤子&gt;</bdi>, 90,000 vectors): hnsw with ef_search 64, refine 3 was chosen" in text
     assert "hnsw ef_search 64, refine 3: recall 0.9950, 0.400 ms a query, chosen" in text
-    assert build_figures.recall_curve(manifest(shards[2:])) is None
+    assert build_figures.trial_shard(manifest(shards[2:])) is None
     assert "<circle" not in page(built)
 
 

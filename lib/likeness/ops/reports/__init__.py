@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from likeness import storage
-from likeness.core import formatting, uris
+from likeness.core import uris
 from likeness.core.errors import LikenessError
 from likeness.core.settings import Settings
 from likeness.evaluation import compare_spaces
+from likeness.evaluation.compare_spaces import Comparison
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest, Shard
 from likeness.ops.reports import build_figures, figures
@@ -18,7 +19,6 @@ from likeness.ops.reports.model_report import write_model_report
 from likeness.ops.reports.pages import render_page
 from likeness.ops.reports.samples import Samples, draw_samples
 from likeness.ops.reports.terminal import display_path, summary
-from likeness.storage.run_facts import SuspectLabelsFacts
 from likeness.storage.run_history import RunRow
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS, TABLES
@@ -26,25 +26,25 @@ from likeness.storage.tables import FAILURES, RUNS, TABLES
 
 @dataclass(frozen=True)
 class RunReport:
-    """The values of a run's page; those of a build are None if there is no build."""
+    """The values of a run's page; those of a build are None if there is no build.
+
+    `neighbours` is the reason if they were not compared.
+    """
 
     run: RunRow
-    started: str
-    took: str
     headline: str
     identities: Sequence[figures.CountIdentity]
     stages: Sequence[figures.StageLine]
     reuse_rate: str
-    suspect_labels: SuspectLabelsFacts | None
     failures: figures.FailureSummary
     settings: Sequence[figures.SettingLine]
-    snapshots: Sequence[figures.SnapshotLine]
+    snapshots: Sequence[tuple[str, int | None, int | None]]
     manifest: Manifest | None
     worst: Shard | None
-    categories: build_figures.LargestCategories | None
+    categories: tuple[list[tuple[str, int]], list[tuple[str, int]]] | None
     shards: Sequence[Shard]
-    curve: build_figures.RecallCurve | None
-    neighbours: build_figures.NeighbourPrecision | None
+    trial: Shard | None
+    neighbours: Comparison | str | None
     samples: Samples | None
 
 
@@ -73,13 +73,10 @@ def run_report(row: RunRow, settings: Settings, manifest: Manifest | None, table
     snapshots = {table.name: tables.snapshot(table) for table in TABLES if table is not RUNS}
     return RunReport(
         run=row,
-        started=formatting.timestamp(row.started),
-        took=formatting.duration((row.ended - row.started).total_seconds()) if row.ended else "",
         headline=figures.headline(row.facts, manifest, row.build),
         identities=figures.count_identities(row.facts),
         stages=figures.stage_lines(row.facts),
         reuse_rate=figures.reuse_rate(row.facts),
-        suspect_labels=row.facts.suspect_labels,
         failures=figures.failure_summary(tables.read(FAILURES)),
         settings=figures.setting_lines(settings),
         snapshots=figures.snapshot_lines(row.facts, snapshots),
@@ -87,18 +84,18 @@ def run_report(row: RunRow, settings: Settings, manifest: Manifest | None, table
         worst=build_figures.worst_shard(manifest) if manifest else None,
         categories=build_figures.largest_categories(manifest) if manifest else None,
         shards=build_figures.shards(manifest) if manifest else (),
-        curve=build_figures.recall_curve(manifest) if manifest else None,
+        trial=build_figures.trial_shard(manifest) if manifest else None,
         neighbours=_neighbour_precision(tables, manifest) if manifest else None,
         samples=draw_samples(builds, manifest, tables) if manifest else None,
     )
 
 
-def _neighbour_precision(tables: TableReader, manifest: Manifest) -> build_figures.NeighbourPrecision:
-    """How often neighbours have the category of the query, by metric."""
+def _neighbour_precision(tables: TableReader, manifest: Manifest) -> Comparison | str:
+    """How often neighbours have the category of the query, by metric; the reason if it cannot be measured."""
     try:
-        return build_figures.neighbour_precision(compare_spaces.measure_build(tables, manifest))
+        return compare_spaces.measure_build(tables, manifest)
     except (LikenessError, OSError) as error:
-        return build_figures.NeighbourPrecision(missing=str(error))
+        return str(error)
 
 
 __all__ = ["RunReport", "run_report", "summary", "write_model_report", "write_run_report"]

@@ -70,15 +70,6 @@ class SettingLine:
     meaning: str
 
 
-@dataclass(frozen=True)
-class SnapshotLine:
-    """The snapshot of a table when the run began, and now."""
-
-    table: str
-    before: int | None
-    after: int | None
-
-
 def headline(facts: RunFacts, manifest: Manifest | None, in_service: str | None) -> str:
     """What happened, in a sentence or two; `in_service` is the path of the build in service after the run."""
     counts, listed = facts.ingest.counts(*IngestFacts.identity) if facts.ingest else None, ""
@@ -198,7 +189,7 @@ def _masked(value: object) -> str:
     return re.sub(r"//[^/@\s]+@", "//***@", str(value))
 
 
-def snapshot_lines(facts: RunFacts, now: Mapping[str, int | None]) -> list[SnapshotLine]:
-    """Each table's snapshot when the run began, and now."""
+def snapshot_lines(facts: RunFacts, now: Mapping[str, int | None]) -> list[tuple[str, int | None, int | None]]:
+    """Each table, its snapshot when the run began, and its snapshot now."""
     before = facts.start.snapshots if facts.start else {}
-    return [SnapshotLine(name, before.get(name), after) for name, after in now.items()]
+    return [(name, before.get(name), after) for name, after in now.items()]

@@ -19,7 +19,8 @@ def render_page(template: str, context: object) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"size": formatting.size, "counted": formatting.pluralize, "moment": formatting.timestamp}
+    environment.filters |= {"size": formatting.size, "counted": formatting.pluralize}
+    environment.filters |= {"moment": formatting.timestamp, "duration": formatting.duration}
     # a path that is not UTF-8 must not cost the report
     return environment.get_template(template).render(vars(context)).encode("utf-8", "replace")
 
