@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from likeness.core.settings import Limits
-from likeness.images.image import decode, fit
+from likeness.images.image import decode, resize_and_crop
 from likeness.models.backbones import Space, resolve
 from likeness.models.runtimes.torch_any import TorchRuntime
 
@@ -58,5 +58,5 @@ def pictures(sample: Path) -> list[Image.Image]:
 @pytest.fixture(scope="session")
 def reference(space: Space, pictures: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
     """The pictures as each space's network takes them, and what torch in float32 gives."""
-    inputs = np.stack([fit(picture, space.preprocessing) for picture in pictures])
+    inputs = np.stack([resize_and_crop(picture, space.preprocessing) for picture in pictures])
     return inputs, TorchRuntime(space, "~/.cache/likeness", 1)(inputs)
