@@ -410,8 +410,8 @@ def test_samples_are_exact_neighbours_of_six_categories(built: BuiltRoot) -> Non
 def test_samples_depend_on_the_build_alone(built: BuiltRoot) -> None:
     again = draw(built)
     assert again == draw(built)
-    first = [query.image_id for query in samples.pick(built.builds, built.manifest)]
-    chance = [query.image_id for query in samples.pick(built.builds, moved(built, "two"))]
+    first = [query.image_id for query, _ in samples.pick(built.builds, built.manifest)]
+    chance = [query.image_id for query, _ in samples.pick(built.builds, moved(built, "two"))]
     assert first != chance
 
 

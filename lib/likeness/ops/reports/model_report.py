@@ -11,7 +11,7 @@ from likeness.core.settings import Settings
 from likeness.evaluation.model_metrics import Class, by_class
 from likeness.models.model_card import ModelCard
 from likeness.models.model_registry import ModelRegistry
-from likeness.models.training_report import CurveRow, Epoch, TrainingReport
+from likeness.models.training_report import CurveRow, TrainingReport
 from likeness.ops.reports.pages import inline_thumbnail, render_page
 from likeness.ops.reports.terminal import display_path
 from likeness.storage.table_reader import TableReader
@@ -27,17 +27,6 @@ _METRIC_NAMES = {
     "iou_over_half": "boxes with an intersection over union above 0.5",
     "landmarks_away": "landmarks' distance",
 }
-_LEFT, _BOTTOM, _WIDTH, _HEIGHT = 70, 210, 550, 190
-"""The axes of a plot, in pixels."""
-
-
-@dataclass(frozen=True)
-class LossPlot:
-    """Points of the loss and, with a label, of the metric on validation photos; `most` is the largest loss."""
-
-    most: float
-    loss: Sequence[tuple[float, float]]
-    validation: Sequence[tuple[float, float, str]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +35,7 @@ class _ModelPage:
     report: TrainingReport
     metric_names: Mapping[str, str]
     headline: str
-    loss_plot: LossPlot | None
+    validated: Sequence[tuple[int, float]]
     lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]
     classes: Sequence[Class]
     thumbnails: Mapping[str, str | None]
@@ -65,7 +54,7 @@ def write_model_report(card: ModelCard, settings: Settings) -> str:
         report=report,
         metric_names=_METRIC_NAMES,
         headline=_headline(card),
-        loss_plot=_loss_plot(report.epochs),
+        validated=[(n, epoch.validation) for n, epoch in enumerate(report.epochs, 1) if not np.isnan(epoch.validation)],
         lines=_lines(report.curve),
         classes=by_class(np.array(report.confusion), card.classes) if report.confusion else [],
         thumbnails={image_id: inline_thumbnail(photo) for image_id, photo in photos.items()},
@@ -81,32 +70,13 @@ def _headline(card: ModelCard) -> str:
     return f"Task {card.task}: {value} on {card.evaluation}."
 
 
-def _loss_plot(epochs: Sequence[Epoch]) -> LossPlot | None:
-    """Points in the plot's pixels."""
-    if not epochs:
-        return None
-    most = max(epoch.loss for epoch in epochs) or 1.0
-    step = _WIDTH / max(1, len(epochs) - 1)
-    loss = [(_LEFT + step * number, _y(epoch.loss / most)) for number, epoch in enumerate(epochs)]
-    validation = [
-        (_LEFT + step * number, _y(epoch.validation), f"epoch {number + 1}: {epoch.validation:.4f}")
-        for number, epoch in enumerate(epochs)
-        if not np.isnan(epoch.validation)
-    ]
-    return LossPlot(most, loss, validation)
-
-
 def _lines(curve: Sequence[CurveRow]) -> list[tuple[str, list[tuple[float, float]]]]:
-    """For each way of training its metric by the logarithm of the photos, in the plot's pixels."""
+    """For each way of training its metric by the logarithm of the photos, these as a share of the plot's width."""
     if len(curve) < 2:
         return []
     logs = np.log([row.photos for row in curve])
-    across = (_LEFT + _WIDTH * (logs - logs[0]) / max(1e-9, logs[-1] - logs[0])).tolist()
+    across = ((logs - logs[0]) / max(1e-9, logs[-1] - logs[0])).tolist()
     return [
-        (way.name, [(x, _y(row.ways[number].value)) for x, row in zip(across, curve, strict=True)])
+        (way.name, [(x, row.ways[number].value) for x, row in zip(across, curve, strict=True)])
         for number, way in enumerate(curve[0].ways)
     ]
-
-
-def _y(share: float) -> float:
-    return _BOTTOM - _HEIGHT * share

@@ -37,8 +37,8 @@ class Tile:
     image_id: str
     category: str
     uri: str
-    score: float | None
-    photo: str | None
+    score: float | None = None
+    photo: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,17 @@ class Samples:
     missing: str = ""
 
 
-@dataclass(frozen=True)
-class _Query:
-    image_id: str
-    category: str
-    uri: str
-    shard: Shard
-
-
 def draw_samples(builds: Builds, manifest: Manifest, tables: TableReader) -> Samples:
     """Searches a build for random images of several categories, each in all categories."""
     try:
-        queries = pick(builds, manifest)
-        chosen = within(manifest.shards, {query.shard.number for query in queries}, _BUDGET)
-        vectors = _vectors(tables, manifest.space, [query.image_id for query in queries])
-        queries = [query for query in queries if query.image_id in vectors]
+        picked = pick(builds, manifest)
+        chosen = within(manifest.shards, {number for _, number in picked}, _BUDGET)
+        vectors = _vectors(tables, manifest.space, [query.image_id for query, _ in picked])
+        queries = [query for query, _ in picked if query.image_id in vectors]
         if not queries:
             raise DataError(f"the features table has no vector of {manifest.space} for any photo picked")
         hits = nearest(builds, manifest, chosen, np.stack([vectors[query.image_id] for query in queries]))
-        rows = [_tiles(query, neighbours) for query, neighbours in zip(queries, hits, strict=True)]
+        rows = [_row(query, neighbours) for query, neighbours in zip(queries, hits, strict=True)]
         return Samples(_with_photos(rows, tables), len(chosen))
     except LikenessError as error:
         return Samples(missing=str(error))
@@ -96,8 +88,11 @@ def id_map(builds: Builds, manifest: Manifest, shard: Shard) -> pa.Table:
     return ids if tombstoned is None else ids.filter(pc.invert(pc.is_in(ids["id"], pa.array(tombstoned))))
 
 
-def pick(builds: Builds, manifest: Manifest) -> list[_Query]:
-    """Picks random images of as many categories as possible; the same build gives the same images."""
+def pick(builds: Builds, manifest: Manifest) -> list[tuple[Tile, int]]:
+    """Picks random images of as many categories as possible, each with the number of its shard.
+
+    The same build gives the same images.
+    """
     chance = random.Random(manifest.build)
     parts: dict[str, list[Shard]] = {}
     for shard in manifest.shards:
@@ -105,7 +100,7 @@ def pick(builds: Builds, manifest: Manifest) -> list[_Query]:
             parts.setdefault(category, []).append(shard)
     names = sorted(parts)
     chance.shuffle(names)
-    queries: dict[str, _Query] = {}
+    queries: dict[str, tuple[Tile, int]] = {}
     # a few categories are tried several times; a tiny build has too few images, so the number of tries is limited
     for name in itertools.islice(itertools.cycle(names), 4 * _ROWS):
         shard = chance.choices(parts[name], [part.categories[name] for part in parts[name]])[0]
@@ -114,7 +109,7 @@ def pick(builds: Builds, manifest: Manifest) -> list[_Query]:
             uri = next((one["uri"] for one in ids["shown"][row].as_py() if one["category"] == name), None)
             if uri is not None:
                 image_id = ids["image_id"][row].as_py()
-                queries.setdefault(image_id, _Query(image_id, name, uri, shard))
+                queries.setdefault(image_id, (Tile(image_id, name, uri), shard.number))
                 break
         if len(queries) == _ROWS:
             break
@@ -133,13 +128,9 @@ def nearest(builds: Builds, manifest: Manifest, shards: Sequence[Shard], queries
 
     One shard at a time is in memory, because a build may be larger than the memory of this machine.
     """
-    hit_lists: list[list[Sequence[Hit]]] = [[] for _ in queries]
-    for shard in shards:
-        leaf = Leaf(builds, manifest.model_copy(update={"shards": [shard]}))
-        answer = leaf.search(LeafQuery(queries, _NEIGHBOURS + 1, manifest.space))
-        for hits, more in zip(hit_lists, answer.hits, strict=True):
-            hits.append(more)
-    return [merge(hits, _NEIGHBOURS + 1) for hits in hit_lists]
+    query = LeafQuery(queries, _NEIGHBOURS + 1, manifest.space)
+    parts = [Leaf(builds, manifest.model_copy(update={"shards": [shard]})).search(query).hits for shard in shards]
+    return [merge(hits, _NEIGHBOURS + 1) for hits in zip(*parts, strict=True)]
 
 
 def _vectors(tables: TableReader, space: str, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -149,10 +140,9 @@ def _vectors(tables: TableReader, space: str, image_ids: Sequence[str]) -> dict[
     return {key: np.asarray(vector.values, np.float32) for key, vector in pairs}
 
 
-def _tiles(query: _Query, hits: Sequence[Hit]) -> list[Tile]:
+def _row(query: Tile, hits: Sequence[Hit]) -> list[Tile]:
     others = [hit for hit in hits if hit.image_id != query.image_id][:_NEIGHBOURS]
-    first = Tile(query.image_id, query.category, query.uri, None, None)
-    return [first, *(Tile(hit.image_id, hit.category, hit.uri, hit.score, None) for hit in others)]
+    return [query, *(Tile(hit.image_id, hit.category, hit.uri, hit.score) for hit in others)]
 
 
 def _with_photos(rows: Sequence[Sequence[Tile]], tables: TableReader) -> list[list[Tile]]:
