@@ -32,7 +32,7 @@ class ChangesSince:
 
 @dataclass(frozen=True)
 class BuildStatus:
-    """The build in service."""
+    """The build in service of a space."""
 
     space: str
     build: str
@@ -47,11 +47,15 @@ class BuildStatus:
 
 @dataclass(frozen=True)
 class RootStatus:
-    """The status of a root, with the field names of the JSON output."""
+    """The status of a root, with the field names of the JSON output.
+
+    `in_service` is the build of the default space, `spaces` those of all spaces in service, the default first.
+    """
 
     root: str
     matrix: Sequence[CoverageCell]
     in_service: BuildStatus | None
+    spaces: Sequence[BuildStatus]
     builds: Sequence[str]
     leases: Sequence[LeaseState]
     failures: dict[str, int]
@@ -62,15 +66,17 @@ class RootStatus:
 def status(settings: Settings, as_json: AsJson = False) -> None:
     """Show the state of a root.
 
-    Running jobs; photos present, missing and failed by ingest date and space; failures; the build in service.
+    Running jobs; photos present, missing and failed by ingest date and space; failures; the builds in service.
     """
     tables, builds = TableReader(settings), Builds.open(settings)
-    current = builds.current()
+    current = [manifest for space in builds.spaces() if (manifest := builds.current(space))]
+    in_service = [_build_status(manifest, tables) for manifest in current]
     failures = Counter(tables.read(FAILURES, ("stage",))["stage"].to_pylist())
     report = RootStatus(
         root=settings.root,
         matrix=backfill_coverage(tables),
-        in_service=_build_status(current, tables) if current else None,
+        in_service=next(iter(in_service), None),
+        spaces=in_service,
         builds=list(builds.all()),
         leases=leases.held_leases(settings.root),
         failures=dict(sorted(failures.items())),
@@ -135,14 +141,13 @@ def _show(report: RootStatus) -> None:
         print(f"failures in the ledger: {stages}; `likeness failures list` shows the reasons")
     if report.hidden:
         print(f"hidden products: {report.hidden:,}; `likeness show` lists them")
-    build = report.in_service
-    if not build:
+    if not report.spaces:
         print("nothing is published")
-        return
-    deltas = f" ({build.deltas} of them deltas, {build.removed:,} rows tombstoned)" * bool(build.deltas)
-    shards = pluralize(build.shards, "shard")
-    print(f"in service: {build.space}/{build.build}, {build.images} images in {shards}{deltas}")
-    print(_pending(build.since, [cell for cell in report.matrix if cell.space == build.space]))
+    for build in report.spaces:
+        deltas = f" ({build.deltas} of them deltas, {build.removed:,} rows tombstoned)" * bool(build.deltas)
+        shards = pluralize(build.shards, "shard")
+        print(f"in service: {build.space}/{build.build}, {build.images} images in {shards}{deltas}")
+        print(_pending(build.since, [cell for cell in report.matrix if cell.space == build.space]))
 
 
 def _pending(since: ChangesSince, cells: Sequence[CoverageCell]) -> str:
