@@ -1,5 +1,6 @@
 """`likeness compare`: feature spaces side by side.   [typer]"""
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +34,7 @@ def compare(
         raise UsageError(f"--space was given {len(spaces)} times; name two to compare")
     comparison = compare_spaces.compare(settings, spaces)
     if as_json:
-        show_json(comparison.plain())
+        show_json(dataclasses.asdict(comparison))
     else:
         _show(comparison)
 

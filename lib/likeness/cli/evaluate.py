@@ -1,5 +1,6 @@
 """`likeness evaluate`: a build by judgements of people, or a network by a labelled folder.   [typer]"""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,7 @@ def evaluate(
 
         evaluation = evaluate_build(settings, build, judgements, k)
         if as_json:
-            show_json(evaluation.plain())
+            show_json(dataclasses.asdict(evaluation))
         else:
             _show(evaluation)
     elif labels:

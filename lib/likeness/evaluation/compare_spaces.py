@@ -1,9 +1,7 @@
 """Comparison of feature spaces on the same photos: their names in; precision, overlap, time and memory out."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -49,10 +47,6 @@ class Comparison:
     of: int
     queries: int
     overlap: Mapping[int, Figure]
-
-    def plain(self) -> dict[str, Any]:
-        """The fields as plain values, for JSON."""
-        return dataclasses.asdict(self)
 
 
 def compare(settings: Settings, spaces: Sequence[str]) -> Comparison:

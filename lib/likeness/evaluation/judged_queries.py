@@ -4,7 +4,7 @@ An image of the catalogue is left out of its own answers, and so is a product.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +70,8 @@ class Catalogue:
         if _IMAGE_ID.fullmatch(one.query):
             return self._image(one)
         if one.query in self._images:
-            itself = [name for name in one.relevances if name == one.query]
-            problems = [
-                Problem(one.lines[name], f"product {name!r} is the query itself; judge another") for name in itself
-            ]
-            return Query(one, "product", image_id=self._images[one.query][0]), problems
+            query = Query(one, "product", image_id=self._images[one.query][0])
+            return query, _unanswerable(one, one.relevances.keys() & {one.query}, "is the query itself")
         if (folder / one.query).is_file():
             return Query(one, "photo", folder / one.query), []
         message = (
@@ -94,10 +91,12 @@ class Catalogue:
             message = f"image {one.query} is not in build {self._manifest.build}; `likeness search --json` names some"
             return None, [Problem(one.line, message)]
         lost = [name for name in one.relevances if self._images.get(name) == [one.query]]
-        message = "has no photo but the query, which is left out; judge another"
-        return Query(one, "image", image_id=one.query), [
-            Problem(one.lines[name], f"product {name!r} {message}") for name in lost
-        ]
+        problems = _unanswerable(one, lost, "has no photo but the query, which is left out")
+        return Query(one, "image", image_id=one.query), problems
+
+
+def _unanswerable(one: Judgement, products: Iterable[str], why: str) -> list[Problem]:
+    return [Problem(one.lines[name], f"product {name!r} {why}; judge another") for name in products]
 
 
 def _with_vectors(tables: TableReader, manifest: Manifest, image_ids: set[str]) -> set[str]:

@@ -1,10 +1,8 @@
 """Evaluation of a build by judged queries: a judgements file in; recall@k and nDCG@k of products out."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,10 +40,6 @@ class Evaluation:
     judged: int
     absent: Mapping[str, str]
     figures: Mapping[str, Mapping[str, Figure]]
-
-    def plain(self) -> dict[str, Any]:
-        """The fields as plain values, for JSON."""
-        return dataclasses.asdict(self)
 
 
 class ProductSearch:
@@ -110,8 +104,7 @@ def _vectors(
     settings: Settings, manifest: Manifest, queries: Sequence[Query]
 ) -> tuple[dict[str, np.ndarray], list[Problem]]:
     """The vector of each query by its text, float32 (dim,), and the photos that cannot be read."""
-    vectors = dict(_stored(settings, manifest, [query for query in queries if not query.photo]))
-    problems = []
+    vectors, problems = _stored(settings, manifest, [query for query in queries if not query.photo]), []
     photos = [(query, query.photo) for query in queries if query.photo]
     if photos:
         encoder = Encoder(settings, manifest.space)
@@ -124,12 +117,12 @@ def _vectors(
     return vectors, problems
 
 
-def _stored(settings: Settings, manifest: Manifest, queries: Sequence[Query]) -> Iterator[tuple[str, np.ndarray]]:
+def _stored(settings: Settings, manifest: Manifest, queries: Sequence[Query]) -> dict[str, np.ndarray]:
     """The vectors of images of the catalogue in the build's snapshot, by query text."""
     if not queries:
-        return
+        return {}
     keys = sorted({query.image_id for query in queries})
     where, snapshot = f"space = '{manifest.space}'", manifest.snapshots[FEATURES.name]
     files = [uri for uri, _ in TableReader(settings).parts(FEATURES, where, snapshot)]
     rows = dict(zip(keys, vector_matrix(files, manifest.space, keys), strict=True))
-    yield from ((query.text, rows[query.image_id]) for query in queries)
+    return {query.text: rows[query.image_id] for query in queries}

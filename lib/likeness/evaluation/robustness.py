@@ -80,10 +80,8 @@ def robustness(
     if not photos:
         raise UsageError(f"build {manifest.path} has no photo of an active listing; name another with --build")
     products = dict(zip(sample.image_ids, sample.labels.products, strict=True))
-    root, encoder = (
-        Root(manifest, Leaf(builds, manifest), HiddenProducts(settings.root)),
-        Encoder(settings, manifest.space),
-    )
+    root = Root(manifest, Leaf(builds, manifest), HiddenProducts(settings.root))
+    encoder = Encoder(settings, manifest.space)
     view_sets = [(), *((look,) for look in looks), *([tuple(looks)] if len(looks) > 1 else [])]
     good = {one: dict.fromkeys(PERTURBATIONS, 0) for one in view_sets}
 

@@ -26,9 +26,9 @@ class Searcher:
     def __init__(self, index: Any, kind: Kind, index_params: IndexParams, metric: str) -> None:
         self._whole, self._kind, self._params, self._metric = index, kind, index_params, metric
         self._unfiltered: dict[int, Any] = {}  # parameters by k: creating them takes as long as projecting a query
-        self._index: Any = faiss.downcast_index(index.index)
-        refined = isinstance(self._index, faiss.IndexRefine)
-        self._vectors: Any = faiss.downcast_index(self._index.refine_index) if refined else self._index
+        inner: Any = faiss.downcast_index(index.index)
+        refined = isinstance(inner, faiss.IndexRefine)
+        self._index, self._vectors = inner, faiss.downcast_index(inner.refine_index) if refined else inner
 
     @property
     def rows(self) -> int:
