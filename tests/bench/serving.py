@@ -43,9 +43,9 @@ from .vectors import K, blocks
 
 ROWS, ASKED, _SWAPS_S = 30_185, 300, 60
 UNBATCHED = """
-import likeness.serving.build_watcher as build_watcher
+from likeness.serving.leaf import Leaf
 from likeness.cli import main
-build_watcher.BatchedLeaf = lambda leaf: leaf
+Leaf.search = lambda leaf, query: leaf._search(query.vectors, query)
 main()
 """
 

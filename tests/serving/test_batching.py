@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from likeness.core.errors import DataError
 from likeness.index.shard import Hit
 from likeness.serving.leaf import LeafAnswer, LeafQuery
-from likeness.serving.micro_batching import BatchedLeaf, BatchedRuntime
+from likeness.serving.micro_batching import BatchedRuntime, MicroBatcher
 
 
 class Slow:
@@ -37,18 +37,19 @@ class Slow:
         ]
         return LeafAnswer([0], len(queries), hits)
 
-    def sample_vectors(self, rows: int, shards: object = None) -> Mapping[str, np.ndarray]:
-        return {"c": np.zeros((rows, 2))}
+
+def batcher(leaf: Slow) -> MicroBatcher[LeafAnswer]:
+    return MicroBatcher(lambda vectors, query: leaf.search(replace(query, vectors=vectors)), LeafAnswer.part)
 
 
 def test_each_gets_its_own_answer_and_few_batches_are_asked() -> None:
     leaf = Slow()
-    batched = BatchedLeaf(leaf)
+    batched = batcher(leaf)
 
     def ask(number: int) -> None:
         size, k, categories = 1 + number % 3, 1 + number % 2, [None, ("hat",), ("hat", "shoe")][number % 3]
         queries = np.full((size, 2), number, np.float32)
-        answer = batched.search(LeafQuery(queries, k, "s@1", categories and frozenset(categories)))
+        answer = batched(queries, LeafQuery(queries, k, "s@1", categories and frozenset(categories)))
         assert len(answer.hits) == size
         for hits in answer.hits:
             assert [(hit.image_id, hit.category) for hit in hits] == [(str(number), ",".join(categories or ()))] * k
@@ -59,24 +60,25 @@ def test_each_gets_its_own_answer_and_few_batches_are_asked() -> None:
     assert len(leaf.batches) < 100
     assert max(leaf.batches) <= 64 + 3
     assert leaf.most == 1
-    assert not batched._batcher._waiting
+    assert not batched._waiting
 
 
 def test_a_query_alone_is_asked_at_once() -> None:
-    leaf = Slow()
+    leaf, query = Slow(), LeafQuery(np.zeros((1, 2), np.float32), 1, "s@1")
     begun = time.perf_counter()
-    BatchedLeaf(leaf).search(LeafQuery(np.zeros((1, 2), np.float32), 1, "s@1"))
+    batcher(leaf)(query.vectors, query)
     assert time.perf_counter() - begun < 0.1
     assert leaf.batches == [1]
 
 
 def test_an_error_is_of_the_one_whose_query_it_was() -> None:
     leaf, together = Slow(), threading.Barrier(9)
-    batched = BatchedLeaf(leaf)
+    batched = batcher(leaf)
 
     def ask(number: int) -> str:
         together.wait()
-        return batched.search(LeafQuery(np.full((1, 2), number, np.float32), 1, "s@1")).hits[0][0].image_id
+        query = LeafQuery(np.full((1, 2), number, np.float32), 1, "s@1")
+        return batched(query.vectors, query).hits[0][0].image_id
 
     with ThreadPoolExecutor(9) as pool:
         futures = {number: pool.submit(ask, number) for number in (-1, *range(1, 9))}

@@ -9,16 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import LikenessError, ServiceError, UsageError
 from likeness.core.settings import Settings
-from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.models.model_registry import ModelRegistry
-from likeness.serving.encoder import Encoder
 from likeness.serving.fan_out import FanOut
 from likeness.serving.leaf import Leaf, LeafPort
 from likeness.serving.leaf_client import RemoteLeaf
 from likeness.serving.leaf_server import read_token
-from likeness.serving.loaded_build import BuildLoader, LoadedBuild, NotReadyError, UnknownError, UnknownSpaceError
-from likeness.serving.micro_batching import BatchedLeaf
+from likeness.serving.loaded_build import BuildSource, LoadedBuild, NotReadyError, UnknownError, UnknownSpaceError
+from likeness.serving.search_params import SearchParams
 
 _POLL_S, _RETRY_S = 1.0, 30.0
 _THREADS = 128
@@ -41,19 +39,16 @@ class _Slot:
 
     def serves(self, space: str) -> bool:
         """Whether a space, with or without its hash, is this one's."""
-        name = self.current.manifest.space if self.current else self.space
-        return space in (name, name.partition("@")[0])
+        return _is_space(space, self.current.manifest.space if self.current else self.space)
 
 
-class BuildWatcher:
+class BuildWatcher(BuildSource):
     """Follows the published builds of the spaces in service; loads any other build by its name."""
 
     def __init__(self, settings: Settings, hidden: HiddenProducts, report: Callable[[str], None]) -> None:
-        self._settings, self._report = settings, report
-        self._builds = Builds.open(settings)
+        super().__init__(settings, hidden, report)
         self._slots = [_Slot(space) for space in settings.spaces or ("",)]
         self._candidate: LoadedBuild | None = None
-        self._loader = BuildLoader(settings, hidden, self._open_leaf, report)
         token = read_token(settings.serve.leaf_token)
         self._leaves = [RemoteLeaf(address, token) for address in settings.serve.leaves]
         self._pool = ThreadPoolExecutor(_THREADS, "leaves")
@@ -107,17 +102,16 @@ class BuildWatcher:
         if self.problem:
             raise NotReadyError(self.problem)
         for loaded in self.in_service():
-            if _is_named(loaded, space, build):
+            if _is_named(loaded.manifest, space, build):
                 return loaded
         with self._loading:
-            candidate = self._candidate
-            if candidate is None or not _is_named(candidate, space, build):
+            if self._candidate is None or not _is_named(self._candidate.manifest, space, build):
                 try:
                     manifest = self._builds.find(build, space)
                 except UsageError as error:
                     raise UnknownError(str(error)) from None
-                self._candidate = candidate = self._load(manifest)
-            return candidate
+                self._candidate = self._load(manifest)
+            return self._candidate
 
     def _open_leaf(self, manifest: Manifest) -> LeafPort:
         """The shards of a build, warm: in this process, or in the leaves that the settings name."""
@@ -127,7 +121,7 @@ class BuildWatcher:
             return fan_out
         leaf = Leaf(self._builds, manifest)
         leaf.warm()
-        return BatchedLeaf(leaf)
+        return leaf
 
     def _follow(self) -> None:
         while not self._stopped.wait(_POLL_S):
@@ -169,12 +163,10 @@ class BuildWatcher:
                 self._report(f"cannot serve what is published: {error}")
 
     def _load(self, manifest: Manifest) -> LoadedBuild:
-        """Loads a build and warms it up; the network of a space in service is not loaded again."""
-        encoder: Encoder | None = None
-        for loaded in self.in_service():
-            if loaded.manifest.space == manifest.space:
-                encoder = loaded.encoder
-        return self._loader.load(manifest, encoder)
+        """Loads a build, and runs a first query, so that later ones are fast."""
+        loaded = super()._load(manifest)
+        loaded.root.search(loaded.encoder.warm_up(), manifest.space, SearchParams(category="all"))
+        return loaded
 
     def _renew_root(self, slot: _Slot) -> None:
         """Makes the root anew once leaves came back that its sample lacks, or the category model changed."""
@@ -183,7 +175,7 @@ class BuildWatcher:
             return
         sample_grows = _ready_share(current) == 1 and not current.root.whole
         if sample_grows or self._classifier_changed(slot, current):
-            slot.current = dataclasses.replace(current, root=self._loader.root(current.manifest, current.leaf))
+            slot.current = dataclasses.replace(current, root=self._root(current.manifest, current.leaf))
 
     def _classifier_changed(self, slot: _Slot, current: LoadedBuild) -> bool:
         """Whether another version of the category model was put in service since it was checked last."""
@@ -199,10 +191,12 @@ class BuildWatcher:
         return (classifier.card.version if classifier else "") != version
 
 
-def _is_named(loaded: LoadedBuild, space: str, build: str) -> bool:
-    manifest = loaded.manifest
-    same_space = not space or space in (manifest.space, manifest.space.partition("@")[0])
-    return same_space and build in (manifest.build, manifest.path)
+def _is_space(name: str, space: str) -> bool:
+    return name in (space, space.partition("@")[0])
+
+
+def _is_named(manifest: Manifest, space: str, build: str) -> bool:
+    return build in (manifest.build, manifest.path) and (not space or _is_space(space, manifest.space))
 
 
 def _ready_share(loaded: LoadedBuild) -> float:

@@ -1,11 +1,11 @@
 """Fan-out: one query to the leaves that hold a build's shards, one merged answer back before a deadline."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,10 +13,11 @@ from likeness.core.errors import ServiceError
 from likeness.core.settings import Serve
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit, merge
-from likeness.serving.leaf import LeafAnswer, LeafQuery
+from likeness.serving.leaf import LeafAnswer, LeafQuery, concatenate
 from likeness.serving.leaf_client import LateError, RemoteLeaf
 from likeness.serving.shard_placement import place
 
+T = TypeVar("T")
 _STATUS_S, _SAMPLES_S, _MAX_LATE = 2.0, 60.0, 2
 
 
@@ -143,32 +144,36 @@ class FanOut:
 
     def sample_vectors(self, rows: int, shards: AbstractSet[int] | None = None) -> Mapping[str, np.ndarray]:
         """The part of a sample of the build that ready leaves hold, float32 (n, dim) by category."""
-        parts: dict[str, list[np.ndarray]] = {}
-        for address, numbers in self._assign(self._select_shards(None, shards)).items():
-            with self._tolerating(address):
-                samples = self._leaves[address].sample_vectors(self._manifest.path, rows, numbers, _SAMPLES_S)
-                for category, vectors in samples.items():
-                    parts.setdefault(category, []).append(vectors)
-        return {category: np.concatenate(vectors) for category, vectors in sorted(parts.items())}
+        path, assigned = self._manifest.path, self._assign(self._select_shards(None, shards))
+        return concatenate(
+            self._each(assigned, lambda leaf: leaf.sample_vectors(path, rows, assigned[leaf.address], _SAMPLES_S))
+        )
 
     def lookup(self, image_id: str) -> Hit | None:
         """Looks up an image by its id in the shards of ready leaves; None if they do not hold it."""
-        for address in self._assign(self._select_shards(None, None)):
-            with self._tolerating(address):
-                hit = self._leaves[address].lookup(self._manifest.path, image_id, self._settings.deadline_ms / 1000)
-                if hit:
-                    return hit
-        return None
+        path, within_s = self._manifest.path, self._settings.deadline_ms / 1000
+        assigned = self._assign(self._select_shards(None, None))
+        return next(filter(None, self._each(assigned, lambda leaf: leaf.lookup(path, image_id, within_s))), None)
 
     def sample_hits(self, count: int) -> list[Hit]:
         """About `count` images, some of each ready leaf."""
-        addresses, hits = self._assign(self._select_shards(None, None)), dict[str, Hit]()
+        path, within_s = self._manifest.path, self._settings.deadline_ms / 1000
+        assigned = self._assign(self._select_shards(None, None))
+        share = -(-count // max(1, len(assigned)))
+        parts = self._each(assigned, lambda leaf: leaf.sample_hits(path, share, within_s))
+        return list({hit.image_id: hit for part in parts for hit in part}.values())[:count]
+
+    def _each(self, addresses: Iterable[str], ask: Callable[[RemoteLeaf], T]) -> Iterator[T]:
+        """What each leaf answers; goes on without one that does not. One that is only late stays ready."""
         for address in addresses:
-            with self._tolerating(address):
-                share, within_s = -(-count // len(addresses)), self._settings.deadline_ms / 1000
-                sampled = self._leaves[address].sample_hits(self._manifest.path, share, within_s)
-                hits |= {hit.image_id: hit for hit in sampled}
-        return list(hits.values())[:count]
+            try:
+                answer = ask(self._leaves[address])
+            except LateError as error:
+                self._report(str(error))
+            except ServiceError as error:
+                self._mark_lost(address, error)
+            else:
+                yield answer
 
     def _select_shards(self, categories: AbstractSet[str] | None, shards: AbstractSet[int] | None) -> frozenset[int]:
         """Numbers of the shards of some categories (all if None), out of `shards` (all if None)."""
@@ -234,16 +239,6 @@ class FanOut:
                     self._report(f"leaf {name}: ready for {self._manifest.path}")
                 else:
                     self._report(f"{error}")
-
-    @contextmanager
-    def _tolerating(self, address: str) -> Iterator[None]:
-        """Goes on without a leaf that does not answer; one that is only late stays ready for the next query."""
-        try:
-            yield
-        except LateError as error:
-            self._report(str(error))
-        except ServiceError as error:
-            self._mark_lost(address, error)
 
     def _mark_lost(self, address: str, error: ServiceError) -> None:
         """Sends a leaf that failed no more queries until it answers a status request."""

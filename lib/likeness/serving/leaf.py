@@ -1,9 +1,9 @@
 """A leaf: the shards of one build in memory; query vectors in, the nearest images of all its shards out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from likeness.index import distance, tombstones
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit, LoadedShard, Near, merge
+from likeness.serving.micro_batching import MicroBatcher
 
 
 @dataclass(frozen=True)
@@ -41,25 +42,25 @@ class LeafAnswer:
     hits: Sequence[Sequence[Hit]]
     degraded: Sequence[str] = ()
 
+    def part(self, start: int, stop: int) -> "LeafAnswer":
+        """The answer to some of the queries."""
+        return replace(self, hits=self.hits[start:stop])
+
 
 class LeafPort(Protocol):
     """Interface of a leaf in this process, of one in another, and of many as if they were one."""
 
     def search(self, query: LeafQuery) -> LeafAnswer:
         """The k nearest images of each query."""
-        ...
 
     def sample_vectors(self, rows: int, shards: AbstractSet[int] | None = None) -> Mapping[str, np.ndarray]:
         """About `rows` prepared vectors in all, float32 (n, dim) by category."""
-        ...
 
     def lookup(self, image_id: str) -> Hit | None:
         """Looks up an image of the build by its id; None if the build does not hold it."""
-        ...
 
     def sample_hits(self, count: int) -> list[Hit]:
         """About `count` images, some of each shard."""
-        ...
 
 
 def check_space(space: str, vectors: np.ndarray, manifest: Manifest) -> None:
@@ -75,8 +76,20 @@ def check_space(space: str, vectors: np.ndarray, manifest: Manifest) -> None:
         )
 
 
+def concatenate(samples: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Joins samples, float32 (n, dim) by category, into one."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for sample in samples:
+        for category, vectors in sample.items():
+            parts.setdefault(category, []).append(vectors)
+    return {category: np.concatenate(vectors) for category, vectors in sorted(parts.items())}
+
+
 class Leaf:
-    """Shards of a build, loaded from local disk; those of a root elsewhere are copied there first."""
+    """Shards of a build, loaded from local disk; those of a root elsewhere are copied there first.
+
+    Queries of several threads that differ only in their vectors are searched together.
+    """
 
     def __init__(self, builds: Builds, manifest: Manifest, shards: AbstractSet[int] | None = None) -> None:
         """Loads shards of a build by their numbers; all if None.
@@ -89,6 +102,8 @@ class Leaf:
         folder = builds.local(manifest, manifest.model_copy(update={"shards": records}).files)
         removed = tombstones.load(folder, manifest)
         self._shards = [LoadedShard(record, folder, manifest.metric, removed.get(record.number)) for record in records]
+        self.numbers = frozenset(record.number for record in records)
+        self._batcher = MicroBatcher(self._search, LeafAnswer.part)
 
     def search(self, query: LeafQuery) -> LeafAnswer:
         """Searches its shards, one after the other.
@@ -97,7 +112,10 @@ class Leaf:
             SpaceMismatch: the query is of another space than the build.
         """
         check_space(query.space, query.vectors, self._manifest)
-        prepared, names = distance.prepared(query.vectors, self._manifest.metric), query.categories
+        return self._batcher(query.vectors, query)
+
+    def _search(self, vectors: np.ndarray, query: LeafQuery) -> LeafAnswer:
+        prepared, names = distance.prepared(vectors, self._manifest.metric), query.categories
         shards = [
             shard
             for shard in self._selected(query.shards)
@@ -128,11 +146,8 @@ class Leaf:
         """A random sample of each category, of even size over all shards of the build, float32 (n, dim)."""
         totals = self._manifest.categories()
         size = max(16, rows // max(1, len(totals)))
-        shares, parts = {name: size / total for name, total in totals.items()}, dict[str, list[np.ndarray]]()
-        for shard in self._selected(shards):
-            for category, vectors in shard.sample_vectors(shares).items():
-                parts.setdefault(category, []).append(vectors)
-        return {category: np.concatenate(vectors) for category, vectors in sorted(parts.items())}
+        shares = {name: size / total for name, total in totals.items()}
+        return concatenate(shard.sample_vectors(shares) for shard in self._selected(shards))
 
     def _selected(self, shards: AbstractSet[int] | None) -> Sequence[LoadedShard]:
         return self._shards if shards is None else [shard for shard in self._shards if shard.record.number in shards]

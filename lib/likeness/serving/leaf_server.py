@@ -4,34 +4,24 @@ A leaf loads the shards that a root asks it to load, so only the root knows whic
 """
 
 import hmac
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.flight as fl
 
 from likeness.core.errors import LikenessError, ServiceError, UsageError
 from likeness.index.builds import Builds
-from likeness.serving.leaf import Leaf
-from likeness.serving.micro_batching import BatchedLeaf
-from likeness.serving.wire import SampleTicket, from_answer, from_samples, from_ticket
+from likeness.serving.leaf import Leaf, LeafQuery
+from likeness.serving.wire import NO_VECTORS, from_hits, pack, unpack
 
 _KEPT = 3
 """Builds of a space that a leaf keeps: the one in service, the one before or after it, and one named by a query."""
 _MIN_TOKEN = 16
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """Loaded shards of a build, by number."""
-
-    shards: frozenset[int]
-    leaf: BatchedLeaf
 
 
 class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
@@ -44,7 +34,7 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
             ServiceError: the address cannot be listened on.
         """
         self._builds, self._report = builds, report
-        self._loaded: dict[str, _Loaded] = {}  # by build, the last used at the end
+        self._loaded: dict[str, Leaf] = {}  # by build, the last used at the end
         self._loading, self._lock = threading.Lock(), threading.Lock()
         middleware = {"token": _TokenCheck(token)} if token else None
         try:
@@ -52,65 +42,71 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
         except (OSError, pa.ArrowException) as error:
             raise ServiceError(f"--listen {host}:{port}: {error}; name another address") from None
 
-    def do_get(self, context: Any, ticket: Any) -> Any:
-        """Answers a ticket: the hits of a search, or a sample of vectors."""
-        request = from_ticket(ticket.ticket)
-        leaf = self._leaf(request.build)
-        if isinstance(request, SampleTicket):
-            return fl.RecordBatchStream(from_samples(leaf.sample_vectors(request.rows, frozenset(request.shards))))
-        try:
-            return fl.RecordBatchStream(from_answer(leaf.search(request.query)))
-        except LikenessError as error:
-            raise fl.FlightServerError(str(error)) from None
-
     def do_action(self, context: Any, action: Any) -> Iterable[bytes]:
-        """Runs `prepare`, `status`, `lookup` or `sample_hits`: arguments in and result out as JSON."""
-        arguments = json.loads(action.body.to_pybytes() or b"{}")
-        actions: dict[str, Callable[..., Any]] = {
+        """Answers a call of `RemoteLeaf`: arguments in and result out as `wire` packs them."""
+        fields, vectors = unpack(action.body.to_pybytes())
+        arguments = {name: frozenset(value) if isinstance(value, list) else value for name, value in fields.items()}
+        actions: dict[str, Callable[..., bytes]] = {
             "prepare": self._prepare,
             "status": self._status,
-            "lookup": lambda build, image_id: (hit := self._leaf(build).lookup(image_id)) and vars(hit),
-            "sample_hits": lambda build, count: [vars(hit) for hit in self._leaf(build).sample_hits(count)],
+            "search": lambda build, **query: self._search(build, LeafQuery(vectors, **query)),
+            "sample_vectors": self._sample_vectors,
+            "lookup": self._lookup,
+            "sample_hits": lambda build, count: pack({"hits": from_hits(self._leaf(build).sample_hits(count))}),
         }
         if action.type not in actions:
             raise fl.FlightServerError(f"no action {action.type!r}")
-        return [json.dumps(actions[action.type](**arguments)).encode()]
+        try:
+            return [actions[action.type](**arguments)]
+        except (LikenessError, OSError) as error:
+            raise fl.FlightServerError(str(error)) from None
 
-    def _prepare(self, build: str, shards: Sequence[int]) -> dict[str, dict[str, list[int]]]:
+    def _search(self, build: str, query: LeafQuery) -> bytes:
+        answer = self._leaf(build).search(query)
+        return pack(vars(answer) | {"hits": list(map(from_hits, answer.hits))})
+
+    def _sample_vectors(self, build: str, rows: int, shards: frozenset[int]) -> bytes:
+        """The vectors of all categories, with the number of each."""
+        samples = self._leaf(build).sample_vectors(rows, shards)
+        sizes = {name: len(vectors) for name, vectors in samples.items()}
+        return pack({"sizes": sizes}, np.concatenate([*samples.values()]) if samples else NO_VECTORS)
+
+    def _lookup(self, build: str, image_id: str) -> bytes:
+        hit = self._leaf(build).lookup(image_id)
+        return pack({"hits": from_hits([hit] if hit else [])})
+
+    def _prepare(self, build: str, shards: frozenset[int]) -> bytes:
         with self._loading:
             loaded = self._loaded.get(build)
-            numbers = frozenset(shards) | (loaded.shards if loaded else frozenset())
-            if loaded is None or loaded.shards != numbers:
+            numbers = shards | (loaded.numbers if loaded else frozenset())
+            if loaded is None or loaded.numbers != numbers:
                 start = time.monotonic()
-                try:
-                    leaf = Leaf(self._builds, self._builds.read(build), numbers)
-                    leaf.warm()
-                except (LikenessError, OSError) as error:
-                    raise fl.FlightServerError(str(error)) from None
-                self._keep(build, _Loaded(numbers, BatchedLeaf(leaf)))
+                leaf = Leaf(self._builds, self._builds.read(build), numbers)
+                leaf.warm()
+                self._keep(build, leaf)
                 self._report(f"loaded {len(numbers)} shards of {build} in {time.monotonic() - start:.1f} s")
         return self._status()
 
-    def _keep(self, build: str, loaded: _Loaded) -> None:
+    def _keep(self, build: str, leaf: Leaf) -> None:
         """Keeps a build's shards; forgets those of its space that were not used for longest, if they are too many."""
         space = build.partition("/")[0]
         with self._lock:
             self._loaded.pop(build, None)
-            self._loaded[build] = loaded
+            self._loaded[build] = leaf
             same_space = [name for name in self._loaded if name.partition("/")[0] == space]
             for name in same_space[:-_KEPT]:
                 del self._loaded[name]
 
-    def _status(self) -> dict[str, dict[str, list[int]]]:
+    def _status(self) -> bytes:
         with self._lock:
-            return {"loaded": {build: sorted(loaded.shards) for build, loaded in self._loaded.items()}}
+            return pack({"loaded": {build: leaf.numbers for build, leaf in self._loaded.items()}})
 
-    def _leaf(self, build: str) -> BatchedLeaf:
+    def _leaf(self, build: str) -> Leaf:
         with self._lock:
             if build not in self._loaded:
                 raise fl.FlightUnavailableError(f"{build} is not loaded")
-            loaded = self._loaded[build] = self._loaded.pop(build)
-            return loaded.leaf
+            self._loaded[build] = self._loaded.pop(build)
+            return self._loaded[build]
 
 
 def read_token(file: str) -> str:

@@ -1,7 +1,8 @@
 """Loaded builds: a manifest in; its shards, its root and the network of its space, ready to answer, out."""
 
 import threading
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from likeness.catalog.hidden_products import HiddenProducts
@@ -13,7 +14,6 @@ from likeness.models.category_classifier import load_category_classifier
 from likeness.serving.encoder import Encoder
 from likeness.serving.leaf import Leaf, LeafPort
 from likeness.serving.root import Root
-from likeness.serving.search_params import SearchParams
 
 
 class NotReadyError(ServiceError):
@@ -38,34 +38,33 @@ class LoadedBuild:
     encoder: Encoder
 
 
-class BuildLoader:
-    """Loads builds of one root; `open_leaf` opens the shards of one."""
+class BuildSource(ABC):
+    """Loads builds of one root, and holds those that answer."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        hidden: HiddenProducts,
-        open_leaf: Callable[[Manifest], LeafPort],
-        report: Callable[[str], None],
-    ) -> None:
-        self._settings, self._hidden, self._open_leaf, self._report = settings, hidden, open_leaf, report
+    def __init__(self, settings: Settings, hidden: HiddenProducts, report: Callable[[str], None]) -> None:
+        self._settings, self._hidden, self._report = settings, hidden, report
+        self._builds = Builds.open(settings)
 
-    def load(self, manifest: Manifest, encoder: Encoder | None = None, warm: bool = True) -> LoadedBuild:
-        """Loads a build; warmed up, its first query is as fast as later ones.
+    @abstractmethod
+    def loaded(self, space: str = "", build: str = "") -> LoadedBuild:
+        """A build by its name, or the one in service of a space; of the default space if both are empty."""
 
-        Args:
-            manifest: of the build.
-            encoder: the network of its space, where it is loaded already.
-            warm: whether to run a first query.
-        """
+    @abstractmethod
+    def in_service(self) -> Sequence[LoadedBuild]:
+        """The builds that answer, that of the default space first."""
+
+    def _open_leaf(self, manifest: Manifest) -> LeafPort:
+        """The shards of a build."""
+        return Leaf(self._builds, manifest)
+
+    def _load(self, manifest: Manifest) -> LoadedBuild:
+        """Loads a build; the network of a space in service is not loaded again."""
         leaf = self._open_leaf(manifest)
-        encoder = encoder or Encoder(self._settings, manifest.space)
-        root = self.root(manifest, leaf)
-        if warm:
-            root.search(encoder.warm_up(), manifest.space, SearchParams(category="all"))
-        return LoadedBuild(manifest, leaf, root, encoder)
+        encoders = (one.encoder for one in self.in_service() if one.manifest.space == manifest.space)
+        encoder = next(encoders, None) or Encoder(self._settings, manifest.space)
+        return LoadedBuild(manifest, leaf, self._root(manifest, leaf), encoder)
 
-    def root(self, manifest: Manifest, leaf: LeafPort) -> Root:
+    def _root(self, manifest: Manifest, leaf: LeafPort) -> Root:
         """A root over a leaf, with the category model in service; neighbours vote if that cannot be loaded."""
         try:
             classifier = load_category_classifier(self._settings, manifest.space)
@@ -75,12 +74,11 @@ class BuildLoader:
         return Root(manifest, leaf, self._hidden, classifier)
 
 
-class LocalBuilds:
+class LocalBuilds(BuildSource):
     """Builds of one root, loaded into this process on first use and kept: later publications are not followed."""
 
     def __init__(self, settings: Settings, hidden: HiddenProducts, report: Callable[[str], None]) -> None:
-        self._builds = Builds.open(settings)
-        self._loader = BuildLoader(settings, hidden, lambda manifest: Leaf(self._builds, manifest), report)
+        super().__init__(settings, hidden, report)
         self._manifests: dict[tuple[str, str], Manifest] = {}
         self._loaded: dict[str, LoadedBuild] = {}
         self._lock = threading.Lock()
@@ -107,8 +105,7 @@ class LocalBuilds:
         with self._lock:
             manifest = self.manifest(space, build)
             if manifest.path not in self._loaded:
-                same_space = (one.encoder for one in self._loaded.values() if one.manifest.space == manifest.space)
-                self._loaded[manifest.path] = self._loader.load(manifest, next(same_space, None), warm=False)
+                self._loaded[manifest.path] = self._load(manifest)
             return self._loaded[manifest.path]
 
     def in_service(self) -> list[LoadedBuild]:

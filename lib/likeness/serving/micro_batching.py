@@ -6,16 +6,13 @@ fill a batch, and batches grow with the time that the work takes.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from likeness.index.shard import Hit
 from likeness.models.runtimes import Runtime
-from likeness.serving.leaf import LeafAnswer, LeafPort, LeafQuery
 
 A = TypeVar("A")
 _MAX_ROWS = 64
@@ -38,7 +35,7 @@ class _Call(Generic[A]):
 class MicroBatcher(Generic[A]):
     """Runs one batch after the other: `work(rows, key)` gives an answer, `part(answer, start, stop)` a slice of it."""
 
-    def __init__(self, work: Callable[[np.ndarray, Hashable], A], part: Callable[[A, int, int], A]) -> None:
+    def __init__(self, work: Callable[[np.ndarray, Any], A], part: Callable[[A, int, int], A]) -> None:
         self._work, self._part = work, part
         self._waiting: deque[_Call[A]] = deque()
         self._lock, self._busy = threading.Lock(), False
@@ -97,38 +94,6 @@ class MicroBatcher(Generic[A]):
             call.answer = self._part(answer, start, start + len(call.rows))
             call.woken.set()
             start += len(call.rows)
-
-
-class BatchedLeaf:
-    """A leaf that searches for many callers at once."""
-
-    def __init__(self, leaf: LeafPort) -> None:
-        self._leaf = leaf
-        self._batcher = MicroBatcher(self._work, self._part)
-
-    def search(self, query: LeafQuery) -> LeafAnswer:
-        """Searches together with other queries that differ only in their vectors."""
-        return self._batcher(query.vectors, query)
-
-    def sample_vectors(self, rows: int, shards: AbstractSet[int] | None = None) -> Mapping[str, np.ndarray]:
-        """As the leaf."""
-        return self._leaf.sample_vectors(rows, shards)
-
-    def lookup(self, image_id: str) -> Hit | None:
-        """As the leaf."""
-        return self._leaf.lookup(image_id)
-
-    def sample_hits(self, count: int) -> list[Hit]:
-        """As the leaf."""
-        return self._leaf.sample_hits(count)
-
-    def _work(self, vectors: np.ndarray, key: Hashable) -> LeafAnswer:
-        assert isinstance(key, LeafQuery)
-        return self._leaf.search(replace(key, vectors=vectors))
-
-    @staticmethod
-    def _part(answer: LeafAnswer, start: int, stop: int) -> LeafAnswer:
-        return LeafAnswer(answer.shards, answer.searched, answer.hits[start:stop])
 
 
 class BatchedRuntime:

@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -15,7 +14,7 @@ from likeness.core.errors import ServiceError, SpaceMismatch, UsageError
 from likeness.core.settings import Settings
 from likeness.index.shard import Hit
 from likeness.serving.attribute_filter import AttributeLookup
-from likeness.serving.loaded_build import LoadedBuild, UnknownSpaceError
+from likeness.serving.loaded_build import BuildSource, LoadedBuild, UnknownSpaceError
 from likeness.serving.query_encoder import query_encoders
 from likeness.serving.query_terms import Term, VectorTerm
 from likeness.serving.responses import Answer, Catalogue, ResultItem
@@ -26,18 +25,6 @@ from likeness.storage import KeyedStore, Product
 from likeness.storage.table_reader import TableReader
 
 _BATCH_THREADS = 16
-
-
-class BuildSource(Protocol):
-    """Where an engine gets loaded builds."""
-
-    def loaded(self, space: str = "", build: str = "") -> LoadedBuild:
-        """A build by its name, or the one in service of a space; of the default space if both are empty."""
-        ...
-
-    def in_service(self) -> Sequence[LoadedBuild]:
-        """The builds that answer, that of the default space first."""
-        ...
 
 
 class SearchEngine:
@@ -128,20 +115,16 @@ class SearchEngine:
             raise SpaceMismatch(f"the vectors are of no space in service: {error}") from None
 
     def _describe(self, hits: Sequence[Hit]) -> list[Facts]:
-        products = self._products([hit.products[0] for hit in hits])
-        facts = []
-        for hit in hits:
-            product = products.get(hit.products[0])
-            facts.append(Facts(product.attributes if product else {}, self._url(hit)))
-        return facts
-
-    def _products(self, product_ids: Sequence[str]) -> dict[str, Product]:
         """Facts for display: an answer without them is better than none."""
+        products: Mapping[str, Product] = {}
         try:
-            return self._keyed().get_products(list(dict.fromkeys(product_ids)))
+            products = self._keyed().get_products(list(dict.fromkeys(hit.products[0] for hit in hits)))
         except (ServiceError, UsageError) as error:
             self._report(f"facts: {error}")
-            return {}
+        owners = [products.get(hit.products[0]) for hit in hits]
+        return [
+            Facts(owner.attributes if owner else {}, self._url(hit)) for hit, owner in zip(hits, owners, strict=True)
+        ]
 
     def _item(self, hit: Hit) -> ResultItem:
         return ResultItem(

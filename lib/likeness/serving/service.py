@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.serving.build_watcher import BuildWatcher
+from likeness.serving.loaded_build import LoadedBuild
 from likeness.serving.query_terms import Term
-from likeness.serving.responses import Answer
 from likeness.serving.search_engine import SearchEngine
 from likeness.serving.search_params import SearchParams
 
@@ -33,17 +31,9 @@ class Service(SearchEngine):
         self.builds.stop()
         self.close()
 
-    def search(self, term: Term, params: SearchParams) -> Answer:
-        """Answers a query of at most `serve.k_max` results; errors as of `SearchEngine.search`."""
-        self._check_depth(params)
-        return super().search(term, params)
-
-    def batch(self, vectors: np.ndarray, params: SearchParams) -> list[Answer]:
-        """Answers each of some vectors by itself; errors as of `SearchEngine.batch`."""
-        self._check_depth(params)
-        return super().batch(vectors, params)
-
-    def _check_depth(self, params: SearchParams) -> None:
+    def _loaded_for(self, term: Term, params: SearchParams) -> LoadedBuild:
+        """As of `SearchEngine`, for at most `serve.k_max` results."""
         last, most = params.offset + params.k, self.settings.serve.k_max
         if last > most:
             raise UsageError(f"results up to {last} are asked for; serve.k_max is {most}")
+        return super()._loaded_for(term, params)
