@@ -1,6 +1,6 @@
 """Extract the missing vectors of a space, optionally of some ingest dates or one category."""
 
-from likeness.spark.jobs import backfill, backfill_command
+from likeness.spark.jobs import backfill, job_command
 
 if __name__ == "__main__":
-    backfill_command(backfill)
+    job_command(backfill)

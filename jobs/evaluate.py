@@ -1,6 +1,6 @@
 """Evaluate a model on an evaluation set that it was not trained on."""
 
-from likeness.spark.jobs import evaluate_command, evaluate_job
+from likeness.spark.jobs import evaluate_job, job_command
 
 if __name__ == "__main__":
-    evaluate_command(evaluate_job)
+    job_command(evaluate_job)

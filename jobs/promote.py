@@ -1,6 +1,6 @@
 """Put a version of a model in service, unless it is worse than the one in service."""
 
-from likeness.spark.jobs import promote_command, promote_job
+from likeness.spark.jobs import job_command, promote_job
 
 if __name__ == "__main__":
-    promote_command(promote_job)
+    job_command(promote_job)

@@ -32,7 +32,6 @@ from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.spark.run import Run
 from likeness.spark.stages.extract_task import record_batch
-from likeness.spark.tables import DataFile
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, SOURCES
 
@@ -230,7 +229,7 @@ def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray])
         pq.write_table(rows, buffer := io.BytesIO(), compression="zstd")
         uri = uris.join(run.tables.location(FEATURES), "data", f"{uuid.uuid4()}.parquet")
         storage.files(uri).write(uri, buffer.getvalue())
-        files.append(DataFile(uri, len(names)))
+        files.append(uri)
     run.tables.append_files(FEATURES, files, (run.space.id, str(settings.date)))
 
 

@@ -16,7 +16,7 @@ from likeness.images.image import BadImage
 from likeness.spark import failures, jobs, tables
 from likeness.spark.commits import Commits
 from likeness.spark.run import Run
-from likeness.spark.tables import DataFile, SparkTables
+from likeness.spark.tables import SparkTables
 from likeness.storage.leases import Lease
 from likeness.storage.table_reader import TableReader, location
 from likeness.storage.tables import FAILURES, FEATURES, RUNS
@@ -56,7 +56,7 @@ def commit_often(root: str, who: str) -> None:
             print(f"{who}: round {number}", flush=True)
 
 
-def _written(run: Run, rows: list[dict[str, object]]) -> DataFile:
+def _written(run: Run, rows: list[dict[str, object]]) -> str:
     import io
 
     import pyarrow as pa
@@ -66,7 +66,7 @@ def _written(run: Run, rows: list[dict[str, object]]) -> DataFile:
     pq.write_table(table, buffer := io.BytesIO())
     uri = uris.join(run.tables.location(FEATURES), "data", f"{rows[0]['image_id']}.parquet")
     storage.files(uri).write(uri, buffer.getvalue())
-    return DataFile(uri, len(rows))
+    return uri
 
 
 def expected(*names: str) -> tuple[set[str], dict[str, int], set[str]]:
@@ -154,7 +154,7 @@ def test_a_commit_that_was_lost_is_noticed(configure, tmp_path, spark):
     settings = configure(tmp_path)
     opened = SparkTables(spark, settings)
     with pytest.raises(DataError, match=r"table runs has lost a commit"):
-        opened._added(RUNS, "never made")
+        opened._add(RUNS, lambda mark: None)
 
 
 def test_compaction_wants_the_root_alone(configure, tmp_path):

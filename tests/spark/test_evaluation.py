@@ -27,7 +27,6 @@ from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.spark.run import Run
-from likeness.spark.tables import DataFile
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
@@ -84,7 +83,7 @@ def settings(tmp_path_factory, model_cache):
     with Run("seed", settings, ()) as seeding:
         uri = uris.join(seeding.tables.location(FEATURES), "data", "seeded.parquet")
         storage.files(uri).write(uri, buffer.getvalue())
-        seeding.tables.append_files(FEATURES, [DataFile(uri, len(keys))], (OTHER, str(settings.date)))
+        seeding.tables.append_files(FEATURES, [uri], (OTHER, str(settings.date)))
     return settings
 
 

@@ -15,7 +15,7 @@ from likeness.core import uris
 from likeness.core.settings import Settings
 from likeness.ops.backfill_coverage import backfill_coverage
 from likeness.spark.stages.extract_task import record_batch
-from likeness.spark.tables import DataFile, SparkTables
+from likeness.spark.tables import SparkTables
 from likeness.storage.table_reader import TableReader, location
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS, Table
 
@@ -105,7 +105,7 @@ def test_an_old_table_takes_new_rows(old: Settings, spark: Any) -> None:
     batch = record_batch(SPACE, SECOND, ["c"], np.ones((1, 2), np.float32))
     path = uris.local_path(uri)
     pq.write_table(pa.Table.from_batches([batch]), path)
-    assert tables.append_files(FEATURES, [DataFile(uri, 1)], (SPACE, str(SECOND))) == 1
+    assert tables.append_files(FEATURES, [uri], (SPACE, str(SECOND))) == 1
     face = {"image_id": "a", "region": "face", "space": SPACE, "ingest_date": FIRST, "vector": [5.0, 5.0], "norm": 7.1}
     assert tables.append(FEATURES, tables.rows(FEATURES, [face])) == 1
 

@@ -5,12 +5,18 @@ import gc
 import sys
 import zipimport
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.pandas.types import from_arrow_schema
 
 Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def rows_of(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    """The rows of batches, one after the other."""
+    return (row for batch in batches for row in batch.to_pylist())
 
 
 def arrow_map(table: DataFrame, work: Work, result: str | pa.Schema) -> DataFrame:

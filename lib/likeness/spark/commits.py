@@ -60,12 +60,9 @@ class Commits:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f".{table}.lock"
-        handle = os.open(path, os.O_CREAT | os.O_RDONLY)
-        try:
-            _lock(handle, table, path)
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_RDONLY)) as file:
+            _lock(file.fileno(), table, path)
             yield
-        finally:
-            os.close(handle)
 
 
 def _lock(handle: int, table: str, path: Path) -> None:

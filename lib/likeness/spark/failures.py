@@ -16,30 +16,16 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
     """Adds failures or counts their attempts up, and clears those that have succeeded. No change, no commit."""
     if not failed and not succeeded:
         return
-    tables = run.tables
-    attempts = {what: failure.attempts for what, failure in standing(run, stage, space).items()}
-    now = datetime.datetime.now(datetime.UTC)
-    added = [
-        FailureRow(
-            what=what,
-            stage=stage,
-            space=space,
-            reason=bad.reason,
-            detail=bad.detail,
-            attempts=attempts.get(what, 0) + 1,
-            last=now,
-            run_id=run.run_id,
-        )
-        for what, bad in failed.items()
-    ]
+    tables, before = run.tables, standing(run, stage, space)
+    same = {"stage": stage, "space": space, "last": datetime.datetime.now(datetime.UTC), "run_id": run.run_id}
+    added = []
+    for what, bad in failed.items():
+        attempts = before[what].attempts + 1 if what in before else 1
+        added.append({"what": what, "reason": bad.reason, "detail": bad.detail, "attempts": attempts} | same)
     if added:
-        run.check_leases()
-        frame = tables.rows(FAILURES, [dict(row) for row in added])
-        if attempts.keys() & failed.keys():
-            tables.upsert(FAILURES, frame)
-        else:
-            tables.append(FAILURES, frame)
-    _clear(run, stage, space, attempts.keys() & set(succeeded))
+        commit = tables.upsert if before.keys() & failed.keys() else tables.append
+        commit(FAILURES, tables.rows(FAILURES, added))
+    _clear(run, stage, space, before.keys() & set(succeeded))
 
 
 def clear_extracted(run: Run, space: str) -> None:
@@ -52,7 +38,6 @@ def clear_extracted(run: Run, space: str) -> None:
 
 def _clear(run: Run, stage: str, space: str, succeeded: Collection[str]) -> None:
     if succeeded:
-        run.check_leases()
         keys = [{"what": what, "stage": stage, "space": space} for what in succeeded]
         run.tables.delete(FAILURES, run.tables.rows(FAILURES, keys))
 

@@ -18,20 +18,8 @@ from likeness.models.spaces import space_of, spaces_of
 from likeness.ops import estimate, reports
 from likeness.ops.backfill_coverage import CoverageCell, Scope
 from likeness.spark.run import Run
-from likeness.spark.stages.compact import compact, gc
-from likeness.spark.stages.copy import copy
-from likeness.spark.stages.erase import forget
-from likeness.spark.stages.extract import extract
-from likeness.spark.stages.index import index, publish
-from likeness.spark.stages.ingest import ingest
-from likeness.spark.stages.label import label
-from likeness.spark.stages.load import load, warn_if_store_down
-from likeness.spark.stages.suspect_labels import find_suspect_labels
-from likeness.spark.submit.job_cli import backfill_command as backfill_command
-from likeness.spark.submit.job_cli import evaluate_command as evaluate_command
+from likeness.spark.stages import compact, copy, erase, extract, index, ingest, label, load, suspect_labels
 from likeness.spark.submit.job_cli import job_command as job_command
-from likeness.spark.submit.job_cli import promote_command as promote_command
-from likeness.spark.submit.job_cli import train_command as train_command
 from likeness.storage.run_facts import PromoteFacts, ReportFacts
 from likeness.training.request import TrainingRequest
 
@@ -44,16 +32,16 @@ def nightly(settings: Settings, retry: bool = False) -> None:
     built: Manifest | None = None
     load_error: ServiceError | None = None
     reporter = Reporter()
-    warn_if_store_down(settings, reporter)
+    load.warn_if_store_down(settings, reporter)
     with Run("retry-failed" if retry else "nightly", settings, _ALL, reporter) as run:
         try:
-            ingest(run, retry)
-            extract(run, retry)
+            ingest.ingest(run, retry)
+            extract.extract(run, retry)
             load_error = _try_load(run)
-            built = index(run)
+            built = index.index(run)
             if built:
                 _publish(run, built)
-            find_suspect_labels(run)
+            suspect_labels.find_suspect_labels(run)
         except GateError as refused:
             _report(run, built, "refused", str(refused))
             raise
@@ -68,7 +56,7 @@ def nightly(settings: Settings, retry: bool = False) -> None:
 def _try_load(run: Run) -> ServiceError | None:
     """Loads. If the store is down, the run goes on to the index; returns the error to raise at its end."""
     try:
-        load(run)
+        load.load(run)
     except ServiceError as error:
         run.say(f"load: {error}")
         return ServiceError(f"{error} – the index was published without the load; run `load` when the store is back")
@@ -84,13 +72,13 @@ def ingest_job(settings: Settings) -> None:
     """Update the tables from a source."""
     check_source(settings.source)
     with Run("ingest", settings, ("ingest",)) as run:
-        ingest(run)
+        ingest.ingest(run)
 
 
 def extract_job(settings: Settings) -> None:
     """Extract every photo without a vector in the space."""
     with Run("extract", settings, ("extract",)) as run:
-        extract(run)
+        extract.extract(run)
 
 
 def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
@@ -103,7 +91,7 @@ def backfill(settings: Settings, scope: Scope, dry_run: bool = False) -> None:
         return
     with Run("backfill", settings, ("extract",)) as run:
         run.say(f"backfill: {scope}: {max(step.count for step, _ in spaces.values())} photos without a vector")
-        facts = extract(run, scope=scope)
+        facts = extract.extract(run, scope=scope)
     done = f"{facts.extracted:,} extracted, {facts.failed:,} failed of {facts.pending:,}"
     print(f"{', '.join(spaces)}, {scope}: {done}")
     if facts.standing_failures:
@@ -116,13 +104,10 @@ def _dry_run(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what: 
     lines = [f"{'ingest_date':<12}{'photos':>12}{'present':>12}{'failed':>12}{'to extract':>12}"]
     lines += [f"{c.ingest_date:<12}{c.photos:>12,}{c.present:>12,}{c.failed:>12,}{c.missing:>12,}" for c in cells]
     basis = f" at the rate of run {step.basis}" if step.basis else ""
-    return "\n".join(
-        [
-            *lines,
-            f"{what}: {step.count:,} photos to extract; time: {estimate.duration(step.seconds)}{basis}; "
-            f"written, at most: {size(step.stored) if step.stored else 'nothing'}",
-        ]
-    )
+    time = f"time: {estimate.duration(step.seconds)}{basis}"
+    stored = size(step.stored) if step.stored else "nothing"
+    lines += [f"{what}: {step.count:,} photos to extract; {time}; written, at most: {stored}"]
+    return "\n".join(lines)
 
 
 def label_job(settings: Settings) -> None:
@@ -130,8 +115,8 @@ def label_job(settings: Settings) -> None:
     backbone = settings.extract.space.partition(".")[0]
     space, names = logits_space(settings, backbone)
     with Run("label", settings, ("extract",), space=space) as run:
-        extract(run)
-        facts = label(run, names)
+        extract.extract(run)
+        facts = label.label(run, names)
     print(f"{run.space.id}: {facts.labelled:,} photos labelled; most frequent first labels of all photos:")
     for name, count in facts.labels.items():
         print(f"{count:>9,}  {name}")
@@ -187,13 +172,13 @@ def promote_job(settings: Settings, model: str, version: str, reason: str) -> No
 def load_job(settings: Settings) -> None:
     """Update the keyed store from the tables."""
     with Run("load", settings, ("load",)) as run:
-        load(run)
+        load.load(run)
 
 
 def index_job(settings: Settings) -> None:
     """Build and audit shards, without publishing them."""
     with Run("index", settings, ("index",)) as run:
-        built = index(run)
+        built = index.index(run)
         run.build = built.path if built else None
     if built:
         print(f"to try it: likeness search PHOTO --root {settings.root} --build {built.build}")
@@ -211,31 +196,31 @@ def publish_job(settings: Settings) -> None:
 
 def _publish(run: Run, manifest: Manifest) -> None:
     with run.lock("publish"):  # a root of the version before has one CURRENT for all spaces
-        publish(run, manifest)
+        index.publish(run, manifest)
 
 
 def compact_job(settings: Settings) -> None:
     """Merge the tables' small files, and delete snapshots that nothing refers to."""
     with Run("compact", settings, _ALL, exclusive=True) as run:
-        compact(run)
+        compact.compact(run)
 
 
 def gc_job(settings: Settings) -> None:
     """Delete builds, files and snapshots that nothing refers to."""
     with Run("gc", settings, _ALL, exclusive=True) as run:
-        gc(run)
+        compact.gc(run)
 
 
 def copy_root(settings: Settings, to: str) -> None:
     """Copy a root to another place."""
     with Run("copy", settings, _ALL, exclusive=True) as run:
-        copy(run, to)
+        copy.copy(run, to)
 
 
 def forget_products(settings: Settings, product_ids: Sequence[str]) -> None:
     """Erase products from tables, keyed store, builds and reports."""
     with Run("forget", settings, _ALL, exclusive=True) as run:
-        forget(run, product_ids)
+        erase.forget(run, product_ids)
 
 
 def _report(run: Run, manifest: Manifest | None, status: str, error: str | None = None) -> None:

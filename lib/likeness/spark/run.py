@@ -1,6 +1,7 @@
 """One run of a job: its leases, its facts and its row in the `runs` table.   [pyspark]"""
 
 import datetime
+import functools
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,6 @@ class Run:
         self.space = self.spaces[0]
         self.facts = RunFacts()
         self.build: str | None = None
-        self._past: list[tuple[str, RunFacts]] | None = None
         pairs = [(stage, space) for stage in stages for space in (self.spaces if stage == "extract" else [self.space])]
         self._names = [_lease_name(stage, space.id) for stage, space in pairs] + [_EXCLUSIVE] * exclusive
         self._leases, self._stack = [], ExitStack()  # type: ignore[var-annotated]
@@ -57,11 +57,10 @@ class Run:
     def __enter__(self) -> "Run":
         self.reporter.say(f"{self.job}: space {self.space.id}, root {self.settings.root}")
         with ExitStack() as stack:
-            for name in self._names:
-                self._leases.append(stack.enter_context(self._lease(name)))
+            self._leases = [stack.enter_context(self._lease(name)) for name in self._names]
             self._refuse_concurrent()
             with self.stage(StartFacts) as facts:
-                self.tables = SparkTables(open_session(self.settings, self.job), self.settings)
+                self.tables = SparkTables(open_session(self.settings, self.job), self.settings, self.check_leases)
                 self._record_killed()
                 facts.snapshots = self._snapshots()
             self._stack = stack.pop_all()
@@ -114,7 +113,7 @@ class Run:
         self.reporter.say(text)
 
     def check_leases(self) -> None:
-        """Must be called before each commit.
+        """Must be called before each change; the tables call it before each commit.
 
         Raises:
             ServiceError: another run has taken over a lease of this run.
@@ -127,15 +126,18 @@ class Run:
 
         The source is shared by all spaces; runs of other stages count only if they are of this run's space.
         """
-        if self._past is None:
-            rows = TableReader(self.settings).read(RUNS, ("started", "space", "facts")).sort_by("started").to_pylist()
-            self._past = [(row["space"], RunFacts.from_json(row["facts"])) for row in reversed(rows)]
         for space, past in self._past:
             facts = past.of(kind)
             if facts and (kind.stage() == "ingest" or space == self.space.id):
                 then, now = past.end.snapshots if past.end else {}, self._snapshots()
                 return facts if all(then.get(table.name) == now[table.name] for table in tables) else None
         return None
+
+    @functools.cached_property
+    def _past(self) -> list[tuple[str, RunFacts]]:
+        """Space and facts of the earlier runs, the last one first."""
+        rows = TableReader(self.settings).read(RUNS, ("started", "space", "facts")).sort_by("started").to_pylist()
+        return [(row["space"], RunFacts.from_json(row["facts"])) for row in reversed(rows)]
 
     @staticmethod
     def must_add_up(facts: StageFacts) -> None:

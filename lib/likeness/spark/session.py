@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from likeness.core.errors import ServiceError
 from likeness.core.settings import Settings
-from likeness.spark.submit.options import LOCAL_JVM
+from likeness.spark.submit.options import LOCAL_CONFS
 
 _EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 
@@ -62,15 +62,11 @@ def _defaults(settings: Settings) -> dict[str, str]:
         return defaults
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     jars = os.environ.get("LIKENESS_JARS") or ",".join(str(p) for p in Path(sys.prefix, "jars").glob("*.jar"))
-    local = {
+    return defaults | {
+        **LOCAL_CONFS,
         "spark.master": "local[*,4]",
         "spark.jars": jars,
         "spark.driver.memory": os.environ.get("LIKENESS_DRIVER_MEMORY", "4g"),
-        "spark.driver.extraJavaOptions": LOCAL_JVM,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
     }
-    return defaults | local

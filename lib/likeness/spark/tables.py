@@ -1,10 +1,10 @@
 """The Iceberg tables of a root, read and written by Spark.   [pyspark]"""
 
 import functools
+import operator
 import time
 import uuid
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from likeness.core.settings import Settings
 from likeness.spark.commits import Commits
 from likeness.spark.schema_evolution import in_present_columns, update_columns
 from likeness.storage import table_reader
-from likeness.storage.tables import TABLES, Table
+from likeness.storage.tables import RUNS, TABLES, Table
 
 _CATALOG = "lake"
 _TASKS_A_CORE = 4
@@ -26,19 +26,13 @@ _MARK = "likeness-commit"
 """The property of a snapshot that identifies the commit that made it."""
 
 
-@dataclass(frozen=True)
-class DataFile:
-    """A Parquet file that a task wrote, not yet added to a table, and its number of rows."""
-
-    uri: str
-    rows: int
-
-
 class SparkTables:
     """Reads and writes the tables of one root by Spark; creates them, and migrates those of an older version."""
 
-    def __init__(self, spark: SparkSession, settings: Settings) -> None:
-        self.spark = spark
+    def __init__(self, spark: SparkSession, settings: Settings, check: Callable[[], None] = lambda: None) -> None:
+        """Opens the tables; `check` is called before each commit, and may refuse it."""
+        self.spark, self._check = spark, check
+        self._jvm: Any = spark._jvm
         self._namespace = settings.warehouse.namespace
         self._catalog = f"{_CATALOG}_{abs(hash((table_reader.location(settings), self._namespace)))}"
         self._configure(settings)
@@ -84,48 +78,40 @@ class SparkTables:
 
     def append(self, table: Table, rows: DataFrame) -> int:
         """Appends rows in one commit; returns the number of added rows according to the snapshot."""
-        mark = uuid.uuid4().hex
         writer = rows.select(*[column.name for column in table.columns]).writeTo(self.name(table))
-        self._commits.run(table.name, writer.option(f"snapshot-property.{_MARK}", mark).append)
-        return self._added(table, mark)
+        return self._add(table, lambda mark: writer.option(f"snapshot-property.{_MARK}", mark).append())
 
-    def append_files(self, table: Table, files: Sequence[DataFile], partition: Sequence[str]) -> int:
-        """Adds data files to one partition in one commit; returns the number of added rows."""
-        if not files:
-            return 0
-        mark = uuid.uuid4().hex
-        self._commits.run(table.name, lambda: self._add(table, files, partition, mark))
-        return self._added(table, mark)
+    def append_files(self, table: Table, files: Sequence[str], partition: Sequence[str]) -> int:
+        """Adds Parquet files that tasks wrote to one partition in one commit; returns the number of added rows."""
+        return self._add(table, lambda mark: self._add_files(table, files, partition, mark)) if files else 0
 
-    def _add(self, table: Table, files: Sequence[DataFile], partition: Sequence[str], mark: str) -> None:
-        iceberg = self.spark._jvm.org.apache.iceberg  # type: ignore[union-attr]
+    def _add_files(self, table: Table, files: Sequence[str], partition: Sequence[str], mark: str) -> None:
+        iceberg = self._jvm.org.apache.iceberg
         loaded = self._load(table)
         append = loaded.newAppend().set(_MARK, mark)
         metrics = iceberg.MetricsConfig.forTable(loaded)
         for file in files:
-            source = loaded.io().newInputFile(file.uri)
+            source = loaded.io().newInputFile(file)
             builder = iceberg.DataFiles.builder(loaded.spec()).withInputFile(source).withFormat("parquet")
-            builder = builder.withPartitionValues(list(partition))
-            append = append.appendFile(
-                builder.withMetrics(iceberg.parquet.ParquetUtil.fileMetrics(source, metrics)).build()
-            )
+            builder = builder.withMetrics(iceberg.parquet.ParquetUtil.fileMetrics(source, metrics))
+            append = append.appendFile(builder.withPartitionValues(list(partition)).build())
         append.commit()
 
     def upsert(self, table: Table, rows: DataFrame) -> None:
         """Replaces rows of the same key and adds the others, in one commit."""
         changes = rows.select(*[column.name for column in table.columns])
-
-        def commit() -> None:
-            self._merge(table, changes).whenMatched().updateAll().whenNotMatched().insertAll().merge()
-
-        self._commits.run(table.name, commit)
+        self._merge(table, changes, lambda merge: merge.whenMatched().updateAll().whenNotMatched().insertAll())
 
     def delete(self, table: Table, keys: DataFrame) -> None:
         """Deletes the rows of some keys in one commit."""
-        changes = keys.select(*table.key)
-        self._commits.run(table.name, lambda: self._merge(table, changes).whenMatched().delete().merge())
+        self._merge(table, keys.select(*table.key), lambda merge: merge.whenMatched().delete())
 
-    def _merge(self, table: Table, rows: DataFrame) -> Any:
+    def _commit(self, table: Table, commit: Callable[[], None]) -> None:
+        if table is not RUNS:  # a run that may not commit any more still writes its own row
+            self._check()
+        self._commits.run(table.name, commit)
+
+    def _merge(self, table: Table, rows: DataFrame, actions: Callable[[Any], Any]) -> None:
         name = self.name(table)
         defaults = {column.name: column.default for column in table.columns}
 
@@ -134,12 +120,17 @@ class SparkTables:
             return column if default is None else F.coalesce(column, F.lit(default))
 
         same = [value("changes", key) == value(name, key) for key in table.key]
-        return rows.alias("changes").mergeInto(name, functools.reduce(lambda left, right: left & right, same))
+        condition = functools.reduce(operator.and_, same)
+        self._commit(table, lambda: actions(rows.alias("changes").mergeInto(name, condition)).merge())
 
     def snapshot(self, table: Table) -> int | None:
         """The current snapshot of a table; None if it has none yet."""
         current = self._load(table).currentSnapshot()
         return int(current.snapshotId()) if current else None
+
+    def written(self) -> list[Table]:
+        """The tables that have a snapshot."""
+        return [table for table in TABLES if self.snapshot(table) is not None]
 
     def snapshots(self, table: Table) -> list[int]:
         """The snapshots that are not expired, latest first."""
@@ -153,13 +144,12 @@ class SparkTables:
 
     def files_of(self, table: Table, column: str, value: str, snapshot: int, after: int | None = None) -> list[str]:
         """The data files of one partition value in a snapshot; only those appended after an earlier one, if given."""
-        jvm: Any = self.spark._jvm
         loaded = self._load(table)
         if after is None:
             scan = loaded.newScan().useSnapshot(snapshot)
         else:
             scan = loaded.newIncrementalAppendScan().fromSnapshotExclusive(after).toSnapshot(snapshot)
-        planned = scan.filter(jvm.org.apache.iceberg.expressions.Expressions.equal(column, value)).planFiles()
+        planned = scan.filter(self._jvm.org.apache.iceberg.expressions.Expressions.equal(column, value)).planFiles()
         try:
             return [str(task.file().location()) for task in planned.iterator()]
         finally:
@@ -167,6 +157,7 @@ class SparkTables:
 
     def rewrite(self, table: Table) -> None:
         """Compacts small data files into large ones, sorted by key as the stages write them."""
+        self._check()
         options = "map('min-input-files', '2', 'rewrite-job-order', 'bytes-asc')"
         name = f"'{self._namespace}.{table.name}'"
         self.spark.sql(
@@ -177,6 +168,7 @@ class SparkTables:
 
     def expire(self, table: Table, needed: Collection[int] = ()) -> None:
         """Expires the snapshots before the oldest needed one, and deletes files that only they refer to."""
+        self._check()
         loaded = self._load(table)
         times = [int(s.timestampMillis()) for s in loaded.snapshots() if int(s.snapshotId()) in needed]
         before = min([*times, int(loaded.currentSnapshot().timestampMillis())])
@@ -184,7 +176,7 @@ class SparkTables:
 
     def delete_orphans(self, table: Table) -> None:
         """Deletes files that no snapshot refers to, which killed runs have left. No other run may be active."""
-        actions = self.spark._jvm.org.apache.iceberg.spark.actions.SparkActions  # type: ignore[union-attr]
+        actions = self._jvm.org.apache.iceberg.spark.actions.SparkActions
         now = int(1000 * time.time()) + 1
         actions.get(self.spark._jsparkSession).deleteOrphanFiles(self._load(table)).olderThan(now).execute()
 
@@ -198,10 +190,6 @@ class SparkTables:
         pairs = self.spark.read.csv(written[0].file_list_location).collect()
         return [(row[0], row[1]) for row in pairs]
 
-    def has_snapshot(self, table: Table, snapshot: int) -> bool:
-        """Whether a snapshot is not expired."""
-        return self._load(table).snapshot(snapshot) is not None
-
     def location(self, table: Table) -> str:
         """The folder of a table."""
         return str(self._load(table).location())
@@ -212,15 +200,17 @@ class SparkTables:
         return self.spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema))
 
     def _load(self, table: Table) -> Any:
-        jvm: Any = self.spark._jvm
-        return jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(self.spark._jsparkSession, self.name(table))
+        load = self._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable
+        return load(self.spark._jsparkSession, self.name(table))
 
-    def _added(self, table: Table, mark: str) -> int:
-        """The number of rows that a commit added; other runs may have committed since.
+    def _add(self, table: Table, commit: Callable[[str], None]) -> int:
+        """Commits with a mark; returns the number of rows that this added. Other runs may commit at the same time.
 
         Raises:
-            DataError: the table has no such commit.
+            DataError: the table has lost the commit.
         """
+        mark = uuid.uuid4().hex
+        self._commit(table, functools.partial(commit, mark))
         loaded = self._load(table)
         snapshot = loaded.currentSnapshot()
         while snapshot and snapshot.summary().get(_MARK) != mark:

@@ -1,11 +1,12 @@
 """Build of shards by Spark tasks: items with their listings and a shard plan in, audited shards out.   [pyspark]"""
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -14,7 +15,7 @@ from likeness.core.formatting import pluralize
 from likeness.index.build import BuildSpec, build_shard, refuse_memory
 from likeness.index.manifest import Shard
 from likeness.index.shard_plan import PlannedShard, assign_tasks
-from likeness.spark.arrow_map import arrow_map
+from likeness.spark.arrow_map import arrow_map, rows_of
 from likeness.spark.progress import track_tasks
 from likeness.spark.run import Run
 from likeness.storage.data_files import vectors
@@ -32,15 +33,14 @@ def group_by_item(members: DataFrame, *keys: str) -> DataFrame:
 
 def assign_shards(members: DataFrame, planned: Sequence[PlannedShard]) -> DataFrame:
     """(shard, image_id, region, shown) of (category, image_id, region, uri, products), by the plan of a whole build."""
-    firsts = [(name, shard) for shard in planned if shard.part == 0 for name in shard.categories]
-    places = pa.table(
-        {
-            "category": [name for name, _ in firsts],
-            "first": [shard.number for _, shard in firsts],
-            "parts": [shard.parts for _, shard in firsts],
-        }
-    )
-    joined = members.join(F.broadcast(members.sparkSession.createDataFrame(places)), "category")
+    places = [
+        {"category": name, "first": shard.number, "parts": shard.parts}
+        for shard in planned
+        if shard.part == 0
+        for name in shard.categories
+    ]
+    table = members.sparkSession.createDataFrame(pa.Table.from_pylist(places))
+    joined = members.join(F.broadcast(table), "category")
     return group_by_item(joined.withColumn("shard", (F.col("first") + _part(F.col("parts"))).cast("int")), "shard")
 
 
@@ -70,18 +70,16 @@ def _digest() -> Column:
 class Work:
     """Shards to build.
 
-    `rows` are (shard, image_id, region, shown) of the `planned` shards, about `sizes` each; `files` are the data files
-    of `features` that hold their vectors.
+    `rows` are (shard, image_id, region, shown) of the `planned` shards, about `sizes` each.
     """
 
     rows: DataFrame
     planned: Sequence[PlannedShard]
     sizes: Sequence[int]
-    files: Sequence[str]
 
 
-def build(run: Run, work: Work, spec: BuildSpec) -> list[Shard]:
-    """Builds shards.
+def build(run: Run, work: Work, files: Sequence[str], spec: BuildSpec) -> list[Shard]:
+    """Builds shards; `files` are the data files of `features` that hold their vectors.
 
     Raises:
         UsageError: they would take more memory than the settings allow.
@@ -93,15 +91,15 @@ def build(run: Run, work: Work, spec: BuildSpec) -> list[Shard]:
     task = spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
     ordered = (
         work.rows.withColumn("key", _key())
-        .join(_vectors(run, spec.space, work.files).hint("merge"), "key")  # else Spark holds one side in memory
+        .join(_vectors(run, spec.space, files).hint("merge"), "key")  # else Spark holds one side in memory
         .join(F.broadcast(task), "shard")
         .repartitionById(max(places) + 1, "task")
         .sortWithinPartitions("shard", _digest())
         .select("shard", "image_id", "region", "shown", "vector")
     )
     with run.reporter.bar("index", len(planned), "shards") as bar, track_tasks(run, bar, 0, len(planned)):
-        worker = _worker({shard.number: shard for shard in planned}, spec)
-        records = arrow_map(ordered, worker, "record string").collect()
+        build_all = functools.partial(_build, {shard.number: shard for shard in planned}, spec)
+        records = arrow_map(ordered, build_all, "record string").collect()
     run.say(f"index: {pluralize(len(records), 'shard')} written")
     return sorted((Shard.model_validate_json(row.record) for row in records), key=lambda shard: shard.number)
 
@@ -117,34 +115,30 @@ def files_of(run: Run, space: str, snapshot: int, image_ids: DataFrame | None = 
 
 def _vectors(run: Run, space: str, files: Sequence[str]) -> DataFrame:
     """(key of the item, vector as little-endian float32) of data files: Spark moves bytes faster than lists."""
+
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for uri in batch.column("uri").to_pylist():
-                for keys, rows in vectors(uri, space):
-                    lists = pa.array([row.tobytes() for row in rows], pa.binary())
-                    yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["key", "vector"])
+        for file in rows_of(batches):
+            for keys, rows in vectors(file["uri"], space):
+                lists = pa.array([row.tobytes() for row in rows], pa.binary())
+                yield pa.RecordBatch.from_arrays([pa.array(keys), lists], names=["key", "vector"])
 
     named = pa.table({"uri": pa.array(files, pa.string())})
     return arrow_map(run.tables.spread(named), read, "key string, vector binary")
 
 
-def _worker(planned: Mapping[int, PlannedShard], spec: BuildSpec) -> Any:
+def _build(
+    planned: Mapping[int, PlannedShard], spec: BuildSpec, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     """Builds the shards of one task, one after the other, from a stream of rows sorted by shard."""
-
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for number, rows in itertools.groupby(_by_shard(batches), key=itemgetter(0)):
-            shard = build_shard(planned[number], (batch for _, batch in rows), spec)
-            yield pa.RecordBatch.from_pydict({"record": [shard.model_dump_json()]})
-
-    return work
+    for number, rows in itertools.groupby(_by_shard(batches), key=itemgetter(0)):
+        shard = build_shard(planned[number], (batch for _, batch in rows), spec)
+        yield pa.RecordBatch.from_pydict({"record": [shard.model_dump_json()]})
 
 
 def _by_shard(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Cuts batches where the shard changes."""
     for batch in batches:
-        numbers = batch.column("shard").to_pylist()
-        start = 0
-        for number, run in itertools.groupby(numbers):
-            length = sum(1 for _ in run)
-            yield number, batch.slice(start, length)
-            start += length
+        numbers = batch.column("shard").to_numpy()
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        for start, end in itertools.pairwise([*starts, len(numbers)]):
+            yield int(numbers[start]), batch.slice(start, end - start)

@@ -12,7 +12,6 @@ from likeness.index.builds import Builds
 from likeness.spark.run import Run
 from likeness.spark.stages.load import PRODUCTS_MARK, open_keyed_store, vectors_mark
 from likeness.storage.run_facts import CompactFacts, GcFacts
-from likeness.storage.tables import TABLES
 
 
 def compact(run: Run) -> None:
@@ -22,11 +21,8 @@ def compact(run: Run) -> None:
         ServiceError: as `gc`.
     """
     with run.stage(CompactFacts) as facts:
-        for table in TABLES:
-            if run.tables.snapshot(table) is None:
-                continue
+        for table in run.tables.written():
             before = run.tables.file_count(table)
-            run.check_leases()
             run.tables.rewrite(table)
             facts.tables |= {table.name: (before, run.tables.file_count(table))}
             run.say(f"compact: {table.name}: {before} files, {facts.tables[table.name][1]} after the compaction")
@@ -47,11 +43,8 @@ def gc(run: Run) -> None:
         facts.builds, facts.build_files = Builds.open(run.settings).sweep_all(run.space.id)
         run.say(f"gc: deleted {facts.builds} builds with {facts.build_files} files")
         needed = set(_needed(run))
-        for table in TABLES:
-            if run.tables.snapshot(table) is None:
-                continue
+        for table in run.tables.written():
             before = len(run.tables.snapshots(table))
-            run.check_leases()
             run.tables.expire(table, needed)
             run.tables.delete_orphans(table)
             facts.tables |= {table.name: (before, len(run.tables.snapshots(table)))}

@@ -15,11 +15,10 @@ from likeness.core import uris
 from likeness.core.errors import ServiceError, UsageError
 from likeness.index.build_files import MANIFEST
 from likeness.index.builds import Builds
-from likeness.spark.arrow_map import arrow_map
+from likeness.spark.arrow_map import arrow_map, rows_of
 from likeness.spark.run import Run
 from likeness.spark.stages.load import open_keyed_store
 from likeness.storage.run_facts import CopyRootFacts
-from likeness.storage.tables import TABLES
 
 _PAIRS = pa.schema([("source", pa.string()), ("target", pa.string())])
 
@@ -43,12 +42,11 @@ def copy(run: Run, to: str) -> None:
     with run.stage(CopyRootFacts) as facts:
         facts.files = 0
         staging = uris.join(new, "staging")
-        for table in TABLES:
-            if run.tables.snapshot(table) is not None:
-                place = uris.join(tables, run.settings.warehouse.namespace, table.name)
-                pairs = run.tables.relocated(table, place, uris.join(staging, table.name))
-                facts.files += _copy(run, pairs)
-                run.say(f"copy: {table.name}: {len(pairs)} files")
+        for table in run.tables.written():
+            place = uris.join(tables, run.settings.warehouse.namespace, table.name)
+            pairs = run.tables.relocated(table, place, uris.join(staging, table.name))
+            facts.files += _copy(run, pairs)
+            run.say(f"copy: {table.name}: {len(pairs)} files")
         storage.files(staging).delete(staging)
         facts.files += _copy(run, list(_other_files(run, old, new)))
         _copy_keyed_store(run, new)
@@ -64,18 +62,17 @@ def _other_files(run: Run, old: str, new: str) -> Iterator[tuple[str, str]]:
     for path in builds.all():  # builds share files
         manifest = builds.read(path)
         names |= {f"{path}/{MANIFEST}", *(f"{manifest.space}/{file.name}" for file in manifest.files)}
-    yield from ((uris.join(old, "builds", name), uris.join(new, "builds", name)) for name in sorted(names))
-    yield from ((uris.join(old, "builds", name), uris.join(new, "builds", name)) for name in builds.published.files())
-    for folder in ("reports", "hidden"):
-        for name in storage.files(old).names(uris.join(old, folder)):
-            yield uris.join(old, folder, name), uris.join(new, folder, name)
+    folders = {folder: storage.files(old).names(uris.join(old, folder)) for folder in ("reports", "hidden")}
+    for folder, files in {"builds": [*sorted(names), *builds.published.files()], **folders}.items():
+        yield from ((uris.join(old, folder, name), uris.join(new, folder, name)) for name in files)
 
 
 def _copy_keyed_store(run: Run, new: str) -> None:
     """Copies the SQLite file of the root; any other store stays where the settings say."""
-    if run.settings.keyed.uri or uris.scheme(new) != "file":
-        if not run.settings.keyed.uri:
-            run.say("copy: the SQLite store is not copied; set keyed.uri for the new root, and run load")
+    if run.settings.keyed.uri:
+        return
+    if uris.scheme(new) != "file":
+        run.say("copy: the SQLite store is not copied; set keyed.uri for the new root, and run load")
         return
     with open_keyed_store(run.settings) as store:
         store.purge()  # moves everything into one file
@@ -85,7 +82,7 @@ def _copy_keyed_store(run: Run, new: str) -> None:
 
 def _copy(run: Run, pairs: Sequence[tuple[str, str]]) -> int:
     """Copies files on all cores; returns their number."""
-    table = pa.table([[source for source, _ in pairs], [target for _, target in pairs]], schema=_PAIRS)
+    table = pa.Table.from_pylist([{"source": source, "target": target} for source, target in pairs], schema=_PAIRS)
     failed = arrow_map(run.tables.spread(table), _copier, "error string").collect()
     if failed:
         raise ServiceError(f"copy: {failed[0].error}; {len(failed)} of {len(pairs)} files were not copied")
@@ -96,11 +93,10 @@ def _copier(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Copies by way of a local file, since file systems take whole files only; yields errors."""
     with TemporaryDirectory(prefix="likeness-copy-") as scratch:
         path = Path(scratch, "file")
-        for batch in batches:
-            for pair in batch.to_pylist():
-                source, target = uris.canonical(pair["source"]), uris.canonical(pair["target"])
-                try:
-                    storage.fetch(source, path)
-                    storage.files(target).upload(str(path), target)
-                except OSError as error:
-                    yield pa.RecordBatch.from_pydict({"error": [str(error)]})
+        for pair in rows_of(batches):
+            source, target = uris.canonical(pair["source"]), uris.canonical(pair["target"])
+            try:
+                storage.fetch(source, path)
+                storage.files(target).upload(str(path), target)
+            except OSError as error:
+                yield pa.RecordBatch.from_pydict({"error": [str(error)]})

@@ -22,7 +22,7 @@ from likeness.spark.run import Run
 from likeness.spark.stages.index import index, publish, searchable
 from likeness.spark.stages.load import open_keyed_store
 from likeness.storage.run_facts import ForgetFacts, SweepFacts
-from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LABELS, LISTINGS, SOURCES, TABLES, Table
+from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LABELS, LISTINGS, SOURCES, Table
 
 
 def forget(run: Run, product_ids: Sequence[str]) -> None:
@@ -60,10 +60,9 @@ def forget(run: Run, product_ids: Sequence[str]) -> None:
         facts.builds = builds.keep_only(kept)
         reports = uris.join(uris.canonical(run.settings.root), "reports")
         storage.files(reports).delete(reports)
-        for table in TABLES:
-            if run.tables.snapshot(table) is not None:
-                run.tables.expire(table)
-                run.tables.delete_orphans(table)
+        for table in run.tables.written():
+            run.tables.expire(table)
+            run.tables.delete_orphans(table)
         run.say(f"forget: deleted {facts.builds} earlier builds, the reports and all older snapshots")
 
 
@@ -113,10 +112,7 @@ def _exclusive_photos(run: Run, listed: pa.Table, product_ids: Sequence[str]) ->
 
 def _delete(run: Run, table: Table, rows: Column) -> None:
     """Deletes the rows that a condition selects, in one commit."""
-    if run.tables.snapshot(table) is None:
-        return
     keys = run.tables.read(table).where(rows).select(*table.key).toArrow()
     if keys.num_rows:
-        run.check_leases()
         run.tables.delete(table, run.tables.spark.createDataFrame(keys))
         run.say(f"forget: deleted {keys.num_rows} rows of {table.name}")

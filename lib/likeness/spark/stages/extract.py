@@ -5,6 +5,7 @@ commits the files of a chunk at once, while the workers extract the next chunk. 
 the JVM. A chunk that is killed leaves files that no snapshot refers to.
 """
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,6 @@ from pyspark.sql import Row
 
 from likeness.core import uris
 from likeness.core.formatting import duration
-from likeness.core.settings import Settings
 from likeness.images.image import BadImage
 from likeness.models.backbones import concatenated
 from likeness.models.runtimes import Machine, local_machine, prepare_runtime
@@ -22,9 +22,8 @@ from likeness.spark import failures
 from likeness.spark.arrow_map import arrow_map
 from likeness.spark.progress import track_tasks
 from likeness.spark.run import Run
-from likeness.spark.stages.extract_task import ACTIVITIES, RESULT, Task, extract_worker
+from likeness.spark.stages.extract_task import ACTIVITIES, RESULT, Task, extract_pieces
 from likeness.spark.stages.pending import Chunk, PendingImages
-from likeness.spark.tables import DataFile
 from likeness.storage.run_facts import ExtractFacts
 from likeness.storage.tables import FAILURES, FEATURES
 
@@ -42,16 +41,19 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> ExtractFacts:
     with run.stage(ExtractFacts) as facts:
         pending = PendingImages(run, scope, retry)
         facts.pending = facts.extracted = facts.failed = 0
-        chunks = [] if _complete(run, pending) else list(pending.chunks())
+        before = None if retry else run.last_facts(ExtractFacts, FEATURES, FAILURES)
+        complete = before is not None and before.complete == pending.name  # an earlier run has extracted all of these
+        chunks = [] if complete else list(pending.chunks())
         tasks, begun = list[Row](), time.monotonic()
+        machine = local_machine(run.settings, 1)  # one thread a network, since each core has its own worker
         facts.pending = sum(chunk.photos for chunk in chunks)
         for spaces in {chunk.spaces for chunk in chunks}:
-            prepare_runtime(concatenated(spaces), run.settings.extract.runtime, _machine(run.settings))
+            prepare_runtime(concatenated(spaces), run.settings.extract.runtime, machine)
         with run.reporter.bar("extract", facts.pending, "photos") as bar, ThreadPoolExecutor(1, "commit") as thread:
             done, commits = 0, list[Future[None]]()
             for chunk in chunks:
                 with track_tasks(run, bar, done, chunk.photos):
-                    results = _extract_chunk(run, chunk)
+                    results = _extract_chunk(run, chunk, machine)
                 done += chunk.photos
                 tasks += [row for row in results if row.worker]
                 if commits:
@@ -59,9 +61,8 @@ def extract(run: Run, retry: bool = False, scope: Scope = _ALL) -> ExtractFacts:
                 commits.append(thread.submit(_commit, run, chunk, results, facts))  # the workers extract meanwhile
             for commit in commits:
                 commit.result()
-        if retry:
-            for space in run.spaces:
-                failures.clear_extracted(run, space.id)
+        for space in run.spaces if retry else ():
+            failures.clear_extracted(run, space.id)
         if tasks:
             _count_effort(facts, tasks, time.monotonic() - begun)
             run.say(f"extract: {_shares(facts.worker_seconds)}")
@@ -96,23 +97,16 @@ def _shares(seconds: Mapping[str, float]) -> str:
     return f"workers spent {duration(total)}: {shares}"
 
 
-def _complete(run: Run, pending: PendingImages) -> bool:
-    """Whether an earlier run has extracted all of these photos, and no table has changed since."""
-    before = run.last_facts(ExtractFacts, FEATURES, FAILURES)
-    return not pending.retry and before is not None and before.complete == pending.name
-
-
-def _extract_chunk(run: Run, chunk: Chunk) -> list[Row]:
+def _extract_chunk(run: Run, chunk: Chunk, machine: Machine) -> list[Row]:
     """Extracts a chunk and records its failures; returns the rows `RESULT` of its tasks."""
     spark, ingest_date, settings = run.tables.spark, chunk.ingest_date, run.settings
     pieces = chunk.pieces(spark.sparkContext.defaultParallelism)
-    folders = {
-        space.id: uris.join(run.tables.location(FEATURES), "data", space.id, str(ingest_date)) for space in chunk.spaces
-    }
-    task = Task(chunk.spaces, settings.extract, settings.limits, _machine(settings), ingest_date, folders)
+    data = uris.join(run.tables.location(FEATURES), "data")
+    folders = {space.id: uris.join(data, space.id, str(ingest_date)) for space in chunk.spaces}
+    task = Task(chunk.spaces, settings.extract, settings.limits, machine, ingest_date, folders)
     tasks = pieces["task"][-1].as_py() + 1
     placed = spark.createDataFrame(pieces).repartitionById(tasks, "task")
-    results = arrow_map(placed, extract_worker(task), RESULT).collect()
+    results = arrow_map(placed, functools.partial(extract_pieces, task), RESULT).collect()
     failed = {row.what: BadImage(row.reason, row.detail) for row in results if row.what}
     for space in chunk.spaces:
         failures.record(run, "extract", space.id, failed)
@@ -123,14 +117,8 @@ def _commit(run: Run, chunk: Chunk, results: Sequence[Row], facts: ExtractFacts)
     """Commits the files that the tasks of a chunk wrote. Runs no Spark job, which would wait for a core."""
     added = []
     for space in chunk.spaces:  # a kill between two spaces leaves photos pending in the second only
-        files = [DataFile(row.file, row.rows) for row in results if row.space == space.id]
-        run.check_leases()
+        files = [row.file for row in results if row.space == space.id]
         added.append(run.tables.append_files(FEATURES, files, (space.id, str(chunk.ingest_date))))
     facts.extracted += min(added)
     facts.failed += sum(bool(row.what) for row in results)
     run.say(f"extract: committed {facts.extracted + facts.failed} of {facts.pending} photos")
-
-
-def _machine(settings: Settings) -> Machine:
-    """A machine of the cluster: one thread a network, since each core has its own worker."""
-    return local_machine(settings, 1)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from likeness import storage
 from likeness.core import malloc, uris
 from likeness.core.settings import Extract, Limits
 from likeness.models.backbones import Space, concatenated
-from likeness.models.extractor import Extractor
 from likeness.models.extracted_batch import ExtractedBatch
+from likeness.models.extractor import Extractor
 from likeness.models.runtimes import Machine, open_runtime
-from likeness.spark.arrow_map import Work
+from likeness.spark.arrow_map import rows_of
 from likeness.storage.data_files import photos
 from likeness.storage.items import WHOLE_PHOTO
 from likeness.storage.tables import FEATURES
@@ -48,23 +48,8 @@ _SCHED_ATTR = struct.Struct("IIQiIQQQ")
 """Linux's struct sched_attr: size, policy, flags, nice value, priority; runtime, deadline and period in ns."""
 _TIME_SLICE_NS = 20_000_000
 
-RESULT = pa.schema(
-    [
-        ("space", pa.string()),
-        ("file", pa.string()),
-        ("rows", pa.int64()),
-        ("what", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("read", pa.float64()),
-        ("decode", pa.float64()),
-        ("model", pa.float64()),
-        ("worker", pa.string()),
-        ("networks", pa.int64()),
-        ("gpu", pa.string()),
-        ("busy", pa.float64()),
-    ]
-)
+_TEXTS = dict.fromkeys(("space", "file", "what", "reason", "detail", "worker", "gpu"), pa.string())
+RESULT = pa.schema(_TEXTS | dict.fromkeys((*ACTIVITIES, "busy"), pa.float64()) | {"networks": pa.int64()})
 """A row for each failed photo and for each file of vectors; the last row has the totals of the task."""
 
 
@@ -80,27 +65,19 @@ class Task:
     folders: Mapping[str, str]
 
 
-def extract_worker(task: Task) -> Work:
-    """A function for `arrow_map`: batches of `PIECES` in, one batch of `RESULT` out."""
-
-    def worker(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        pieces = [piece for batch in batches for piece in batch.to_pylist()]
-        if not pieces:
-            return
-        loaded, gpu = _extractor.cache_info().misses, _gpu()
-        extractor = _extractor(concatenated(task.spaces), task.settings, task.limits, task.machine, gpu)
-        networks, busy = _extractor.cache_info().misses - loaded, extractor.busy_s
-        images = (photos(piece["uri"], piece["group"], piece["rows"]) for piece in pieces)
-        rows = list(_write(task, extractor.run(itertools.chain.from_iterable(images))))
-        rows[-1] |= {
-            "worker": f"{platform.node()} {os.getpid()}",
-            "networks": networks,
-            "gpu": f"{platform.node()} {gpu}",
-            "busy": extractor.busy_s - busy,
-        }
-        yield pa.RecordBatch.from_pylist(rows, schema=RESULT)
-
-    return worker
+def extract_pieces(task: Task, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Extracts in one task: batches of `PIECES` in, one batch of `RESULT` out."""
+    pieces = list(rows_of(batches))
+    if not pieces:
+        return
+    loaded, gpu, node = _extractor.cache_info().misses, _gpu(), platform.node()
+    extractor = _extractor(concatenated(task.spaces), task.settings, task.limits, task.machine, gpu)
+    networks, busy = _extractor.cache_info().misses - loaded, extractor.busy_s
+    images = (photos(piece["uri"], piece["group"], piece["rows"]) for piece in pieces)
+    rows = list(_write(task, extractor.run(itertools.chain.from_iterable(images))))
+    rows[-1] |= {"worker": f"{node} {os.getpid()}", "gpu": f"{node} {gpu}"}
+    rows[-1] |= {"networks": networks, "busy": extractor.busy_s - busy}
+    yield pa.RecordBatch.from_pylist(rows, schema=RESULT)
 
 
 def _gpu() -> str:
@@ -137,8 +114,8 @@ def lengthen_time_slice() -> None:
 def _write(task: Task, batches: Iterator[ExtractedBatch]) -> Iterator[dict[str, Any]]:
     """Writes a Parquet file for each space, and yields the rows `RESULT`."""
     spent = dict.fromkeys(ACTIVITIES, 0.0)
-    with ExitStack() as stack:
-        files = {space: stack.enter_context(_File(space.id, task.ingest_date)) for space in task.spaces}
+    with tempfile.TemporaryDirectory(prefix="likeness-features-") as scratch:
+        files = {space: _File(scratch, space.id, task.ingest_date) for space in task.spaces}
         for batch in batches:
             spent = {name: seconds + batch.seconds[name] for name, seconds in spent.items()}
             for what, bad in batch.failures:
@@ -152,28 +129,18 @@ def _write(task: Task, batches: Iterator[ExtractedBatch]) -> Iterator[dict[str, 
             if file.rows:
                 uri = uris.join(task.folders[space.id], f"{uuid.uuid4().hex}-{os.getpid()}.parquet")
                 file.upload(uri)
-                yield {"space": space.id, "file": uri, "rows": file.rows}
+                yield {"space": space.id, "file": uri}
         yield spent
 
 
 class _File:
     """A Parquet file of vectors of one space, on this machine until it is uploaded."""
 
-    def __init__(self, space: str, ingest_date: datetime.date) -> None:
+    def __init__(self, scratch: str, space: str, ingest_date: datetime.date) -> None:
         self.rows, self._space, self._ingest_date = 0, space, ingest_date
-        self._group = list[pa.RecordBatch]()
-
-    def __enter__(self) -> "_File":
-        self._scratch = tempfile.TemporaryDirectory(prefix="likeness-features-")
-        self._path = Path(self._scratch.name, "part.parquet")
-        self._writer = pq.ParquetWriter(
-            self._path, FEATURES.arrow(), compression="zstd", use_dictionary=["space", "region"]
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
-        self._scratch.cleanup()
+        self._group, self._path = list[pa.RecordBatch](), Path(scratch, f"{space}.parquet")
+        dictionaries = ["space", "region"]
+        self._writer = pq.ParquetWriter(self._path, FEATURES.arrow(), compression="zstd", use_dictionary=dictionaries)
 
     def add(self, keys: Sequence[str], vectors: np.ndarray) -> None:
         """Adds the vectors, float32 (n, dim), of the photos `keys`."""
@@ -200,6 +167,6 @@ def record_batch(space: str, ingest_date: datetime.date, keys: Sequence[str], ve
     kind = FEATURES.arrow().field("vector").type
     lists = pa.ListArray.from_arrays(np.arange(0, (rows + 1) * dim, dim, dtype=np.int32), vectors.ravel(), type=kind)
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    same = [pa.repeat(value, rows) for value in (space, ingest_date, WHOLE_PHOTO)]
-    columns = [pa.array(keys), same[0], same[1], lists, pa.array(norms), same[2]]
+    spaces, dates, regions = (pa.repeat(value, rows) for value in (space, ingest_date, WHOLE_PHOTO))
+    columns = [pa.array(keys), spaces, dates, lists, pa.array(norms), regions]
     return pa.RecordBatch.from_arrays(columns, schema=FEATURES.arrow())

@@ -18,7 +18,7 @@ from likeness.index.builds import Builds
 from likeness.index.ids import read_id_map
 from likeness.index.incremental import NOTHING, TableChanges, live_rows
 from likeness.index.manifest import Manifest
-from likeness.spark.arrow_map import arrow_map
+from likeness.spark.arrow_map import arrow_map, rows_of
 from likeness.spark.run import Run
 from likeness.spark.stages.build_shards import SHOWN, group_by_item
 
@@ -45,10 +45,10 @@ def compare(run: Run, builds: Builds, manifest: Manifest, members: DataFrame, nu
     counts: dict[int, dict[str, int]] = {}
     for row in live.groupBy("shard", "category").count().collect():
         counts.setdefault(row["shard"], {})[row["category"]] = row["count"]
-    difference = Difference(TableChanges(stale.toArrow(), counts, lacking.count()), lacking)
-    for done in (built, stale):
-        done.unpersist()
-    return difference
+    changes = TableChanges(stale.toArrow(), counts, lacking.count())
+    built.unpersist()
+    stale.unpersist()
+    return Difference(changes, lacking)
 
 
 def read_tombstones(builds: Builds, manifest: Manifest) -> dict[int, np.ndarray]:
@@ -62,19 +62,17 @@ def _read_tombstones(uri: str) -> dict[int, np.ndarray]:
 
 def _live_rows(run: Run, builds: Builds, manifest: Manifest, numbers: Collection[int]) -> DataFrame:
     """(shard, id, image_id, region, shown) of the live rows of some shards."""
-    places = [(shard.number, builds.uri(manifest, shard.ids)) for shard in manifest.shards if shard.number in numbers]
+    shards = [shard for shard in manifest.shards if shard.number in numbers]
+    places = [{"shard": shard.number, "uri": builds.uri(manifest, shard.ids)} for shard in shards]
     deleted_uri = builds.uri(manifest, manifest.tombstones) if manifest.tombstones else ""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         deleted = _read_tombstones(deleted_uri) if deleted_uri else {}
-        for batch in batches:
-            for number, uri in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                with storage.files(uri).open(uri) as file:
-                    rows = live_rows(read_id_map(file), deleted.get(number, NOTHING))
-                numbers = pa.array(np.full(len(rows), number, np.int32))
-                rows = rows.add_column(0, "shard", numbers)
-                yield from rows.to_batches(max_chunksize=8192)
+        for place in rows_of(batches):
+            with storage.files(place["uri"]).open(place["uri"]) as file:
+                rows = live_rows(read_id_map(file), deleted.get(place["shard"], NOTHING))
+            rows = rows.add_column(0, "shard", pa.repeat(pa.scalar(place["shard"], pa.int32()), len(rows)))
+            yield from rows.to_batches(max_chunksize=8192)
 
-    shards, uris = [number for number, _ in places], [uri for _, uri in places]
-    named = pa.table({"shard": pa.array(shards, pa.int32()), "uri": pa.array(uris, pa.string())})
-    return arrow_map(run.tables.spread(named), read, f"shard int, id long, image_id string, region string, {SHOWN}")
+    named = run.tables.spread(pa.Table.from_pylist(places, pa.schema([("shard", pa.int32()), ("uri", pa.string())])))
+    return arrow_map(named, read, f"shard int, id long, image_id string, region string, {SHOWN}")

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -62,7 +61,8 @@ def index(run: Run, whole: bool = False, like: Manifest | None = None) -> Manife
         finally:
             members.unpersist()
         facts.vectors, facts.expected = sum(manifest.categories().values()), sum(sizes.values())
-        facts.unsearchable = _unsearchable(run, job.snapshots, manifest.images)
+        listed = run.tables.read(LISTINGS, job.snapshots["listings"]).where("active").select("image_id")
+        facts.unsearchable = listed.distinct().count() - manifest.images  # the failure ledger says why
         run.must_add_up(facts)
         job.builds.write(manifest)
         shards = pluralize(len(manifest.shards), "shard")
@@ -81,7 +81,7 @@ class _Job:
         if self.settings.traffic:
             self.deciding["traffic"] = json.dumps(self.settings.traffic, ensure_ascii=False, sort_keys=True)
         self.builds = Builds.open(run.settings)
-        self._build = build_name(run.run_id)
+        self._name = build_name(run.run_id)
         self._folder = uris.join(self.builds.folder, self.space)
 
     def in_service(self) -> Manifest | None:
@@ -103,12 +103,10 @@ class _Job:
         """New shards of all members."""
         limits = self.settings
         planned = plan_shards(sizes, limits.max_shard_vectors, limits.pack_vectors, limits.traffic)
-        rows = build_shards.assign_shards(members, planned)
         expected = [sum(sizes[name] for name in s.categories) // s.parts for s in planned]
-        work = build_shards.Work(rows, planned, expected, build_shards.files_of(self.run, self.space, self._features()))
-        built = build_shards.build(self.run, work, self._spec(sum(sizes.values())))
-        self.facts.step, self.facts.built, self.facts.indexed = "whole", len(built), sum(s.vectors for s in built)
-        return built, None
+        work = build_shards.Work(build_shards.assign_shards(members, planned), planned, expected)
+        self.facts.step = "whole"
+        return self._build(work, sum(sizes.values())), None
 
     def extend(
         self, before: Manifest, members: DataFrame, sizes: Mapping[str, int]
@@ -128,42 +126,32 @@ class _Job:
             difference = incremental.compare(self.run, self.builds, before, members, numbers)
         changes = difference.changes
         self.facts.step, self.facts.added, self.facts.removed = chosen, changes.added, changes.stale.num_rows
-        earlier = incremental.read_tombstones(self.builds, before)
-        kept, deleted = update_shards(before, numbers, changes, earlier)
-        new = self._delta(difference, max(s.number for s in before.shards) + 1, items)
-        self.facts.built, self.facts.indexed = len(new), sum(s.vectors for s in new)
-        return [*kept, *new], self._write_tombstones(deleted)
+        kept, deleted = update_shards(before, numbers, changes, incremental.read_tombstones(self.builds, before))
+        planned = plan_delta(changes.added, max(s.number for s in before.shards) + 1, self.settings.max_shard_vectors)
+        built, self.facts.built, self.facts.indexed = list[Shard](), 0, 0
+        if planned:
+            rows = build_shards.split_delta(difference.lacking, planned)
+            work = build_shards.Work(rows, planned, [changes.added // s.parts for s in planned])
+            built = self._build(work, items, difference.lacking)
+        file = f"{self._name}/tombstones.arrow"
+        return [*kept, *built], self.builds.add(self.space, file, tombstones.dump(deleted)) if deleted else None
 
-    def _delta(self, difference: incremental.Difference, first: int, items: int) -> list[Shard]:
-        """Builds shards of the rows that a build lacks, numbered from `first`."""
-        added = difference.changes.added
-        if not added:
-            return []
-        planned = plan_delta(added, first, self.settings.max_shard_vectors)
-        rows = build_shards.split_delta(difference.lacking, planned)
-        files = build_shards.files_of(self.run, self.space, self._features(), difference.lacking)
-        work = build_shards.Work(rows, planned, [added // s.parts for s in planned], files)
-        return build_shards.build(self.run, work, self._spec(items, delta=True))
-
-    def _write_tombstones(self, deleted: Mapping[int, np.ndarray]) -> File | None:
-        if not deleted:
-            return None
-        return self.builds.add(self.space, f"{self._build}/tombstones.arrow", tombstones.dump(deleted))
-
-    def _spec(self, items: int, delta: bool = False) -> BuildSpec:
-        memory = self.settings.memory_gb * 1e9 / items
-        return BuildSpec(self._folder, self._build, self.space, self._dim, self.settings, memory, delta)
-
-    def _features(self) -> int:
+    def _build(self, work: build_shards.Work, items: int, lacking: DataFrame | None = None) -> list[Shard]:
+        """Builds shards of all members, or those of a delta, from the rows that a build lacks."""
         snapshot = self.snapshots[FEATURES.name]
         assert snapshot is not None, "there are members, so there are vectors"
-        return snapshot
+        files = build_shards.files_of(self.run, self.space, snapshot, lacking)
+        memory, delta = self.settings.memory_gb * 1e9 / items, lacking is not None
+        spec = BuildSpec(self._folder, self._name, self.space, self._dim, self.settings, memory, delta)
+        built = build_shards.build(self.run, work, files, spec)
+        self.facts.built, self.facts.indexed = len(built), sum(s.vectors for s in built)
+        return built
 
     def manifest(self, members: DataFrame, built: list[Shard], deleted: File | None) -> Manifest:
         """Describes the build, with its counts of distinct images and products."""
         run = self.run
         return Manifest(
-            build=self._build,
+            build=self._name,
             run_id=run.run_id,
             created=run.started.isoformat(timespec="seconds"),
             space=self.space,
@@ -216,9 +204,3 @@ def _members(run: Run, snapshots: Mapping[str, int | None], space: str) -> DataF
         .groupBy("category", "image_id", "region")
         .agg(F.min("uri").alias("uri"), F.array_sort(F.collect_set("product_id")).alias("products"))
     )
-
-
-def _unsearchable(run: Run, snapshots: Mapping[str, int | None], images: int) -> int:
-    """Counts the images of active listings without a vector; the failure ledger says why."""
-    listed = run.tables.read(LISTINGS, snapshots["listings"]).where("active").select("image_id").distinct().count()
-    return listed - images

@@ -4,6 +4,7 @@ A place is a URI of the source. A chunk commits its photos first and its places 
 again, and their photos are found in `images`.
 """
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -19,31 +20,15 @@ from likeness.core import uris
 from likeness.core.settings import Limits
 from likeness.images.image import BadImage, read_header
 from likeness.spark import failures
-from likeness.spark.arrow_map import Work, arrow_map
+from likeness.spark.arrow_map import arrow_map, rows_of
 from likeness.spark.run import Run
 from likeness.spark.stages import listings
 from likeness.storage.run_facts import IngestFacts
 from likeness.storage.tables import FAILURES, IMAGES, LISTINGS, SOURCES
 
-_READ = pa.schema(
-    [
-        ("uri", pa.string()),
-        ("length", pa.int64()),
-        ("mtime", pa.int64()),
-        ("image_id", pa.string()),
-        ("bytes", pa.binary()),
-        ("format", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("size", pa.int64()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
-_READ_DDL = (
-    "uri string, length long, mtime long, image_id string, bytes binary, format string, "
-    "width int, height int, size long, reason string, detail string"
-)
+_TYPES = {column.name: column.type for table in (FAILURES, SOURCES, IMAGES) for column in table.columns}
+_OF_PLACES, _OF_PHOTOS = ("uri", "length", "mtime"), ("image_id", "bytes", "format", "width", "height", "size")
+_READ = pa.schema([(name, _TYPES[name]) for name in (*_OF_PLACES, *_OF_PHOTOS, "reason", "detail")])
 _BATCH_BYTES = 16_000_000
 
 
@@ -71,7 +56,9 @@ def ingest(run: Run, retry: bool = False) -> None:
 
 
 def _ingest_listing(run: Run, listing: Listing, retry: bool, facts: IngestFacts) -> None:
-    _record_listing(run, listing)
+    source = run.settings.source
+    prefixes = tuple(uris.canonical(uri) for uri in (source.uri, source.catalogue) if uri)
+    failures.record_listing(run, dict(listing.rejected), prefixes)
     pending, unchanged = _split(run, listing, retry)
     facts.new = facts.reused = facts.rejected_now = facts.bytes = 0
     facts.read = pending.num_rows
@@ -100,33 +87,25 @@ def _carry_over(before: IngestFacts, facts: IngestFacts) -> None:
     facts.ignored, facts.unlisted = before.ignored, before.unlisted
 
 
-def _record_listing(run: Run, listing: Listing) -> None:
-    source = run.settings.source
-    prefixes = tuple(uris.canonical(uri) for uri in (source.uri, source.catalogue) if uri)
-    failures.record_listing(run, dict(listing.rejected), prefixes)
-
-
 def _split(run: Run, listing: Listing, retry: bool) -> tuple[pa.Table, dict[str, int]]:
     """The places to read, in the order of their bytes, and the number of unchanged places by outcome.
 
     A place is unchanged if its uri, length and mtime are those of the last run that read it.
     """
     columns = ["uri", "length", "mtime", "container", "position"]
-    items = run.tables.spark.createDataFrame(listing.items.select(columns)) if listing.items.num_rows else None
-    if items is None:
-        return listing.items.select(columns), {}
-    seen = run.tables.read(SOURCES).select(
-        "uri", F.col("length").alias("l"), F.col("mtime").alias("m"), F.col("outcome").alias("outcome")
-    )
+    listed = listing.items.select(columns)
+    if not listed.num_rows:
+        return listed, {}
+    items = run.tables.spark.createDataFrame(listed)
+    seen = run.tables.read(SOURCES).selectExpr("uri", "length l", "mtime m", "outcome")
     same = (F.col("length") == F.col("l")) & (F.col("mtime") == F.col("m"))
     same = F.coalesce(same & (F.col("outcome") == "image") if retry else same, F.lit(False))
     places = items.dropDuplicates(["uri"]).join(seen, "uri", "left").withColumn("same", same).toArrow()
     pending = places.filter(pc.invert(places["same"]))
     pending = pending.append_column("seen", pc.is_valid(pending["l"])).drop_columns(["l", "m", "outcome", "same"])
-    counts = places.filter(places["same"])["outcome"].value_counts().to_pylist()
-    return pending.sort_by([(name, "ascending") for name in ("container", "position", "uri")]), {
-        row["values"]: row["counts"] for row in counts
-    }
+    counts = places.filter(places["same"])["outcome"].value_counts()
+    order = [(name, "ascending") for name in ("container", "position", "uri")]
+    return pending.sort_by(order), dict(zip(*(values.to_pylist() for values in counts.flatten()), strict=True))
 
 
 def _chunks(pending: pa.Table, images: int, size: int) -> Iterator[pa.Table]:
@@ -144,13 +123,12 @@ def _chunks(pending: pa.Table, images: int, size: int) -> Iterator[pa.Table]:
 def _ingest_chunk(run: Run, chunk: pa.Table, facts: IngestFacts) -> None:
     tables = run.tables
     places = tables.spark.createDataFrame(chunk)
-    read = arrow_map(places, _reader(run.settings.limits), _READ_DDL).persist(StorageLevel.MEMORY_AND_DISK)
+    read = arrow_map(places, functools.partial(_read, run.settings.limits), _READ).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         outcomes = read.drop("bytes").toArrow()
         good = outcomes.filter(pc.is_valid(outcomes["image_id"]))
         fresh = _fresh(run, good)
         if fresh.num_rows:
-            run.check_leases()
             facts.new += tables.append(IMAGES, _images(run, read, fresh))
             run.say(f"ingest: committed {fresh.num_rows} images")
         bad = outcomes.filter(pc.is_null(outcomes["image_id"])).to_pylist()
@@ -186,44 +164,30 @@ def _record_places(run: Run, outcomes: pa.Table, replaces: bool) -> None:
     table = outcomes.select(["uri", "length", "mtime", "image_id", "reason"])
     table = table.append_column("outcome", pc.if_else(good, "image", "rejected"))
     table = table.append_column("run_id", pa.array([run.run_id] * table.num_rows))
-    rows = run.tables.spark.createDataFrame(table)
-    run.check_leases()
-    if replaces:
-        run.tables.upsert(SOURCES, rows)
-    else:
-        run.tables.append(SOURCES, rows)
+    commit = run.tables.upsert if replaces else run.tables.append
+    commit(SOURCES, run.tables.spark.createDataFrame(table))
 
 
-def _reader(limits: Limits) -> Work:
+def _read(limits: Limits, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Reads the photos of places: batches of `_split` in, batches of `_READ` out."""
-
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        reader, rows, batch_size = Reader(limits), [], 0
-        for batch in batches:
-            for place in batch.to_pylist():
-                rows.append(_read_one(reader, place, limits))
-                batch_size += rows[-1]["size"] or 0
-                if batch_size > _BATCH_BYTES:
-                    yield pa.RecordBatch.from_pylist(rows, schema=_READ)
-                    rows, batch_size = [], 0
-        reader.close()
-        yield pa.RecordBatch.from_pylist(rows, schema=_READ)
-
-    return read
+    reader, rows, batch_size = Reader(limits), [], 0
+    for place in rows_of(batches):
+        rows.append(_read_one(reader, place, limits))
+        batch_size += rows[-1]["size"]
+        if batch_size > _BATCH_BYTES:
+            yield pa.RecordBatch.from_pylist(rows, schema=_READ)
+            rows, batch_size = [], 0
+    reader.close()
+    yield pa.RecordBatch.from_pylist(rows, schema=_READ)
 
 
 def _read_one(reader: Reader, place: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    row = {name: place[name] for name in ("uri", "length", "mtime")} | {"size": 0}
+    row = {name: place[name] for name in _OF_PLACES} | {"size": 0}
     try:
         data = reader.read(place["uri"], place["length"], place["container"], place["position"])
         header = read_header(data, limits)
     except BadImage as bad:
         return row | {"reason": bad.reason, "detail": bad.detail}
-    return row | {
-        "image_id": hashlib.sha256(data).hexdigest(),
-        "bytes": data,
-        "format": header.format,
-        "width": header.width,
-        "height": header.height,
-        "size": len(data),
-    }
+    image_id = hashlib.sha256(data).hexdigest()
+    values = (image_id, data, header.format, header.width, header.height, len(data))
+    return row | dict(zip(_OF_PHOTOS, values, strict=True))

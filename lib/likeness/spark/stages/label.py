@@ -1,12 +1,13 @@
 """Label: class scores of photos in, rows of `labels` with their most probable classes out.   [pyspark]"""
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from pyspark.sql import functions as F
 
 from likeness.models.imagenet_classifier import top_labels
-from likeness.spark.arrow_map import Work, arrow_map
+from likeness.spark.arrow_map import arrow_map
 from likeness.spark.run import Run
 from likeness.storage.run_facts import LabelFacts
 from likeness.storage.tables import FEATURES, LABELS
@@ -26,7 +27,7 @@ def label(run: Run, names: Sequence[str]) -> LabelFacts:
         in_space = F.col("space") == space
         labelled = tables.read(LABELS).where(in_space).select("image_id")
         scores = tables.read(FEATURES).where(in_space).join(labelled, "image_id", "left_anti")
-        rows = arrow_map(scores.select("image_id", "vector"), _worker(space, names), LABELS.arrow())
+        rows = arrow_map(scores.select("image_id", "vector"), functools.partial(_label, space, names), LABELS.arrow())
         facts.labelled = tables.append(LABELS, rows)
         firsts = tables.read(LABELS).where(in_space).groupBy(F.col("labels")[0].alias("label")).count()
         most = firsts.orderBy(F.desc("count"), "label").limit(_LABELS_IN_FACTS).collect()
@@ -34,19 +35,14 @@ def label(run: Run, names: Sequence[str]) -> LabelFacts:
     return facts
 
 
-def _worker(space: str, names: Sequence[str]) -> Work:
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            scores = batch.column("vector").flatten().to_numpy().reshape(-1, len(names))
-            labels = [top_labels(row, names, _LABELS_PER_PHOTO) for row in scores]
-            columns = {
-                "image_id": batch.column("image_id"),
-                "space": pa.array([space] * len(labels)),
-                "labels": pa.array([[label.name for label in top] for top in labels], pa.list_(pa.string())),
-                "probabilities": pa.array(
-                    [[label.probability for label in top] for top in labels], pa.list_(pa.float32())
-                ),
-            }
-            yield pa.RecordBatch.from_pydict(columns)
-
-    return work
+def _label(space: str, names: Sequence[str], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        scores = batch.column("vector").flatten().to_numpy().reshape(-1, len(names))
+        labels = [top_labels(row, names, _LABELS_PER_PHOTO) for row in scores]
+        columns = {
+            "image_id": batch.column("image_id"),
+            "space": [space] * len(labels),
+            "labels": [[label.name for label in top] for top in labels],
+            "probabilities": [[label.probability for label in top] for top in labels],
+        }
+        yield pa.RecordBatch.from_pydict(columns, schema=LABELS.arrow())

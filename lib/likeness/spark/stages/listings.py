@@ -29,12 +29,8 @@ def update(run: Run, items: pa.Table, facts: IngestFacts) -> None:
         _gate(run, facts.withdrawn)
         if not counts:
             return
-        rows = changes.withColumn("since", F.lit(run.started))
-        run.check_leases()
-        if set(counts) == {"new"}:
-            run.tables.append(LISTINGS, rows)
-        else:
-            run.tables.upsert(LISTINGS, rows)
+        commit = run.tables.append if set(counts) == {"new"} else run.tables.upsert
+        commit(LISTINGS, changes.withColumn("since", F.lit(run.started)))
         run.say(f"ingest: committed {sum(counts.values())} listings")
     finally:
         changes.unpersist()

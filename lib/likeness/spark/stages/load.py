@@ -3,6 +3,7 @@
 The store itself keeps the snapshots of the last load, so they always agree with its rows; puts may be repeated.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from likeness.core.errors import ServiceError
 from likeness.core.progress import Reporter
 from likeness.core.settings import Settings
 from likeness.ops import consistency
-from likeness.spark.arrow_map import Work, arrow_map
+from likeness.spark.arrow_map import Work, arrow_map, rows_of
 from likeness.spark.run import Run
 from likeness.storage.data_files import vectors
 from likeness.storage.items import Item
@@ -30,7 +31,6 @@ from likeness.storage.tables import FEATURES, LISTINGS, Table
 
 T = TypeVar("T")
 _COUNTS = pa.schema([("put", pa.int64()), ("deleted", pa.int64())])
-_COUNTS_DDL = "put long, deleted long"
 _BATCH_PRODUCTS = 1000
 PRODUCTS_MARK = "products"
 """Name of the store's mark that holds the last loaded snapshot of `listings`."""
@@ -80,8 +80,7 @@ def vectors_mark(space: str) -> str:
 def _span(run: Run, store: storage.KeyedStore, table: Table, mark: str) -> tuple[int | None, int | None]:
     """Two snapshots of a table: the last loaded one, None to load all rows; and the current one."""
     before = None if run.settings.keyed.reload else store.get_mark(mark)
-    available = before is not None and run.tables.has_snapshot(table, before)
-    return before if available else None, run.tables.snapshot(table)
+    return before if before in run.tables.snapshots(table) else None, run.tables.snapshot(table)
 
 
 def _load_vectors(run: Run, store: storage.KeyedStore, uri: str) -> int:
@@ -89,12 +88,11 @@ def _load_vectors(run: Run, store: storage.KeyedStore, uri: str) -> int:
     before, now = _span(run, store, FEATURES, mark)
     if now is None or now == before:
         return 0
-    files = run.tables.files_of(FEATURES, "space", run.space.id, now, before)
-    put = 0
+    put, files = 0, run.tables.files_of(FEATURES, "space", run.space.id, now, before)
     if files:
         # tasks read the files with pyarrow: Spark would convert each vector number by number
         shares = run.tables.spread(pa.table({"uri": files}), store.writers)
-        put, _ = _run(shares, _put_vectors(uri, run.space.id))
+        put, _ = _run(shares, functools.partial(_put_vectors, uri, run.space.id))
     store.set_mark(mark, now)
     return put
 
@@ -110,7 +108,7 @@ def _load_products(run: Run, store: storage.KeyedStore, uri: str) -> tuple[int, 
         rows = rows.join(changed, "product_id", "left_semi")
     # `fold` needs the listings of a product to follow each other, in any order
     listings = rows.select(*COLUMNS).repartition(store.writers, "product_id").sortWithinPartitions("product_id")
-    put, deleted = _run(listings, _put_products(uri))
+    put, deleted = _run(listings, functools.partial(_put_products, uri))
     store.set_mark(PRODUCTS_MARK, now)
     return put, deleted
 
@@ -130,7 +128,7 @@ def _delete_surplus(run: Run, store: storage.KeyedStore) -> int:
 
 def _run(rows: DataFrame, work: Work) -> tuple[int, int]:
     try:
-        counts = arrow_map(rows, work, _COUNTS_DDL).toArrow()
+        counts = arrow_map(rows, work, _COUNTS).toArrow()
     except PythonException as error:
         if message := re.search(rf"{ServiceError.__name__}: (.+)", str(error)):
             raise ServiceError(message[1]) from None
@@ -138,15 +136,11 @@ def _run(rows: DataFrame, work: Work) -> tuple[int, int]:
     return sum(counts["put"].to_pylist()), sum(counts["deleted"].to_pylist())
 
 
-def _put_vectors(uri: str, space: str) -> Work:
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        files = (uri for batch in batches for uri in batch.column("uri").to_pylist())
-        blocks = _prefetched(block for file in files for block in vectors(file, space))
-        pairs = (pair for keys, rows in blocks for pair in zip(map(Item.parse, keys), rows, strict=True))
-        with closing(storage.keyed(uri)) as store:
-            yield _counts(store.put_vectors(space, pairs), 0)
-
-    return work
+def _put_vectors(uri: str, space: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    blocks = _prefetched(block for file in rows_of(batches) for block in vectors(file["uri"], space))
+    pairs = (pair for keys, rows in blocks for pair in zip(map(Item.parse, keys), rows, strict=True))
+    with closing(storage.keyed(uri)) as store:
+        yield _counts(store.put_vectors(space, pairs), 0)
 
 
 def _prefetched(items: Iterator[T]) -> Iterator[T]:
@@ -158,19 +152,15 @@ def _prefetched(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def _put_products(uri: str) -> Work:
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        put, deleted = 0, 0
-        products = fold(batches)
-        with closing(storage.keyed(uri)) as store:
-            while batch := list(itertools.islice(products, _BATCH_PRODUCTS)):
-                withdrawn = [product.product_id for product in batch if not product.image_ids]
-                store.delete_products(withdrawn)
-                put += store.put_products(product for product in batch if product.image_ids)
-                deleted += len(withdrawn)
-            yield _counts(put, deleted)
-
-    return work
+def _put_products(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    put, deleted, products = 0, 0, fold(batches)
+    with closing(storage.keyed(uri)) as store:
+        while batch := list(itertools.islice(products, _BATCH_PRODUCTS)):
+            withdrawn = [product.product_id for product in batch if not product.image_ids]
+            store.delete_products(withdrawn)
+            put += store.put_products(product for product in batch if product.image_ids)
+            deleted += len(withdrawn)
+        yield _counts(put, deleted)
 
 
 def _counts(put: int, deleted: int) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from likeness.core.errors import LikenessError
-from likeness.spark.submit.options import LOCAL_JVM, Options, confs, read_options
+from likeness.spark.submit.options import LOCAL_CONFS, Options, confs, read_options
 
 
 def local_options(options: Options, jars: str, environment: Mapping[str, str]) -> list[str]:
@@ -18,11 +18,7 @@ def local_options(options: Options, jars: str, environment: Mapping[str, str]) -
     words = ["--master", options.master, "--deploy-mode", options.deploy_mode]
     words += ["--jars", ",".join([jars, *options.jars])]
     words += ["--driver-memory", environment.get("LIKENESS_DRIVER_MEMORY", "4g")]
-    defaults: dict[str, str] = {}
-    if options.local:
-        defaults = {"spark.ui.enabled": "false", "spark.driver.extraJavaOptions": LOCAL_JVM}
-        defaults |= {f"spark.driver.{n}": "127.0.0.1" for n in ("bindAddress", "host")}
-    return words + confs(defaults | options.confs) + options.rest
+    return words + confs((LOCAL_CONFS if options.local else {}) | options.confs) + options.rest
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -112,16 +112,13 @@ def _spark_archive(spark_home: Path, jars: str, root: str) -> str:
 
 def ship_config(flags: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags for a remote driver, and the options that ship the configuration file to it."""
-    flags, options = list(flags), []
     for place, flag in enumerate(flags):
         name, equals, value = flag.partition("=")
-        if name != "--config":
-            continue
-        path = Path(value if equals else flags[place + 1]).absolute()
-        options = ["--files", f"{path}#likeness.toml"]
-        flags[place : place + (1 if equals else 2)] = ["--config", "likeness.toml"]
-        break
-    return flags, options
+        if name == "--config":
+            path = Path(value if equals else flags[place + 1]).absolute()
+            rest = flags[place + (1 if equals else 2) :]
+            return [*flags[:place], "--config", "likeness.toml", *rest], ["--files", f"{path}#likeness.toml"]
+    return list(flags), []
 
 
 def _outcome(settings: Settings, run_id: str) -> int:
@@ -137,7 +134,7 @@ def _outcome(settings: Settings, run_id: str) -> int:
     if row.error:
         print(f"error: {row.error}", file=sys.stderr)
     elif row.build:
-        print(summary(row.facts, settings, Builds(settings.root, settings.extract.cache).find(row.build)))
+        print(summary(row.facts, settings, Builds.open(settings).find(row.build)))
     return row.facts.end.exit_code if row.facts.end else 1
 
 
