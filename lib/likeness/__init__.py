@@ -1,5 +1,6 @@
 """likeness: visual search for product catalogues on a Hadoop stack."""
 
+from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +28,15 @@ def open(root: str | PathLike[str] = "var", config: str | None = None, **setting
     Raises:
         UsageError: there is no such root, or a setting is wrong.
     """
-    from likeness.serving.library import open_library
+    from likeness.core.settings import load_settings
+    from likeness.serving.library import Library
 
-    return open_library(str(root), config, settings)
+    flags = {name.replace("__", "."): value for name, value in settings.items()}
+    return Library(load_settings(config, {"root": str(root), **flags}))
 
 
 def __getattr__(name: str) -> Any:
     """Loads `Client` and `Library` on first use, so that `import likeness` needs no other library."""
-    if name == "Client":
-        from likeness.serving.client import Client
-
-        return Client
-    if name == "Library":
-        from likeness.serving.library import Library
-
-        return Library
+    if name in ("Client", "Library"):
+        return getattr(import_module(f"likeness.serving.{name.lower()}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,10 +33,7 @@ class SpaceProblemError(ProblemError, SpaceMismatch):
 
 
 _ERRORS = {
-    "bad_request": RefusedError,
-    "invalid": RefusedError,
-    "bad_image": RefusedError,
-    "unknown": RefusedError,
+    **dict.fromkeys(("bad_request", "invalid", "bad_image", "unknown"), RefusedError),
     "space_mismatch": SpaceProblemError,
 }
 
@@ -78,8 +75,8 @@ class Client(SearchApi):
             return Answer.model_validate_json(self._request("GET", path, params=values))
         values["combine"] = term.combine
         if isinstance(term, VectorTerm):
-            body = values | {"vectors": term.vectors.tolist(), "space": term.space}
-            return Answer.model_validate_json(self._request("POST", "/v1/search/vectors", json=body))
+            values |= {"vectors": term.vectors.tolist(), "space": term.space}
+            return Answer.model_validate_json(self._request("POST", "/v1/search/vectors", json=values))
         values |= {"looks": list(term.looks)} | ({"box": ",".join(map(str, term.box))} if term.box != WHOLE else {})
         files = [("image", ("photo", photo)) for photo in term.photos]
         return Answer.model_validate_json(self._request("POST", "/v1/search", data=values, files=files))

@@ -1,8 +1,8 @@
 """The Python API: a root opened as a library of products to search, without a server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from likeness import storage
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core import uris
 from likeness.core.errors import UsageError
-from likeness.core.settings import Settings, load_settings
+from likeness.core.settings import Settings
 from likeness.index.manifest import Manifest
 from likeness.models.model_registry import ModelRegistry
 from likeness.serving.loaded_build import LocalBuilds
@@ -90,9 +90,3 @@ class Library(SearchApi):
 
     def _thumbnail(self, item: ResultItem) -> bytes | None:
         return self._engine.thumbnails.get(item.image_id, item.uri, THUMBNAIL_SIDE)
-
-
-def open_library(root: str, config: str | None, settings: Mapping[str, Any]) -> Library:
-    """Opens a root; see `likeness.open`."""
-    flags = {name.replace("__", "."): value for name, value in settings.items()}
-    return Library(load_settings(config, {"root": root, **flags}))

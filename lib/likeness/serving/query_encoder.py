@@ -50,7 +50,6 @@ class QueryEncoder(Protocol[T_contra]):
 
     def encode(self, term: T_contra, loaded: LoadedBuild) -> EncodedQuery:
         """Encodes a term for a search of a build."""
-        ...
 
 
 class PhotoQueryEncoder:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr
 
 from likeness.serving.notebook import html_table
 
@@ -10,8 +10,8 @@ ThumbnailSource = Callable[["ResultItem"], bytes | None]
 """Gives a small JPEG of a result's photo, or None."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class _Frozen(BaseModel, frozen=True):
+    pass
 
 
 class ResultItem(_Frozen):
@@ -98,10 +98,8 @@ class Catalogue(_Frozen):
     some: tuple[ResultItem, ...]
 
 
-class Problem(BaseModel):
+class Problem(_Frozen, extra="allow"):
     """An error (RFC 9457): `code` is for programs, `detail` for people."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     type: str
     title: str

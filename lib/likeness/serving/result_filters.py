@@ -4,17 +4,19 @@ A filter of products drops products from hits; a hit without any product left go
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from likeness.catalog.hidden_products import HiddenProducts
+from likeness.core.errors import UsageError
 from likeness.index import distance
 from likeness.index.shard import Hit
-from likeness.serving.attribute_filter import AttributeLookup, AttributeMatcher
 from likeness.serving.search_params import SearchParams
+from likeness.storage import KeyedStore
+from likeness.storage.items import Item
 
 
 class ResultFilter(Protocol):
@@ -22,7 +24,22 @@ class ResultFilter(Protocol):
 
     def __call__(self, hits: Sequence[Hit], /) -> list[Hit]:
         """The hits that stay, in their order; the nearest come first."""
-        ...
+
+
+class AttributeLookup:
+    """Vectors of images in one space, and attributes of products, from a keyed store that opens on first use."""
+
+    def __init__(self, store: Callable[[], KeyedStore], space: str) -> None:
+        self._store, self._space = store, space
+
+    def vectors(self, image_ids: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Vectors, float32 (dim,), of the images that have one."""
+        rows = self._store().get_vectors(self._space, list(map(Item, image_ids)))
+        return {item.image_id: vector for item, vector in rows.items()}
+
+    def attributes(self, product_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """Attributes of the products that the store holds."""
+        return {name: product.attributes for name, product in self._store().get_products(product_ids).items()}
 
 
 def filter_chain(
@@ -46,7 +63,7 @@ def filter_chain(
     if excluded:
         chain.append(partial(keep_products, lambda names: tuple(name for name in names if name not in excluded)))
     if params.where:
-        chain.append(partial(match_attributes, AttributeMatcher(params.where, lookup)))
+        chain.append(match_attributes(params.where, lookup))
     if params.distinct:
         chain.append(distinct_products)
     if params.min_score > float("-inf"):
@@ -74,10 +91,30 @@ def keep_products(keep: Callable[[tuple[str, ...]], tuple[str, ...]], hits: Iter
     return kept
 
 
-def match_attributes(matcher: AttributeMatcher, hits: Sequence[Hit]) -> list[Hit]:
-    """Drops products without the attributes; looks up those of all hits at once."""
-    matching = matcher.matching({name for hit in hits for name in hit.products})
-    return keep_products(lambda names: tuple(name for name in names if name in matching), hits)
+def match_attributes(conditions: Sequence[str], lookup: AttributeLookup | None) -> ResultFilter:
+    """A filter of products by conditions `name=value`; it looks up those of all hits at once, and each only once.
+
+    Raises:
+        UsageError: a condition has another form, or there is no lookup.
+    """
+    accepted, matches = dict[str, set[str]](), dict[str, bool]()
+    for text in conditions:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"where {text[:80]!r} is not name=value, such as color=red")
+        accepted.setdefault(name, set()).add(value)
+    if lookup is None:
+        raise UsageError("where: attributes cannot be looked up, for no keyed store is open here")
+
+    def match(hits: Sequence[Hit], /) -> list[Hit]:
+        new = list({name for hit in hits for name in hit.products} - matches.keys())
+        attributes = lookup.attributes(new) if new else {}
+        for product_id in new:
+            values = attributes.get(product_id, {})
+            matches[product_id] = all(values.get(key) in allowed for key, allowed in accepted.items())
+        return keep_products(lambda names: tuple(name for name in names if matches[name]), hits)
+
+    return match
 
 
 def distinct_products(hits: Sequence[Hit]) -> list[Hit]:

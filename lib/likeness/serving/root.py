@@ -13,11 +13,10 @@ from likeness.index import distance
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit, merge
 from likeness.models.category_classifier import CategoryClassifier
-from likeness.serving.attribute_filter import AttributeLookup
 from likeness.serving.category_vote import Prediction, Voter
 from likeness.serving.leaf import LeafAnswer, LeafPort, LeafQuery, check_space
 from likeness.serving.responses import Answer, Category, Coverage, Result
-from likeness.serving.result_filters import apply_filters, filter_chain
+from likeness.serving.result_filters import AttributeLookup, apply_filters, filter_chain
 from likeness.serving.search_params import SearchParams
 
 _CATEGORIES = 3
@@ -123,10 +122,9 @@ class Root:
         )
 
     def _classify(self, queries: np.ndarray) -> Prediction | None:
-        probabilities = self.classifier.predict_vectors(queries) if self.classifier else None
-        if not self.classifier or probabilities is None:
-            return None
-        return Prediction(self.classifier.rank_categories(probabilities, self.categories))
+        if self.classifier and (probabilities := self.classifier.predict_vectors(queries)) is not None:
+            return Prediction(self.classifier.rank_categories(probabilities, self.categories))
+        return None
 
     def _search_leaf(
         self,
@@ -173,16 +171,11 @@ class Root:
 
     def _result(self, hit: Hit, attributes: Mapping[str, str], url: str) -> Result:
         return Result(
-            image_id=hit.image_id,
+            **vars(hit),
             product_id=hit.products[0],
-            products=hit.products,
-            category=hit.category,
-            uri=hit.uri,
             url=url,
             attributes=dict(attributes),
-            score=hit.score,
             distance=distance.distance(hit.score, self.manifest.metric),
-            region=hit.region,
             space=self.manifest.space,
             build=self.manifest.build,
         )

@@ -13,11 +13,11 @@ from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import ServiceError, SpaceMismatch, UsageError
 from likeness.core.settings import Settings
 from likeness.index.shard import Hit
-from likeness.serving.attribute_filter import AttributeLookup
 from likeness.serving.loaded_build import BuildSource, LoadedBuild, UnknownSpaceError
 from likeness.serving.query_encoder import query_encoders
 from likeness.serving.query_terms import Term, VectorTerm
 from likeness.serving.responses import Answer, Catalogue, ResultItem
+from likeness.serving.result_filters import AttributeLookup
 from likeness.serving.root import Facts, milliseconds
 from likeness.serving.search_params import SearchParams
 from likeness.serving.thumbnails import Thumbnails

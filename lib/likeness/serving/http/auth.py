@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from likeness.core.errors import UsageError
 from likeness.core.settings import Serve
-from likeness.serving.http.body_limit import Application, Receive, Scope, Send
 
 OPEN = ("/", "/app.js", "/style.css", "/healthz", "/readyz")
 """Paths open without a key: the page, which asks for one, and the health checks of load balancers."""
@@ -98,12 +99,9 @@ class _Quota:
     """What one caller has left: a bucket of `rate` requests that refills in a second, and its running requests."""
 
     rate: float
-    left: float = field(init=False)
+    left: float
     filled: float = field(default_factory=time.monotonic)
     running: int = 0
-
-    def __post_init__(self) -> None:
-        self.left = max(1.0, self.rate)
 
     def wait(self) -> float:
         """Takes one request from the bucket and returns 0; or returns the seconds until there is one."""
@@ -123,9 +121,7 @@ class AuthMiddleware:
     of keys all callers share one quota.
     """
 
-    def __init__(
-        self, app: Application, settings: Serve, refuse: Callable[[str, str, dict[str, str]], Application]
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: Serve, refuse: Callable[[str, str, dict[str, str]], ASGIApp]) -> None:
         self._app, self._settings, self._refuse = app, settings, refuse
         self._keys = Keys(Path(settings.keys)) if settings.keys else None
         self._quotas: dict[str, _Quota] = {}
@@ -158,7 +154,7 @@ class AuthMiddleware:
         """Counts a request as running if it is admitted; gives 0 then, else the seconds to wait."""
         rate, most = self._settings.rate, self._settings.at_once
         with self._lock:
-            quota = self._quotas.setdefault(name, _Quota(rate))
+            quota = self._quotas.setdefault(name, _Quota(rate, max(1.0, rate)))
             wait = 1.0 if most and quota.running >= most else quota.wait() if rate else 0.0
             quota.running += not wait
         try:

@@ -1,14 +1,9 @@
 """Limits of request bodies: too large or too slow a body is refused before the application has read it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _TIMEOUT_S = 30.0
 
@@ -19,7 +14,7 @@ class BodyLimitMiddleware:
     `refuse(code, detail)` gives the response for `too_large` and `slow`: an ASGI application.
     """
 
-    def __init__(self, app: Application, max_bytes: int, refuse: Callable[[str, str], Application]) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, refuse: Callable[[str, str], ASGIApp]) -> None:
         self._app, self._max_bytes, self._refuse = app, max_bytes, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
