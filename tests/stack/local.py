@@ -43,6 +43,9 @@ def running() -> Iterator[Any]:
     finally:
         os.environ.clear()
         os.environ |= before
+        for server in module().SERVERS:
+            if server.home == "hbase":  # it would take its time to bring data in order that goes with it
+                stack.stop(server.name, kill=True)
         stack.down()
         _clear(stack, "data", "tmp")
 
