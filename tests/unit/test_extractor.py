@@ -23,8 +23,8 @@ from likeness.core.settings import Extract, Limits
 from likeness.images.image import BadImage
 from likeness.images.query_views import QueryView
 from likeness.models.backbones import Space, resolve
-from likeness.models.extractor import Extractor
 from likeness.models.extracted_batch import ExtractedBatch
+from likeness.models.extractor import Extractor
 from likeness.models.runtimes import Runtime
 from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
 

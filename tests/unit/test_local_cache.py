@@ -46,7 +46,7 @@ def test_a_copy_is_made_once_and_anew_when_it_was_cut_short(builds: Path, copies
 def test_what_is_not_what_the_manifest_says_is_refused(builds: Path, copies: LocalCache) -> None:
     file = put(builds, "one/shard-00000.faiss", b"an index")
     put(builds, "one/shard-00000.faiss", b"an owl!!")
-    with pytest.raises(DataError, match="has checksum .*, not"):
+    with pytest.raises(DataError, match=r"has checksum .*, not"):
         copies.fetch(SPACE, [file])
 
 

@@ -114,9 +114,13 @@ def test_figures_of_different_sets_are_not_compared(models: ModelRegistry, make:
     with pytest.raises(GateError, match=r"it was measured on v@0002, the one in service \(1\) on v@0001"):
         models.promote("clothes", "2")
     worth = {"accuracy": Metric(value=0.85, low=0.8, high=0.9)}
-    models.add_evaluation(models.card("clothes", "1"), Evaluation(evaluation="v@0002", metrics=worth, created=NOW, run_id="run"))
+    models.add_evaluation(
+        models.card("clothes", "1"), Evaluation(evaluation="v@0002", metrics=worth, created=NOW, run_id="run")
+    )
     assert models.promote("clothes", "2")[1].version == "2", "now they are"
-    models.add_evaluation(models.card("clothes", "1"), Evaluation(evaluation="v@0003", metrics=worth, created=NOW, run_id="run"))
+    models.add_evaluation(
+        models.card("clothes", "1"), Evaluation(evaluation="v@0003", metrics=worth, created=NOW, run_id="run")
+    )
     with pytest.raises(GateError, match=r"its accuracy on v@0002 is 0.8500, that in service \(2\) has 0.9000"):
         models.promote("clothes", "1")
 

@@ -13,8 +13,8 @@ from likeness.core.errors import ServiceError
 from likeness.core.settings import Extract, Limits
 from likeness.images.image import WHOLE, BadImage, Preprocessing, exif_orientation, preprocess
 from likeness.models.backbones import Space, resolve
-from likeness.models.extractor import Extractor
 from likeness.models.extracted_batch import ExtractedBatch
+from likeness.models.extractor import Extractor
 from likeness.models.runtimes import Machine, open_runtime
 from likeness.models.runtimes.torch_any import TorchRuntime
 from likeness.models.runtimes.torch_decoding import DeviceDecoder
