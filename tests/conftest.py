@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,23 +38,36 @@ SECONDS = {
     "spark/test_evaluation": 50,
 }
 """What the longest groups of tests take, roughly: processes that test side by side end together if these come first."""
+STACK = re.compile(r"tests/(stack/|contract/.*\[(hdfs|hbase)[-\]])")
+"""The ids of tests that need the stack."""
 STOP_STACK = pytest.StashKey[contextlib.ExitStack]()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Names the tests that must run in one process: those that share a fixture which is expensive."""
-    groups = {item: _group(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: -SECONDS.get(groups[item], 0))
+def group(nodeid: str) -> str:
+    """The name of the tests that run in one process together with this one, for they share what is expensive."""
+    path = nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
+    return "stack" if STACK.match(nodeid) else "serving" if path.startswith("serving/") else path
 
 
-def _group(item: pytest.Item) -> str:
-    path = item.path.relative_to(Path(__file__).parent).with_suffix("")
-    if item.get_closest_marker("stack"):
-        return "stack"
-    return "serving" if path.parts[0] == "serving" else path.as_posix()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Makes `--dist loadscope` give each process a group at a time."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):  # --dist loadgroup of xdist 3.8 does nothing under pytest 9.2
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests: the longest groups first."""
+    for item in items:
+        assert (group(item.nodeid) == "stack") == bool(item.get_closest_marker("stack")), f"{item.nodeid}: see STACK"
+    items.sort(key=lambda item: -SECONDS.get(group(item.nodeid), 0))
 
 
 @pytest.hookimpl(trylast=True)
