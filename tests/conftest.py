@@ -39,7 +39,7 @@ SECONDS = {
 }
 """What the longest groups of tests take, roughly: processes that test side by side end together if these come first."""
 STACK = re.compile(r"tests/(stack/|contract/.*\[(hdfs|hbase)[-\]])")
-"""The ids of tests that need the stack."""
+"""The ids of tests that need the stack, and of one or two that only look so."""
 STOP_STACK = pytest.StashKey[contextlib.ExitStack]()
 
 
@@ -66,14 +66,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts the tests: the longest groups first."""
     for item in items:
-        assert (group(item.nodeid) == "stack") == bool(item.get_closest_marker("stack")), f"{item.nodeid}: see STACK"
+        assert group(item.nodeid) == "stack" or not item.get_closest_marker("stack"), f"{item.nodeid}: see STACK"
     items.sort(key=lambda item: -SECONDS.get(group(item.nodeid), 0))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Stops the stack after its last test: its memory and its settings of Hadoop are not for other tests."""
-    if STOP_STACK in item.config.stash and not (nextitem and nextitem.get_closest_marker("stack")):
+    if STOP_STACK in item.config.stash and not (nextitem and group(nextitem.nodeid) == "stack"):
         item.config.stash[STOP_STACK].close()
 
 
