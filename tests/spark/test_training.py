@@ -160,7 +160,7 @@ def test_a_space_of_ones_own_is_filled_searched_and_taken_back(trained, capsys):
     finally:
         service.stop()
     assert Builds(settings.root).rollback() == (
-        Builds(settings.root).chain() and f"{space.id}/{answer['build']}",
+        Builds(settings.root).chain() and f"{space.id}/{answer.build}",
         before.path,
     )
     assert card.metrics["p10"].value > 0.4
