@@ -23,11 +23,10 @@ from likeness.storage.items import Item
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
-from .places import QUICK
+from .places import LOCAL, QUICK
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
 PHOTOS = 160
-ONE_EXECUTOR = ["--num-executors", "1"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,7 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
         storage.files(stack.hdfs).upload(str(folder / name), f"{stack.hdfs}/{name}")
     sites = {}
     for site, base, keyed, options in (
-        ("embedded", str(folder), "", []),
+        ("embedded", str(folder), "", LOCAL),
         ("cluster", stack.hdfs, f"{stack.hbase}/nightly", ["--master", "yarn", *QUICK]),
     ):
         flags = {
@@ -147,7 +146,7 @@ def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str
     assert done.returncode == 1
     for kind, key in (("stale", stale), ("missing", missing), ("surplus", surplus)):
         assert f"1 {kind} against features: {key}" in done.stderr
-    site.run("load", "--set", "keyed.reload=true", options=ONE_EXECUTOR)
+    dataclasses.replace(site, options=LOCAL).run("load", "--set", "keyed.reload=true")
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -156,8 +155,7 @@ def test_a_gate_in_cluster_mode_is_exit_code_3(sites: dict[str, Site], stack: An
     site, photo = sites["cluster"], min((PROJECT / "deploy" / "sample" / "hat").iterdir())
     few = uris.join(stack.hdfs, "few")
     storage.files(few).upload(str(photo), uris.join(few, "hat", photo.name))
-    done = site.run(
-        "nightly", "--source", few, "--source-mode", "full", options=[*ONE_EXECUTOR, "--deploy-mode", "cluster"]
-    )
+    options = ["--num-executors", "1", "--deploy-mode", "cluster"]
+    done = site.run("nightly", "--source", few, "--source-mode", "full", options=options)
     assert done.returncode == 3, done.stdout[-2000:] + done.stderr[-2000:]
     assert "gates.max_withdraw_rate" in done.stderr
