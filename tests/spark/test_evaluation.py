@@ -27,6 +27,7 @@ from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.spark.run import Run
+from likeness.storage.items import WHOLE_PHOTO
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
@@ -72,6 +73,7 @@ def settings(tmp_path_factory, model_cache):
     vectors = np.maximum(np.random.default_rng(3).normal(0.3, 1, (len(keys), OTHER_DIM)), 0).astype(np.float32)
     columns = {
         "image_id": keys,
+        "region": [WHOLE_PHOTO] * len(keys),
         "space": [OTHER] * len(keys),
         "ingest_date": [settings.date] * len(keys),
         "vector": vectors.tolist(),

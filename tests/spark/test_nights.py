@@ -137,7 +137,7 @@ def test_a_run_that_is_completed_on_another_day_divides_its_photos(configure, tm
             raise InterruptedError("the power went")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Run, "guard", stop)
+        patched.setattr(Run, "check_leases", stop)
         with pytest.raises(InterruptedError):
             jobs.ingest_job(settings)
     sources = TableReader(settings).read(SOURCES).num_rows

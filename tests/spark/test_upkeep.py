@@ -201,4 +201,4 @@ def test_the_commands_say_what_comes_next(shop, tmp_path):
     product = TableReader(settings).read(LISTINGS, ("product_id",))["product_id"][0].as_py()
     done = likeness("forget", settings, product)
     assert done.returncode == 0, done.stderr
-    assert "take them out of the source as well" in done.stdout
+    assert "remove them from the source as well" in done.stdout
