@@ -3,8 +3,9 @@
 LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
 the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
 LIKENESS_BENCH_FC6 is the weights file of a distilled model, whose fc6 then gives the 4096-d vectors of index and stack.
-LIKENESS_BENCH chooses `nightly`, `extract`, `memory`, `costs`, `train`, `index`, `night`, `serve`, `stack` or `gpu`; by
-default all but the last are measured, the stack where Maven is installed. LIKENESS_BENCH_PLOTS is the folder of plots.
+LIKENESS_BENCH chooses `nightly`, `extract`, `memory`, `costs`, `train`, `index`, `night`, `serve`, `stack`, `gpu` or
+`versions`; by default all but the last two are measured, the stack where Maven is installed. `versions` measures speed
+against an earlier version, whose checkout LIKENESS_BENCH_EARLIER names. LIKENESS_BENCH_PLOTS is the folder of plots.
 `make bench-full` measures indexes of a million vectors as well, in 45 GB of disk.
 LIKENESS_PEERS and LIKENESS_AUTOFAISS name a Python each that has the peers, which are installed into new environments
 otherwise.
@@ -37,7 +38,7 @@ from likeness.spark.run import Run
 from likeness.spark.session import open_session
 from likeness.spark.stages.extract import extract
 
-from . import bare, costs, extraction, gpu, indexes, memory, nights, serving, stack, training
+from . import bare, costs, extraction, gpu, indexes, memory, nights, serving, stack, training, versions
 from .photos import variant, variants
 from .rows import ROWS, row
 
@@ -75,6 +76,8 @@ def main() -> None:
         if chosen == "gpu":
             open_session(Settings(), "bench")
             gpu.measure(train, Path(scratch))
+        if chosen == "versions":
+            versions.measure(Path(os.environ["LIKENESS_BENCH_EARLIER"]), train, Path(scratch))
         if chosen in ("", "index"):
             indexes.measure(sorted(train.rglob("*.jpg")), Path(scratch), "LIKENESS_BENCH_FULL" in os.environ)
         if chosen in ("", "night"):
