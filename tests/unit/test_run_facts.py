@@ -28,7 +28,7 @@ VERSION_1 = {
 
 
 def test_a_row_of_version_1_is_read_under_the_new_names() -> None:
-    facts = RunFacts.from_json(json.dumps(VERSION_1))
+    facts = RunFacts.model_validate_json(json.dumps(VERSION_1))
     assert facts.version == 2
     assert facts.ingest == IngestFacts(listed=3, new=1, existing=1, rejected=1, fingerprint="f", seconds=1.5)
     assert facts.extract
@@ -47,8 +47,8 @@ def test_a_row_of_version_1_is_read_under_the_new_names() -> None:
 
 
 def test_what_is_read_is_what_was_written() -> None:
-    facts = RunFacts.from_json(json.dumps(VERSION_1))
-    assert RunFacts.from_json(facts.to_json()) == facts
+    facts = RunFacts.model_validate_json(json.dumps(VERSION_1))
+    assert RunFacts.model_validate_json(facts.to_json()) == facts
     assert facts.dump()["version"] == 2
     assert facts.dump()["promote"] == VERSION_1["promote"]
     assert facts.dump()["compact"] == {"tables": {"features": [4, 1]}, "seconds": 1.0}
@@ -66,8 +66,8 @@ def test_a_count_that_was_not_taken_is_left_out() -> None:
 
 
 def test_a_run_killed_before_its_row_has_no_facts() -> None:
-    assert RunFacts.from_json("{}") == RunFacts()
-    assert list(RunFacts.from_json("{}").ran()) == []
+    assert RunFacts.model_validate_json("{}") == RunFacts()
+    assert list(RunFacts.model_validate_json("{}").ran()) == []
 
 
 @pytest.mark.parametrize("name", [name for name in RunFacts.model_fields if name != "version"])

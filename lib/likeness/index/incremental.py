@@ -42,32 +42,22 @@ class TableChanges:
 def next_step(manifest: Manifest, items: int, changed: int, settings: Index) -> Step:
     """Chooses the step that brings a build up to the tables.
 
+    It depends on the rows of deltas and the deleted rows since the last whole build, with those of this night, and on
+    the number of nights that left a delta.
+
     Args:
         manifest: the build in service.
         items: (category, item) pairs that the index is to hold.
-        changed: rows to add or to delete, as far as they are known.
+        changed: rows that this night adds or deletes, as far as they are known.
         settings: the limits.
     """
-    nights = {shard.build for shard in manifest.shards if shard.delta}
-    drift = sum(shard.vectors if shard.delta else shard.tombstoned for shard in manifest.shards)
-    return choose_step(items, len(nights), drift + changed, changed, settings)
-
-
-def choose_step(items: int, deltas: int, drift: int, changed: int, settings: Index) -> Step:
-    """Chooses a step by counts.
-
-    Args:
-        items: (category, item) pairs that the index is to hold.
-        deltas: nights since the last whole build that left a delta.
-        drift: rows of deltas and deleted rows since the last whole build, with those of this night.
-        changed: rows that this night adds or deletes.
-        settings: the limits.
-    """
+    drift = changed + sum(shard.vectors if shard.delta else shard.tombstoned for shard in manifest.shards)
     if items < settings.whole_below or drift > settings.max_changed * items:
         return "whole"
     if not changed:
         return "none"
-    return "merge" if deltas >= settings.max_deltas else "delta"
+    nights = {shard.build for shard in manifest.shards if shard.delta}
+    return "merge" if len(nights) >= settings.max_deltas else "delta"
 
 
 def kept_shards(manifest: Manifest, step: Step) -> set[int]:

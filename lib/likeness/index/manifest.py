@@ -3,11 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from likeness.storage.artifact import File, FrozenModel
+
+IndexParams = Annotated[Mapping[str, int], Field(validation_alias=AliasChoices("index_params", "knob"))]
+"""Search parameters of an index. The second name of a field is its name in format 2."""
 
 
 class Recall(FrozenModel):
@@ -22,7 +25,7 @@ class OperatingPoint(FrozenModel):
     """Recall and time of one kind with one choice of search parameters; `ms` is for one query of a batch."""
 
     kind: str
-    index_params: Mapping[str, int]
+    index_params: IndexParams
     recall: float
     ms: float
 
@@ -42,13 +45,13 @@ class Shard(FrozenModel):
     categories: Mapping[str, int]
     vectors: int
     regions: int = 0
-    tombstoned: int
+    tombstoned: int = Field(validation_alias=AliasChoices("tombstoned", "removed"))
     recall: Recall
     filtered: Mapping[str, float]
     index: File
     ids: File
     kind: str
-    index_params: Mapping[str, int]
+    index_params: IndexParams
     curve: Sequence[OperatingPoint]
 
     @property
@@ -81,7 +84,7 @@ class Manifest(FrozenModel):
     `images` and `products` are distinct ones; `vectors` are the live rows of all shards.
     """
 
-    format: Literal[3] = 3
+    format: Annotated[Literal[3], BeforeValidator(lambda number: 3 if number == 2 else number)] = 3
     build: str
     run_id: str
     created: str
@@ -95,17 +98,7 @@ class Manifest(FrozenModel):
     products: int
     vectors: int
     shards: Sequence[Shard]
-    tombstones: File | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_older_formats(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or fields.get("format") != 2:
-            return fields
-        try:
-            return upgrade_format_2(fields)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"no manifest of format 2: {error!r}") from None
+    tombstones: File | None = Field(None, validation_alias=AliasChoices("tombstones", "removed"))
 
     @property
     def files(self) -> list[File]:
@@ -129,20 +122,6 @@ class Manifest(FrozenModel):
         for shard in self.shards:
             sizes.update(shard.categories)
         return dict(sorted(sizes.items()))
-
-
-_RENAMED = {"knob": "index_params", "removed": "tombstoned"}
-
-
-def upgrade_format_2(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts the JSON fields of a manifest of format 2 to format 3, which renames some and counts regions."""
-
-    def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
-        return {_RENAMED.get(name, name): value for name, value in record.items()}
-
-    shards = [{**renamed(shard), "curve": [renamed(point) for point in shard["curve"]]} for shard in fields["shards"]]
-    others = {name: value for name, value in fields.items() if name not in ("format", "shards", "removed")}
-    return {**others, "format": 3, "shards": shards, "tombstones": fields.get("removed")}
 
 
 def build_name(run_id: str) -> str:

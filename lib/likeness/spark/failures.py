@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from likeness.images.image import BadImage
 from likeness.spark.run import Run
 from likeness.storage.run_history import FailureRow
-from likeness.storage.tables import FAILURES, FEATURES
+from likeness.storage.tables import FAILURES, FEATURES, Value
 
 
 def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], succeeded: Collection[str] = ()) -> None:
@@ -17,11 +17,13 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
     if not failed and not succeeded:
         return
     tables, before = run.tables, standing(run, stage, space)
-    same = {"stage": stage, "space": space, "last": datetime.datetime.now(datetime.UTC), "run_id": run.run_id}
-    added = []
-    for what, bad in failed.items():
-        attempts = before[what].attempts + 1 if what in before else 1
-        added.append({"what": what, "reason": bad.reason, "detail": bad.detail, "attempts": attempts} | same)
+    same: dict[str, Value] = {"stage": stage, "space": space, "run_id": run.run_id}
+    same["last"] = datetime.datetime.now(datetime.UTC)
+    attempts = {what: before[what].attempts + 1 if what in before else 1 for what in failed}
+    added = [
+        same | {"what": what, "reason": bad.reason, "detail": bad.detail, "attempts": attempts[what]}
+        for what, bad in failed.items()
+    ]
     if added:
         commit = tables.upsert if before.keys() & failed.keys() else tables.append
         commit(FAILURES, tables.rows(FAILURES, added))

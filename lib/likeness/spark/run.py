@@ -17,7 +17,7 @@ from likeness.spark.session import open_session
 from likeness.spark.tables import SparkTables
 from likeness.storage.leases import Lease, LeaseHeldError, held_leases, run_name
 from likeness.storage.run_facts import EndFacts, RunFacts, S, StageFacts, StartFacts
-from likeness.storage.run_history import RunRow
+from likeness.storage.run_history import RunRow, read_runs
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
 
@@ -126,18 +126,17 @@ class Run:
 
         The source is shared by all spaces; runs of other stages count only if they are of this run's space.
         """
-        for space, past in self._past:
-            facts = past.of(kind)
-            if facts and (kind.stage() == "ingest" or space == self.space.id):
-                then, now = past.end.snapshots if past.end else {}, self._snapshots()
+        for past in reversed(self._past):
+            facts = past.facts.of(kind)
+            if facts and (kind.stage() == "ingest" or past.space == self.space.id):
+                then, now = past.facts.end.snapshots if past.facts.end else {}, self._snapshots()
                 return facts if all(then.get(table.name) == now[table.name] for table in tables) else None
         return None
 
     @functools.cached_property
-    def _past(self) -> list[tuple[str, RunFacts]]:
-        """Space and facts of the earlier runs, the last one first."""
-        rows = TableReader(self.settings).read(RUNS, ("started", "space", "facts")).sort_by("started").to_pylist()
-        return [(row["space"], RunFacts.from_json(row["facts"])) for row in reversed(rows)]
+    def _past(self) -> list[RunRow]:
+        """The earlier runs, the latest last."""
+        return read_runs(TableReader(self.settings))
 
     @staticmethod
     def must_add_up(facts: StageFacts) -> None:

@@ -4,7 +4,7 @@ import functools
 import operator
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from likeness.core.settings import Settings
 from likeness.spark.commits import Commits
 from likeness.spark.schema_evolution import in_present_columns, update_columns
 from likeness.storage import table_reader
-from likeness.storage.tables import RUNS, TABLES, Table
+from likeness.storage.tables import RUNS, TABLES, Table, Value
 
 _CATALOG = "lake"
 _TASKS_A_CORE = 4
@@ -194,7 +194,7 @@ class SparkTables:
         """The folder of a table."""
         return str(self._load(table).location())
 
-    def rows(self, table: Table, rows: Sequence[dict[str, Any]]) -> DataFrame:
+    def rows(self, table: Table, rows: Sequence[Mapping[str, Value]]) -> DataFrame:
         """Makes a DataFrame of Python rows, with the column types of a table."""
         schema = pa.schema([pa.field(column.name, column.type) for column in table.columns])
         return self.spark.createDataFrame(pa.Table.from_pylist(list(rows), schema=schema))

@@ -1,25 +1,18 @@
 """Facts of a run: counts, seconds and snapshots by stage, written as JSON to the `facts` column of the `runs` table.
 
 A stage sets the fields that it has reached. Fields that were never set are left out of the JSON, so that a run that
-stopped halfway reports no counts that it did not take.
+stopped halfway reports no counts that it did not take. Rows of version 1, which name no version, are read too: the
+second name of a field is its name there.
 """
 
 import json
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, Field, JsonValue, model_validator
 from pydantic.alias_generators import to_snake
 
 VERSION = 2
-_RENAMED_STAGES = {"doubts": "suspect_labels", "copy": "copy_root"}
-_RENAMED_KEYS = {
-    "ingest": {"known": "existing"},
-    "extract": {"wanted": "pending"},
-    "index": {"wanted": "expected"},
-    "suspect_labels": {"doubted": "suspects"},
-}
-"""Keys of version 1, which rows without a version have, and those of version 2."""
 
 
 class StageFacts(BaseModel):
@@ -65,7 +58,7 @@ class IngestFacts(StageFacts):
 
     listed: int = 0
     new: int = 0
-    existing: int = 0
+    existing: int = Field(0, validation_alias=AliasChoices("existing", "known"))
     reused: int = 0
     read: int = 0
     rejected: int = 0
@@ -88,7 +81,7 @@ class ExtractFacts(StageFacts):
     identity = ("pending", "extracted", "failed")
     work = "pending"
 
-    pending: int = 0
+    pending: int = Field(0, validation_alias=AliasChoices("pending", "wanted"))
     extracted: int = 0
     failed: int = 0
     standing_failures: int = 0
@@ -134,7 +127,7 @@ class IndexFacts(StageFacts):
     identity = ("expected", "vectors")
     work = "indexed"
 
-    expected: int = 0
+    expected: int = Field(0, validation_alias=AliasChoices("expected", "wanted"))
     vectors: int = 0
     step: str = ""
     built: int = 0
@@ -157,7 +150,7 @@ class SuspectLabel(BaseModel):
     product_id: str
     uri: str
     category: str
-    predicted: str
+    predicted: str = Field(validation_alias=AliasChoices("predicted", "said"))
     probability: float
 
 
@@ -165,7 +158,7 @@ class SuspectLabelsFacts(StageFacts):
     """The number of suspect labels by a version of the category model, and the `worst` of them."""
 
     model: str = ""
-    suspects: int = 0
+    suspects: int = Field(0, validation_alias=AliasChoices("suspects", "doubted"))
     worst: list[SuspectLabel] = []
 
 
@@ -180,13 +173,19 @@ class CompactFacts(StageFacts):
 
     tables: dict[str, tuple[int, int]] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_version_1(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """Version 1 has a key a table."""
+        tables: dict[str, JsonValue] = {name: value for name, value in values.items() if isinstance(value, list)}
+        return values | {"tables": tables} if tables else values
 
-class GcFacts(StageFacts):
+
+class GcFacts(CompactFacts):
     """Builds and their files deleted; the number of snapshots before and after, by table."""
 
     builds: int = 0
     build_files: int = 0
-    tables: dict[str, tuple[int, int]] = {}
 
 
 class CopyRootFacts(StageFacts):
@@ -223,10 +222,9 @@ class ReportFacts(StageFacts):
     """Facts of the report stage: its seconds only."""
 
 
-class EndFacts(StageFacts):
+class EndFacts(StartFacts):
     """The snapshot of each table when the run ended, and its exit code."""
 
-    snapshots: dict[str, int | None] = {}
     exit_code: int = 1
 
 
@@ -244,11 +242,11 @@ class RunFacts(BaseModel):
     forget: ForgetFacts | None = None
     index: IndexFacts | None = None
     publish: PublishFacts | None = None
-    suspect_labels: SuspectLabelsFacts | None = None
+    suspect_labels: SuspectLabelsFacts | None = Field(None, validation_alias=AliasChoices("suspect_labels", "doubts"))
     sweep: SweepFacts | None = None
     compact: CompactFacts | None = None
     gc: GcFacts | None = None
-    copy_root: CopyRootFacts | None = None
+    copy_root: CopyRootFacts | None = Field(None, validation_alias=AliasChoices("copy_root", "copy"))
     train: TrainFacts | None = None
     evaluate: EvaluateFacts | None = None
     promote: PromoteFacts | None = None
@@ -266,30 +264,10 @@ class RunFacts(BaseModel):
         """The facts of the stages that ran, in the order of running."""
         yield from (facts for name in RunFacts.model_fields if isinstance(facts := getattr(self, name), StageFacts))
 
-    def dump(self) -> dict[str, Any]:
-        """The version and the fields that were set, as JSON values."""
+    def dump(self) -> dict[str, JsonValue]:
+        """The version and the fields that were set."""
         return {"version": self.version} | self.model_dump(mode="json", exclude_unset=True)
 
     def to_json(self) -> str:
-        """The `facts` column of a row of `runs`."""
+        """The `facts` column of a row of `runs`, which `model_validate_json` reads."""
         return json.dumps(self.dump())
-
-    @classmethod
-    def from_json(cls, text: str) -> "RunFacts":
-        """Reads the `facts` column of a row of `runs`, of this version or the one before."""
-        values = json.loads(text)
-        return cls.model_validate(values if "version" in values else _of_version_1(values))
-
-
-def _of_version_1(values: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a row of version 1 under the keys of version 2."""
-    stages = {_RENAMED_STAGES.get(stage, stage): facts for stage, facts in values.items()}
-    for stage, renamed in _RENAMED_KEYS.items():
-        if stage in stages:
-            stages[stage] = {renamed.get(key, key): value for key, value in stages[stage].items()}
-    for stage in {"compact", "gc"} & stages.keys():  # these had a key a table
-        facts = stages[stage]
-        stages[stage] = facts | {"tables": {key: value for key, value in facts.items() if isinstance(value, list)}}
-    for row in stages.get("suspect_labels", {}).get("worst", ()):
-        row["predicted"] = row.pop("said")
-    return stages

@@ -1,13 +1,12 @@
 """Rows of the tables `runs` and `failures` as types, and how fast each stage was in earlier runs."""
 
 import datetime
-from typing import Any
 
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, Json
 
 from likeness.storage.run_facts import RunFacts
 from likeness.storage.table_reader import TableReader
-from likeness.storage.tables import FAILURES, RUNS
+from likeness.storage.tables import FAILURES, RUNS, Value
 
 _ENOUGH = 1000
 """The seconds of a stage with less work than this show its start-up, not its rate."""
@@ -25,14 +24,9 @@ class RunRow(BaseModel):
     build: str | None
     error: str | None
     settings: str
-    facts: RunFacts
+    facts: RunFacts | Json[RunFacts]
 
-    @field_validator("facts", mode="before")
-    @classmethod
-    def _parse(cls, facts: str | RunFacts) -> RunFacts:
-        return RunFacts.from_json(facts) if isinstance(facts, str) else facts
-
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, Value]:
         """The row as the table takes it."""
         return dict(self) | {"facts": self.facts.to_json()}
 
@@ -62,13 +56,17 @@ def read_failures(tables: TableReader, where: str = "") -> list[FailureRow]:
 
 
 def rates(tables: TableReader, space: str) -> dict[str, tuple[float, str]]:
-    """(a second, run) by stage, from the latest run of the space that had enough to do, else the one that had most."""
+    """How fast each stage worked, by stage: its count a second (photos or vectors), and the run that shows it.
+
+    It is the latest run of the space whose stage counted at least 1000; without one, that which counted most. Ingest is
+    the same for all spaces.
+    """
     best: dict[str, tuple[int, float, str]] = {}
-    for row in tables.read(RUNS, ("run_id", "started", "space", "facts")).sort_by("started").to_pylist():
-        for facts in RunFacts.from_json(row["facts"]).ran():
+    for row in read_runs(tables):
+        for facts in row.facts.ran():
             stage, count = facts.stage(), facts.amount
-            if not count or not facts.seconds or (row["space"] != space and stage != "ingest"):
+            if not count or not facts.seconds or (row.space != space and stage != "ingest"):
                 continue
             if stage not in best or count >= min(_ENOUGH, best[stage][0]):
-                best[stage] = count, count / facts.seconds, row["run_id"]
+                best[stage] = count, count / facts.seconds, row.run_id
     return {stage: (rate, run_id) for stage, (_, rate, run_id) in best.items()}

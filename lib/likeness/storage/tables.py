@@ -4,10 +4,14 @@ Iceberg knows a column by its field id, which follows from its place here: a col
 place, and a new one comes last and has a `default`. Tables of older versions then get the new names and columns.
 """
 
+import datetime
 import itertools
 from dataclasses import dataclass
 
 import pyarrow as pa
+
+Value = str | int | datetime.datetime | None
+"""A cell of a row that the driver writes."""
 
 
 @dataclass(frozen=True)
