@@ -174,7 +174,7 @@ def kind(name: str) -> Kind:
 
 
 def check(name: str) -> None:
-    """Checks the setting `index.kind` before any work.
+    """Checks the setting `index.kind`: a run does so first, to fail before its work in Spark and not after it.
 
     Raises:
         UsageError: as `kind`.

@@ -5,6 +5,7 @@ It is replaced by one rename, so a reader sees one chain or the other. Roots of 
 """
 
 import datetime
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -15,7 +16,6 @@ from likeness.core import uris
 from likeness.core.errors import DataError
 
 CURRENT = "CURRENT"
-_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
 class Chain(BaseModel):
@@ -64,8 +64,9 @@ class Published:
         Raises:
             DataError: its CURRENT is damaged.
         """
-        legacy = self._read(CURRENT)
-        return _split(legacy).get(space) if legacy else self._read(f"{space}/{CURRENT}") if space else None
+        if legacy := self._legacy():
+            return legacy.get(space)
+        return self._read(f"{space}/{CURRENT}") if space else None
 
     def chains(self) -> dict[str, Chain]:
         """The chain of each space that has one; the space published last comes first, then by name.
@@ -73,9 +74,8 @@ class Published:
         Raises:
             DataError: a CURRENT is damaged.
         """
-        legacy = self._read(CURRENT)
-        if legacy:
-            return _split(legacy)
+        if legacy := self._legacy():
+            return legacy
         names = [name for name in self._files.names(self._folder) if name != CURRENT and not name.startswith(".")]
         chains = {name: chain for name in names if (chain := self._read(f"{name}/{CURRENT}"))}
         return dict(sorted(chains.items(), key=lambda pair: pair[1].published, reverse=True))
@@ -88,21 +88,31 @@ class Published:
 
     def write(self, space: str, paths: Sequence[str], published: str = "") -> None:
         """Publishes `space/build`s of a space, as of now if no time is given; none takes the space out of service."""
-        legacy = None
+        chains: dict[str, Chain] = {}
         with suppress(DataError):  # a damaged file is replaced
-            legacy = self._read(CURRENT)
-        chains = _split(legacy) if legacy else {}
+            chains = self._legacy()
         chains.pop(space, None)
         if paths:
             current, *previous = (path.partition("/")[2] for path in paths)
-            published = published or _iso(datetime.datetime.now(datetime.UTC))
-            chains[space] = Chain(current=current, previous=previous, published=published)
+            chains[space] = Chain(current=current, previous=previous, published=published or _iso(time.time()))
         for name, chain in chains.items():
             uri = uris.join(self._folder, name, CURRENT)
             self._files.write(uri, chain.model_dump_json(indent=2).encode() + b"\n")
         if not paths:
             self._files.delete(uris.join(self._folder, space, CURRENT))
         self._files.delete(uris.join(self._folder, CURRENT))  # last: until here it is what readers see
+
+    def _legacy(self) -> dict[str, Chain]:
+        """The chains of a root with one CURRENT, by space; times before any other keep the order of the spaces."""
+        builds: dict[str, list[str]] = {}
+        legacy = self._read(CURRENT)
+        for path in legacy.builds if legacy else ():
+            space, _, build = path.partition("/")
+            builds.setdefault(space, []).append(build)
+        return {
+            space: Chain(current=names[0], previous=names[1:], published=_iso(-place))
+            for place, (space, names) in enumerate(builds.items())
+        }
 
     def _read(self, name: str) -> Chain | None:
         uri = uris.join(self._folder, name)
@@ -119,17 +129,5 @@ def _match(name: str, spaces: Sequence[str] | dict[str, Chain]) -> str:
     return next((space for space in spaces if not name or name in (space, space.partition("@")[0])), name)
 
 
-def _iso(time: datetime.datetime) -> str:
-    return time.isoformat(timespec="microseconds")
-
-
-def _split(legacy: Chain) -> dict[str, Chain]:
-    """A chain of `space/build` of all spaces, by space; times before any other keep the order of the spaces."""
-    builds: dict[str, list[str]] = {}
-    for path in legacy.builds:
-        space, _, build = path.partition("/")
-        builds.setdefault(space, []).append(build)
-    return {
-        space: Chain(current=names[0], previous=names[1:], published=_iso(_EPOCH - datetime.timedelta(seconds=place)))
-        for place, (space, names) in enumerate(builds.items())
-    }
+def _iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="microseconds")

@@ -51,7 +51,9 @@ class Run:
         self.facts = RunFacts()
         self.build: str | None = None
         pairs = [(stage, space) for stage in stages for space in (self.spaces if stage == "extract" else [self.space])]
-        self._names = [_lease_name(stage, space.id) for stage, space in pairs] + [_EXCLUSIVE] * exclusive
+        # all spaces share one source, so the lease of ingest has no space
+        self._names = [stage if stage == "ingest" else f"{stage}-{space.id}" for stage, space in pairs]
+        self._names += [_EXCLUSIVE] * exclusive
         self._leases, self._stack = [], ExitStack()  # type: ignore[var-annotated]
 
     def __enter__(self) -> "Run":
@@ -224,8 +226,3 @@ class Run:
 
     def _snapshots(self) -> dict[str, int | None]:
         return {t.name: self.tables.snapshot(t) for t in (SOURCES, IMAGES, LISTINGS, FEATURES, FAILURES)}
-
-
-def _lease_name(stage: str, space: str) -> str:
-    """All spaces share one source, so the lease of ingest has no space."""
-    return stage if stage == "ingest" else f"{stage}-{space}"

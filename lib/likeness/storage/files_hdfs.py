@@ -144,8 +144,9 @@ class HdfsFiles:
         try:
             yield
         except BaseException as error:
-            unreachable = _DOWN in str(error) and not isinstance(error, _DataNodeError)
-            if not unreachable:  # otherwise the deletion would wait in vain
+            if _DOWN not in str(error) or isinstance(
+                error, _DataNodeError
+            ):  # else the deletion would wait in vain
                 with suppress(OSError, RuntimeError):  # the first error is the one to report
                     self._client.delete(draft)
             raise
@@ -170,9 +171,6 @@ class _Reader(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def tell(self) -> int:
-        return self._place
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._length}[whence]
         return self._place
@@ -188,17 +186,14 @@ class _Reader(io.RawIOBase):
 @functools.cache
 def _client(authority: str, process: int) -> Client:
     """One client for each process, because its threads do not survive a fork."""
-    folder = os.environ.get("HADOOP_CONF_DIR")
-    if not folder and Path(_YARN_CONF).is_dir():
-        folder = _YARN_CONF
-    return Client(authority, _FAILOVER, config_dir=folder)
+    shipped = _YARN_CONF if Path(_YARN_CONF).is_dir() else None
+    return Client(authority, _FAILOVER, config_dir=os.environ.get("HADOOP_CONF_DIR") or shipped)
 
 
 def _is_transient(error: BaseException) -> bool:
     """Whether a retry may succeed: a DataNode or a connection failed, not the request."""
-    return isinstance(error, _DataNodeError) or (
-        isinstance(error, OSError | RuntimeError) and any(name in str(error) for name in _TRANSIENT)
-    )
+    known = isinstance(error, OSError | RuntimeError) and any(name in str(error) for name in _TRANSIENT)
+    return known or isinstance(error, _DataNodeError)
 
 
 @contextmanager
@@ -217,13 +212,11 @@ def _named(uri: str) -> Iterator[None]:
     """Turns errors of hdfs-native into OSError, with a remedy if one is known."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise _explained(uri, error) from None
-    except (RuntimeError, ValueError) as error:
-        raise _explained(uri, OSError(str(error))) from None
 
 
-def _explained(uri: str, error: OSError) -> OSError:
+def _explained(uri: str, error: Exception) -> OSError:
     message = str(error)
     if isinstance(error, _DataNodeError):
         return OSError(f"{uri}: {message}")
@@ -231,5 +224,6 @@ def _explained(uri: str, error: OSError) -> OSError:
         return NotADirectoryError(f"{uri}: a part of it is a file, not a folder")
     remedy = next((text for name, text in _REMEDIES.items() if name in message), "")
     kinds = {"FileNotFound": FileNotFoundError, "AlreadyExists": FileExistsError, "NotDirectory": NotADirectoryError}
-    kind = next((subclass for name, subclass in kinds.items() if name in message), type(error))
+    general = type(error) if isinstance(error, OSError) else OSError
+    kind = next((subclass for name, subclass in kinds.items() if name in message), general)
     return kind(f"{uri}: {remedy or message}")

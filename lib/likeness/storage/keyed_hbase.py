@@ -12,7 +12,7 @@ from happybase import Connection
 
 from likeness.core.errors import ServiceError
 from likeness.storage import hbase_layout
-from likeness.storage.hbase_layout import FAMILIES, IMAGES, MARKS, PRODUCTS, HbaseConfig, parse_product, product_key
+from likeness.storage.hbase_layout import FAMILIES, IMAGES, MARKS, PRODUCTS, parse_product, product_key
 from likeness.storage.hbase_pool import HbasePool
 from likeness.storage.items import Item, region_keys
 from likeness.storage.ports import Product
@@ -20,10 +20,12 @@ from likeness.storage.ports import Product
 _BATCH_BYTES, _BATCH_ROWS = 4_000_000, 500
 _SCAN_BYTES = 4_000_000
 _OPEN_S = 12.0
+Row = tuple[bytes, Mapping[bytes, bytes] | None]
+"""The key of a row, and its cells by column."""
 
 
 class HbaseStore:
-    """Vectors as little-endian float32, facts as text and JSON.
+    """The keyed store in three tables of HBase; `hbase_layout` describes their keys and cells.
 
     All calls are idempotent, so after a transient failure (a dead server, a region that moves or is busy) a call is
     retried for `retry_s` seconds, on another Thrift server if there is one.
@@ -35,22 +37,21 @@ class HbaseStore:
         self._pool = HbasePool(self._config)
         try:
             missing = self._missing()
-            if missing and create:
-                _create(self._config, self._pool, missing)
+            if missing and not create:
+                raise ServiceError(
+                    f"keyed.uri = {uri}: HBase has no table {', '.join(self._table(name) for name in missing)}; "
+                    "create them with `likeness hbase-init`"
+                )
+            self._create(missing)
         except ServiceError:
             self.close()
             raise
-        if missing and not create:
-            self.close()
-            raise ServiceError(
-                f"keyed.uri = {uri}: HBase has no table {', '.join(self._table(name) for name in missing)}; "
-                "create them with `likeness hbase-init`"
-            )
 
     def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
         """Stores the float32 vector of each item."""
         column = f"v:{space}".encode()
-        return self._put(IMAGES, ((item.key.encode(), {column: np.asarray(v, "<f4").tobytes()}) for item, v in rows))
+        cells = ((item.key.encode(), {column: np.asarray(vector, "<f4").tobytes()}) for item, vector in rows)
+        return self._send("put", IMAGES, cells)
 
     def get_vectors(self, space: str, items: Sequence[Item]) -> dict[Item, np.ndarray]:
         """The stored vectors of some items."""
@@ -66,7 +67,7 @@ class HbaseStore:
 
     def delete_vectors(self, space: str, items: Iterable[Item]) -> None:
         """Deletes the vectors of some items in one space."""
-        self._delete(IMAGES, [item.key.encode() for item in items], [f"v:{space}".encode()])
+        self._send("delete", IMAGES, ((item.key.encode(), {f"v:{space}".encode(): b""}) for item in items))
 
     def delete_images(self, image_ids: Iterable[str]) -> None:
         """Deletes every vector of some images; each takes a scan for its regions."""
@@ -75,11 +76,12 @@ class HbaseStore:
             first, last = region_keys(image_id)
             regions = self._scan(IMAGES, [], first.encode(), last.encode())
             keys += [image_id.encode(), *(key for key, _ in regions)]
-        self._delete(IMAGES, keys)
+        self._send("delete", IMAGES, ((key, None) for key in keys))
 
     def put_products(self, rows: Iterable[Product]) -> int:
         """Stores the facts of each product."""
-        return self._put(PRODUCTS, ((product_key(row.product_id), hbase_layout.product_cells(row)) for row in rows))
+        cells = ((product_key(row.product_id), hbase_layout.product_cells(row)) for row in rows)
+        return self._send("put", PRODUCTS, cells)
 
     def get_products(self, product_ids: Sequence[str]) -> dict[str, Product]:
         """The stored facts of some products."""
@@ -93,7 +95,7 @@ class HbaseStore:
 
     def delete_products(self, product_ids: Sequence[str]) -> None:
         """Deletes products."""
-        self._delete(PRODUCTS, [product_key(key) for key in product_ids])
+        self._send("delete", PRODUCTS, ((product_key(key), None) for key in product_ids))
 
     def purge(self) -> None:
         """Requests major compactions, which run in the background and remove deleted data from disk."""
@@ -111,7 +113,7 @@ class HbaseStore:
 
     def set_mark(self, name: str, value: Any) -> None:
         """Stores a JSON value with the data."""
-        self._put(MARKS, [(name.encode(), {b"m:value": json.dumps(value).encode()})])
+        self._send("put", MARKS, [(name.encode(), {b"m:value": json.dumps(value).encode()})])
 
     def close(self) -> None:
         """Closes the connections."""
@@ -124,36 +126,47 @@ class HbaseStore:
         existing = self._pool.call(lambda connection: connection.tables(), _OPEN_S)
         return [name for name in FAMILIES if self._table(name).encode() not in existing]
 
-    def _put(self, table: str, rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> int:
+    def _create(self, missing: Sequence[str]) -> None:
+        """Creates missing tables. Thrift cannot pre-split a table, so HBase's own command does it."""
+        uri = self._config.uri
+        for name, command in zip((IMAGES, PRODUCTS), hbase_layout.create_commands(self._config), strict=True):
+            if name not in missing:
+                continue
+            if not shutil.which("hbase"):
+                raise ServiceError(
+                    f"keyed.uri = {uri}: the table {self._table(name)} is missing, and the command `hbase` that "
+                    f"creates it is not on PATH; run this where HBase is installed: {' '.join(command)}"
+                )
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+            if name in self._missing():
+                lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
+                raise ServiceError(f"keyed.uri = {uri}: `{' '.join(command)}` failed: {' '.join(lines)}")
+        if MARKS in missing:
+            with suppress(ServiceError):  # another process may create it at the same time
+                self._pool.call(lambda connection: connection.create_table(self._table(MARKS), {FAMILIES[MARKS]: {}}))
+
+    def _send(self, action: Literal["put", "delete"], table: str, rows: Iterable[Row]) -> int:
+        """Puts cells by row key, or deletes columns (of None: all) by row key, in batches; returns how many rows."""
         done = 0
         for batch in _batches(rows):
             # of one key put twice only the later value is sent: in one call both would get the same timestamp
-            self._send(table, "put", dict(batch))
+            def send(connection: Connection, cells_of: Mapping[bytes, Any] = dict(batch)) -> None:
+                mutations = connection.table(self._table(table)).batch()
+                for key, cells in cells_of.items():
+                    getattr(mutations, action)(key, cells)
+                mutations.send()
+
+            self._pool.call(send)
             done += len(batch)
         return done
-
-    def _delete(self, table: str, keys: Sequence[bytes], columns: Sequence[bytes] | None = None) -> None:
-        for batch in _chunks(keys):
-            self._send(table, "delete", dict.fromkeys(batch, columns))
-
-    def _send(self, table: str, action: Literal["put", "delete"], rows: Mapping[bytes, object]) -> None:
-        """Puts cells by row key, or deletes columns by row key, in one call."""
-
-        def send(connection: Connection) -> None:
-            mutations = connection.table(self._table(table)).batch()
-            for key, value in rows.items():
-                getattr(mutations, action)(key, value)
-            mutations.send()
-
-        self._pool.call(send)
 
     def _get(
         self, table: str, keys: Mapping[bytes, str], columns: Sequence[bytes]
     ) -> Iterator[tuple[str, dict[bytes, bytes]]]:
-        for batch in _chunks(list(keys)):
+        for start in range(0, len(keys), _BATCH_ROWS):
 
-            def ask(connection: Connection, batch: Sequence[bytes] = batch) -> Any:
-                return connection.table(self._table(table)).rows(list(batch), columns=list(columns))
+            def ask(connection: Connection, batch: Iterable[bytes] = list(keys)[start : start + _BATCH_ROWS]) -> Any:
+                return connection.table(self._table(table)).rows(batch, columns=list(columns))
 
             for key, cells in self._pool.call(ask):
                 yield keys[key], cells
@@ -180,39 +193,13 @@ class HbaseStore:
             rows = max(16, min(10_000, _SCAN_BYTES // (size + 1)))
 
 
-def _create(config: HbaseConfig, pool: HbasePool, missing: Sequence[str]) -> None:
-    """Creates missing tables. Thrift cannot pre-split a table, so HBase's own command does it."""
-    for name, command in zip((IMAGES, PRODUCTS), hbase_layout.create_commands(config), strict=True):
-        if name not in missing:
-            continue
-        if not shutil.which("hbase"):
-            raise ServiceError(
-                f"keyed.uri = {config.uri}: the table {config.name}_{name} is missing, and the command `hbase` that "
-                f"creates it is not on PATH; run this where HBase is installed: {' '.join(command)}"
-            )
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        existing = pool.call(lambda connection: connection.tables(), _OPEN_S)
-        if f"{config.name}_{name}".encode() not in existing:
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-3:]
-            raise ServiceError(f"keyed.uri = {config.uri}: `{' '.join(command)}` failed: {' '.join(lines)}")
-    if MARKS in missing:
-        with suppress(ServiceError):  # another process may create it at the same time
-            pool.call(lambda connection: connection.create_table(f"{config.name}_{MARKS}", {FAMILIES[MARKS]: {}}))
-
-
-def _batches(rows: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[list[tuple[bytes, dict[bytes, bytes]]]]:
-    batch: list[tuple[bytes, dict[bytes, bytes]]] = []
-    size = 0
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    batch, size = list[Row](), 0
     for key, cells in rows:
         batch.append((key, cells))
-        size += len(key) + sum(map(len, cells.values()))
+        size += len(key) + sum(map(len, (cells or {}).values()))
         if size >= _BATCH_BYTES or len(batch) >= _BATCH_ROWS:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(keys), _BATCH_ROWS):
-        yield keys[start : start + _BATCH_ROWS]

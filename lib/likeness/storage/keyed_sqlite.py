@@ -24,7 +24,10 @@ _BATCH = 500
 
 
 class SqliteStore:
-    """Vectors as little-endian float32, facts as JSON; one process writes at a time, while others read."""
+    """The keyed store in a table each for vectors (as little-endian float32), products and marks (as JSON).
+
+    One process writes at a time, while others read.
+    """
 
     writers = 1
 
