@@ -2,23 +2,7 @@
 
 import typer
 
-from likeness.cli import (
-    builds,
-    compare,
-    evaluate,
-    hbase,
-    ledgers,
-    models,
-    networks,
-    plan,
-    products,
-    query,
-    robustness,
-    roots,
-    serve,
-    status,
-    unlock,
-)
+from likeness.cli import builds, evaluate, ledgers, models, networks, plan, products, query, roots, serve, status
 
 app = typer.Typer(
     name="likeness",
@@ -35,9 +19,9 @@ app.command()(serve.key)
 app.command()(status.status)
 app.command()(plan.plan)
 app.command()(builds.verify)
-app.command()(compare.compare)
+app.command()(evaluate.compare)
 app.command()(evaluate.evaluate)
-app.command()(robustness.robustness)
+app.command()(evaluate.robustness)
 app.command()(networks.classify)
 app.command()(networks.profile)
 app.command()(builds.rollback)
@@ -46,9 +30,9 @@ app.command()(products.hide)
 app.command()(products.show)
 app.command()(products.forget)
 app.command()(roots.copy)
-app.command()(unlock.unlock)
+app.command()(roots.unlock)
 app.command("retry-failed")(ledgers.retry_failed)
-app.command("hbase-init")(hbase.hbase_init)
+app.command("hbase-init")(roots.hbase_init)
 app.add_typer(ledgers.runs, name="runs")
 app.add_typer(ledgers.failures, name="failures")
 app.add_typer(ledgers.config, name="config")

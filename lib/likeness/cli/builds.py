@@ -1,6 +1,8 @@
 """`likeness verify`, `rollback`, `export`: check a build, go back to the previous one, write vectors to a file."""
 
 import itertools
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +11,12 @@ import pyarrow.parquet as pq
 import typer
 
 from likeness import storage
-from likeness.cli.common import AsJson, show_json, with_settings
+from likeness.cli.common import AsJson, show_result, with_settings
 from likeness.core.errors import DataError, ServiceError, UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
-from likeness.ops import consistency
+from likeness.ops.consistency import compare_products, compare_vectors
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, LISTINGS
 
@@ -39,19 +41,21 @@ def verify(
         in_build += _against_tables(TableReader(settings), manifest)
         in_store += _against_store(settings, manifest)
     problems, paths = list(dict.fromkeys(in_build + in_store)), [manifest.path for manifest in manifests]
-    if as_json:
-        show_json({"build": paths[0], "builds": paths, "ok": not problems, "problems": problems})
-    elif not problems:
-        for manifest in manifests:
-            print(
-                f"{manifest.path} is complete: {len(manifest.shards)} shards, {manifest.vectors} vectors of "
-                f"{manifest.images} images and {manifest.products} products; tables and keyed store agree with it"
-            )
+    result = {"build": paths[0], "builds": paths, "ok": not problems, "problems": problems}
+    show_result(result, as_json, lambda: _show_complete([] if problems else manifests))
     if problems:
         details = "" if as_json else ":\n  " + "\n  ".join(problems)
         remedies = ["`likeness rollback` puts the previous build back in service"] * bool(in_build)
         remedies += ["`./spark-submit.sh load --set keyed.reload=true` repairs the keyed store"] * bool(in_store)
         raise DataError(f"{', '.join(paths)} has {len(problems)} problems{details}\n" + "\n".join(remedies))
+
+
+def _show_complete(manifests: Sequence[Manifest]) -> None:
+    for manifest in manifests:
+        print(
+            f"{manifest.path} is complete: {len(manifest.shards)} shards, {manifest.vectors} vectors of "
+            f"{manifest.images} images and {manifest.products} products; tables and keyed store agree with it"
+        )
 
 
 def _load_all(builds: Builds, manifest: Manifest) -> list[str]:
@@ -89,12 +93,10 @@ def _against_store(settings: Settings, manifest: Manifest) -> list[str]:
         store = storage.keyed(storage.keyed_uri(settings.keyed.uri, settings.root))
     except ServiceError as error:
         return [str(error)]
-    keys: dict[tuple[str, str], list[str]] = {}
+    keys = defaultdict[tuple[str, str], list[str]](list)
     try:
-        for item in itertools.chain(
-            consistency.compare_vectors(tables, store, manifest.space), consistency.compare_products(tables, store)
-        ):
-            keys.setdefault((item.table, item.kind), []).append(item.key)
+        for item in itertools.chain(compare_vectors(tables, store, manifest.space), compare_products(tables, store)):
+            keys[item.table, item.kind].append(item.key)
     finally:
         store.close()
     return [

@@ -1,13 +1,15 @@
 """Shared parts of the commands: flags, settings, and output as a table or JSON.   [typer, rich]"""
 
+import dataclasses
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +17,10 @@ from rich.table import Table
 
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from likeness.core.statistics import Figure
+    from likeness.models.model_card import Metric
 
 Root = Annotated[str | None, typer.Option(help="folder of all tables, builds and models (default: var)")]
 Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
@@ -54,18 +60,39 @@ def read_photo(path: Path) -> bytes:
         raise UsageError(f"{path}: {error.strerror}; name a photo") from None
 
 
-def show_json(value: Any) -> None:
+def show_json(value: object) -> None:
     """Prints a value as JSON on standard output."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
 
 
-def interval(figure: Mapping[str, float]) -> str:
+def show_result(value: object, as_json: bool, as_text: Callable[[], None]) -> None:
+    """Prints a value: as JSON for programs, or by `as_text` for people."""
+    if as_json:
+        show_json(value)
+    else:
+        as_text()
+
+
+def _plain(value: object) -> object:
+    """The fields of a record; else text."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)
+
+
+def interval(figure: "Figure | Metric") -> str:
     """Formats a value with the ends of its interval, as `0.812 (0.790-0.834)`."""
-    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+    return f"{figure.value:.3f} ({figure.low:.3f}-{figure.high:.3f})"
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints rows as a table, for people."""
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: str = "") -> None:
+    """Prints rows as a table, for people; without rows the text `none`, if there is one."""
+    rows = list(rows)
+    if none and not rows:
+        print(none)
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold")

@@ -1,15 +1,17 @@
 """`likeness runs`, `failures`, `config`, `retry-failed`: run history, failure ledger and settings."""
 
 import csv
+import functools
 import json
+import operator
 import sys
-from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, Assignments, Config, load, show_json, show_table, with_settings
+from likeness.cli.common import AsJson, Assignments, Config, load, show_result, show_table, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings, Source, setting_fields
 from likeness.storage.run_history import FailureRow, read_failures, read_runs
@@ -29,11 +31,10 @@ Stage = Annotated[str, typer.Option(help="list, ingest or extract (default: all)
 def list_runs(settings: Settings, as_json: AsJson = False) -> None:
     """List all runs, the latest last."""
     rows = read_runs(TableReader(settings))
-    if as_json:
-        show_json([row.model_dump(exclude={"settings", "facts"}) for row in rows])
-    else:
-        cells = [[_brief(cell) for cell in (row.run_id, row.status, row.started, row.build, row.error)] for row in rows]
-        show_table(("run", "status", "started", "build", "error"), cells)
+    titles = ("run", "status", "started", "build", "error")
+    cells = [[_brief(cell) for cell in (row.run_id, row.status, row.started, row.build, row.error)] for row in rows]
+    values = [row.model_dump(exclude={"settings", "facts"}) for row in rows]
+    show_result(values, as_json, lambda: show_table(titles, cells))
 
 
 @runs.command("show")
@@ -50,25 +51,17 @@ def show_run(
         raise UsageError(f"run {run_id!r} is not in this root; `likeness runs list` lists its runs")
     row = matches[0]
     fields = dict(row) | {"settings": json.loads(row.settings), "facts": row.facts.dump()}
-    if as_json:
-        show_json(fields)
-        return
-    for name, value in fields.items():
-        print(f"{name}: {json.dumps(value, ensure_ascii=False, indent=2) if isinstance(value, dict) else value}")
+    texts = (json.dumps(one, ensure_ascii=False, indent=2) if isinstance(one, dict) else one for one in fields.values())
+    lines = [f"{name}: {text}" for name, text in zip(fields, texts, strict=True)]
+    show_result(fields, as_json, lambda: print(*lines, sep="\n"))
 
 
 @failures.command("list")
 @with_settings
 def list_failures(settings: Settings, stage: Stage = "", as_json: AsJson = False) -> None:
     """List what was rejected or failed, with the reasons."""
-    rows = _failures(settings, stage)
-    if as_json:
-        show_json([dict(row) for row in rows])
-    elif not rows:
-        print("no failures")
-    else:
-        columns = ("what", "stage", "reason", "detail", "attempts")
-        show_table(columns, [[getattr(row, name) for name in columns] for row in rows])
+    rows, columns = _failures(settings, stage), ("what", "stage", "reason", "detail", "attempts")
+    show_result(rows, as_json, lambda: show_table(columns, map(operator.attrgetter(*columns), rows), "no failures"))
 
 
 @failures.command("export")
@@ -80,15 +73,16 @@ def export_failures(
 ) -> None:
     """Write the failure ledger as CSV."""
     rows = _failures(settings, stage)
-    if str(out) == "-":
-        _write_csv(sys.stdout, rows)
-        return
+    to_file = str(out) != "-"
     try:
-        with out.open("w", newline="", encoding="utf-8") as file:
-            _write_csv(file, rows)
+        with out.open("w", newline="", encoding="utf-8") if to_file else nullcontext(sys.stdout) as file:
+            writer = csv.DictWriter(file, list(FailureRow.model_fields))
+            writer.writeheader()
+            writer.writerows(map(dict, rows))
     except OSError as error:
         raise UsageError(f"{out}: {error.strerror}; name a file that can be written") from None
-    print(f"{len(rows)} failures in {out}")
+    if to_file:
+        print(f"{len(rows)} failures in {out}")
 
 
 @config.command("show")
@@ -98,15 +92,12 @@ def show_config(settings: Settings, as_json: AsJson = False) -> None:
     values = settings.model_dump(mode="json")
     rows = []
     for key, field in setting_fields().items():
-        value: Any = values
-        for part in key.split("."):
-            value = value[part]
+        value = functools.reduce(operator.getitem, key.split("."), values)
         default = field.get_default(call_default_factory=True)
         rows.append({"key": key, "value": value, "default": default, "meaning": field.description})
-    if as_json:
-        show_json(rows)
-    else:
-        show_table(("key", "value", "default", "meaning"), [list(row.values()) for row in rows])
+    show_result(
+        rows, as_json, lambda: show_table(("key", "value", "default", "meaning"), [tuple(row.values()) for row in rows])
+    )
 
 
 @config.command("validate")
@@ -149,9 +140,3 @@ def _failures(settings: Settings, stage: str) -> list[FailureRow]:
 def _brief(value: object) -> str:
     """The first 80 characters of the first line."""
     return "" if value is None else str(value).splitlines()[0][:80]
-
-
-def _write_csv(file: TextIO, rows: Sequence[FailureRow]) -> None:
-    writer = csv.DictWriter(file, list(FailureRow.model_fields))
-    writer.writeheader()
-    writer.writerows(dict(row) for row in rows)

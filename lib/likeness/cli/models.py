@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, Root, interval, load, show_json, show_table
+from likeness.cli.common import AsJson, Root, interval, load, show_json, show_result, show_table
 from likeness.models.model_registry import ModelRegistry, override_reason
 
 models = typer.Typer(help="List, compare and promote trained models.", no_args_is_help=True)
@@ -16,40 +16,19 @@ Name = Annotated[str, typer.Argument(help="name of the model")]
 def list_(root: Root = None, as_json: AsJson = False) -> None:
     """List all versions of all models."""
     registry = ModelRegistry(load(root).root)
-    rows = []
+    rows, cells = [], []
     for name in registry.names():
-        promoted = registry.promotions(name)
+        promoted = [promotion.version for promotion in registry.promotions(name)[:1]]
         for version in registry.versions(name):
-            card = registry.card(name, version)
-            main = card.metrics[card.main_metric]
-            rows.append(
-                {
-                    "model": name,
-                    "version": version,
-                    "in service": bool(promoted) and promoted[0].version == version,
-                    "task": card.task,
-                    "metric": card.main_metric,
-                    **main.model_dump(),
-                    "on": card.evaluation,
-                }
-            )
-    if as_json:
-        show_json(rows)
-    elif not rows:
-        print(f"no model in {registry.folder}; ./spark-submit.sh train --task category trains one")
-    else:
-        cells = [
-            (
-                row["model"],
-                row["version"],
-                "in service" if row["in service"] else "",
-                row["task"],
-                f"{row['metric']} {interval(row)}",
-                row["on"],
-            )
-            for row in rows
-        ]
-        show_table(("model", "version", "", "task", "metric", "evaluated on"), cells)
+            card, active = registry.card(name, version), version in promoted
+            metric = card.metrics[card.main_metric]
+            values = {"model": name, "version": version, "in service": active, "task": card.task}
+            rows.append({**values, "metric": card.main_metric, **metric.model_dump(), "on": card.evaluation})
+            text = f"{card.main_metric} {interval(metric)}"
+            cells.append((name, version, "in service" * active, card.task, text, card.evaluation))
+    titles = ("model", "version", "", "task", "metric", "evaluated on")
+    none = f"no model in {registry.folder}; ./spark-submit.sh train --task category trains one"
+    show_result(rows, as_json, lambda: show_table(titles, cells, none))
 
 
 @models.command()
@@ -80,9 +59,7 @@ def show(
     }
     show_table(("", ""), list(fields.items()))
     metrics = [
-        (key, interval(metric.model_dump()), on)
-        for on, by_name in registry.metrics(card).items()
-        for key, metric in by_name.items()
+        (key, interval(metric), on) for on, by_name in registry.metrics(card).items() for key, metric in by_name.items()
     ]
     show_table(("metric", "value", "evaluated on"), metrics)
     for one in promotions:

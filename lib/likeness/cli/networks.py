@@ -1,12 +1,13 @@
 """`likeness backbones`, `classify`, `profile`, `weights`: networks, their predictions and their speed.   [typer]"""
 
+import operator
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, Assignments, Config, load, read_photo, show_json, show_table
+from likeness.cli.common import AsJson, Assignments, Config, load, read_photo, show_json, show_result, show_table
 from likeness.core.errors import UsageError
 from likeness.core.settings import load_settings
 from likeness.images.image import BadImage
@@ -26,17 +27,17 @@ def list_backbones(context: typer.Context, as_json: AsJson = False) -> None:
         show_json(rows)
         return
     columns = ("name", "side", "top-1", "top-5", "weights", "what")
-    show_table(columns, [tuple(row[name] for name in columns) for row in rows])
+    show_table(columns, map(operator.itemgetter(*columns), rows))
     print("top-1, top-5: published accuracy on ImageNet's validation set, %; layers: `likeness backbones show NAME`")
 
 
-def _fields(spec: Backbone) -> dict[str, Any]:
+def _fields(spec: Backbone) -> dict[str, str | int | float | list[str] | None]:
     published = spec.published
     return {
         "name": spec.name,
         "side": spec.preprocessing.crop,
-        "top-1": published and published.top1,
-        "top-5": published and published.top5,
+        "top-1": published.top1 if published else None,
+        "top-5": published.top5 if published else None,
         "weights": spec.source,
         "what": spec.doc,
         "licence": spec.licence,
@@ -60,7 +61,7 @@ def show(
     rows = summarise(spec)
     totals = {"parameters": sum(row.parameters for row in rows), "macs": sum(row.macs for row in rows)}
     if as_json:
-        show_json(_fields(spec) | totals | {"stages": [vars(row) for row in rows]})
+        show_json({**_fields(spec), **totals, "stages": rows})
         return
     columns = ("layer", "output", "receptive field", "stride", "parameters", "million MACs", "kB out", "")
     cells = [
@@ -102,10 +103,9 @@ def classify(
         labels = classifier.labels(photo, k)
     except BadImage as bad:
         raise UsageError(f"{image} cannot be classified: {bad}") from None
-    if as_json:
-        show_json({"space": classifier.space.id, "labels": [vars(one) for one in labels]})
-    else:
-        show_table(("class", "probability"), [(one.name, f"{one.probability:.3f}") for one in labels])
+    cells = [(one.name, f"{one.probability:.3f}") for one in labels]
+    value = {"space": classifier.space.id, "labels": labels}
+    show_result(value, as_json, lambda: show_table(("class", "probability"), cells))
 
 
 def profile(
@@ -126,7 +126,7 @@ def profile(
     settings = load_settings(config, {"source.uri": source, "extract.space": space}, assignments or ())
     result = hardware_profile.profile(settings, lambda message: print(f"profile: {message}", file=sys.stderr))
     if as_json:
-        show_json(vars(result))
+        show_json(result)
         return
     rows = [
         ("read", "one reader", f"{result.read:,.0f}", f"{result.read * result.megabytes:,.1f} MB/s"),

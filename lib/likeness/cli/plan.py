@@ -1,13 +1,12 @@
 """`likeness plan`: an estimate of a run before it starts.   [typer]"""
 
-import dataclasses
 import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, Assignments, Config, Root, show_json, show_table
+from likeness.cli.common import AsJson, Assignments, Config, Root, show_result, show_table
 from likeness.core.errors import UsageError
 from likeness.core.settings import load_settings
 
@@ -52,11 +51,9 @@ def plan(
     settings = load_settings(config, flags, assignments or ())
     feature_space = space_of(settings)
     steps = [backfill(settings, feature_space, scope)[0]] if scope else estimate(settings, feature_space)
-    if as_json:
-        rows = [dataclasses.asdict(step) for step in steps]
-        show_json({"space": feature_space.id, "scope": str(scope), "steps": rows})
-        return
-    _show(steps, f"{feature_space.id}, {scope}" if scope else feature_space.id)
+    title = f"{feature_space.id}, {scope}" if scope else feature_space.id
+    value = {"space": feature_space.id, "scope": str(scope), "steps": steps}
+    show_result(value, as_json, lambda: _show(steps, title))
 
 
 def _show(steps: "Sequence[StageEstimate]", title: str) -> None:
@@ -64,18 +61,10 @@ def _show(steps: "Sequence[StageEstimate]", title: str) -> None:
     from likeness.ops.estimate import duration
 
     columns = ("stage", "count", "", "time", "bytes written, at most", "memory at search", "rate from run")
-    rows = [
-        (
-            step.stage,
-            f"{step.count:,}",
-            step.unit,
-            duration(step.seconds),
-            size(step.stored) if step.stored else "",
-            size(step.memory) if step.memory else "",
-            step.basis,
-        )
-        for step in steps
-    ]
+    rows = []
+    for step in steps:
+        stored, memory = (size(count) if count else "" for count in (step.stored, step.memory))
+        rows.append((step.stage, f"{step.count:,}", step.unit, duration(step.seconds), stored, memory, step.basis))
     show_table(columns, rows)
     unknown = [step.stage for step in steps if step.seconds is None]
     total = sum(step.seconds or 0 for step in steps)

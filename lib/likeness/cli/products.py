@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.cli.common import AsJson, show_json, show_table, with_settings
+from likeness.cli.common import AsJson, show_result, show_table, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
@@ -49,13 +49,9 @@ def show(
         store.show(products)
         print(f"back in answers: {', '.join(products)}")
         return
-    rows = [
-        (product_id, datetime.datetime.fromtimestamp(since, datetime.UTC).isoformat()) for product_id, since in hidden
-    ]
-    if as_json:
-        show_json([{"product_id": product_id, "since": since} for product_id, since in rows])
-    else:
-        show_table(("hidden product", "since"), rows)
+    times = [datetime.datetime.fromtimestamp(since, datetime.UTC).isoformat() for _, since in hidden]
+    rows = [{"product_id": product_id, "since": time} for (product_id, _), time in zip(hidden, times, strict=True)]
+    show_result(rows, as_json, lambda: show_table(("hidden product", "since"), [tuple(row.values()) for row in rows]))
 
 
 @with_settings

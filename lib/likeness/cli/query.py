@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, read_photo, show_json, show_table, with_settings
+from likeness.cli.common import AsJson, read_photo, show_result, show_table, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.images.query_views import QueryView
@@ -51,10 +51,7 @@ def search(
         answer = answer.model_copy(update={"took_ms": answer.took_ms | {"load": round(load_ms, 3)}})
         if save:
             _save(save, photo, answer, library.tables)
-    if as_json:
-        show_json(answer.model_dump())
-    else:
-        _show(answer)
+    show_result(answer, as_json, lambda: _show(answer))
 
 
 def _show(answer: "Answer") -> None:
@@ -76,9 +73,7 @@ def _save(path: Path, photo: bytes, answer: "Answer", tables: TableReader) -> No
 
     photos = tables.photos([result.image_id for result in answer.results])
     tiles: list[tuple[bytes | None, str]] = [(photo, f"query\n{answer.category.predicted}?")]
-    for result in answer.results:
-        caption = f"{result.score:.3f} {result.category}\n{result.product_id}"
-        tiles.append((photos.get(result.image_id), caption))
+    tiles += [(photos.get(one.image_id), f"{one.score:.3f} {one.category}\n{one.product_id}") for one in answer.results]
     try:
         path.write_bytes(draw_contact_sheet(tiles, columns=min(6, len(tiles))))
     except OSError as error:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import datetime
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.cli.common import AsJson, show_json, show_table, with_settings
+from likeness.cli.common import AsJson, show_result, show_table, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.formatting import pluralize
 from likeness.core.settings import Settings
@@ -82,11 +83,8 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
         failures=dict(sorted(failures.items())),
         hidden=len(HiddenProducts(settings.root).all()),
     )
-    if as_json:
-        matrix = [dataclasses.asdict(cell) | {"missing": cell.missing} for cell in report.matrix]
-        show_json(dataclasses.asdict(report) | {"matrix": matrix})
-    else:
-        _show(report)
+    matrix = [dataclasses.asdict(cell) | {"missing": cell.missing} for cell in report.matrix]
+    show_result(dataclasses.asdict(report) | {"matrix": matrix}, as_json, lambda: _show(report))
 
 
 def _build_status(manifest: Manifest, tables: TableReader) -> BuildStatus:
@@ -135,7 +133,7 @@ def _show(report: RootStatus) -> None:
         print(f"root {report.root} has no photos yet; run ./spark-submit.sh nightly")
         return
     columns = ("ingest_date", "space", "photos", "present", "missing", "failed")
-    show_table(columns, [[getattr(cell, name) for name in columns] for cell in report.matrix])
+    show_table(columns, map(operator.attrgetter(*columns), report.matrix))
     if report.failures:
         stages = ", ".join(f"{stage} {count:,}" for stage, count in report.failures.items())
         print(f"failures in the ledger: {stages}; `likeness failures list` shows the reasons")
