@@ -1,15 +1,18 @@
 """Heads against a network of three layers whose gradients were derived by hand, and both against differences."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from tests.three_layers import ACTIVATIONS as DERIVED
 from tests.three_layers import ThreeLayers, two_moons
 
-from likeness.models.backbones.heads import ACTIVATIONS, Head
+from likeness.models.backbones.heads import Activation, Head
 from likeness.models.backbones.network import MLP
 from likeness.training import losses
 
+ACTIVATIONS = get_args(Activation)
 SHARED = [name for name in ACTIVATIONS if name in DERIVED]
 
 

@@ -49,11 +49,9 @@ def test_a_labelled_folder(classifier: ImagenetClassifier, shirts: list[Path], t
     result = classifier.evaluate(tmp_path)
     photos = sum(1 for _ in tmp_path.glob("*/*.jpg")) - 1
     firsts = sum((tmp_path / labels[0] / path.name).exists() for path, labels in names.items())
-    assert (result.photos, result.top1, result.top5) == (photos, firsts, photos - 1)
+    assert (result.photos, result.top1.value, result.top5.value) == (photos, firsts / photos, (photos - 1) / photos)
     assert [Path(path).name for path in result.failures] == ["broken.jpg"]
-    share = result.plain()["top1"]
-    assert isinstance(share, dict)
-    assert 0 <= share["low"] < share["value"] == result.top1 / result.photos < share["high"] <= 1
+    assert 0 <= result.top1.low < result.top1.value < result.top1.high <= 1
 
 
 def test_folders_by_wordnet_id_are_numbered_as_imagenet_numbers_them(

@@ -117,11 +117,10 @@ def load_category_classifier(settings: Settings, space: str, photos: bool = True
     if card is None:
         return None
     model_space = ModelRegistry(settings.root, settings.extract.cache).space(card)
-    assert model_space.recipe
-    assert model_space.recipe.head
-    if card.space == space and card.frozen:
+    head = model_space.recipe and model_space.recipe.head
+    if head and card.space == space and card.frozen:
         path = storage.local_copy(model_space.weights_path, settings.extract.cache)
-        return CategoryClassifier(card, NumpyHead(path, model_space.recipe.head), None)
+        return CategoryClassifier(card, NumpyHead(path, head), None)
     if not photos:
         return None
     from likeness.models.extractor import Extractor

@@ -9,7 +9,7 @@ import numpy as np
 
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
-from likeness.core.statistics import share, softmax
+from likeness.core.statistics import Figure, share, softmax
 from likeness.images.image import SUFFIXES
 from likeness.models.backbones import Space, registry
 from likeness.models.extractor import Extractor
@@ -30,18 +30,12 @@ class Label:
 
 @dataclass(frozen=True)
 class ClassificationResult:
-    """Photos of a labelled folder, and how many have their true class first (top-1) or among five (top-5)."""
+    """Photos of a labelled folder, and the shares of them with their true class first (top-1) or among five (top-5)."""
 
     photos: int
-    top1: int
-    top5: int
+    top1: Figure
+    top5: Figure
     failures: Mapping[str, str]
-
-    def plain(self) -> dict[str, object]:
-        """As plain JSON values: shares with their 95 % intervals (Wilson 1927)."""
-        shares = {"top1": share(self.top1, self.photos), "top5": share(self.top5, self.photos)}
-        accuracies = {name: vars(figure) for name, figure in shares.items()}
-        return {"photos": self.photos, **accuracies, "failures": dict(self.failures)}
 
 
 class ImagenetClassifier:
@@ -82,7 +76,7 @@ class ImagenetClassifier:
                 done += 1
                 top1 += first[0] == truth[Path(key)]
                 top5 += truth[Path(key)] in first
-        return ClassificationResult(done, top1, top5, failures)
+        return ClassificationResult(done, share(top1, done), share(top5, done), failures)
 
     def _photos(self, folder: Path) -> Iterator[tuple[Path, int]]:
         if not folder.is_dir():

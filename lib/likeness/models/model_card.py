@@ -2,9 +2,8 @@
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from likeness.storage.artifact import File, FrozenModel
 
@@ -25,7 +24,7 @@ class Metric(FrozenModel):
 
 MetricsByEvaluationSet = Mapping[str, Mapping[str, Metric]]
 """Metrics by name, by evaluation set (`NAME@VERSION`)."""
-TrainSettings = Mapping[str, Any]
+TrainSettings = Mapping[str, JsonValue]
 """Settings of `train` by name; all of them, or those that override others."""
 
 

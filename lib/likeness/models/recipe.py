@@ -15,13 +15,11 @@ from likeness.core.errors import DataError, ServiceError, UsageError
 from likeness.images.image import Preprocessing
 from likeness.models.backbones.heads import Head
 from likeness.models.backbones.registry import registry
-from likeness.models.backbones.spec import Backbone, Layer, PooledLayer
+from likeness.models.backbones.spec import Backbone, Built, Layer, PooledLayer
 from likeness.models.space_name import layer_dimension, parse_layer, parse_preprocessing
 
 if TYPE_CHECKING:
     import torch
-
-    from likeness.models.backbones.spec import Built
 
 FEATURES = "features"
 _METADATA_KEY = "likeness"
@@ -123,7 +121,7 @@ def _unchanged_layers(base: Backbone, preprocessing: Preprocessing) -> dict[str,
     return {name: layer for name, layer in base.layers.items() if same or (len(layer.shape) == 1 and not layer.dense)}
 
 
-def _network(base: Backbone, recipe: Recipe) -> "Built":
+def _network(base: Backbone, recipe: Recipe) -> Built:
     from torch.nn import ModuleDict
 
     from likeness.models.backbones.network import FeatureStage, HeadStage

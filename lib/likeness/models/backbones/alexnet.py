@@ -1,17 +1,13 @@
 """AlexNet: torchvision's (Krizhevsky 2014, "One weird trick"), and Caffe's of the original of 2012."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from likeness.models.backbones.class_names import imagenet_classes
 from likeness.models.backbones.providers import caffe_preprocessing, torchvision_backbone
-from likeness.models.backbones.spec import Backbone, Layer, Published
+from likeness.models.backbones.spec import Backbone, Built, Layer, Published, Stage
 from likeness.models.backbones.weights import weights_not_published
-
-if TYPE_CHECKING:
-    import torch
-
-    from likeness.models.backbones.spec import Built
 
 FC = {
     "fc6_linear": Layer((4096,), "first fully connected layer before its ReLU", dense=True),
@@ -23,7 +19,15 @@ FC = {
 """The fully connected layers of AlexNet and VGG."""
 
 
-def fully_connected(linears: Sequence[Any], side: int) -> "list[tuple[str, torch.nn.Module]]":
+def torchvision_stages(layers: Iterable[str], features: Any, linears: Sequence[Any], side: int) -> list[Stage]:
+    """The stages of torchvision's `features`, each convolution with its ReLU, and those of `fully_connected`."""
+    maps = [name for name in layers if name not in FC]
+    ends = itertools.accumulate((2 if name.startswith("conv") else 1 for name in maps), initial=0)
+    parts = [features[start:end] for start, end in itertools.pairwise(ends)]
+    return [*zip(maps, parts, strict=True), *fully_connected(linears, side)]
+
+
+def fully_connected(linears: Sequence[Any], side: int) -> list[Stage]:
     """The stages of `FC`: three fully connected layers over maps of `side` x `side`."""
     from torch.nn import ReLU
 
@@ -34,17 +38,15 @@ def fully_connected(linears: Sequence[Any], side: int) -> "list[tuple[str, torch
     return [first, ("fc6", ReLU()), second, ("fc7", ReLU()), ("logits", Dense(fc8))]
 
 
-def _torchvision(name: str) -> "Built":
+def _torchvision(name: str) -> Built:
     import torchvision
 
     net: Any = getattr(torchvision.models, name)(weights=None)
-    ends = {"conv1": 2, "pool1": 3, "conv2": 5, "pool2": 6, "conv3": 8, "conv4": 10, "conv5": 12, "pool5": 13}
-    starts = [0, *ends.values()]
-    maps = [(name, net.features[start:end]) for start, (name, end) in zip(starts, ends.items(), strict=False)]
-    return net, [*maps, *fully_connected([net.classifier[number] for number in (1, 4, 6)], 6)]
+    linears = [net.classifier[number] for number in (1, 4, 6)]
+    return net, torchvision_stages(_TORCHVISION, net.features, linears, 6)
 
 
-def _caffe() -> "Built":
+def _caffe() -> Built:
     from torch.nn import Conv2d, Linear, MaxPool2d, ModuleDict, ReLU, Sequential
 
     from likeness.models.backbones.network import ResponseNorm, RgbToBgr
@@ -57,7 +59,7 @@ def _caffe() -> "Built":
         "conv5": Conv2d(384, 256, 3, 1, 1, groups=2),
     }
     linears = {"fc6": Linear(9216, 4096), "fc7": Linear(4096, 4096), "fc8": Linear(4096, 1000)}
-    maps: list[tuple[str, torch.nn.Module]] = [("bgr", RgbToBgr())]
+    maps: list[Stage] = [("bgr", RgbToBgr())]
     for name, convolution in convolutions.items():
         maps.append((name, Sequential(convolution, ReLU())))
         if name in ("conv1", "conv2"):
@@ -67,63 +69,38 @@ def _caffe() -> "Built":
     return ModuleDict({**convolutions, **linears}), [*maps, *fully_connected(list(linears.values()), 6)]
 
 
-def _layers(*shapes: tuple[int, int, int], normalised: bool) -> dict[str, Layer]:
-    """Five convolutional layers, the first two and the last with pooling, by the shapes of these eight outputs."""
+def _layers(*channels: int, normalised: bool) -> dict[str, Layer]:
+    """Five convolutional layers, the first two and the last with pooling, by the channels of these eight outputs."""
     docs = {
-        "conv1": "first convolution after its ReLU",
-        "pool1": "first maximum pooling",
-        "conv2": "second convolution after its ReLU",
-        "pool2": "second maximum pooling",
-        "conv3": "third convolution after its ReLU",
-        "conv4": "fourth convolution after its ReLU",
-        "conv5": "fifth convolution after its ReLU",
-        "pool5": "last maximum pooling",
+        "conv1": (55, "first convolution after its ReLU"),
+        "pool1": (27, "first maximum pooling"),
+        "conv2": (27, "second convolution after its ReLU"),
+        "pool2": (13, "second maximum pooling"),
+        "conv3": (13, "third convolution after its ReLU"),
+        "conv4": (13, "fourth convolution after its ReLU"),
+        "conv5": (13, "fifth convolution after its ReLU"),
+        "pool5": (6, "last maximum pooling"),
     }
     layers = {}
-    for (name, doc), shape in zip(docs.items(), shapes, strict=True):
+    for (name, (side, doc)), count in zip(docs.items(), channels, strict=True):
+        shape = (count, side, side)
         layers[name] = Layer(shape, doc)
         if normalised and name in ("conv1", "conv2"):
             layers[f"norm{name[-1]}"] = Layer(shape, "the same, normalised over neighbouring channels")
     return layers | FC
 
 
-_TORCHVISION = (
-    (64, 55, 55),
-    (64, 27, 27),
-    (192, 27, 27),
-    (192, 13, 13),
-    (384, 13, 13),
-    (256, 13, 13),
-    (256, 13, 13),
-    (256, 6, 6),
-)
-_CAFFE = (
-    (96, 55, 55),
-    (96, 27, 27),
-    (256, 27, 27),
-    (256, 13, 13),
-    (384, 13, 13),
-    (384, 13, 13),
-    (256, 13, 13),
-    (256, 6, 6),
-)
+_TORCHVISION = _layers(64, 64, 192, 192, 384, 256, 256, 256, normalised=False)
 
 BACKBONES = (
-    torchvision_backbone(
-        "alexnet",
-        "AlexNet",
-        "alexnet-owt-7be5be79.pth",
-        _layers(*_TORCHVISION, normalised=False),
-        _torchvision,
-        (56.52, 79.07),
-    ),
+    torchvision_backbone("alexnet", "AlexNet", "alexnet-owt-7be5be79.pth", _TORCHVISION, _torchvision, (56.52, 79.07)),
     Backbone(
         name="alexnet_caffe",
         doc="AlexNet of 2012 as Caffe's bvlc_alexnet: two groups, response normalisation, 227 px, BGR",
         licence="unrestricted use (BAIR)",
         source="a file",
         preprocessing=caffe_preprocessing(227),
-        layers=_layers(*_CAFFE, normalised=True),
+        layers=_layers(96, 96, 256, 256, 384, 384, 256, 256, normalised=True),
         weights=lambda: weights_not_published("alexnet_caffe", "`likeness weights import bvlc_alexnet.npy` makes one"),
         network=_caffe,
         classes=imagenet_classes,

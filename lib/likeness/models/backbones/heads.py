@@ -1,10 +1,9 @@
 """Heads: the fully connected layers that are trained on the vectors of a network. Data only."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Activation = Literal["relu", "elu", "leaky", "maxout"]
-ACTIVATIONS = get_args(Activation)
 
 
 @dataclass(frozen=True)

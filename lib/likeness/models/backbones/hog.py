@@ -3,17 +3,15 @@
 from typing import TYPE_CHECKING
 
 from likeness.images.image import Preprocessing
-from likeness.models.backbones.spec import Backbone, Layer
+from likeness.models.backbones.spec import Backbone, Built, Layer
 
 if TYPE_CHECKING:
     import torch
 
-    from likeness.models.backbones.spec import Built
-
 _SIDE, _CELL, _BINS, _CLIP, _EPS = 128, 16, 9, 0.2, 1e-4
 
 
-def _network() -> "Built":
+def _network() -> Built:
     import torch
 
     from likeness.models.backbones.network import Lambda
@@ -26,10 +24,10 @@ def _cells(images: "torch.Tensor") -> "torch.Tensor":
 
     The magnitude is split between the two nearest of the directions 0, 20, ... 160 degrees.
     """
-    from torch.nn import functional as F
+    import torch
 
-    across = F.pad(images[:, :, :, 2:] - images[:, :, :, :-2], (1, 1))
-    down = F.pad(images[:, :, 2:] - images[:, :, :-2], (0, 0, 1, 1))
+    across = torch.nn.functional.pad(images[:, :, :, 2:] - images[:, :, :, :-2], (1, 1))
+    down = torch.nn.functional.pad(images[:, :, 2:] - images[:, :, :-2], (0, 0, 1, 1))
     length = (across * across + down * down).sqrt()
     most = length.amax(1, keepdim=True)
     steepest = (length == most).to(images.dtype)
@@ -41,9 +39,7 @@ def _cells(images: "torch.Tensor") -> "torch.Tensor":
         away = (direction - number) % _BINS
         near = (1 - away).clamp(min=0) + (away - (_BINS - 1)).clamp(min=0)
         parts.append(near * most)
-    import torch
-
-    return F.avg_pool2d(torch.cat(parts, 1), _CELL)
+    return torch.nn.functional.avg_pool2d(torch.cat(parts, 1), _CELL)
 
 
 def _blocks(cells: "torch.Tensor") -> "torch.Tensor":

@@ -1,13 +1,17 @@
 """GoogLeNet (Szegedy et al. 2014) and Inception v3 (Szegedy et al. 2015), as torchvision has them."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from likeness.models.backbones.providers import IMAGENET, torchvision_backbone
-from likeness.models.backbones.spec import Layer
+from likeness.models.backbones.spec import Built, Layer
 
-if TYPE_CHECKING:
-    from likeness.models.backbones.spec import Built
+
+def _modules(prefix: str, side: int, channels: Mapping[str, int]) -> dict[str, Layer]:
+    """Inception modules whose maps are `side` x `side`, by their numbers and channels."""
+    return {f"{prefix}{name}": Layer((count, side, side), f"module {name}") for name, count in channels.items()}
+
 
 _GOOGLENET = {
     "conv1": Layer((64, 112, 112), "first convolution"),
@@ -15,17 +19,11 @@ _GOOGLENET = {
     "conv2": Layer((64, 56, 56), "second convolution, 1 x 1"),
     "conv3": Layer((192, 56, 56), "third convolution"),
     "maxpool2": Layer((192, 28, 28), "second maximum pooling"),
-    "inception3a": Layer((256, 28, 28), "module 3a"),
-    "inception3b": Layer((480, 28, 28), "module 3b"),
+    **_modules("inception", 28, {"3a": 256, "3b": 480}),
     "maxpool3": Layer((480, 14, 14), "third maximum pooling"),
-    "inception4a": Layer((512, 14, 14), "module 4a"),
-    "inception4b": Layer((512, 14, 14), "module 4b"),
-    "inception4c": Layer((512, 14, 14), "module 4c"),
-    "inception4d": Layer((528, 14, 14), "module 4d"),
-    "inception4e": Layer((832, 14, 14), "module 4e"),
+    **_modules("inception", 14, {"4a": 512, "4b": 512, "4c": 512, "4d": 528, "4e": 832}),
     "maxpool4": Layer((832, 7, 7), "fourth maximum pooling"),
-    "inception5a": Layer((832, 7, 7), "module 5a"),
-    "inception5b": Layer((1024, 7, 7), "module 5b"),
+    **_modules("inception", 7, {"5a": 832, "5b": 1024}),
     "avgpool": Layer((1024,), "the last map, mean over its positions"),
     "logits": Layer((1000,), "class scores"),
 }
@@ -37,26 +35,18 @@ _V3 = {
     "Conv2d_3b_1x1": Layer((80, 73, 73), "fourth convolution, 1 x 1"),
     "Conv2d_4a_3x3": Layer((192, 71, 71), "fifth convolution"),
     "maxpool2": Layer((192, 35, 35), "second maximum pooling"),
-    "Mixed_5b": Layer((256, 35, 35), "module 5b"),
-    "Mixed_5c": Layer((288, 35, 35), "module 5c"),
-    "Mixed_5d": Layer((288, 35, 35), "module 5d"),
+    **_modules("Mixed_", 35, {"5b": 256, "5c": 288, "5d": 288}),
     "Mixed_6a": Layer((768, 17, 17), "module 6a, halves the map"),
-    "Mixed_6b": Layer((768, 17, 17), "module 6b"),
-    "Mixed_6c": Layer((768, 17, 17), "module 6c"),
-    "Mixed_6d": Layer((768, 17, 17), "module 6d"),
-    "Mixed_6e": Layer((768, 17, 17), "module 6e"),
+    **_modules("Mixed_", 17, {"6b": 768, "6c": 768, "6d": 768, "6e": 768}),
     "Mixed_7a": Layer((1280, 8, 8), "module 7a, halves the map"),
-    "Mixed_7b": Layer((2048, 8, 8), "module 7b"),
-    "Mixed_7c": Layer((2048, 8, 8), "module 7c"),
+    **_modules("Mixed_", 8, {"7b": 2048, "7c": 2048}),
     "avgpool": Layer((2048,), "the last map, mean over its positions"),
     "logits": Layer((1000,), "class scores"),
 }
-
-
 _MODULES = {"googlenet": _GOOGLENET, "inception_v3": _V3}
 
 
-def _network(name: str) -> "Built":
+def _network(name: str) -> Built:
     import torchvision
 
     from likeness.models.backbones.network import Dense, Lambda

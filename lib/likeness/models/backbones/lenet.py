@@ -4,20 +4,18 @@ from typing import TYPE_CHECKING
 
 from likeness.images.image import Preprocessing
 from likeness.models.backbones.class_names import digit_classes
-from likeness.models.backbones.spec import Backbone, Layer
+from likeness.models.backbones.spec import Backbone, Built, Layer, Stage
 from likeness.models.backbones.weights import weights_not_published
 
 if TYPE_CHECKING:
     import torch
-
-    from likeness.models.backbones.spec import Built
 
 _GREY = (0.299, 0.587, 0.114)
 C3 = ("012", "123", "234", "345", "045", "015", "0123", "1234", "2345", "0345", "0145", "0125", "0134", "1245", "0235")
 """Table I of the paper: the maps of S2 that each map of C3 is connected to; the sixteenth is connected to all."""
 
 
-def _network() -> "Built":
+def _network() -> Built:
     import torch
     from torch.nn import AvgPool2d, Conv2d, Linear, Module, ModuleDict, Parameter
     from torch.nn import functional as F
@@ -58,7 +56,7 @@ def _network() -> "Built":
             "output": output,
         }
     )
-    stages: list[tuple[str, Module]] = [("grey", Lambda(_grey))]
+    stages: list[Stage] = [("grey", Lambda(_grey))]
     for name in ("c1", "s2", "c3", "s4", "c5"):
         stages.append((name, torch.nn.Sequential(net[name], Lambda(_scaled_tanh))))
     last = ("f6", torch.nn.Sequential(Dense(f6), Lambda(_scaled_tanh)))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from likeness.images.image import Preprocessing
 from likeness.models.backbones.heads import Activation, Head
-from likeness.models.backbones.spec import Backbone, PooledLayer
+from likeness.models.backbones.spec import Backbone, PooledLayer, Stage
 from likeness.models.backbones.weights import load_into
 
 _EPS = 1e-6
@@ -115,7 +115,7 @@ class FeatureNetwork(torch.nn.Module):
     Normalised photos, float32 (n, 3, side, side), in; the concatenated vectors of the layers, float32 (n, dim), out.
     """
 
-    def __init__(self, stages: Sequence[tuple[str, torch.nn.Module]], parts: Iterable[PooledLayer]) -> None:
+    def __init__(self, stages: Sequence[Stage], parts: Iterable[PooledLayer]) -> None:
         super().__init__()
         self.parts = tuple(parts)
         names = [name for name, _ in stages]
@@ -155,14 +155,7 @@ class NormalisePixels(torch.nn.Module):
         return pixels.permute(0, 3, 1, 2).float() * self.gain + self.offset
 
 
-class BackboneNetwork(FeatureNetwork):
-    """A FeatureNetwork of a backbone with the weights of a file."""
-
-    def __init__(self, spec: Backbone, parts: Iterable[PooledLayer], path: Path | None) -> None:
-        super().__init__(load_stages(spec, path), parts)
-
-
-def load_stages(spec: Backbone, path: Path | None) -> list[tuple[str, torch.nn.Module]]:
+def load_stages(spec: Backbone, path: Path | None) -> list[Stage]:
     """Builds the stages of a backbone in evaluation mode with the weights of a file; without a file, on `meta`.
 
     Raises:
@@ -175,18 +168,17 @@ def load_stages(spec: Backbone, path: Path | None) -> list[tuple[str, torch.nn.M
     return _not_in_place([(name, stage.eval()) for name, stage in stages])
 
 
-def random_stages(spec: Backbone) -> list[tuple[str, torch.nn.Module]]:
+def random_stages(spec: Backbone) -> list[Stage]:
     """Builds the stages of a backbone with random weights."""
     return _not_in_place(spec.network()[1])
 
 
-def _not_in_place(stages: Iterable[tuple[str, torch.nn.Module]]) -> list[tuple[str, torch.nn.Module]]:
+def _not_in_place(stages: Sequence[Stage]) -> list[Stage]:
     """Turns off in-place operations, which would overwrite the maps of the layer before."""
-    stages = list(stages)
     for module in itertools.chain.from_iterable(stage.modules() for _, stage in stages):
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
-    return stages
+    return list(stages)
 
 
 def pool_maps(maps: torch.Tensor, part: PooledLayer) -> torch.Tensor:

@@ -1,19 +1,12 @@
 """Network in Network (Lin et al. 2013), the ImageNet model of Caffe's zoo: no fully connected layer at all."""
 
-from typing import TYPE_CHECKING
-
 from likeness.models.backbones.class_names import imagenet_classes
 from likeness.models.backbones.providers import caffe_preprocessing
-from likeness.models.backbones.spec import Backbone, Layer, Published
+from likeness.models.backbones.spec import Backbone, Built, Layer, Published, Stage
 from likeness.models.backbones.weights import weights_not_published
 
-if TYPE_CHECKING:
-    import torch
 
-    from likeness.models.backbones.spec import Built
-
-
-def _network() -> "Built":
+def _network() -> Built:
     from torch.nn import AdaptiveAvgPool2d, Conv2d, MaxPool2d, ModuleDict, ReLU, Sequential
 
     from likeness.models.backbones.network import RgbToBgr
@@ -34,7 +27,7 @@ def _network() -> "Built":
             "cccp8": Conv2d(1024, 1000, 1),
         }
     )
-    stages: list[tuple[str, torch.nn.Module]] = [("bgr", RgbToBgr())]
+    stages: list[Stage] = [("bgr", RgbToBgr())]
     for name, convolution in net.items():
         stages.append((name, Sequential(convolution, ReLU())))
         if name in ("cccp2", "cccp4", "cccp6"):

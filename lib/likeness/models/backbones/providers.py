@@ -1,16 +1,12 @@
 """Providers of weights: what the backbones of torchvision, and those of Caffe's model zoo, have in common."""
 
 import functools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
 
 from likeness.images.image import Preprocessing
 from likeness.models.backbones.class_names import imagenet_classes
-from likeness.models.backbones.spec import Backbone, Layer, Published
+from likeness.models.backbones.spec import Backbone, Built, Layer, Published
 from likeness.models.backbones.weights import torchvision_file
-
-if TYPE_CHECKING:
-    from likeness.models.backbones.spec import Built
 
 TORCHVISION = "BSD-3-Clause (torchvision)"
 """The licence of torchvision's weights."""
@@ -18,24 +14,19 @@ IMAGENET = Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Torchvision's preprocessing for photos of 224 pixels."""
 
 
-class NetworkBuilder(Protocol):
-    """Builds a network of a family."""
-
-    def __call__(self, name: str) -> "Built":
-        """Builds the network of a backbone by its name."""
-        ...
-
-
 def torchvision_backbone(
     name: str,
     doc: str,
     file: str,
     layers: Mapping[str, Layer],
-    network: NetworkBuilder,
+    network: Callable[[str], Built],
     published: tuple[float, float],
     preprocessing: Preprocessing = IMAGENET,
 ) -> Backbone:
-    """Specifies a backbone with torchvision's IMAGENET1K_V1 weights in `file`; `published`: top-1 and top-5."""
+    """Specifies a backbone with torchvision's IMAGENET1K_V1 weights in `file`.
+
+    `network` builds it by its name; `published` is its top-1 and top-5 accuracy.
+    """
     return Backbone(
         name=name,
         doc=f"{doc}, torchvision's IMAGENET1K_V1",

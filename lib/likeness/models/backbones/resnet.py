@@ -1,31 +1,21 @@
 """ResNet (He et al. 2015) with bottlenecks, as torchvision has it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from likeness.models.backbones.providers import torchvision_backbone
-from likeness.models.backbones.spec import Layer
-
-if TYPE_CHECKING:
-    import torch
-
-    from likeness.models.backbones.spec import Built
+from likeness.models.backbones.spec import Built, Layer
 
 
-def _network(name: str) -> "Built":
+def _network(name: str) -> Built:
     import torchvision
+    from torch.nn import Sequential
 
     from likeness.models.backbones.network import Dense
 
     net: Any = getattr(torchvision.models, name)(weights=None)
     blocks = [(f"layer{number}", getattr(net, f"layer{number}")) for number in range(1, 5)]
-    first = ("conv1", _sequential(net.conv1, net.bn1, net.relu))
+    first = ("conv1", Sequential(net.conv1, net.bn1, net.relu))
     return net, [first, ("pool1", net.maxpool), *blocks, ("avgpool", net.avgpool), ("logits", Dense(net.fc))]
-
-
-def _sequential(*modules: Any) -> "torch.nn.Module":
-    from torch.nn import Sequential
-
-    return Sequential(*modules)
 
 
 _LAYERS = {

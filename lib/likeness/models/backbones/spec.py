@@ -3,16 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from likeness.images.image import Preprocessing
 
 if TYPE_CHECKING:
     import torch
 
-    Built = tuple[torch.nn.Module, Sequence[tuple[str, torch.nn.Module]]]
-    """A network whose modules are named as in its weights file, and its stages in order, each with a name."""
-
+Stage: TypeAlias = "tuple[str, torch.nn.Module]"
+"""A part of a network, and its name."""
+Built: TypeAlias = "tuple[torch.nn.Module, Sequence[Stage]]"
+"""A network whose modules are named as in its weights file, and its stages in order."""
 POOLINGS = ("mean", "max", "gem", "gram")
 """How maps become a vector: mean, maximum or generalised mean over positions, or the Gram matrix of channels."""
 NORMS = ("l2", "root")
@@ -67,7 +68,7 @@ class Backbone:
     preprocessing: Preprocessing
     layers: Mapping[str, Layer]
     weights: Callable[[], Path] | None
-    network: "Callable[[], Built]"
+    network: Callable[[], Built]
     classes: Callable[[], Sequence[str]] | None = None
     published: Published | None = field(default=None, compare=False)
 

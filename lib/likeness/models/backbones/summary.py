@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from likeness.models.backbones.network import load_stages
@@ -46,10 +47,8 @@ def summarise(spec: Backbone) -> Sequence[LayerSummary]:
             shape = tuple(maps.shape[1:])
             parameters = sum(one.numel() for one in stage.parameters())
             flat = shape[:1] if shape[1:] == (1, 1) else shape
-            macs = flops.get_total_flops() // 2
-            rows.append(
-                LayerSummary(name, flat, min(field, side), stride, parameters, macs, _FLOAT32_BYTES * maps[0].numel())
-            )
+            macs, size = flops.get_total_flops() // 2, _FLOAT32_BYTES * maps[0].numel()
+            rows.append(LayerSummary(name, flat, min(field, side), stride, parameters, macs, size))
     return rows
 
 
@@ -71,20 +70,14 @@ class _ReceptiveFields(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = [self.of(tensor) for tensor in _find_tensors(args)]
         field, stride = (max((pair[n] for pair in inputs), default=1) for n in (0, 1))
         kernel, step = _window(func, args)
-        for tensor in _find_tensors((outputs,)):
+        for tensor in _find_tensors(outputs):
             self._fields[id(tensor)] = field + (kernel - 1) * stride, stride * step
             self._tensors.append(tensor)
         return outputs
 
 
 def _find_tensors(values: Any) -> list[torch.Tensor]:
-    tensors = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            tensors.append(value)
-        elif isinstance(value, list | tuple):
-            tensors += _find_tensors(value)
-    return tensors
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
 
 
 def _window(func: Any, args: Any) -> tuple[int, int]:

@@ -2,18 +2,13 @@
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from likeness.models.backbones.alexnet import FC, fully_connected
+from likeness.models.backbones.alexnet import FC, torchvision_stages
 from likeness.models.backbones.class_names import imagenet_classes
 from likeness.models.backbones.providers import IMAGENET, TORCHVISION, torchvision_backbone
-from likeness.models.backbones.spec import Backbone, Layer, Published
+from likeness.models.backbones.spec import Backbone, Built, Layer, Published
 from likeness.models.backbones.weights import weights_not_published
-
-if TYPE_CHECKING:
-    import torch
-
-    from likeness.models.backbones.spec import Built
 
 _CHANNELS, _SIDE, _LRN = (64, 128, 256, 512, 512), 224, "_lrn"
 _KERNELS: dict[str, Sequence[Sequence[int]]] = {
@@ -43,30 +38,15 @@ def _layers(name: str) -> dict[str, Layer]:
     return layers | FC
 
 
-def _stages(name: str, features: Any, linears: Sequence[Any]) -> "list[tuple[str, torch.nn.Module]]":
-    """The stages of torchvision's `features`, each convolution with its ReLU, and the fully connected layers."""
-    stages, place = [], 0
-    for block, sides in enumerate(_kernels(name), 1):
-        for number in range(1, len(sides) + 1):
-            stages.append((f"conv{block}_{number}", features[place : place + 2]))
-            place += 2
-        if name.endswith(_LRN) and block == 1:
-            stages.append(("norm1", features[place]))
-            place += 1
-        stages.append((f"pool{block}", features[place]))
-        place += 1
-    return [*stages, *fully_connected(linears, 7)]
-
-
-def _torchvision(name: str) -> "Built":
+def _torchvision(name: str) -> Built:
     import torchvision
 
     net: Any = getattr(torchvision.models, name)(weights=None, init_weights=False)
     linears = [net.classifier[number] for number in (0, 3, 6)]
-    return net, _stages(name, net.features, linears)
+    return net, torchvision_stages(_layers(name), net.features, linears, 7)
 
 
-def _own(name: str) -> "Built":
+def _own(name: str) -> Built:
     """Builds a column that torchvision lacks, with weights named in torchvision's way."""
     from torch.nn import Conv2d, Linear, MaxPool2d, Module, ModuleDict, ReLU, Sequential
 
@@ -82,7 +62,7 @@ def _own(name: str) -> "Built":
         features.append(MaxPool2d(2, 2))
     classifier = {"0": Linear(25088, 4096), "3": Linear(4096, 4096), "6": Linear(4096, 1000)}
     net = ModuleDict({"features": Sequential(*features), "classifier": ModuleDict(classifier)})
-    return net, _stages(name, net["features"], list(classifier.values()))
+    return net, torchvision_stages(_layers(name), net["features"], list(classifier.values()), 7)
 
 
 _TORCHVISION = {

@@ -21,17 +21,14 @@ def load_into(model: "torch.nn.Module", path: Path) -> "torch.nn.Module":
         UsageError: the file is no state dict, or of another network.
     """
     try:
-        state = {
-            name: value.float() if value.is_floating_point() else value for name, value in read_tensors(path).items()
-        }
-        model.load_state_dict(state, assign=True)
+        model.load_state_dict(read_tensors(path), assign=True)
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
             f"weights file {path} does not fit {type(model).__name__}: {first}; "
             "name a safetensors file or a torch state dict of this network"
         ) from None
-    return model.eval()
+    return model.float().eval()
 
 
 def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
@@ -74,15 +71,11 @@ def torchvision_file(filename: str) -> Path:
     try:
         with urllib.request.urlopen(address, timeout=_CONNECT_S):  # torch's own download has no timeout
             path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(address, str(path), hash_prefix=_hash_prefix(filename), progress=False)
+        checksum = path.stem.rpartition("-")[2]  # file names end with the first digits of their SHA-256
+        torch.hub.download_url_to_file(address, str(path), hash_prefix=checksum, progress=False)
     except Exception as error:
         raise ServiceError(
             f"torchvision's weights {filename} are not in {path.parent} and cannot be downloaded ({error}); "
             f"copy the file there, or name a weights file with --set extract.weights=FILE"
         ) from None
     return path
-
-
-def _hash_prefix(filename: str) -> str:
-    """The first digits of the file's SHA-256, with which torchvision's file names end."""
-    return filename.rpartition("-")[2].partition(".")[0]

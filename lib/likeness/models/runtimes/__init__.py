@@ -116,11 +116,13 @@ def shared_cache(root: str) -> str:
 
 def open_runtime(space: Space, name: str, machine: Machine) -> Runtime:
     """Loads the network of a space in a runtime: `auto`, `openvino` or `torch`."""
-    openers: dict[str, Callable[[], Runtime]] = {
-        "openvino": lambda: _open_openvino(space, machine),
-        "torch": lambda: _open_torch(space, machine),
-    }
-    return openers[choose_runtime(name)]()
+    if choose_runtime(name) == "openvino":
+        from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
+
+        return OpenVinoRuntime(space, machine.cache, machine.threads, machine.shared_cache, machine.precision)
+    from likeness.models.runtimes.torch_any import TorchRuntime
+
+    return TorchRuntime(space, machine.cache, machine.threads, machine.device, machine.precision)
 
 
 def prepare_runtime(space: Space, name: str, machine: Machine) -> None:
@@ -131,15 +133,3 @@ def prepare_runtime(space: Space, name: str, machine: Machine) -> None:
         path = openvino_cpu.convert(space, machine.cache, machine.shared_cache)
         if machine.shared_cache:
             openvino_cpu.upload(path, machine.shared_cache)
-
-
-def _open_openvino(space: Space, machine: Machine) -> Runtime:
-    from likeness.models.runtimes.openvino_cpu import OpenVinoRuntime
-
-    return OpenVinoRuntime(space, machine.cache, machine.threads, machine.shared_cache, machine.precision)
-
-
-def _open_torch(space: Space, machine: Machine) -> Runtime:
-    from likeness.models.runtimes.torch_any import TorchRuntime
-
-    return TorchRuntime(space, machine.cache, machine.threads, machine.device, machine.precision)

@@ -13,7 +13,7 @@ from likeness.core.errors import ServiceError
 from likeness.core.settings import Limits
 from likeness.images.image import BadImage, Preprocessing
 from likeness.models.backbones import Space
-from likeness.models.backbones.network import BackboneNetwork, NormalisePixels
+from likeness.models.backbones.network import FeatureNetwork, NormalisePixels, load_stages
 from likeness.models.runtimes import BatchDecoder, FallbackDecoder
 from likeness.models.runtimes.torch_decoding import DeviceDecoder
 
@@ -24,7 +24,7 @@ class EmbeddingModel(torch.nn.Module):
     def __init__(self, space: Space, cache: str) -> None:
         super().__init__()
         self.preprocessing = space.preprocessing
-        self.net = BackboneNetwork(space.spec, space.parts, space.weights_file(cache))
+        self.net = FeatureNetwork(load_stages(space.spec, space.weights_file(cache)), space.parts)
         self.normalise = NormalisePixels(self.preprocessing)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,8 @@ class TorchRuntime:
         while start < len(images):
             part = images[start : start + self._max_batch]
             try:
-                parts.append(self._vectors(part))
+                with self._stream():
+                    parts.append(self._forward(part))
             except torch.OutOfMemoryError as error:
                 if len(part) == 1:
                     raise ServiceError(f"{self.name}: no memory for one photo: {error}") from None
@@ -101,10 +102,6 @@ class TorchRuntime:
     def _stream(self) -> AbstractContextManager[None]:
         """A context in which this thread uses its own CUDA stream."""
         return self._streams.use() if self._streams else nullcontext()
-
-    def _vectors(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
-        with self._stream():
-            return self._forward(images)
 
     def _forward(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
         if isinstance(images, torch.Tensor):
