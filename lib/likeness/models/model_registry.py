@@ -9,23 +9,20 @@ CURRENT is replaced by one rename. It has the history of promotions, and the rea
 import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from likeness import storage
 from likeness.core import uris
 from likeness.core.errors import DataError, GateError, UsageError
+from likeness.models import model_card
 from likeness.models.backbones import Space, resolve
-from likeness.models.model_card import (
-    Evaluation,
-    MetricsByEvaluationSet,
-    ModelCard,
-    Promotion,
-    Promotions,
-    promotion_refusal,
-)
+from likeness.models.model_card import Evaluation, MetricsByEvaluationSet, ModelCard, Promotion, Promotions
 from likeness.models.training_report import TrainingReport
+from likeness.storage.artifact import FrozenModel
 
 CARD, CURRENT, EVALUATIONS = "card.json", "CURRENT", "evaluations"
 REPORT, WEIGHTS = "report.json", "model.safetensors"
+_Record = TypeVar("_Record", bound=FrozenModel)
 
 
 class ModelRegistry:
@@ -53,15 +50,11 @@ class ModelRegistry:
         Raises:
             DataError: CURRENT is damaged.
         """
-        uri = uris.join(self.folder, name, CURRENT)
+        remedy = f"write it again with `likeness models promote {name} --version V`"
         try:
-            return list(Promotions.model_validate_json(self._files.read(uri)).promotions)
+            return list(self._read(Promotions, uris.join(self.folder, name, CURRENT), remedy).promotions)
         except FileNotFoundError:
             return []
-        except ValueError:
-            raise DataError(
-                f"{uri} is damaged; write it again with `likeness models promote {name} --version V`"
-            ) from None
 
     def card(self, name: str, version: str = "") -> ModelCard:
         """Reads the card of a version; by default of the one in service, else of the newest.
@@ -78,10 +71,7 @@ class ModelRegistry:
             promoted = self.promotions(name)
             version = promoted[0].version if promoted else versions[-1]
         uri = uris.join(self.folder, name, version, CARD)
-        try:
-            return ModelCard.model_validate_json(self._files.read(uri))
-        except ValueError as error:
-            raise DataError(f"{uri} is damaged ({error}); train the model again, or promote another version") from None
+        return self._read(ModelCard, uri, "train the model again, or promote another version")
 
     def candidate(self, name: str, version: str = "") -> ModelCard:
         """Reads the card of the version to put in service: a named one, or the newest.
@@ -121,7 +111,7 @@ class ModelRegistry:
             raise DataError(f"{folder} exists already, and versions never change; train again")
         self._files.upload(str(weights), uris.join(folder, WEIGHTS))
         self._files.write(uris.join(folder, REPORT), report.model_dump_json(exclude_none=True).encode())
-        self._files.write(uris.join(folder, CARD), card.model_dump_json(indent=2).encode() + b"\n")
+        self._write(uris.join(folder, CARD), card)
 
     def metrics(self, card: ModelCard) -> MetricsByEvaluationSet:
         """The metrics of a version by evaluation set, that of its card first.
@@ -131,18 +121,14 @@ class ModelRegistry:
         """
         folder, metrics = uris.join(self.folder, card.name, card.version, EVALUATIONS), {card.evaluation: card.metrics}
         for name in self._files.names(folder):
-            uri = uris.join(folder, name)
-            try:
-                evaluation = Evaluation.model_validate_json(self._files.read(uri))
-            except ValueError as error:
-                raise DataError(f"{uri} is damaged ({error}); delete it, and evaluate again") from None
+            evaluation = self._read(Evaluation, uris.join(folder, name), "delete it, and evaluate again")
             metrics[evaluation.evaluation] = evaluation.metrics
         return metrics
 
     def add_evaluation(self, card: ModelCard, evaluation: Evaluation) -> None:
         """Saves the metrics of a version on a further evaluation set."""
         uri = uris.join(self.folder, card.name, card.version, EVALUATIONS, f"{evaluation.evaluation}.json")
-        self._files.write(uri, evaluation.model_dump_json(indent=2).encode() + b"\n")
+        self._write(uri, evaluation)
 
     def promote(self, name: str, version: str = "", reason: str = "") -> tuple[ModelCard | None, ModelCard]:
         """Puts a version in service.
@@ -167,13 +153,14 @@ class ModelRegistry:
             if not reason:
                 raise
             before = None
-        refusal = promotion_refusal(before, self.metrics(before), card, self.metrics(card)) if before else ""
+        refusal = model_card.promotion_refusal(before, self.metrics(before), card, self.metrics(card)) if before else ""
         if refusal and not reason:
             raise GateError(
                 f"model {name} {card.version} is not promoted: {refusal}; --force --reason WHY overrules this"
             )
-        promotions = self.promotions(name) if before else []
-        self._write_current(name, [_promotion(card.version, reason if refusal else ""), *promotions])
+        now, reason = datetime.datetime.now(datetime.UTC), reason if refusal else ""
+        promotion = Promotion(version=card.version, when=now, reason=reason)
+        self._write_current(name, [promotion, *(self.promotions(name) if before else ())])
         return before, card
 
     def rollback(self, name: str) -> tuple[str, str]:
@@ -216,8 +203,16 @@ class ModelRegistry:
             yield resolve(f"{backbone}.{layer}", space.weights_path, self._cache) if variants else space
 
     def _write_current(self, name: str, promotions: Sequence[Promotion]) -> None:
-        content = Promotions(promotions=promotions).model_dump_json(indent=2)
-        self._files.write(uris.join(self.folder, name, CURRENT), content.encode() + b"\n")
+        self._write(uris.join(self.folder, name, CURRENT), Promotions(promotions=promotions))
+
+    def _write(self, uri: str, record: FrozenModel) -> None:
+        self._files.write(uri, record.model_dump_json(indent=2).encode() + b"\n")
+
+    def _read(self, kind: type[_Record], uri: str, remedy: str) -> _Record:
+        try:
+            return kind.model_validate_json(self._files.read(uri))
+        except ValueError as error:
+            raise DataError(f"{uri} is damaged ({error}); {remedy}") from None
 
 
 def override_reason(force: bool, reason: str) -> str:
@@ -229,7 +224,3 @@ def override_reason(force: bool, reason: str) -> str:
     if force != bool(reason):
         raise UsageError("--force wants --reason WHY, and --reason wants --force: the reason is saved")
     return reason
-
-
-def _promotion(version: str, reason: str) -> Promotion:
-    return Promotion(version=version, when=datetime.datetime.now(datetime.UTC), reason=reason)
