@@ -1,12 +1,11 @@
 """Contact sheets: photos with captions, as a query and its neighbours, drawn as one image.   [Pillow]"""
 
-import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
 from likeness.core.settings import Limits
-from likeness.images.image import BadImage, decode
+from likeness.images.image import BadImage, decode, encode_image
 
 _TILE, _GAP, _LINE = 180, 12, 16
 
@@ -45,13 +44,6 @@ def thumbnail(data: bytes, side: int) -> Image.Image | None:
         return None
     photo.thumbnail((side, side))
     return photo
-
-
-def encode_image(image: Image.Image, format: str) -> bytes:
-    """Encodes an image in one of Pillow's formats."""
-    file = io.BytesIO()
-    image.save(file, format)
-    return file.getvalue()
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str) -> str:

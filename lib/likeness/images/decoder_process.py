@@ -146,12 +146,9 @@ class Decoder:
         for end in (self._socket, child_socket):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self._shared = SharedPixels(MAX_BATCH, self._preprocessing.side)
-        files = [self._shared.fileno(), self._rows.fileno()]
+        handles = (self._shared.handle, self._rows.handle)
         arguments = WorkerArguments(
-            preprocessing=self._preprocessing,
-            limits=self._limits,
-            parent=os.getpid(),
-            shared=(self._shared.handle, self._rows.handle),
+            preprocessing=self._preprocessing, limits=self._limits, parent=os.getpid(), shared=handles
         )
         module = "likeness.images.decoder_worker"
         command = [sys.executable, "-m", module, str(child_socket.fileno()), arguments.model_dump_json()]
@@ -160,9 +157,8 @@ class Decoder:
         environment = {**os.environ, **_MALLOC, "PYTHONPATH": paths}
         with child_socket:
             try:
-                self._process = subprocess.Popen(
-                    command, pass_fds=[child_socket.fileno(), *files], stdin=subprocess.DEVNULL, env=environment
-                )
+                files = [child_socket.fileno(), *(descriptor for _, _, descriptor in handles)]
+                self._process = subprocess.Popen(command, pass_fds=files, stdin=subprocess.DEVNULL, env=environment)
             except OSError as error:
                 raise ServiceError(f"a decoder process cannot be started: {error}") from None
 

@@ -61,10 +61,9 @@ def receive(channel: socket.socket, length: int, deadline: float | None = None) 
     return buffer
 
 
-def _serve(
-    channel: socket.socket, shared: SharedPixels, rows: SharedPixels, preprocessing: Preprocessing, limits: Limits
-) -> None:
+def _serve(channel: socket.socket, arguments: WorkerArguments) -> None:
     """Decodes requests until the other end is closed."""
+    preprocessing, (shared, rows) = arguments.preprocessing, (SharedPixels(*handle) for handle in arguments.shared)
     squashed = replace(preprocessing, shape="squash", resize=preprocessing.side)
     channel.sendall(READY)
     while True:
@@ -74,7 +73,7 @@ def _serve(
         replies, texts = list[bytes](), list[bytes]()
         for number, (_, *box, squash, row) in enumerate(heads):
             try:
-                pixels = preprocess(photos[number], (*box,), squashed if squash else preprocessing, limits)
+                pixels = preprocess(photos[number], (*box,), squashed if squash else preprocessing, arguments.limits)
                 (shared.pixels[number] if row < 0 else rows.pixels[row])[:] = pixels
                 status, text = DECODED, b""
             except BadImage as bad:
@@ -94,10 +93,8 @@ def _main(fd: str, text: str) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != arguments.parent:
             return
-    with socket.socket(fileno=int(fd)) as channel, suppress(ConnectionError, BrokenPipeError):
-        channel.setblocking(True)
-        shared, rows = (SharedPixels(*handle) for handle in arguments.shared)
-        _serve(channel, shared, rows, arguments.preprocessing, arguments.limits)
+    with socket.socket(fileno=int(fd)) as channel, suppress(ConnectionError):
+        _serve(channel, arguments)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _MAX_ASPECT, _END_OF_JPEG = 8, b"\xff\xd9"
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 class BadImage(Exception):
@@ -123,18 +122,25 @@ def decode(data: bytes, limits: Limits, min_side: int = 0) -> Image.Image:
             if min_side and image.format in ("JPEG", "MPO"):
                 image.draft("RGB", (2 * min_side, 2 * min_side))
             image.load()
-            return _rgb(_upright(image))
+            # not by ImageOps.exif_transpose, which rewrites the EXIF block, and fails at unrelated damaged tags
+            method = _TRANSPOSES.get(_orientation(image))
+            return _rgb(image if method is None else image.transpose(method))
         except MemoryError:
             raise BadImage("undecodable", "out of memory") from None
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ...
             raise BadImage("undecodable", str(error) or type(error).__name__) from None
 
 
+def encode_image(image: Image.Image, format: str, **options: int) -> bytes:
+    """Encodes an image in one of Pillow's formats, with options of that format."""
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
     """Encodes pixels, RGB uint8 (h, w, 3), as the bytes of a PNG, which loses nothing."""
-    file = io.BytesIO()
-    Image.fromarray(pixels, "RGB").save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return encode_image(Image.fromarray(pixels, "RGB"), "PNG", compress_level=1)
 
 
 def preprocess(data: bytes, box: Box, preprocessing: Preprocessing, limits: Limits) -> np.ndarray:
@@ -167,7 +173,7 @@ def crop_to_box(photo: Image.Image, box: Box) -> Image.Image:
 def resize_and_crop(photo: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Resizes and crops a decoded photo, to uint8 (side, side, 3)."""
     (wide, high), (left, top) = crop_geometry(*photo.size, preprocessing)
-    side, resampling = preprocessing.side, _FILTERS[preprocessing.interpolation]
+    side, resampling = preprocessing.side, Image.Resampling[preprocessing.interpolation.upper()]
     if preprocessing.shape == "pad":
         square = Image.new("RGB", (side, side), preprocessing.fill_colour)
         square.paste(photo.resize((wide, high), resampling), (-left, -top))
@@ -216,17 +222,9 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
     except Exception as error:
         detail = "no known image format" if "cannot identify" in str(error) else str(error)
         raise BadImage("not_an_image", detail) from None
-    pixels = image.width * image.height
-    if pixels > limits.max_pixels or pixels < 1:
-        size = f"{image.width} x {image.height}"
-        raise BadImage("too_many_pixels", f"{size}, limits.max_pixels is {limits.max_pixels}")
+    if not 1 <= image.width * image.height <= limits.max_pixels:
+        raise BadImage("too_many_pixels", f"{image.width} x {image.height}, limits.max_pixels is {limits.max_pixels}")
     return image
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    # not by ImageOps.exif_transpose, which rewrites the EXIF block, and fails at unrelated damaged tags
-    method = _TRANSPOSES.get(_orientation(image))
-    return image if method is None else image.transpose(method)
 
 
 def _orientation(image: Image.Image) -> int:

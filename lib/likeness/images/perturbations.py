@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from likeness.core.settings import Limits
-from likeness.images.image import decode
+from likeness.images.image import decode, encode_image
 
 _QUALITY, _LOW_QUALITY = 90, 20
 """Of JPEGs."""
@@ -77,7 +77,7 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
     "opaque bar": _bar,
     "grey": lambda photo: photo.convert("L").convert("RGB"),
     "blurred": _blurred,
-    "compressed again": lambda photo: Image.open(io.BytesIO(_jpeg(photo, _LOW_QUALITY))),
+    "compressed again": lambda photo: Image.open(io.BytesIO(encode_image(photo, "JPEG", quality=_LOW_QUALITY))),
 }
 """Changes that photos typically go through before a search, by name."""
 
@@ -88,10 +88,4 @@ def perturb(photo: bytes, name: str, limits: Limits) -> bytes:
     Raises:
         BadImage: the photo cannot be decoded.
     """
-    return _jpeg(PERTURBATIONS[name](decode(photo, limits)), _QUALITY)
-
-
-def _jpeg(photo: Image.Image, quality: int) -> bytes:
-    file = io.BytesIO()
-    photo.save(file, "JPEG", quality=quality)
-    return file.getvalue()
+    return encode_image(PERTURBATIONS[name](decode(photo, limits)), "JPEG", quality=_QUALITY)

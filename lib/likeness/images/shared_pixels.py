@@ -41,11 +41,7 @@ class SharedPixels:
     def done(self, count: int) -> None:
         self._done[0] = count
 
-    def fileno(self) -> int:
-        """The file descriptor of the memory, to be inherited by the other process."""
-        return self._file.fileno()
-
     @property
     def handle(self) -> Handle:
         """What the process that inherits the file descriptor needs."""
-        return len(self.pixels), self.pixels.shape[1], self.fileno()
+        return len(self.pixels), self.pixels.shape[1], self._file.fileno()

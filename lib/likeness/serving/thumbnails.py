@@ -8,7 +8,8 @@ from contextlib import suppress
 from likeness import storage
 from likeness.core.errors import LikenessError
 from likeness.core.settings import Limits
-from likeness.images.contact_sheet import encode_image, thumbnail
+from likeness.images.contact_sheet import thumbnail
+from likeness.images.image import encode_image
 from likeness.storage.table_reader import TableReader
 
 _CACHE_BYTES = 64_000_000

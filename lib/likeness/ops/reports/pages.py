@@ -5,7 +5,8 @@ import base64
 import jinja2
 
 from likeness.core import formatting
-from likeness.images.contact_sheet import encode_image, thumbnail
+from likeness.images.contact_sheet import thumbnail
+from likeness.images.image import encode_image
 
 _SIDE = 140
 
