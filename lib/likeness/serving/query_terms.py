@@ -78,7 +78,7 @@ def search_term(
     if unknown or isinstance(looks, str):
         raise UsageError(f"looks is {looks!r}; give a list of some of: {', '.join(QueryView)}")
     photos = tuple(read_photo(one) for one in inputs)
-    return PhotoTerm(photos, WHOLE if box is None else _box(box), how, tuple(map(QueryView, looks)))
+    return PhotoTerm(photos, WHOLE if box is None else read_box(box), how, tuple(map(QueryView, looks)))
 
 
 def query_vectors(vectors: object, space: str) -> np.ndarray:
@@ -123,9 +123,14 @@ def read_photo(photo: Photo) -> bytes:
         raise UsageError(f"photo {photo}: {error.strerror}; name a file that can be read") from None
 
 
-def _box(box: Sequence[float]) -> Box:
+def read_box(box: Sequence[float | str]) -> Box:
+    """Converts left, top, right and bottom to a box.
+
+    Raises:
+        UsageError: they are not four numbers.
+    """
     try:
-        left, top, right, bottom = (float(side) for side in box)
+        left, top, right, bottom = map(float, box)
     except (TypeError, ValueError):
-        raise UsageError(f"box is {box!r}; give left, top, right, bottom, each between 0 and 1") from None
+        raise UsageError(f"box is {box!r:.80}; give left, top, right, bottom, each between 0 and 1") from None
     return left, top, right, bottom

@@ -1,6 +1,7 @@
 """Responses of the query service, as types: what a search returns in Python and over HTTP."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from pydantic import BaseModel, Field, PrivateAttr
 
@@ -96,6 +97,14 @@ class Catalogue(_Frozen):
     products: int
     categories: dict[str, int] = Field(description="images by category")
     some: tuple[ResultItem, ...]
+
+
+class Ready(_Frozen):
+    """That queries are answered, and by which builds, that of the default space first."""
+
+    status: Literal["ready"]
+    build: str
+    builds: Sequence[str]
 
 
 class Problem(_Frozen, extra="allow"):

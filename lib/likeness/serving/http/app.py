@@ -5,28 +5,26 @@ Uploads are kept in memory while they are answered.
 
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 from fastapi import FastAPI, Form, Query, Response
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import generate_latest
 from pydantic import BaseModel
 
 from likeness.core.errors import UsageError
-from likeness.images.image import WHOLE, Box
+from likeness.images.image import WHOLE
 from likeness.serving.http.auth import AuthMiddleware
 from likeness.serving.http.body_limit import BodyLimitMiddleware
 from likeness.serving.http.error_responses import PROBLEMS, describe_errors, handle_errors, refusal
 from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
 from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
 from likeness.serving.loaded_build import NotReadyError, UnknownError
-from likeness.serving.query_terms import PhotoTerm, ProductTerm, VectorTerm
-from likeness.serving.responses import Answer, Answers, Catalogue
+from likeness.serving.query_terms import PhotoTerm, ProductTerm, VectorTerm, query_vectors, read_box
+from likeness.serving.responses import Answer, Answers, Catalogue, Ready
 from likeness.serving.service import Service
 
 _PAGE = {"": "text/html", "app.js": "text/javascript", "style.css": "text/css"}
-_ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": Answer}}
 _FORM_BYTES = 1 << 20
 """Bytes of a form beside its photos."""
 
@@ -67,26 +65,26 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
 
 
 def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:
-    @app.post("/v1/search", summary="Search with a photo, or with several of one thing", responses=_ANSWER)
+    @app.post("/v1/search", summary="Search with a photo, or with several of one thing", response_model=Answer)
     def search(query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]) -> Response:
         most = service.settings.serve.photos_max
         if len(query.image) > most:
             raise UsageError(f"{len(query.image)} photos are given; serve.photos_max is {most}")
         photos = [upload.file.read() for upload in query.image]
-        term = PhotoTerm(photos, _box(query.box), query.combine, query.looks)
+        term = PhotoTerm(photos, read_box(query.box.split(",")) if query.box else WHOLE, query.combine, query.looks)
         return _json(metrics.observe(service.search(term, query.params())))
 
-    @app.post("/v1/search/vectors", summary="Search with vectors of one thing", responses=_ANSWER)
+    @app.post("/v1/search/vectors", summary="Search with vectors of one thing", response_model=Answer)
     def search_vectors(query: VectorQuery) -> Response:
-        term = VectorTerm(_rows(query), query.space, query.combine)
+        term = VectorTerm(query_vectors(query.vectors, query.space), query.space, query.combine)
         return _json(metrics.observe(service.search(term, query.params())))
 
-    @app.post("/v1/search/batch", summary="Search with vectors, each by itself", responses={200: {"model": Answers}})
+    @app.post("/v1/search/batch", summary="Search with vectors, each by itself", response_model=Answers)
     def search_batch(query: BatchQuery) -> Response:
-        answers = service.batch(_rows(query), query.params())
+        answers = service.batch(query_vectors(query.vectors, query.space), query.params())
         return _json(Answers(answers=tuple(map(metrics.observe, answers))))
 
-    @app.get("/v1/products/{product_id:path}/similar", summary="What looks like a product", responses=_ANSWER)
+    @app.get("/v1/products/{product_id:path}/similar", summary="What looks like a product", response_model=Answer)
     def similar(product_id: str, query: Annotated[SearchQuery, Query()]) -> Response:
         return _json(metrics.observe(service.search(ProductTerm(product_id), query.params())))
 
@@ -99,11 +97,9 @@ def _add_catalogue(app: FastAPI, service: Service) -> None:
             raise UnknownError(f"image {image_id!r} is not shown by the build in service")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "public, max-age=86400"})
 
-    @app.get(
-        "/v1/catalogue",
-        summary="What the build in service holds, and some images to start with",
-        responses={200: {"model": Catalogue}},
-    )
+    summary = "What the build in service holds, and some images to start with"
+
+    @app.get("/v1/catalogue", summary=summary, response_model=Catalogue)
     def catalogue(some: Annotated[int, Query(ge=0, le=100)] = 12, space: str = "") -> Response:
         return _json(service.catalogue(some, space))
 
@@ -114,11 +110,11 @@ def _add_health(app: FastAPI, service: Service, measured: Metrics) -> None:
         return {"status": "ok"}
 
     @app.get("/readyz", summary="Whether queries are answered")
-    def readyz() -> dict[str, Any]:
+    def readyz() -> Ready:
         if service.builds.problem:
             raise NotReadyError(service.builds.problem)
         builds = [loaded.manifest.path for loaded in service.builds.in_service()]
-        return {"status": "ready", "build": builds[0], "builds": builds}
+        return Ready(status="ready", build=builds[0], builds=builds)
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     def metrics() -> Response:
@@ -140,19 +136,3 @@ def _add_page(app: FastAPI, service: Service) -> None:
 
 def _json(model: BaseModel) -> Response:
     return Response(model.model_dump_json(), media_type="application/json")
-
-
-def _rows(query: BatchQuery) -> np.ndarray:
-    if len({len(row) for row in query.vectors}) != 1:
-        raise UsageError("the vectors are not of one length")
-    return np.array(query.vectors, np.float32)
-
-
-def _box(text: str) -> Box:
-    if not text:
-        return WHOLE
-    try:
-        left, top, right, bottom = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"box {text[:80]!r} is not four numbers: left,top,right,bottom between 0 and 1") from None
-    return left, top, right, bottom

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,12 +86,10 @@ class Keys:
         if time.monotonic() - self._checked < _POLL_S:
             return
         self._checked = time.monotonic()
-        try:
+        with suppress(OSError, UsageError):
             changed = self._path.stat().st_mtime_ns
             if changed != self._changed:
                 self._entries, self._changed = _read(self._path), changed
-        except (OSError, UsageError):
-            return
 
 
 @dataclass

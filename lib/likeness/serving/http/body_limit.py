@@ -6,6 +6,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _TIMEOUT_S = 30.0
+_DISCONNECT: Message = {"type": "http.disconnect"}
 
 
 class BodyLimitMiddleware:
@@ -28,13 +29,11 @@ class BodyLimitMiddleware:
             try:
                 message = await asyncio.wait_for(receive(), None if responding else _TIMEOUT_S)
             except TimeoutError:
-                refused = "slow"
-                return {"type": "http.disconnect"}
+                refused, message = "slow", _DISCONNECT
             received += len(message.get("body", b""))
             if received > self._max_bytes:
                 refused = "too_large"
-                return {"type": "http.disconnect"}
-            return message
+            return _DISCONNECT if refused else message
 
         async def limited_send(message: Message) -> None:
             nonlocal responding
@@ -52,8 +51,6 @@ class BodyLimitMiddleware:
                 if not refused:
                     raise
         if refused:
-            detail = (
-                f"a body of at most {self._max_bytes} bytes is taken" if refused == "too_large" else "send it faster"
-            )
-            await self._refuse(refused, detail)(scope, receive, send)
+            details = {"too_large": f"a body of at most {self._max_bytes} bytes is taken", "slow": "send it faster"}
+            await self._refuse(refused, details[refused])(scope, receive, send)
         return None

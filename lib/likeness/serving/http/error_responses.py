@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.exceptions import HTTPException
 
 from likeness.core.errors import LikenessError, ServiceError, SpaceMismatch, UsageError
 from likeness.serving.loaded_build import UnknownError
@@ -31,6 +32,13 @@ CODES = {
     "not_ready": (503, "no build is loaded yet, or a store does not answer; try again"),
 }
 """Every error code with its status and meaning."""
+_KINDS = {
+    UnknownError: "unknown",
+    UsageError: "bad_request",
+    SpaceMismatch: "space_mismatch",
+    CoverageError: "coverage",
+    LikenessError: "not_ready",
+}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
         "model": Problem,
@@ -58,54 +66,36 @@ def describe_errors(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def problem(code: str, detail: str, request: Request | None = None, **more: Any) -> JSONResponse:
-    """The response to an error, with further members."""
+def refusal(code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+    """The response to a request that is refused, with further members."""
     status, title = CODES[code]
     body = {"type": f"urn:likeness:{code}", "title": title, "status": status, "detail": detail, "code": code, **more}
-    if request:
-        body["request_id"] = getattr(request.state, "request_id", "")
-    return JSONResponse(body, status, media_type="application/problem+json")
-
-
-def refusal(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The response to a request that a middleware refuses."""
-    response = problem(code, detail)
-    response.headers.update(headers or {})
-    return response
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 
 def handle_errors(app: FastAPI, log: Callable[[str], None]) -> None:
     """Makes an application respond to every error with a problem; faults of the service itself go to the log."""
 
-    @app.exception_handler(LikenessError)
-    def project_error(request: Request, error: LikenessError) -> Response:
-        kinds = {
-            UnknownError: "unknown",
-            UsageError: "bad_request",
-            SpaceMismatch: "space_mismatch",
-            CoverageError: "coverage",
-        }
-        code = next((code for kind, code in kinds.items() if isinstance(error, kind)), "not_ready")
-        if code == "not_ready" and not isinstance(error, ServiceError):
-            log(json.dumps({"error": str(error)}))
-        return problem(code, str(error), request)
+    def respond(request: Request, error: Exception) -> Response:
+        request_id = getattr(request.state, "request_id", "")
+        respond_with = partial(refusal, request_id=request_id)
+        match error:
+            case RequestValidationError():
+                errors = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
+                detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors[:5])
+                return respond_with("invalid", detail, errors=errors[:20])
+            case HTTPException():
+                code = {404: "unknown", 405: "method"}.get(error.status_code, "bad_request")
+                return respond_with(code, str(error.detail))
+            case PhotoError():
+                return respond_with("bad_image", str(error), reason=error.reason)
+            case LikenessError():
+                code = next(code for kind, code in _KINDS.items() if isinstance(error, kind))
+                if code == "not_ready" and not isinstance(error, ServiceError):
+                    log(json.dumps({"error": str(error)}))
+                return respond_with(code, str(error))
+        log(json.dumps({"request_id": request_id, "fault": repr(error)}))
+        return respond_with("internal", "see the service's log")
 
-    @app.exception_handler(PhotoError)
-    def photo_error(request: Request, error: PhotoError) -> Response:
-        return problem("bad_image", str(error), request, reason=error.reason)
-
-    @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> Response:
-        errors = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
-        detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors[:5])
-        return problem("invalid", detail, request, errors=errors[:20])
-
-    @app.exception_handler(StarletteHTTPException)
-    def http_error(request: Request, error: HTTPException) -> Response:
-        code = {404: "unknown", 405: "method"}.get(error.status_code, "bad_request")
-        return problem(code, str(error.detail), request)
-
-    @app.exception_handler(Exception)
-    def fault(request: Request, error: Exception) -> Response:
-        log(json.dumps({"request_id": getattr(request.state, "request_id", ""), "fault": repr(error)}))
-        return problem("internal", "see the service's log", request)
+    for kind in (LikenessError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, respond)

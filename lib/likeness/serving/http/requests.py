@@ -35,8 +35,7 @@ class SearchQuery(BaseModel):
 
     def params(self) -> SearchParams:
         """The search parameters; a limit that is not set is infinite."""
-        set_fields = {name: getattr(self, name) for name in SearchQuery.model_fields}
-        return SearchParams(**{name: value for name, value in set_fields.items() if value is not None})
+        return SearchParams(**self.model_dump(include=set(SearchQuery.model_fields), exclude_none=True))
 
 
 class PhotoQuery(SearchQuery):

@@ -5,12 +5,14 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from likeness.serving.responses import Answer
 
+_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -19,13 +21,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        buckets = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-        self.stages = Histogram(
-            "likeness_stage_seconds", "Seconds of a query by stage", ["stage"], registry=self.registry, buckets=buckets
-        )
-        self.requests = Histogram(
-            "likeness_request_seconds", "Seconds of a request", ["route"], registry=self.registry, buckets=buckets
-        )
+        histogram = partial(Histogram, registry=self.registry, buckets=_BUCKETS_S)
+        self.stages = histogram("likeness_stage_seconds", "Seconds of a query by stage", ["stage"])
+        self.requests = histogram("likeness_request_seconds", "Seconds of a request", ["route"])
         self.statuses = Counter("likeness_requests", "Requests by status", ["route", "status"], registry=self.registry)
         self.queries = Counter("likeness_queries", "Queries by category", ["category"], registry=self.registry)
         self.ready = Gauge("likeness_ready", "1 when queries are answered", registry=self.registry)
