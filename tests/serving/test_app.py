@@ -18,12 +18,12 @@ from tests.serving.conftest import COLOURS
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
-from likeness.index.shard import Hit
 from likeness.serving import root
 from likeness.serving.http import body_limit
 from likeness.serving.http.app import create_app
 from likeness.serving.http.error_responses import CODES
 from likeness.serving.leaf import Leaf
+from likeness.serving.responses import ResultItem
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
@@ -253,7 +253,8 @@ def test_results_say_where_their_photo_is(client: TestClient, service: Service, 
         update={"serve": service.settings.serve.model_copy(update={"photo_url": "https://shop/{category}/{image_id}"})}
     )
     other = Service(settings)
-    assert other._url(Hit(0.5, "1", "裤子/2.0", "u", ("p",))) == "https://shop/%E8%A3%A4%E5%AD%90%2F2.0/1"
+    item = ResultItem(image_id="1", product_id="p", category="裤子/2.0", uri="u")
+    assert other._url(item) == "https://shop/%E8%A3%A4%E5%AD%90%2F2.0/1"
 
 
 def test_a_photo_that_was_moved_is_drawn_from_the_table(

@@ -138,12 +138,8 @@ class BuildWatcher(BuildSource):
         start, path = time.monotonic(), ""
         try:
             chain = self._builds.chain(slot.space)
-            if not chain:
-                where = f" of {slot.space}" if slot.space else ""
-                raise UsageError(
-                    f"{self._builds.folder}: nothing is published yet{where}; run ./spark-submit.sh nightly"
-                )
-            path, current = chain[0], slot.current
+            path = chain[0] if chain else self._builds.find(space=slot.space).path
+            current = slot.current
             unchanged = current is not None and current.manifest.path == path
             if unchanged or (slot.failed[0] == path and start - slot.failed[1] < _RETRY_S):
                 return

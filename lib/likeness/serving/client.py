@@ -69,20 +69,22 @@ class Client(SearchApi):
         self._http.close()
 
     def _answer(self, term: Term, params: SearchParams) -> Answer:
-        values = _changed(params)
+        values = params.changed()
         if isinstance(term, ProductTerm):
             path = f"/v1/products/{quote(term.product_id, safe='')}/similar"
-            return Answer.model_validate_json(self._request("GET", path, params=values))
-        values["combine"] = term.combine
-        if isinstance(term, VectorTerm):
-            values |= {"vectors": term.vectors.tolist(), "space": term.space}
-            return Answer.model_validate_json(self._request("POST", "/v1/search/vectors", json=values))
-        values |= {"looks": list(term.looks)} | ({"box": ",".join(map(str, term.box))} if term.box != WHOLE else {})
-        files = [("image", ("photo", photo)) for photo in term.photos]
-        return Answer.model_validate_json(self._request("POST", "/v1/search", data=values, files=files))
+            answer = self._request("GET", path, params=values)
+        elif isinstance(term, VectorTerm):
+            body = {**values, "vectors": term.vectors.tolist(), "space": term.space, "combine": term.combine}
+            answer = self._request("POST", "/v1/search/vectors", json=body)
+        else:
+            form = {**values, "looks": list(term.looks), "combine": term.combine}
+            form |= {"box": ",".join(map(str, term.box))} if term.box != WHOLE else {}
+            files = [("image", ("photo", photo)) for photo in term.photos]
+            answer = self._request("POST", "/v1/search", data=form, files=files)
+        return Answer.model_validate_json(answer)
 
     def _batch(self, vectors: np.ndarray, params: SearchParams) -> Sequence[Answer]:
-        body = _changed(params) | {"vectors": vectors.tolist()}
+        body = {**params.changed(), "vectors": vectors.tolist()}
         return Answers.model_validate_json(self._request("POST", "/v1/search/batch", json=body)).answers
 
     def _thumbnail(self, item: ResultItem) -> bytes | None:
@@ -103,8 +105,3 @@ class Client(SearchApi):
         except ValidationError:
             raise ServiceError(f"{self._http.base_url}: status {response.status_code} without a reason") from None
         raise _ERRORS.get(problem.code, ProblemError)(problem)
-
-
-def _changed(params: SearchParams) -> dict[str, Any]:
-    """The parameters that are not the default: HTTP cannot carry an infinite limit."""
-    return {name: value for name, value in vars(params).items() if value != getattr(SearchParams, name)}

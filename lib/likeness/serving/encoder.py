@@ -29,9 +29,8 @@ class Encoder:
             raise SpaceMismatch(f"the network at hand gives {self.space.id}, not {space}; name its weights")
         cores = os.cpu_count() or 1
         runtime = BatchedRuntime(open_runtime(self.space, settings.extract.runtime, local_machine(settings, cores)))
-        self._extractor = Extractor(
-            self.space, runtime, settings.extract.model_copy(update={"decode_threads": cores}), settings.limits
-        )
+        extract = settings.extract.model_copy(update={"decode_threads": cores})
+        self._extractor = Extractor(self.space, runtime, extract, settings.limits)
 
     def encode(self, photo: bytes, box: Box = WHOLE, looks: Collection[QueryView] = ()) -> np.ndarray:
         """Encodes a photo, or the part of it in a box, and further views of it, float32 (1 + n, dim).

@@ -11,7 +11,7 @@ import numpy as np
 from likeness.core.errors import SpaceMismatch
 from likeness.index import distance, tombstones
 from likeness.index.builds import Builds
-from likeness.index.manifest import Manifest
+from likeness.index.manifest import Manifest, Shard
 from likeness.index.shard import Hit, LoadedShard, Near, merge
 from likeness.serving.micro_batching import MicroBatcher
 
@@ -28,6 +28,11 @@ class LeafQuery:
     space: str
     categories: frozenset[str] | None = None
     shards: frozenset[int] | None = None
+
+    def covers(self, shard: Shard) -> bool:
+        """Whether a shard is to be searched."""
+        of_category = self.categories is None or not self.categories.isdisjoint(shard.categories)
+        return of_category and (self.shards is None or shard.number in self.shards)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class LeafPort(Protocol):
     def search(self, query: LeafQuery) -> LeafAnswer:
         """The k nearest images of each query."""
 
-    def sample_vectors(self, rows: int, shards: AbstractSet[int] | None = None) -> Mapping[str, np.ndarray]:
+    def sample_vectors(self, rows: int) -> Mapping[str, np.ndarray]:
         """About `rows` prepared vectors in all, float32 (n, dim) by category."""
 
     def lookup(self, image_id: str) -> Hit | None:
@@ -115,13 +120,9 @@ class Leaf:
         return self._batcher(query.vectors, query)
 
     def _search(self, vectors: np.ndarray, query: LeafQuery) -> LeafAnswer:
-        prepared, names = distance.prepared(vectors, self._manifest.metric), query.categories
-        shards = [
-            shard
-            for shard in self._selected(query.shards)
-            if names is None or not names.isdisjoint(shard.record.categories)
-        ]
-        nearest = [shard.find(prepared, query.k, names) for shard in shards]
+        prepared = distance.prepared(vectors, self._manifest.metric)
+        shards = [shard for shard in self._shards if query.covers(shard.record)]
+        nearest = [shard.find(prepared, query.k, query.categories) for shard in shards]
         hits = [_merge_rows(shards, nearest, number, query) for number in range(len(prepared))]
         return LeafAnswer([shard.record.number for shard in shards], sum(near.searched for near in nearest), hits)
 
@@ -147,10 +148,8 @@ class Leaf:
         totals = self._manifest.categories()
         size = max(16, rows // max(1, len(totals)))
         shares = {name: size / total for name, total in totals.items()}
-        return concatenate(shard.sample_vectors(shares) for shard in self._selected(shards))
-
-    def _selected(self, shards: AbstractSet[int] | None) -> Sequence[LoadedShard]:
-        return self._shards if shards is None else [shard for shard in self._shards if shard.record.number in shards]
+        chosen = [shard for shard in self._shards if shards is None or shard.record.number in shards]
+        return concatenate(shard.sample_vectors(shares) for shard in chosen)
 
 
 def _merge_rows(shards: Sequence[LoadedShard], nearest: Sequence[Near], number: int, query: LeafQuery) -> list[Hit]:

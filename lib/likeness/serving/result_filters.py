@@ -73,14 +73,6 @@ def filter_chain(
     return chain
 
 
-def apply_filters(hits: Sequence[Hit], chain: Iterable[ResultFilter]) -> list[Hit]:
-    """Passes hits through a chain of filters."""
-    kept = list(hits)
-    for step in chain:
-        kept = step(kept)
-    return kept
-
-
 def keep_products(keep: Callable[[tuple[str, ...]], tuple[str, ...]], hits: Iterable[Hit]) -> list[Hit]:
     """Keeps the products of each hit that `keep` gives back, and the hits that have any."""
     kept = []

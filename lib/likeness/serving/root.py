@@ -2,8 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from likeness.models.category_classifier import CategoryClassifier
 from likeness.serving.category_vote import Prediction, Voter
 from likeness.serving.leaf import LeafAnswer, LeafPort, LeafQuery, check_space
 from likeness.serving.responses import Answer, Category, Coverage, Result
-from likeness.serving.result_filters import AttributeLookup, apply_filters, filter_chain
+from likeness.serving.result_filters import AttributeLookup, filter_chain
 from likeness.serving.search_params import SearchParams
 
 _CATEGORIES = 3
@@ -24,16 +23,6 @@ _WIDEN_S = 0.2
 """Seconds after which a degraded search is not widened any more."""
 _WHERE_FIRST, _WHERE_MOST = 64, 16384
 """Images whose attributes are looked up first, and at most."""
-
-
-class Facts(NamedTuple):
-    """What a result shows besides its hit: attributes of its product, and where a browser finds its photo."""
-
-    attributes: Mapping[str, str] = {}
-    url: str = ""
-
-
-Describe = Callable[[Sequence[Hit]], Sequence[Facts]]
 
 
 class CoverageError(ServiceError):
@@ -60,11 +49,7 @@ class Root:
 
     def predict(self, vectors: np.ndarray) -> Prediction:
         """Predicts categories of queries, float32 (dim,) or (q, dim), by the classifier or else the neighbours."""
-        return self._classify(np.atleast_2d(vectors)) or self.vote(vectors)
-
-    def vote(self, vectors: np.ndarray) -> Prediction:
-        """Predicts categories of queries, float32 (dim,) or (q, dim), by their nearest neighbours."""
-        return self._voter.vote(vectors)
+        return self._classify(np.atleast_2d(vectors)) or self._voter.vote(vectors)
 
     def search(
         self,
@@ -74,7 +59,6 @@ class Root:
         prediction: Prediction | None = None,
         excluded: Collection[str] = (),
         lookup: AttributeLookup | None = None,
-        describe: Describe | None = None,
     ) -> Answer:
         """Answers one query.
 
@@ -85,7 +69,6 @@ class Root:
             prediction: the query's categories, where the caller has predicted them.
             excluded: products that the answer must not show.
             lookup: gives the vectors for near-duplicates and the attributes for `where`.
-            describe: gives what results show besides the hits.
 
         Raises:
             UsageError: there is no such category, or `where` is malformed.
@@ -95,7 +78,7 @@ class Root:
         start = time.perf_counter()
         queries = np.atleast_2d(vectors)
         check_space(space, queries, self.manifest)
-        votes = prediction if prediction and prediction.restricts else self.vote(queries)
+        votes = prediction if prediction and prediction.restricts else self._voter.vote(queries)
         predicted = prediction or self._classify(queries) or votes
         searched = self._select_categories(params.category, votes)
         hits, answer = self._search_leaf(queries, params, frozenset(searched), excluded, lookup)
@@ -105,20 +88,20 @@ class Root:
                 f"{len(answer.shards)} of {shards} shards have answered, min_coverage is {params.min_coverage:g}: "
                 + "; ".join(answer.degraded)
             )
-        took = {"search": milliseconds(start)}
-        facts: Sequence[Facts] = [Facts()] * len(hits)
-        if describe:
-            start = time.perf_counter()
-            facts = describe(hits)
-            took["facts"] = milliseconds(start)
         name, score = predicted.best
         return Answer(
             space=self.manifest.space,
             build=self.manifest.build,
             category=Category(predicted=name, score=round(score, 4), searched=tuple(searched)),
-            coverage=self._coverage(answer, shards),
-            results=tuple([self._result(hit, *described) for hit, described in zip(hits, facts, strict=True)]),
-            took_ms=took,
+            coverage=Coverage(
+                shards=shards,
+                answered=len(answer.shards),
+                vectors=self.manifest.vectors,
+                searched=answer.searched,
+                degraded=tuple(answer.degraded),
+            ),
+            results=tuple([self._result(hit) for hit in hits]),
+            took_ms={"search": milliseconds(start)},
         )
 
     def _classify(self, queries: np.ndarray) -> Prediction | None:
@@ -140,8 +123,9 @@ class Root:
         count = max(needed + (len(queries) if excluded else 0), _WHERE_FIRST if params.where else 0)
         while True:
             answer = self._leaf.search(LeafQuery(queries, count, self.manifest.space, categories))
-            nearest = merge(answer.hits, count)
-            hits = apply_filters(nearest, chain)
+            hits = nearest = merge(answer.hits, count)
+            for keep in chain:
+                hits = keep(hits)
             exhausted = len(nearest) < count or nearest[-1].score < params.min_score
             late = bool(answer.degraded) and time.perf_counter() - start > _WIDEN_S
             if len(hits) >= needed or exhausted or late:
@@ -160,21 +144,10 @@ class Root:
             return [category]
         raise UsageError(f"category {category!r} does not exist; there are: {', '.join(self.categories)}")
 
-    def _coverage(self, answer: LeafAnswer, shards: int) -> Coverage:
-        return Coverage(
-            shards=shards,
-            answered=len(answer.shards),
-            vectors=self.manifest.vectors,
-            searched=answer.searched,
-            degraded=tuple(answer.degraded),
-        )
-
-    def _result(self, hit: Hit, attributes: Mapping[str, str], url: str) -> Result:
+    def _result(self, hit: Hit) -> Result:
         return Result(
             **vars(hit),
             product_id=hit.products[0],
-            url=url,
-            attributes=dict(attributes),
             distance=distance.distance(hit.score, self.manifest.metric),
             space=self.manifest.space,
             build=self.manifest.build,

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
@@ -14,14 +14,14 @@ from likeness.core.errors import ServiceError, SpaceMismatch, UsageError
 from likeness.core.settings import Settings
 from likeness.index.shard import Hit
 from likeness.serving.loaded_build import BuildSource, LoadedBuild, UnknownSpaceError
-from likeness.serving.query_encoder import query_encoders
+from likeness.serving.query_encoder import EncodedQuery, query_encoders
 from likeness.serving.query_terms import Term, VectorTerm
 from likeness.serving.responses import Answer, Catalogue, ResultItem
 from likeness.serving.result_filters import AttributeLookup
-from likeness.serving.root import Facts, milliseconds
+from likeness.serving.root import milliseconds
 from likeness.serving.search_params import SearchParams
 from likeness.serving.thumbnails import Thumbnails
-from likeness.storage import KeyedStore, Product
+from likeness.storage import KeyedStore
 from likeness.storage.table_reader import TableReader
 
 _BATCH_THREADS = 16
@@ -62,10 +62,7 @@ class SearchEngine:
         encoder = self._encoders[type(term)]
         query = encoder.encode(term, loaded)
         took = {encoder.stage: milliseconds(start)} if encoder.stage else {}
-        lookup = AttributeLookup(self._keyed, loaded.manifest.space)
-        answer = loaded.root.search(
-            query.vectors, query.space, params, query.prediction, query.excluded, lookup, self._describe
-        )
+        answer = self._answer(query, params, loaded)
         return answer.model_copy(update={"took_ms": took | answer.took_ms})
 
     def batch(self, vectors: np.ndarray, params: SearchParams) -> list[Answer]:
@@ -75,13 +72,9 @@ class SearchEngine:
             SpaceMismatch: the vectors are of another space than the build.
         """
         loaded = self._loaded_for(VectorTerm(vectors, params.space), params)
-        lookup = AttributeLookup(self._keyed, loaded.manifest.space)
-
-        def answer(row: np.ndarray) -> Answer:
-            return loaded.root.search(row, params.space, params, lookup=lookup, describe=self._describe)
-
+        queries = [EncodedQuery(row, params.space) for row in vectors]
         with ThreadPoolExecutor(_BATCH_THREADS) as pool:  # at once, so that the leaf searches them together
-            return list(pool.map(answer, vectors))
+            return list(pool.map(lambda query: self._answer(query, params, loaded), queries))
 
     def catalogue(self, count: int, space: str = "") -> Catalogue:
         """What the build in service of a space holds: images by category, and about `count` images to start with."""
@@ -114,30 +107,34 @@ class SearchEngine:
         except UnknownSpaceError as error:
             raise SpaceMismatch(f"the vectors are of no space in service: {error}") from None
 
-    def _describe(self, hits: Sequence[Hit]) -> list[Facts]:
-        """Facts for display: an answer without them is better than none."""
-        products: Mapping[str, Product] = {}
+    def _answer(self, query: EncodedQuery, params: SearchParams, loaded: LoadedBuild) -> Answer:
+        """Searches, and adds facts for display; an answer without them is better than none."""
+        lookup = AttributeLookup(self._keyed, loaded.manifest.space)
+        answer = loaded.root.search(query.vectors, query.space, params, query.prediction, query.excluded, lookup)
+        start = time.perf_counter()
+        attributes: Mapping[str, Mapping[str, str]] = {}
         try:
-            products = self._keyed().get_products(list(dict.fromkeys(hit.products[0] for hit in hits)))
+            attributes = lookup.attributes(list(dict.fromkeys(one.product_id for one in answer.results)))
         except (ServiceError, UsageError) as error:
             self._report(f"facts: {error}")
-        owners = [products.get(hit.products[0]) for hit in hits]
-        return [
-            Facts(owner.attributes if owner else {}, self._url(hit)) for hit, owner in zip(hits, owners, strict=True)
-        ]
+        results = tuple(
+            one.model_copy(update={"attributes": dict(attributes.get(one.product_id, {})), "url": self._url(one)})
+            for one in answer.results
+        )
+        took = answer.took_ms | {"facts": milliseconds(start)}
+        return answer.model_copy(update={"results": results, "took_ms": took})
 
     def _item(self, hit: Hit) -> ResultItem:
-        return ResultItem(
-            image_id=hit.image_id, product_id=hit.products[0], category=hit.category, uri=hit.uri, url=self._url(hit)
-        )
+        item = ResultItem(**vars(hit), product_id=hit.products[0])
+        return item.model_copy(update={"url": self._url(item)})
 
-    def _url(self, hit: Hit) -> str:
+    def _url(self, item: ResultItem) -> str:
         """Where a browser finds the photo: by `serve.photo_url`, else a thumbnail of the server; empty without one."""
         template = self.settings.serve.photo_url
         if not template:
-            return self.image_route and self.image_route + hit.image_id
-        names = {"image_id": hit.image_id, "product_id": hit.products[0], "category": hit.category}
-        return template.format(**{name: quote(value, safe="") for name, value in names.items()}, uri=hit.uri)
+            return self.image_route and self.image_route + item.image_id
+        names = {name: quote(getattr(item, name), safe="") for name in ("image_id", "product_id", "category")}
+        return template.format(**names, uri=item.uri)
 
     def _keyed(self) -> KeyedStore:
         if self._store is None:

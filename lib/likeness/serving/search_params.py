@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from likeness.core.errors import UsageError
 
@@ -60,3 +60,8 @@ class SearchParams:
         object.__setattr__(self, "where", (self.where,) if isinstance(self.where, str) else tuple(self.where))
         if not all(isinstance(condition, str) for condition in self.where):
             raise UsageError(f"where is {self.where!r}; give a list of name=value, such as ['color=red']")
+
+    def changed(self) -> SearchOptions:
+        """The parameters that are not the default: HTTP cannot carry an infinite limit."""
+        options = {name: value for name, value in vars(self).items() if value != getattr(SearchParams, name)}
+        return cast(SearchOptions, options)
