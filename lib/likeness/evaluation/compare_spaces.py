@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from likeness.catalog.samples import Sample, draw_sample, vector_matrix
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Settings
 from likeness.core.statistics import Figure
 from likeness.evaluation import retrieval_metrics
-from likeness.evaluation.retrieval_metrics import METRICS, MetricResult, QuerySet
+from likeness.evaluation.retrieval_metrics import METRICS, MetricResult
 from likeness.index.kinds import KINDS
 from likeness.index.manifest import Manifest
 from likeness.storage.run_history import rates
@@ -58,19 +56,7 @@ def compare(settings: Settings, spaces: Sequence[str]) -> Comparison:
     """
     tables = TableReader(settings)
     spaces = list(dict.fromkeys(resolve_space(tables, space) for space in spaces))
-    photos = draw_sample(tables, spaces)
-    queries = _queries(photos, " and ".join(spaces))
-    figures, neighbours = [], []
-    for space in spaces:  # one after the other: their vectors need not be in memory together
-        vectors = vector_matrix(photos.files[space], space, photos.image_ids)
-        metrics, nearest = _measure(vectors, photos, queries)
-        neighbours.append(nearest)
-        rate, run_id = rates(tables, space).get("extract", (0.0, ""))
-        dim = vectors.shape[1]
-        memory = {kind.name: kind.bytes_per_vector(dim) for kind in KINDS.values()}
-        figures.append(SpaceFigures(space, dim, metrics, round(1 / rate, 5) if rate else None, run_id, memory))
-    overlap = retrieval_metrics.overlap(neighbours[0], neighbours[1]) if len(neighbours) == 2 else {}
-    return Comparison(figures, len(photos.image_ids), photos.of, len(queries.rows), overlap)
+    return _compare(tables, draw_sample(tables, spaces))
 
 
 def measure_build(tables: TableReader, manifest: Manifest) -> Comparison:
@@ -80,10 +66,7 @@ def measure_build(tables: TableReader, manifest: Manifest) -> Comparison:
         LikenessError: as `compare`, or the snapshots have expired.
     """
     photos = draw_sample(tables, [manifest.space], files=_FILES, snapshots=manifest.snapshots)
-    queries = _queries(photos, manifest.space)
-    vectors = vector_matrix(photos.files[manifest.space], manifest.space, photos.image_ids)
-    figures = SpaceFigures(manifest.space, manifest.dim, _measure(vectors, photos, queries)[0], None, "", {})
-    return Comparison([figures], len(photos.image_ids), photos.of, len(queries.rows), {})
+    return _compare(tables, photos)
 
 
 def resolve_space(tables: TableReader, name: str) -> str:
@@ -100,15 +83,19 @@ def resolve_space(tables: TableReader, name: str) -> str:
     raise UsageError(f"--space {name!r}: {problem}; there are: {', '.join(matches or spaces) or 'none'}")
 
 
-def _queries(photos: Sample, where: str) -> QuerySet:
-    queries = retrieval_metrics.draw_queries(photos.labels, QUERIES)
+def _compare(tables: TableReader, photos: Sample) -> Comparison:
+    queries, count = retrieval_metrics.draw_queries(photos.labels, QUERIES), len(photos.image_ids)
     if not len(queries.rows):
-        count = len(photos.image_ids)
-        raise DataError(f"{where}: {count} photos of active listings, of too few products to compare; extract more")
-    return queries
-
-
-def _measure(vectors: np.ndarray, photos: Sample, queries: QuerySet) -> tuple[list[MetricResult], list[np.ndarray]]:
-    """The results of every metric, and the neighbours by cosine."""
-    results = [retrieval_metrics.measure(vectors, photos.labels, queries, metric) for metric in METRICS]
-    return [result for result, _ in results], results[METRICS.index("cosine")][1]
+        spaces = " and ".join(photos.files)
+        raise DataError(f"{spaces}: {count} photos of active listings, of too few products to compare; extract more")
+    figures, neighbours = [], []
+    for space, files in photos.files.items():  # one after the other: their vectors need not be in memory together
+        vectors = vector_matrix(files, space, photos.image_ids)
+        results = [retrieval_metrics.measure(vectors, photos.labels, queries, metric) for metric in METRICS]
+        neighbours.append(results[METRICS.index("cosine")][1])
+        metrics, dim = [result for result, _ in results], vectors.shape[1]
+        rate, run_id = rates(tables, space).get("extract", (0.0, ""))
+        memory = {kind.name: kind.bytes_per_vector(dim) for kind in KINDS.values()}
+        figures.append(SpaceFigures(space, dim, metrics, round(1 / rate, 5) if rate else None, run_id, memory))
+    overlap = retrieval_metrics.overlap(neighbours[0], neighbours[1]) if len(neighbours) == 2 else {}
+    return Comparison(figures, count, photos.of, len(queries.rows), overlap)

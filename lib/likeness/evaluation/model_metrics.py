@@ -54,11 +54,10 @@ def confusion(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def by_class(table: np.ndarray, names: Sequence[str]) -> list[Class]:
     """Precision and recall of each class of a confusion matrix."""
-    classes = []
-    for number, name in enumerate(names):
-        right, predicted, photos = int(table[number, number]), int(table[:, number].sum()), int(table[number].sum())
-        classes.append(Class(name, photos, share(right, predicted), share(right, photos)))
-    return classes
+    counts = zip(names, table.diagonal().tolist(), table.sum(axis=0).tolist(), table.sum(axis=1).tolist(), strict=True)
+    return [
+        Class(name, photos, share(right, predicted), share(right, photos)) for name, right, predicted, photos in counts
+    ]
 
 
 def temperature(logits: np.ndarray, truth: np.ndarray) -> float:

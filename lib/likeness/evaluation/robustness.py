@@ -1,13 +1,12 @@
 """Robustness of a build against changed photos: recall@1 by perturbation, with and without further query views."""
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.catalog.samples import draw_sample
@@ -41,19 +40,13 @@ class ViewRecall:
     recall: Mapping[str, Figure]
 
 
-@dataclass(frozen=True)
-class Robustness:
+class Robustness(BaseModel, frozen=True, serialize_by_alias=True):
     """How often a changed photo finds itself, or its product, as the first answer."""
 
     build: str
     images: int
     photos: int
-    views: Sequence[ViewRecall]
-
-    def plain(self) -> dict[str, Any]:
-        """The fields as plain values, for JSON."""
-        fields = dataclasses.asdict(self)
-        return {**fields, "asked": fields.pop("views")}
+    views: Sequence[ViewRecall] = Field(serialization_alias="asked")
 
 
 def robustness(
@@ -109,4 +102,4 @@ def robustness(
             pictures = len(rows)
         recall = {name: share(count, len(photos)) for name, count in good[one].items()}
         recalls.append(ViewRecall(one, pictures, statistics.median(times), recall))
-    return Robustness(manifest.path, manifest.images, len(photos), recalls)
+    return Robustness(build=manifest.path, images=manifest.images, photos=len(photos), views=recalls)
