@@ -31,7 +31,7 @@ def hbase(request: pytest.FixtureRequest) -> str:
     store = storage.keyed(uri, create=True)
     tables = cast(HbaseStore, store)
     for table in (IMAGES, PRODUCTS, MARKS):
-        tables._delete(table, [key for key, _ in tables._scan(table, [])])
+        tables._send("delete", table, [(key, None) for key, _ in tables._scan(table, [])])
     store.close()
     return uri
 

@@ -72,6 +72,5 @@ def normalize(path: str) -> str:
 
 def is_inside(path: str) -> bool:
     """Whether a relative path of a catalogue or an archive stays inside the folder that it is relative to."""
-    if not path or "\0" in path or _ELSEWHERE.match(path):
-        return False
-    return ".." not in path.replace("\\", "/").split("/")
+    anywhere = not path or "\0" in path or _ELSEWHERE.match(path)
+    return not anywhere and ".." not in path.replace("\\", "/").split("/")

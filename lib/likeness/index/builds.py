@@ -165,8 +165,7 @@ class Builds(BuildFiles):
         kept = {manifest.space: manifest.path for manifest in manifests}
         for space, path in reversed(kept.items()):
             self.published.write(space, [path])
-        deleted = [f"{space}/{name}" for space in self._names() for name in self._names(space)]
-        deleted = [path for path in deleted if path not in kept.values()]
+        deleted = {f"{space}/{name}" for space in self._names() for name in self._names(space)} - set(kept.values())
         for space in set(self._names()) - kept.keys():
             self.published.write(space, [])
         for path in deleted:

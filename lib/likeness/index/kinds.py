@@ -45,9 +45,7 @@ class Kind:
     make: Callable[[np.ndarray, int, int], faiss.Index]
     bytes_per_vector: Callable[[int], int]
     params_grid: Sequence[IndexParams] = ({},)
-    search_parameters: Callable[[IndexParams, int, Any], Any] = lambda params, k, selector: _faiss.SearchParameters(
-        sel=selector
-    )
+    search_parameters: Callable[[IndexParams, int, Any], Any] = lambda _, k, sel: _faiss.SearchParameters(sel=sel)
     sample: int = 0
     filters: bool = True
     mapped: Callable[[int], int] = lambda dim: 0

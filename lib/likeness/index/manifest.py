@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 
 from likeness.storage.artifact import File, FrozenModel
 
-IndexParams = Annotated[Mapping[str, int], Field(validation_alias=AliasChoices("index_params", "knob"))]
+_Params = Annotated[Mapping[str, int], Field(validation_alias=AliasChoices("index_params", "knob"))]
 """Search parameters of an index. The second name of a field is its name in format 2."""
 
 
@@ -25,7 +25,7 @@ class OperatingPoint(FrozenModel):
     """Recall and time of one kind with one choice of search parameters; `ms` is for one query of a batch."""
 
     kind: str
-    index_params: IndexParams
+    index_params: _Params
     recall: float
     ms: float
 
@@ -51,7 +51,7 @@ class Shard(FrozenModel):
     index: File
     ids: File
     kind: str
-    index_params: IndexParams
+    index_params: _Params
     curve: Sequence[OperatingPoint]
 
     @property

@@ -82,9 +82,8 @@ class Published:
 
     def files(self) -> list[str]:
         """The names of the CURRENT files in the builds folder."""
-        if self._files.exists(uris.join(self._folder, CURRENT)):
-            return [CURRENT]
-        return [f"{space}/{CURRENT}" for space in self.chains()]
+        legacy = self._files.exists(uris.join(self._folder, CURRENT))
+        return [CURRENT] if legacy else [f"{space}/{CURRENT}" for space in self.chains()]
 
     def write(self, space: str, paths: Sequence[str], published: str = "") -> None:
         """Publishes `space/build`s of a space, as of now if no time is given; none takes the space out of service."""

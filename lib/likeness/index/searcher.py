@@ -50,10 +50,9 @@ class Searcher:
         count = int(np.count_nonzero(allowed))
         if not count:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        k = min(k, count)
         share = count / self.rows
         search = self._search_then_filter if share >= _MOST else self._search_filtered
-        return search(queries, k, allowed, share)
+        return search(queries, min(k, count), allowed, share)
 
     def _search_then_filter(self, queries: np.ndarray, k: int, allowed: np.ndarray, share: float) -> Nearest:
         """Finds a few more than k rows and drops those not allowed: as fast as without a filter."""

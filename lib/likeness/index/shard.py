@@ -72,9 +72,8 @@ class LoadedShard:
             )
         self._live = ~deleted if deleted.any() else None
         self._rows_of = self._by_category() if len(record.categories) > 1 else {}
-        self.images, self._regions, self._order = keys, None, None
+        self.images, self._regions, self._order = keys, ids["region"].combine_chunks(), None
         if record.regions:
-            self._regions = ids["region"].combine_chunks()
             self.images = np.array([faiss_id(name) for name in self._image_ids.to_pylist()], np.int64)
             self._order = np.argsort(self.images, kind="stable")
 
@@ -93,12 +92,12 @@ class LoadedShard:
             k: images of a query.
             categories: those to search; None for all.
         """
-        chosen = None if categories is None else self.record.categories.keys() & set(categories)
-        everything = chosen is None or len(chosen) == len(self.record.categories)
-        allowed = self._live if everything else self._rows_in(chosen or ())
+        own = self.record.categories.keys()
+        chosen = own if categories is None else own & set(categories)
+        allowed = self._live if len(chosen) == len(own) else self._rows_in(chosen)
         searched = self.record.live if allowed is None else int(np.count_nonzero(allowed))
         scores, rows = self.searcher.nearest(queries, k, allowed)
-        if self._regions is not None:  # several rows may be of one image: search for more, until k images are found
+        if self.record.regions:  # several rows may be of one image: search for more, until k images are found
             fetched = k
             while fetched < searched and self._short(rows, k):
                 fetched = min(searched, 2 * fetched)
@@ -108,10 +107,9 @@ class LoadedShard:
 
     def hits(self, scores: np.ndarray, rows: np.ndarray, categories: Collection[str] | None = None) -> list[Hit]:
         """Converts rows and their scores to hits, with the products of the categories, or of all."""
-        names, listings = self._image_ids.take(rows).to_pylist(), self._listings.take(rows).to_pylist()
-        regions = [WHOLE_PHOTO] * len(rows) if self._regions is None else self._regions.take(rows).to_pylist()
-        hits = []
-        for score, name, region, listed in zip(scores.tolist(), names, regions, listings, strict=True):
+        hits, columns = [], (self._image_ids, self._regions, self._listings)
+        values = (column.take(rows).to_pylist() for column in columns)
+        for score, name, region, listed in zip(scores.tolist(), *values, strict=True):
             chosen = [one for one in listed if categories is None or one["category"] in categories]
             products = sorted({product for one in chosen for product in one["products"]})
             hits.append(Hit(score, name, chosen[0]["category"], chosen[0]["uri"], tuple(products), region))
@@ -132,7 +130,7 @@ class LoadedShard:
     def sample_hits(self, count: int) -> list[Hit]:
         """The first live images, with a score of 0; ids are hashes, so the sample is random."""
         rows = np.arange(len(self.images)) if self._live is None else np.flatnonzero(self._live)
-        if self._regions is not None:
+        if self.record.regions:
             rows = rows[np.sort(np.unique(self.images[rows], return_index=True)[1])]
         return self.hits(np.zeros(min(count, len(rows))), rows[:count])
 

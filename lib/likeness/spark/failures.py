@@ -1,7 +1,7 @@
 """Writes the failure ledger: failures are added and counted up, and cleared after a success.   [pyspark]"""
 
-import datetime
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,8 +17,7 @@ def record(run: Run, stage: str, space: str, failed: Mapping[str, BadImage], suc
     if not failed and not succeeded:
         return
     tables, before = run.tables, standing(run, stage, space)
-    same: dict[str, Value] = {"stage": stage, "space": space, "run_id": run.run_id}
-    same["last"] = datetime.datetime.now(datetime.UTC)
+    same: dict[str, Value] = {"stage": stage, "space": space, "last": datetime.now(UTC), "run_id": run.run_id}
     attempts = {what: before[what].attempts + 1 if what in before else 1 for what in failed}
     added = [
         same | {"what": what, "reason": bad.reason, "detail": bad.detail, "attempts": attempts[what]}

@@ -112,8 +112,7 @@ def _dry_run(step: estimate.StageEstimate, cells: Sequence[CoverageCell], what: 
 
 def label_job(settings: Settings) -> None:
     """Tag every photo with the classes that the space's network predicts."""
-    backbone = settings.extract.space.partition(".")[0]
-    space, names = logits_space(settings, backbone)
+    space, names = logits_space(settings, settings.extract.space.partition(".")[0])
     with Run("label", settings, ("extract",), space=space) as run:
         extract.extract(run)
         facts = label.label(run, names)

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
 
 from likeness.core.errors import DataError, GateError, LikenessError, ServiceError
 from likeness.core.progress import Reporter
@@ -68,9 +67,7 @@ class Run:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if not isinstance(error, KeyboardInterrupt):
                 self._record(error)

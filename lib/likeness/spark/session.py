@@ -23,9 +23,7 @@ def open_session(settings: Settings, app: str) -> SparkSession:
     """
     logging.getLogger("py4j").setLevel(logging.ERROR)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName(f"likeness {app}")
-    for key, value in _defaults(settings).items():
-        builder = builder.config(key, value)
+    builder = SparkSession.builder.appName(f"likeness {app}").config(map={**_defaults(settings)})
     try:
         spark = builder.getOrCreate()
     except (PySparkException, RuntimeError, OSError) as error:

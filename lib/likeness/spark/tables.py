@@ -48,11 +48,10 @@ class SparkTables:
 
     def _configure(self, settings: Settings) -> None:
         key = f"spark.sql.catalog.{self._catalog}"
+        place = uris.hadoop(table_reader.location(settings))
+        options = {"type": settings.warehouse.type, "warehouse": place, "cache-enabled": "false"}
         self.spark.conf.set(key, "org.apache.iceberg.spark.SparkCatalog")
-        self.spark.conf.set(f"{key}.type", settings.warehouse.type)
-        self.spark.conf.set(f"{key}.warehouse", uris.hadoop(table_reader.location(settings)))
-        self.spark.conf.set(f"{key}.cache-enabled", "false")
-        for option, value in settings.warehouse.options.items():
+        for option, value in (options | settings.warehouse.options).items():
             self.spark.conf.set(f"{key}.{option}", value)
 
     def name(self, table: Table) -> str:

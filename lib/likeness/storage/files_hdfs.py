@@ -144,9 +144,7 @@ class HdfsFiles:
         try:
             yield
         except BaseException as error:
-            if _DOWN not in str(error) or isinstance(
-                error, _DataNodeError
-            ):  # else the deletion would wait in vain
+            if _DOWN not in str(error) or isinstance(error, _DataNodeError):  # else the deletion would wait in vain
                 with suppress(OSError, RuntimeError):  # the first error is the one to report
                     self._client.delete(draft)
             raise
@@ -192,8 +190,8 @@ def _client(authority: str, process: int) -> Client:
 
 def _is_transient(error: BaseException) -> bool:
     """Whether a retry may succeed: a DataNode or a connection failed, not the request."""
-    known = isinstance(error, OSError | RuntimeError) and any(name in str(error) for name in _TRANSIENT)
-    return known or isinstance(error, _DataNodeError)
+    transient = isinstance(error, OSError | RuntimeError) and any(name in str(error) for name in _TRANSIENT)
+    return transient or isinstance(error, _DataNodeError)
 
 
 @contextmanager

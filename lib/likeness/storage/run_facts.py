@@ -12,8 +12,6 @@ from typing import ClassVar, TypeVar
 from pydantic import AliasChoices, BaseModel, Field, JsonValue, model_validator
 from pydantic.alias_generators import to_snake
 
-VERSION = 2
-
 
 class StageFacts(BaseModel):
     """What one stage of a run did. `identity` and `work` name fields of the subclass."""
@@ -253,7 +251,7 @@ class RunFacts(BaseModel):
     report: ReportFacts | None = None
     end: EndFacts | None = None
 
-    version: int = VERSION
+    version: int = 2
 
     def of(self, kind: type[S]) -> S | None:
         """The facts of one stage, by their type."""

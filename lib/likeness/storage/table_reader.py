@@ -78,10 +78,10 @@ class TableReader:
         self, schema: Schema, columns: Sequence[str] = ("*",), where: str = "", snapshot: int | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Reads rows as `read` does, one batch after the other."""
-        table = self._load(schema)
+        table = self._load(schema, snapshot)
         if table is None:
             return
-        for batch in self._scan(table, schema, columns, where, snapshot).to_arrow_batch_reader():
+        for batch in _scan(table, columns, where, snapshot).to_arrow_batch_reader():
             yield _with_defaults(batch, schema)
 
     def photos(self, image_ids: Collection[str]) -> dict[str, bytes]:
@@ -104,10 +104,9 @@ class TableReader:
         Raises:
             UsageError: no such snapshot.
         """
-        table = self._load(schema)
+        table = self._load(schema, snapshot)
         if table is None or table.current_snapshot() is None:
             return []
-        _require(table, schema, snapshot)
         rows = table.inspect.partitions(snapshot).select(["partition", "record_count"]).to_pylist()
         return [Partition(row["record_count"], **row["partition"]) for row in rows]
 
@@ -117,23 +116,25 @@ class TableReader:
         Raises:
             UsageError: no such snapshot.
         """
-        table = self._load(schema)
+        table = self._load(schema, snapshot)
         if table is None:
             return []
-        tasks = self._scan(table, schema, ("*",), where, snapshot).plan_files()
+        tasks = _scan(table, ("*",), where, snapshot).plan_files()
         return [(task.file.file_path, task.file.record_count) for task in tasks]
 
-    def _scan(self, table: Table, schema: Schema, columns: Sequence[str], where: str, snapshot: int | None) -> DataScan:
-        _require(table, schema, snapshot)
-        scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot)
-        return scan.filter(where) if where else scan
+    def _load(self, schema: Schema, snapshot: int | None = None) -> Table | None:
+        """A table in the present columns, if it exists; it must have the snapshot."""
+        table = self._open(schema)
+        if table and snapshot is not None and table.snapshot_by_id(snapshot) is None:
+            raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
+        return table and _in_present_columns(table, schema)
 
-    def _load(self, schema: Schema) -> Table | None:
+    def _open(self, schema: Schema) -> Table | None:
         warehouse = self._warehouse
         if warehouse.type != "hadoop":
             catalog = load_catalog("likeness", type=warehouse.type, warehouse=self._location, **warehouse.options)
             try:
-                return _in_present_columns(catalog.load_table((warehouse.namespace, schema.name)), schema)
+                return catalog.load_table((warehouse.namespace, schema.name))
             except NoSuchTableError:
                 return None
         folder = uris.join(self._location, warehouse.namespace, schema.name, "metadata")
@@ -143,8 +144,12 @@ class TableReader:
             return None
         # Arrow's own reader is best for local files; its HDFS client would need a JVM
         properties = {} if uris.scheme(folder) == "file" else {"py-io-impl": f"{__name__}.{PortIO.__name__}"}
-        table = StaticTable.from_metadata(f"{folder}/v{latest}.metadata.json", properties)
-        return _in_present_columns(table, schema)
+        return StaticTable.from_metadata(f"{folder}/v{latest}.metadata.json", properties)
+
+
+def _scan(table: Table, columns: Sequence[str], where: str, snapshot: int | None) -> DataScan:
+    scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot)
+    return scan.filter(where) if where else scan
 
 
 def _in_present_columns(table: Table, schema: Schema) -> Table:
@@ -175,11 +180,6 @@ def _with_defaults(batch: pa.RecordBatch, schema: Schema) -> pa.RecordBatch:
             place, filled = batch.schema.get_field_index(column.name), pc.fill_null(batch[column.name], column.default)
             batch = batch.set_column(place, batch.schema.field(place), filled)
     return batch
-
-
-def _require(table: Table, schema: Schema, snapshot: int | None) -> None:
-    if snapshot is not None and table.snapshot_by_id(snapshot) is None:
-        raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
 
 
 class PortIO(FileIO):

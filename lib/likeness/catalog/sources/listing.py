@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from likeness import storage
 from likeness.catalog.sources import catalogues, packed
-from likeness.catalog.sources.packed import Skipped, SourceImage
+from likeness.catalog.sources.packed import PRODUCT_COLUMNS, Skipped, SourceImage
 from likeness.core import uris
 from likeness.core.errors import UsageError
 from likeness.core.settings import Source
@@ -129,10 +129,7 @@ def _from_catalogue(
         elif path not in photos:
             listing.reject(what, "missing_file", f"{image} of product {row.product_id!r} is not in {root}")
         else:
-            product, category = row.product_id, row.category
-            item = replace(
-                photos[path], product_id=product, category=category, attributes=row.attributes, active=row.active
-            )
+            item = replace(photos[path], **{name: getattr(row, name) for name in PRODUCT_COLUMNS})
             if items.setdefault((row.product_id, path), item) != item:
                 detail = f"product {row.product_id!r} shows {row.image!r} twice with other values; the first row counts"
                 listing.reject(what, "conflicting_row", detail)

@@ -16,6 +16,8 @@ from likeness.images.image import SUFFIXES, BadImage
 from likeness.storage import FileEntry, Files
 
 _REQUIRED = ("product_id", "category")
+PRODUCT_COLUMNS = (*_REQUIRED, "active", "attributes")
+"""The fields of a `SourceImage` that a row of a packed file or of a catalogue gives, in their order."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _parquet_rows(file: BinaryIO, entry: FileEntry, skipped: Skipped) -> Iterato
             if row.error:
                 skipped.reject(uri, "bad_row", row.error)
             else:
-                facts = (row.product_id, row.category, row.active, row.attributes)
+                facts = (getattr(row, name) for name in PRODUCT_COLUMNS)
                 yield SourceImage(uri, entry.length, entry.mtime, entry.uri, number, *facts)
             number += 1
 

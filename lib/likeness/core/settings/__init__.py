@@ -160,15 +160,4 @@ def _suggest(key: str) -> str:
 
 _TEXT_TABLES = tuple(key for key, field in setting_fields().items() if field.annotation == dict[str, str])
 
-__all__ = [
-    "Extract",
-    "Index",
-    "Limits",
-    "Serve",
-    "Settings",
-    "Source",
-    "Train",
-    "load_settings",
-    "setting_fields",
-    "settings_table",
-]
+__all__ = ["Extract", "Index", "Limits", "Serve", "Settings", "Source", "Train", "load_settings", "setting_fields"]

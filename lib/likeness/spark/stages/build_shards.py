@@ -2,8 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 import numpy as np
@@ -26,13 +25,31 @@ SHOWN = "shown array<struct<category:string,uri:string,products:array<string>>>"
 
 
 def group_by_item(members: DataFrame, *keys: str) -> DataFrame:
-    """(keys, image_id, region, shown) of (keys, category, image_id, region, uri, products): a row an item."""
+    """Collects the rows of each item: its categories, URIs and products become the list `shown`, sorted by category.
+
+    Args:
+        members: keys, category, image_id, region, uri, products.
+        keys: further columns to group by.
+
+    Returns:
+        keys, image_id, region, shown.
+    """
     listings = F.array_sort(F.collect_list(F.struct("category", "uri", "products")))
     return members.groupBy(*keys, "image_id", "region").agg(listings.alias("shown"))
 
 
-def assign_shards(members: DataFrame, planned: Sequence[PlannedShard]) -> DataFrame:
-    """(shard, image_id, region, shown) of (category, image_id, region, uri, products), by the plan of a whole build."""
+def assign_shards(members: DataFrame, planned: Iterable[PlannedShard]) -> DataFrame:
+    """Says which shard of a whole build holds each item, by its category and its image_id.
+
+    An item of several categories is in a shard for each of them, or in one that holds several.
+
+    Args:
+        members: category, image_id, region, uri, products.
+        planned: the shards of the build.
+
+    Returns:
+        shard, image_id, region, shown; as of `group_by_item`.
+    """
     places = [
         {"category": name, "first": shard.number, "parts": shard.parts}
         for shard in planned
@@ -44,9 +61,9 @@ def assign_shards(members: DataFrame, planned: Sequence[PlannedShard]) -> DataFr
     return group_by_item(joined.withColumn("shard", (F.col("first") + _part(F.col("parts"))).cast("int")), "shard")
 
 
-def split_delta(rows: DataFrame, planned: Sequence[PlannedShard]) -> DataFrame:
-    """(shard, image_id, region, shown) of (image_id, region, shown), by the plan of a delta."""
-    return rows.withColumn("shard", (F.lit(planned[0].number) + _part(F.lit(len(planned)))).cast("int"))
+def split_delta(rows: DataFrame, first: int, parts: int) -> DataFrame:
+    """Adds the column `shard` to the rows of a delta, a row an item: one of `parts` shards, numbered from `first`."""
+    return rows.withColumn("shard", (F.lit(first) + _part(F.lit(parts))).cast("int"))
 
 
 def _part(parts: Column) -> Column:
@@ -66,31 +83,28 @@ def _digest() -> Column:
     return F.when(F.col("region") == WHOLE_PHOTO, F.col("image_id")).otherwise(F.sha2(_key(), 256))
 
 
-@dataclass(frozen=True)
-class Work:
-    """Shards to build.
+def build(
+    run: Run, rows: DataFrame, planned: Mapping[PlannedShard, int], files: Sequence[str], spec: BuildSpec
+) -> list[Shard]:
+    """Builds shards.
 
-    `rows` are (shard, image_id, region, shown) of the `planned` shards, about `sizes` each.
-    """
-
-    rows: DataFrame
-    planned: Sequence[PlannedShard]
-    sizes: Sequence[int]
-
-
-def build(run: Run, work: Work, files: Sequence[str], spec: BuildSpec) -> list[Shard]:
-    """Builds shards; `files` are the data files of `features` that hold their vectors.
+    Args:
+        run: the run that builds.
+        rows: shard, image_id, region, shown.
+        planned: the shards, and about how many rows each has.
+        files: the data files of `features` that hold the vectors.
+        spec: settings and place of the build.
 
     Raises:
         UsageError: they would take more memory than the settings allow.
     """
-    refuse_memory(work.sizes, spec)
-    planned, spark = work.planned, run.tables.spark
-    places = assign_tasks(work.sizes, run.tables.tasks)
+    sizes = list(planned.values())
+    refuse_memory(sizes, spec)
+    places = assign_tasks(sizes, run.tables.tasks)
     numbers = pa.array([shard.number for shard in planned], pa.int32())
-    task = spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
+    task = run.tables.spark.createDataFrame(pa.table({"shard": numbers, "task": pa.array(places, pa.int32())}))
     ordered = (
-        work.rows.withColumn("key", _key())
+        rows.withColumn("key", _key())
         .join(_vectors(run, spec.space, files).hint("merge"), "key")  # else Spark holds one side in memory
         .join(F.broadcast(task), "shard")
         .repartitionById(max(places) + 1, "task")

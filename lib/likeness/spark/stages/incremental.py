@@ -53,21 +53,17 @@ def compare(run: Run, builds: Builds, manifest: Manifest, members: DataFrame, nu
 
 def read_tombstones(builds: Builds, manifest: Manifest) -> dict[int, np.ndarray]:
     """Sorted ids by shard that a build has deleted."""
-    return _read_tombstones(builds.uri(manifest, manifest.tombstones)) if manifest.tombstones else {}
-
-
-def _read_tombstones(uri: str) -> dict[int, np.ndarray]:
-    return tombstones.parse(storage.files(uri).read(uri), uri)
+    uri = builds.uri(manifest, manifest.tombstones) if manifest.tombstones else ""
+    return tombstones.parse(storage.files(uri).read(uri), uri) if uri else {}
 
 
 def _live_rows(run: Run, builds: Builds, manifest: Manifest, numbers: Collection[int]) -> DataFrame:
     """(shard, id, image_id, region, shown) of the live rows of some shards."""
     shards = [shard for shard in manifest.shards if shard.number in numbers]
     places = [{"shard": shard.number, "uri": builds.uri(manifest, shard.ids)} for shard in shards]
-    deleted_uri = builds.uri(manifest, manifest.tombstones) if manifest.tombstones else ""
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        deleted = _read_tombstones(deleted_uri) if deleted_uri else {}
+        deleted = read_tombstones(builds, manifest)
         for place in rows_of(batches):
             with storage.files(place["uri"]).open(place["uri"]) as file:
                 rows = live_rows(read_id_map(file), deleted.get(place["shard"], NOTHING))

@@ -18,7 +18,7 @@ from likeness.index.build import BuildSpec
 from likeness.index.builds import Builds
 from likeness.index.incremental import UNCHANGED, kept_shards, next_step, update_shards
 from likeness.index.manifest import Manifest, Shard, build_name
-from likeness.index.shard_plan import plan_delta, plan_shards
+from likeness.index.shard_plan import PlannedShard, plan_delta, plan_shards
 from likeness.spark.run import Run
 from likeness.spark.stages import build_shards, incremental
 from likeness.storage.artifact import File
@@ -93,8 +93,7 @@ class _Job:
             return None
         if current is None or current.index_settings != self.deciding:
             return None
-        missing = self.builds.missing(current)
-        if missing:
+        if missing := self.builds.missing(current):
             self.run.say(f"index: the build in service lacks {missing[0]}, all shards are built anew")
             return None
         return current
@@ -102,11 +101,10 @@ class _Job:
     def whole(self, members: DataFrame, sizes: Mapping[str, int]) -> tuple[list[Shard], None]:
         """New shards of all members."""
         limits = self.settings
-        planned = plan_shards(sizes, limits.max_shard_vectors, limits.pack_vectors, limits.traffic)
-        expected = [sum(sizes[name] for name in s.categories) // s.parts for s in planned]
-        work = build_shards.Work(build_shards.assign_shards(members, planned), planned, expected)
+        shards = plan_shards(sizes, limits.max_shard_vectors, limits.pack_vectors, limits.traffic)
+        planned = {shard: sum(sizes[name] for name in shard.categories) // shard.parts for shard in shards}
         self.facts.step = "whole"
-        return self._build(work, sum(sizes.values())), None
+        return self._build(build_shards.assign_shards(members, planned), planned, sum(sizes.values())), None
 
     def extend(
         self, before: Manifest, members: DataFrame, sizes: Mapping[str, int]
@@ -127,23 +125,25 @@ class _Job:
         changes = difference.changes
         self.facts.step, self.facts.added, self.facts.removed = chosen, changes.added, changes.stale.num_rows
         kept, deleted = update_shards(before, numbers, changes, incremental.read_tombstones(self.builds, before))
-        planned = plan_delta(changes.added, max(s.number for s in before.shards) + 1, self.settings.max_shard_vectors)
+        first = max(s.number for s in before.shards) + 1
+        parts = plan_delta(changes.added, first, self.settings.max_shard_vectors)
         built, self.facts.built, self.facts.indexed = list[Shard](), 0, 0
-        if planned:
-            rows = build_shards.split_delta(difference.lacking, planned)
-            work = build_shards.Work(rows, planned, [changes.added // s.parts for s in planned])
-            built = self._build(work, items, difference.lacking)
+        if parts:
+            rows = build_shards.split_delta(difference.lacking, first, len(parts))
+            built = self._build(rows, dict.fromkeys(parts, changes.added // len(parts)), items, difference.lacking)
         file = f"{self._name}/tombstones.arrow"
         return [*kept, *built], self.builds.add(self.space, file, tombstones.dump(deleted)) if deleted else None
 
-    def _build(self, work: build_shards.Work, items: int, lacking: DataFrame | None = None) -> list[Shard]:
+    def _build(
+        self, rows: DataFrame, planned: Mapping[PlannedShard, int], items: int, lacking: DataFrame | None = None
+    ) -> list[Shard]:
         """Builds shards of all members, or those of a delta, from the rows that a build lacks."""
         snapshot = self.snapshots[FEATURES.name]
         assert snapshot is not None, "there are members, so there are vectors"
         files = build_shards.files_of(self.run, self.space, snapshot, lacking)
         memory, delta = self.settings.memory_gb * 1e9 / items, lacking is not None
         spec = BuildSpec(self._folder, self._name, self.space, self._dim, self.settings, memory, delta)
-        built = build_shards.build(self.run, work, files, spec)
+        built = build_shards.build(self.run, rows, planned, files, spec)
         self.facts.built, self.facts.indexed = len(built), sum(s.vectors for s in built)
         return built
 

@@ -52,9 +52,7 @@ def _gate(run: Run, withdrawn: int) -> None:
 def _changes(run: Run, items: pa.Table) -> DataFrame:
     """The rows of `listings` to write, with `op`: new, changed, withdrawn or superseded."""
     tables = run.tables
-    listed = tables.spark.createDataFrame(
-        items.select(["product_id", "uri", "category", "attributes", "active", "length", "mtime"])
-    )
+    listed = tables.spark.createDataFrame(items.select(["product_id", *_COLUMNS, "length", "mtime"]))
     places = tables.read(SOURCES).where("outcome = 'image'").select("uri", "length", "mtime", "image_id")
     latest = (
         listed.join(places, ["uri", "length", "mtime"])

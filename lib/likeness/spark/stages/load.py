@@ -116,11 +116,8 @@ def _load_products(run: Run, store: storage.KeyedStore, uri: str) -> tuple[int, 
 def _delete_surplus(run: Run, store: storage.KeyedStore) -> int:
     """Deletes the rows of the store that have no row in the tables."""
     tables = TableReader(run.settings)
-    differences = [
-        *consistency.compare_vectors(tables, store, run.space.id),
-        *consistency.compare_products(tables, store),
-    ]
-    surplus = [row for row in differences if row.kind == "surplus"]
+    compared = consistency.compare_vectors(tables, store, run.space.id), consistency.compare_products(tables, store)
+    surplus = [row for rows in compared for row in rows if row.kind == "surplus"]
     store.delete_vectors(run.space.id, [Item.parse(row.key) for row in surplus if row.table == FEATURES.name])
     store.delete_products([row.key for row in surplus if row.table == LISTINGS.name])
     return len(surplus)

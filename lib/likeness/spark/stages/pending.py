@@ -84,13 +84,10 @@ class PendingImages:
         """Identifies all photos of this snapshot in these spaces."""
         return f"{', '.join(space.id for space in self._run.spaces)} of images {self._images}"
 
-    def table(self) -> DataFrame:
-        """`images` at its snapshot of the start of the run."""
-        return self._run.tables.read(IMAGES, self._images)
-
     def photos(self) -> DataFrame:
         """(image_id, ingest_date, file, pos) of the photos in the scope: the data file, and the row in it."""
-        rows, scope = self.table().selectExpr("image_id", "ingest_date", "_file file", "_pos pos"), self._scope
+        images, scope = self._run.tables.read(IMAGES, self._images), self._scope
+        rows = images.selectExpr("image_id", "ingest_date", "_file file", "_pos pos")
         if scope.first:
             rows = rows.where(F.col("ingest_date") >= F.lit(scope.first))
         if scope.last:

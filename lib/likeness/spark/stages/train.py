@@ -16,7 +16,7 @@ from likeness.training.plan import TrainingPlan
 from likeness.training.training_run import train_model
 
 
-def train(run: Run, job: TrainingPlan) -> ModelCard:
+def train(run: Run, plan: TrainingPlan) -> ModelCard:
     """Trains a model.
 
     Raises:
@@ -24,8 +24,8 @@ def train(run: Run, job: TrainingPlan) -> ModelCard:
         LikenessError: as `train_model`.
     """
     with run.stage(TrainFacts) as facts:
-        processes = job.settings.train.processes
-        card = train_model(job) if processes == 1 else _train_distributed(run, job, processes)
+        processes = plan.settings.train.processes
+        card = train_model(plan) if processes == 1 else _train_distributed(run, plan, processes)
         assert card
         facts.model, facts.version, facts.evaluation = card.name, card.version, card.evaluation
         facts.metrics = {name: metric.value for name, metric in card.metrics.items()}
@@ -33,17 +33,16 @@ def train(run: Run, job: TrainingPlan) -> ModelCard:
     return card
 
 
-def _train_distributed(run: Run, job: TrainingPlan, processes: int) -> ModelCard:
+def _train_distributed(run: Run, plan: TrainingPlan, processes: int) -> ModelCard:
     """Trains in processes of this machine if Spark is local, else in as many Spark tasks."""
     local = str(run.tables.spark.sparkContext.master).startswith("local")
-    gpus = job.settings.extract.gpus > 0
-    error_file = _error_file(job)
+    error_file = _error_file(plan)
     storage.files(error_file).delete(error_file)
     if local:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
-        card = TorchDistributor(processes, local_mode=local, use_gpu=gpus).run(_process, job)
+        card = TorchDistributor(processes, local, plan.settings.extract.gpus > 0).run(_process, plan)
     except RuntimeError as error:
         try:
             reason = json.loads(storage.files(error_file).read(error_file))
@@ -62,17 +61,17 @@ def _briefly(error: RuntimeError) -> str:
     return re.sub(r"Command \[.*?\] ", "torchrun ", str(error), count=1).partition(" The task output")[0]
 
 
-def _process(job: TrainingPlan) -> str:
+def _process(plan: TrainingPlan) -> str:
     """Trains in one of the processes; the first one returns the card as JSON, the others an empty string."""
     try:
-        card = train_model(job)
+        card = train_model(plan)
     except LikenessError as error:
         reason = json.dumps({"kind": type(error).__name__, "error": str(error)})
-        storage.files(_error_file(job)).write(_error_file(job), reason.encode())
+        storage.files(_error_file(plan)).write(_error_file(plan), reason.encode())
         raise
     return card.model_dump_json() if card else ""
 
 
-def _error_file(job: TrainingPlan) -> str:
+def _error_file(plan: TrainingPlan) -> str:
     """The file to which a process writes the error that ends it."""
-    return job.file(job.run_id, "error.json")
+    return plan.file(plan.run_id, "error.json")

@@ -22,6 +22,7 @@ Config = Annotated[str | None, typer.Option(help="TOML file of settings")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="key=value of any setting")]
 Mode = Annotated[str | None, typer.Option(help="delta: unlisted photos stay; full: unlisted photos are withdrawn")]
 Model = Annotated[str, typer.Option(help="as `likeness models list` names it")]
+Day = datetime | None
 Flags = Callable[..., tuple[Any, ...]]
 """Turns the flags of a job, its parameters, into the arguments of the job."""
 _DAY = ["%Y-%m-%d"]
@@ -80,7 +81,7 @@ def _common(
     root: Root = None,
     catalogue: Annotated[str | None, typer.Option(help="CSV, JSON lines or Parquet of products")] = None,
     source_mode: Mode = None,
-    date: Annotated[datetime | None, typer.Option(help="ingest date of new photos", formats=_DAY)] = None,
+    date: Annotated[Day, typer.Option(help="ingest date of new photos", formats=_DAY)] = None,
     space: Space = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -99,10 +100,8 @@ def _common(
 
 def _backfill(
     space: Space = None,
-    first: Annotated[
-        datetime | None, typer.Option("--from", help="first ingest date (default: all)", formats=_DAY)
-    ] = None,
-    last: Annotated[datetime | None, typer.Option("--to", help="last ingest date (default: all)", formats=_DAY)] = None,
+    first: Annotated[Day, typer.Option("--from", help="first ingest date (default: all)", formats=_DAY)] = None,
+    last: Annotated[Day, typer.Option("--to", help="last ingest date (default: all)", formats=_DAY)] = None,
     category: Annotated[str | None, typer.Option(help="only photos of active listings of this category")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what is missing, and extract nothing")] = False,
     root: Root = None,

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from types import TracebackType
 
 from likeness.core.errors import ServiceError
 from likeness.storage.leases.holders import LeaseState, held_leases, release
@@ -84,9 +83,7 @@ class Lease:
                 "this run stops before its next commit"
             )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._heartbeat.join()
         with suppress(OSError, ServiceError):  # a lease that cannot be released is free once this process has ended
