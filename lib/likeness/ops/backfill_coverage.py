@@ -6,7 +6,7 @@ Counts over all photos come from the tables' metadata; those of one category nee
 import datetime
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from likeness.core.errors import UsageError
 from likeness.storage.table_reader import TableReader
-from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS
+from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, Table
 
 _MAX_LISTED = 20
 
@@ -64,11 +64,17 @@ class CoverageCell:
 
 def backfill_coverage(tables: TableReader) -> list[CoverageCell]:
     """Counts for every ingest date in every space that has a vector or a failure, sorted by date and space."""
-    photos, present, failed = _photos(tables), _present(tables), _failed(tables)
-    spaces = sorted({space for _, space in [*present, *failed]}) or [""]
+    return _coverage(tables)
+
+
+def _coverage(tables: TableReader, spaces: Sequence[str] = ()) -> list[CoverageCell]:
+    """Counts for every ingest date in some spaces; by default in all that have a vector or a failure."""
+    photos, failed = _rows(tables, IMAGES), _failed(tables)
+    present = _rows(tables, FEATURES) - _regions(tables)
+    spaces = spaces or sorted({space for _, space in [*present, *failed]}) or [""]
     return [
-        CoverageCell(ingest_date, space, photos[ingest_date], present[ingest_date, space], failed[ingest_date, space])
-        for ingest_date in sorted(photos)
+        CoverageCell(date, space, photos[date, ""], present[date, space], failed[date, space])
+        for date, _ in sorted(photos)
         for space in spaces
     ]
 
@@ -79,18 +85,15 @@ def space_coverage(tables: TableReader, space: str, scope: Scope) -> list[Covera
     Raises:
         UsageError: the range is reversed, the category does not exist, or the scope has no photo.
     """
-    photos = _photos(tables)
-    _check_dates(scope, photos)
+    cells = _coverage(tables, [space])
+    _check_dates(scope, [cell.ingest_date for cell in cells])
     if scope.category is None:
-        present, failed = _present(tables), _failed(tables)
-        dates = [ingest_date for ingest_date in sorted(photos) if scope.contains(ingest_date)]
-        return [CoverageCell(date, space, photos[date], present[date, space], failed[date, space]) for date in dates]
+        return [cell for cell in cells if scope.contains(cell.ingest_date)]
     rows = _in_category(tables, scope.category)
-    inside = rows.filter(
-        pa.array([scope.contains(ingest_date) for ingest_date in rows["ingest_date"].to_pylist()], pa.bool_())
-    )
+    dates = rows["ingest_date"].to_pylist()
+    inside = rows.filter(pa.array(map(scope.contains, dates), pa.bool_()))
     if not inside.num_rows:
-        there = _date_range(rows["ingest_date"].to_pylist())
+        there = _date_range(dates)
         raise UsageError(f"no photo of category {scope.category!r} is of {_flags(scope)}; its ingest dates are {there}")
     vectors = tables.read(FEATURES, ("image_id",), f"space = '{space}'")["image_id"]
     failures = tables.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space}'")["what"]
@@ -101,14 +104,15 @@ def space_coverage(tables: TableReader, space: str, scope: Scope) -> list[Covera
     return [CoverageCell(date, space, totals[date], present[date], failed[date]) for date in sorted(totals)]
 
 
-def _check_dates(scope: Scope, photos: Counter[str]) -> None:
+def _check_dates(scope: Scope, ingest_dates: Sequence[str]) -> None:
     """Refuses a scope whose range of ingest dates is reversed or has no photo."""
     if scope.first and scope.last and scope.first > scope.last:
         raise UsageError(f"--from {scope.first} is later than --to {scope.last}; exchange them")
-    if not photos:
+    if not ingest_dates:
         raise UsageError("this root has no photos yet; run ./spark-submit.sh nightly or ingest first")
-    if not any(map(scope.contains, photos)):
-        raise UsageError(f"no photo is of {_flags(scope)}; the ingest dates of this root are {_date_range(photos)}")
+    if not any(map(scope.contains, ingest_dates)):
+        there = _date_range(ingest_dates)
+        raise UsageError(f"no photo is of {_flags(scope)}; the ingest dates of this root are {there}")
 
 
 def _flags(scope: Scope) -> str:
@@ -136,20 +140,21 @@ def _in_category(tables: TableReader, category: str) -> pa.Table:
     return rows.set_column(1, "ingest_date", rows["ingest_date"].cast(pa.string()))
 
 
-def _photos(tables: TableReader) -> Counter[str]:
-    """Photos by ingest date."""
-    counts = Counter[str]()
-    for part in tables.partitions(IMAGES):
-        counts[str(part.ingest_date)] += part.rows
-    return counts
-
-
-def _present(tables: TableReader) -> Counter[tuple[str, str]]:
-    """Vectors by ingest date and space."""
+def _rows(tables: TableReader, table: Table) -> Counter[tuple[str, str]]:
+    """Rows of a table by ingest date and space, from its metadata."""
     counts = Counter[tuple[str, str]]()
-    for part in tables.partitions(FEATURES):
+    for part in tables.partitions(table):
         counts[str(part.ingest_date), part.space] += part.rows
     return counts
+
+
+def _regions(tables: TableReader) -> Counter[tuple[str, str]]:
+    """Vectors of regions, beside those of their photos, by ingest date and space."""
+    return _count(tables.read(FEATURES, ("ingest_date", "space"), "region > ''"))
+
+
+def _count(rows: pa.Table) -> Counter[tuple[str, str]]:
+    return Counter(zip(map(str, rows["ingest_date"].to_pylist()), rows["space"].to_pylist(), strict=True))
 
 
 def _failed(tables: TableReader) -> Counter[tuple[str, str]]:
@@ -157,13 +162,7 @@ def _failed(tables: TableReader) -> Counter[tuple[str, str]]:
     failures = tables.read(FAILURES, ("what", "space"), where="stage = 'extract'")
     if not failures.num_rows:
         return Counter()
-    dates = tables.read(IMAGES, ("image_id", "ingest_date"))
-    counts = (
-        failures.join(dates, "what", "image_id", "inner")
-        .group_by(["ingest_date", "space"])
-        .aggregate([("what", "count")])
-    )
-    return Counter({(str(row["ingest_date"]), row["space"]): row["what_count"] for row in counts.to_pylist()})
+    return _count(failures.join(tables.read(IMAGES, ("image_id", "ingest_date")), "what", "image_id", "inner"))
 
 
 def _date_range(ingest_dates: Iterable[str]) -> str:

@@ -6,7 +6,6 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from likeness.core.settings import Settings, settings_table
 from likeness.index.manifest import Manifest
@@ -20,7 +19,7 @@ def render() -> dict[str, str]:
     }
     files["tables.md"] = "# Tables\n\nRendered from `likeness.storage.tables`.\n\n" + "\n".join(map(_page, TABLES))
     files["hbase.md"] = _hbase()
-    files["openapi.json"] = json.dumps(_openapi(), indent=2, ensure_ascii=False) + "\n"
+    files["openapi.json"] = _openapi()
     files["manifest.schema.json"] = json.dumps(Manifest.model_json_schema(), indent=2) + "\n"
     return files
 
@@ -51,11 +50,11 @@ def _hbase() -> str:
     )
 
 
-def _openapi() -> dict[str, Any]:
+def _openapi() -> str:
     from likeness.serving.http.app import create_app
     from likeness.serving.service import Service
 
-    return create_app(Service(Settings())).openapi()
+    return json.dumps(create_app(Service(Settings())).openapi(), indent=2, ensure_ascii=False) + "\n"
 
 
 def main(folder: str = "schemas", page: str = "docs/operating.md") -> None:

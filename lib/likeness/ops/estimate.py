@@ -4,9 +4,11 @@ It reads listings and id columns only. Rates are those of earlier runs on this r
 stage that never ran here has no rate.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from likeness.catalog.sources import check_source, read_listing
@@ -48,14 +50,14 @@ def estimate(settings: Settings, space: Space) -> list[StageEstimate]:
     tables = TableReader(settings)
     measured = rates(tables, space.id)
     new, new_bytes, categories = _unread(tables, settings)
-    failed = set(tables.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space.id}'")["what"].to_pylist())
     images = tables.read(IMAGES, ("image_id",))["image_id"]
     extracted = tables.read(FEATURES, ("image_id",), f"space = '{space.id}'")["image_id"]
-    missing = images.filter(pc.invert(pc.is_in(images, extracted))).to_pylist()
-    to_extract = sum(image_id not in failed for image_id in missing) + new
-    for category, count in _searchable(tables).items():
-        categories[category] = categories.get(category, 0) + count
-    vectors = sum(categories.values())
+    failed = tables.read(FAILURES, ("what",), f"stage = 'extract' AND space = '{space.id}'")["what"]
+    finished = pc.or_(pc.is_in(images, extracted), pc.is_in(images, failed))
+    to_extract = new + len(images.filter(pc.invert(finished)))
+    listings = tables.read(LISTINGS, ("category", "image_id", "active"))
+    categories += _by_category(listings.filter(listings["active"]), "image_id")
+    vectors = categories.total()
     budget = settings.index.memory_gb * 1e9 / max(1, vectors)
     memory, stored = 0, 0
     for count in categories.values():
@@ -63,19 +65,13 @@ def estimate(settings: Settings, space: Space) -> list[StageEstimate]:
         memory += count * kind.bytes_per_vector(space.dim)
         refined = 0 if kind.name.startswith("flat") else 2 * space.dim
         stored += count * (kind.bytes_per_vector(space.dim) + refined)
-    work = [
-        ("ingest", new, "photos", new_bytes, 0),
-        ("extract", to_extract, "photos", 4 * space.dim * to_extract, 0),
-        ("load", to_extract, "vectors", 4 * space.dim * to_extract, 0),
-        (
-            "index",
-            to_extract if _is_incremental(settings, space, vectors, to_extract) else vectors,
-            "vectors",
-            stored,
-            memory,
-        ),
+    to_index = to_extract if _is_incremental(settings, space, vectors, to_extract) else vectors
+    return [
+        _stage_estimate(measured, "ingest", new, "photos", new_bytes),
+        _stage_estimate(measured, "extract", to_extract, "photos", 4 * space.dim * to_extract),
+        _stage_estimate(measured, "load", to_extract, "vectors", 4 * space.dim * to_extract),
+        _stage_estimate(measured, "index", to_index, "vectors", stored, memory),
     ]
-    return [_stage_estimate(*row, rates=measured) for row in work]
 
 
 def _is_incremental(settings: Settings, space: Space, vectors: int, new: int) -> bool:
@@ -98,9 +94,8 @@ def backfill(settings: Settings, space: Space, scope: Scope) -> tuple[StageEstim
     tables = TableReader(settings)
     cells = space_coverage(tables, space.id, scope)
     to_extract = sum(cell.missing for cell in cells)
-    return _stage_estimate(
-        "extract", to_extract, "photos", 4 * space.dim * to_extract, 0, rates=rates(tables, space.id)
-    ), cells
+    measured = rates(tables, space.id)
+    return _stage_estimate(measured, "extract", to_extract, "photos", 4 * space.dim * to_extract), cells
 
 
 def duration(seconds: float | None) -> str:
@@ -109,31 +104,26 @@ def duration(seconds: float | None) -> str:
 
 
 def _stage_estimate(
-    stage: str, count: int, unit: str, stored: int, memory: int, rates: dict[str, tuple[float, str]]
+    measured: dict[str, tuple[float, str]], stage: str, count: int, unit: str, stored: int, memory: int = 0
 ) -> StageEstimate:
-    rate, basis = rates.get(stage, (0.0, ""))
-    return StageEstimate(
-        stage, count, unit, round(count / rate, 1) if rate else None if count else 0.0, stored, memory, basis
-    )
+    rate, basis = measured.get(stage, (0.0, ""))
+    seconds = round(count / rate, 1) if rate else None if count else 0.0
+    return StageEstimate(stage, count, unit, seconds, stored, memory, basis)
 
 
-def _unread(tables: TableReader, settings: Settings) -> tuple[int, int, dict[str, int]]:
+def _unread(tables: TableReader, settings: Settings) -> tuple[int, int, Counter[str]]:
     """Files of the source that no run has read: their number, their bytes, and their number by category."""
     if not settings.source.uri:
-        return 0, 0, {}
+        return 0, 0, Counter()
     check_source(settings.source)
     items = read_listing(settings.source).items.select(["uri", "length", "mtime", "category"])
     read = tables.read(SOURCES, ("uri", "length", "mtime"))
     unread = items.join(read, ["uri", "length", "mtime"], join_type="left anti")
     files = unread.group_by(["uri"]).aggregate([("length", "max")])
-    by_category = unread.group_by(["category"]).aggregate([("uri", "count_distinct")])
-    counts = dict(zip(by_category["category"].to_pylist(), by_category["uri_count_distinct"].to_pylist(), strict=True))
-    return files.num_rows, int(pc.sum(files["length_max"]).as_py() or 0), counts
+    return files.num_rows, int(pc.sum(files["length_max"]).as_py() or 0), _by_category(unread, "uri")
 
 
-def _searchable(tables: TableReader) -> dict[str, int]:
-    """Images of active listings by category."""
-    rows = tables.read(LISTINGS, ("category", "image_id", "active"))
-    active = rows.filter(rows["active"]).group_by(["category", "image_id"]).aggregate([])
-    counts = active.group_by(["category"]).aggregate([("image_id", "count")])
-    return dict(zip(counts["category"].to_pylist(), counts["image_id_count"].to_pylist(), strict=True))
+def _by_category(rows: pa.Table, key: str) -> Counter[str]:
+    """The number of different values of a column by category."""
+    counts = rows.group_by("category").aggregate([(key, "count_distinct")])
+    return Counter(dict(zip(counts["category"].to_pylist(), counts[f"{key}_count_distinct"].to_pylist(), strict=True)))

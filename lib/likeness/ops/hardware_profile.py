@@ -80,9 +80,7 @@ def profile(settings: Settings, report: Callable[[str], None] = lambda message: 
     decoder = "network" if by_network > decode else "processes"
     decode = max(decode, by_network)
     costs = {"read": 1 / read if gpu else 1 / (read * cores), "decode": 1 / decode, "model": 1 / model}
-    decoders = 1
-    if gpu and decoder == "processes":
-        decoders = min(cores, max(1, -(-round(model) // max(1, round(decode / cores)))))
+    needed = -(-round(model) // max(1, round(decode / cores))) if gpu and decoder == "processes" else 1
     return HardwareProfile(
         space=space.id,
         runtime=runtime.name,
@@ -98,7 +96,7 @@ def profile(settings: Settings, report: Callable[[str], None] = lambda message: 
         bottleneck=max(costs, key=costs.__getitem__),
         settings={
             "extract.batch_size": next(size for size, rate in batches.items() if rate >= _ENOUGH * model),
-            "extract.decode_threads": decoders,
+            "extract.decode_threads": min(cores, max(1, needed)),
             **({"extract.precision": precision} if precision != "auto" else {}),
             **({"extract.decode": decoder} if decoder != settings.extract.decode else {}),
         },
@@ -155,14 +153,8 @@ def _decode(settings: Settings, how: Preprocessing, photos: Sequence[bytes], cor
                 images.append(pixels.result())
         return images
 
-    images = decoded(photos[:cores])  # starts the processes
-
-    def decode_all() -> int:
-        nonlocal images
-        images = decoded(photos)
-        return len(photos)
-
-    rate = _per_second(decode_all)
+    images = decoded(photos)  # starts the processes
+    rate = _per_second(lambda: decoded(photos), len(photos))
     if not images:
         raise UsageError(f"--source {uris.canonical(settings.source.uri)}: no photo there can be decoded")
     return np.stack(images), rate
@@ -176,29 +168,21 @@ def _decode_by_network(settings: Settings, runtime: Runtime, how: Preprocessing,
     decoded, size = runtime.decoder(settings.limits, pool.submit), max(_BATCHES)
     decoded(photos[:size])
 
-    def decode_all() -> int:
-        for start in range(0, len(photos), size):
-            decoded(photos[start : start + size])
-        return len(photos)
-
-    return _per_second(decode_all)
+    batches = [photos[start : start + size] for start in range(0, len(photos), size)]
+    return _per_second(lambda: list(map(decoded, batches)), len(photos))
 
 
 def _rate(runtime: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> float:
     """Photos a second of the network in batches of a size, after one batch to warm up."""
     batch = np.resize(images, (size, *images.shape[1:]))
     runtime(batch)
-
-    def run() -> int:
-        runtime(batch)
-        return size
-
-    return _per_second(run)
+    return _per_second(lambda: runtime(batch), size)
 
 
-def _per_second(work: Callable[[], int]) -> float:
-    """Repeats work, which returns how many photos it processed, and returns photos a second."""
+def _per_second(work: Callable[[], object], photos: int) -> float:
+    """Repeats work on so many photos, and returns photos a second."""
     begun, done = time.perf_counter(), 0
     while time.perf_counter() - begun < _SECONDS:
-        done += work()
+        work()
+        done += photos
     return done / (time.perf_counter() - begun)

@@ -2,9 +2,10 @@
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ConfigDict
@@ -29,7 +30,7 @@ Position = tuple[int, int]
 
 
 class _State(FrozenModel):
-    """What a checkpoint has besides tensors; `scalars` are those of the optimiser, by parameter."""
+    """What a checkpoint has besides tensors."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -37,8 +38,6 @@ class _State(FrozenModel):
     position: Position
     best: int
     epochs: Sequence[Epoch]
-    parameter_groups: list[dict[str, Any]]
-    scalars: dict[int, dict[str, float]]
 
 
 class Checkpoint:
@@ -61,24 +60,11 @@ class Checkpoint:
         position: Position,
     ) -> None:
         """Writes the state of a training at a position."""
-        optimiser_state = optimiser.state_dict()
         tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in best_weights.items()}
-        scalars: dict[int, dict[str, float]] = {}
-        for number, values in optimiser_state["state"].items():
-            for name, value in values.items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"optimiser.{number}.{name}"] = value
-                else:
-                    scalars.setdefault(number, {})[name] = value
-        state = _State(
-            identity=self._identity,
-            position=position,
-            best=history.best,
-            epochs=history.epochs,
-            parameter_groups=optimiser_state["param_groups"],
-            scalars=scalars,
-        )
+        for number, values in optimiser.state_dict()["state"].items():  # all tensors; the groups follow from settings
+            tensors |= {f"optimiser.{number}.{name}": value for name, value in values.items()}
+        state = _State(identity=self._identity, position=position, best=history.best, epochs=history.epochs)
         contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         self._files.write(self._uri, save(contiguous, {"state": state.model_dump_json()}))
         self._last = time.monotonic()
@@ -106,13 +92,11 @@ class Checkpoint:
             return None
         network.load_state_dict(_with_prefix(tensors, "network."))
         best_weights.update(_with_prefix(tensors, "best."))
-        optimiser_state: dict[int, dict[str, object]] = {
-            number: dict(values) for number, values in state.scalars.items()
-        }
+        by_parameter = defaultdict[int, Weights](dict)
         for name, value in _with_prefix(tensors, "optimiser.").items():
             number, _, key = name.partition(".")
-            optimiser_state.setdefault(int(number), {})[key] = value
-        optimiser.load_state_dict({"state": optimiser_state, "param_groups": state.parameter_groups})
+            by_parameter[int(number)][key] = value
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": by_parameter})
         return History(list(state.epochs), state.best), state.position
 
     def clear(self) -> None:

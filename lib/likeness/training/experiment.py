@@ -72,9 +72,8 @@ class Experiment:
 
     def validator(self, dataset: Dataset, train_rows: np.ndarray, validation_rows: np.ndarray) -> Validator:
         """Returns a function that computes the task's main metric of a network on validation rows."""
-        return lambda network: self.task.main_metric(
-            self.predictions(network, dataset.inputs, validation_rows, train_rows)
-        )
+        predictions = self.predictions
+        return lambda one: self.task.main_metric(predictions(one, dataset.inputs, validation_rows, train_rows))
 
     def baseline(self) -> dict[str, Figure]:
         """The metrics before training, for tasks that are measured by neighbours; else empty.

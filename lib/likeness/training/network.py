@@ -124,9 +124,9 @@ class Network(torch.nn.Module):
         """`vectors`, `maps` or `photos`."""
         return "vectors" if not self.trunk else "maps" if self._frozen else "photos"
 
-    def parameter_groups(self, rate: float, decay: float) -> list[dict[str, object]]:
+    def parameter_groups(self, rate: float, decay: float) -> list[dict[str, list[torch.nn.Parameter] | float]]:
         """Parameters with learning rates: `rate` for the head, and for each stage `decay` times that of the next."""
-        groups = [list(self.head.parameters()), *(list(stage.parameters()) for stage in [*self.trunk.values()][::-1])]
+        groups = [list(part.parameters()) for part in (self.head, *reversed(list(self.trunk.values())))]
         return [{"params": group, "lr": rate * decay**depth} for depth, group in enumerate(filter(None, groups))]
 
     def save(
@@ -172,7 +172,9 @@ def _first_trained(names: list[str], unfreeze: str) -> int:
     return names.index(unfreeze)
 
 
-def _weighted_layers(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Module]]:
+def _weighted_layers(
+    module: torch.nn.Module,
+) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Conv2d | torch.nn.Linear]]:
     """Convolutions and fully connected layers, each with its parent and its name there."""
     for name, child in list(module.named_children()):
         if isinstance(child, torch.nn.Conv2d | torch.nn.Linear):
@@ -184,11 +186,9 @@ def _weighted_layers(module: torch.nn.Module) -> Iterator[tuple[torch.nn.Module,
 def _add_batch_norm(trunk: torch.nn.Module) -> None:
     """Adds batch normalisation after each convolution and fully connected layer, for faster training."""
     for parent, name, child in _weighted_layers(trunk):
-        if isinstance(child, torch.nn.Conv2d):
-            pair = torch.nn.Sequential(child, torch.nn.BatchNorm2d(child.out_channels))
-        else:
-            pair = torch.nn.Sequential(child, torch.nn.BatchNorm1d(child.out_features))  # type: ignore[arg-type]
-        parent._modules[name] = pair
+        maps = isinstance(child, torch.nn.Conv2d)
+        norm = torch.nn.BatchNorm2d if maps else torch.nn.BatchNorm1d
+        parent._modules[name] = torch.nn.Sequential(child, norm(len(child.weight)))
 
 
 def _fuse_batch_norm(trunk: torch.nn.ModuleDict) -> torch.nn.ModuleDict:
@@ -196,11 +196,9 @@ def _fuse_batch_norm(trunk: torch.nn.ModuleDict) -> torch.nn.ModuleDict:
     fused = copy.deepcopy(trunk)
     for parent in list(fused.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, torch.nn.Sequential) and len(child) == 2 and isinstance(child[1], _BATCH_NORMS):
-                layer, norm = child[0], child[1]
-                assert isinstance(norm, _BATCH_NORMS)
-                if isinstance(layer, torch.nn.Conv2d):
+            match list(child.children()) if isinstance(child, torch.nn.Sequential) else []:
+                case [torch.nn.Conv2d() as layer, torch.nn.BatchNorm2d() as norm]:
                     parent._modules[name] = fuse_conv_bn_eval(layer, norm)
-                elif isinstance(layer, torch.nn.Linear):
+                case [torch.nn.Linear() as layer, torch.nn.BatchNorm1d() as norm]:
                     parent._modules[name] = fuse_linear_bn_eval(layer, norm)
     return fused

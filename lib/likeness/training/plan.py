@@ -19,7 +19,7 @@ from likeness.training.tasks import DISTIL, TASKS
 
 HELD_OUT_SHARE = 0.1
 """The share of the products that is held out where no setting says which."""
-_CHECKPOINT_FORMAT = 2
+_CHECKPOINT_FORMAT = 3
 
 
 @dataclass(frozen=True)

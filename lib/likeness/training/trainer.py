@@ -101,7 +101,7 @@ class Trainer:
                 total += self._step(model, dataset, order[span], draws[span], optimiser, epoch)
                 if self._checkpoint and self._checkpoint.is_due(workers):
                     self._checkpoint.save(network, optimiser, best_weights, history, (epoch, step + 1))
-            metric = workers.broadcast(validate(_in_eval_mode(network))) if validate else math.nan
+            metric = workers.broadcast(validate(network.eval())) if validate else math.nan
             loss, seconds = total / max(1, steps - first), time.monotonic() - started
             photos = (steps - first) * batch
             history.epochs.append(Epoch(loss=loss, validation=metric, seconds=seconds, photos=photos))
@@ -159,11 +159,6 @@ def predict(
     return torch.cat(parts).float().numpy() if parts else np.empty((0, 0), np.float32)
 
 
-def _in_eval_mode(network: Network) -> Network:
-    network.eval()
-    return network
-
-
 def _batch_size(configured: int, rows: int, processes: int) -> int:
     """The batch size: at most all rows, and equally many for each process."""
     size = min(configured, rows) // processes * processes
@@ -175,8 +170,8 @@ def _batch_size(configured: int, rows: int, processes: int) -> int:
 def _optimiser(settings: Train, network: Network) -> torch.optim.Optimizer:
     groups = network.parameter_groups(settings.rate, settings.rate_decay)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(groups, lr=settings.rate, weight_decay=settings.weight_decay, fused=True)
+        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
 
 
 def _schedule(progress: float, warmup: float) -> float:
