@@ -1,6 +1,7 @@
 """Backfill coverage: photos with a vector, failed and missing, by ingest date and feature space. Tables in, counts out.
 
-Counts over all photos come from the tables' metadata; those of one category need a look-up photo by photo.
+Counts over all photos come from the tables' metadata, less the vectors of regions, which are beside those of their
+photos; counts of one category need a look-up photo by photo.
 """
 
 import datetime

@@ -45,6 +45,7 @@ class ImageCache:
         self, settings: Settings, image_ids: Sequence[str], preprocessing: Preprocessing, show_bar: ShowBar
     ) -> None:
         self._settings, self._ids, self._show_bar = settings, list(image_ids), show_bar
+        self._position = {image_id: row for row, image_id in enumerate(image_ids)}
         self._preprocessing = cache_preprocessing(preprocessing)
         self._folder = Path(settings.extract.cache).expanduser() / "training"
         self._delete_stale()
@@ -55,8 +56,7 @@ class ImageCache:
 
     def positions(self, image_ids: Sequence[str]) -> np.ndarray:
         """Positions of photos in `pixels` and in feature maps, int64 (n,)."""
-        position = {key: row for row, key in enumerate(self._ids)}
-        return np.array([position[key] for key in image_ids], np.int64)
+        return np.array([self._position[key] for key in image_ids], np.int64)
 
     def feature_maps(self, network: Network, versions: int, seed: int) -> np.ndarray:
         """Outputs of a network's frozen stages, float16 (photos, 1 + versions, ...): not augmented, then augmented."""
@@ -105,21 +105,20 @@ class ImageCache:
         return array
 
     def _decode(self, pixels: np.ndarray) -> None:
-        position = {key: row for row, key in enumerate(self._ids)}
         failures: dict[str, str] = {}
         pending = deque[tuple[str, Future[np.ndarray]]]()
 
         def store_first() -> None:
             key, future = pending.popleft()
             try:
-                pixels[position[key]] = future.result()
+                pixels[self._position[key]] = future.result()
             except BadImage as bad:
                 failures[key] = str(bad)
 
         threads = os.cpu_count() or 1
         decoders = DecoderPool(threads, self._preprocessing, self._settings.limits)
         with self._show_bar("decoding", len(self._ids)) as bar:
-            for done, (key, data) in enumerate(TableReader(self._settings).stream(position), 1):
+            for done, (key, data) in enumerate(TableReader(self._settings).stream(self._position), 1):
                 pending.append((key, decoders.submit(data)))
                 if len(pending) == 8 * threads:
                     store_first()

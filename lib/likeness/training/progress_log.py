@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from likeness.core.errors import UsageError
@@ -23,22 +23,17 @@ class ProgressLogger:
         if self._reporter:
             self._reporter.say(f"train: {text}")
 
-    @contextmanager
-    def bar(self, activity: str, total: int) -> Iterator[Bar]:
+    def bar(self, activity: str, total: int) -> AbstractContextManager[Bar]:
         """Shows a bar over so many photos; yields the bar to be moved."""
-        if not self._reporter:
-            yield Bar()
-            return
-        with self._reporter.bar(f"train: {activity}", total, "photos") as bar:
-            yield bar
+        return self._bar(f"train: {activity}", total, "photos")
+
+    def _bar(self, activity: str, total: int, unit: str) -> AbstractContextManager[Bar]:
+        return self._reporter.bar(activity, total, unit) if self._reporter else nullcontext(Bar())
 
     @contextmanager
     def epochs(self, total: int) -> Iterator[Callable[[int, Epoch], None]]:
         """Shows a bar over epochs; yields a callback that takes the number of finished epochs and the last of them."""
-        if not self._reporter:
-            yield lambda done, epoch: None
-            return
-        with self._reporter.bar("train", total, "epochs") as bar:
+        with self._bar("train", total, "epochs") as bar:
 
             def on_epoch(done: int, epoch: Epoch) -> None:
                 validation = "" if math.isnan(epoch.validation) else f", validation {epoch.validation:.4f}"
