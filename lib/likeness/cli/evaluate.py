@@ -79,10 +79,10 @@ def _show_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _show_classes(space: str, result: "ClassificationResult", published: "Published | None") -> None:
-    known = (published.top1, published.top5) if published else (None, None)
+    percents = (published.top1, published.top5) if published else (None, None)
     rows = [
         (name, interval(figure), percent and f"{percent / 100:.4f}")
-        for name, figure, percent in zip(("top-1", "top-5"), (result.top1, result.top5), known, strict=True)
+        for name, figure, percent in zip(("top-1", "top-5"), (result.top1, result.top5), percents, strict=True)
     ]
     show_table(("", "here", "published"), rows)
     source = f"; published for ImageNet's validation photos: {published.source}" if published else ""
