@@ -104,8 +104,8 @@ class Version:
 
     @property
     def _environment(self) -> dict[str, str]:
-        (iceberg,) = (PROJECT / ".venv" / "jars").glob("iceberg*.jar")
-        jars = {"LIKENESS_PYTHON": sys.executable, "LIKENESS_JARS": os.environ.get("LIKENESS_JARS", str(iceberg))}
+        iceberg = ",".join(map(str, Path(sys.prefix, "jars").glob("*.jar")))
+        jars = {"LIKENESS_PYTHON": sys.executable, "LIKENESS_JARS": os.environ.get("LIKENESS_JARS", iceberg)}
         return {**os.environ, **jars, "PYTHONPATH": str(self.project / "lib")}
 
     def _timed(self, command: list[str]) -> float:
