@@ -47,7 +47,7 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def pictures(sample: Path) -> list[Image.Image]:
-    return [decode(path.read_bytes(), Limits()) for path in sorted(sample.glob("*/*.jpg"))[::60]]
+    return [decode(path.read_bytes(), Limits()) for path in sorted(sample.glob("*/*.jpg"))[::90]]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -348,8 +348,7 @@ def test_openvino_gives_what_torch_gives(
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_is_near(seeded: tuple[Backbone, str], pictures: list[Image.Image], half: "torch.dtype") -> None:
+def test_half_precision_is_near(seeded: tuple[Backbone, str], pictures: list[Image.Image]) -> None:
     """What a GPU runs: products in float16; and what is run where somebody asks for bfloat16."""
     spec, path = seeded
     space = resolve(f"{spec.name}.{spec.default_layer}", path)
@@ -357,9 +356,10 @@ def test_half_precision_is_near(seeded: tuple[Backbone, str], pictures: list[Ima
     net = EmbeddingModel(space, "").eval()
     with torch.inference_mode():
         exact = net(images).numpy()
-        with torch.autocast("cpu", half):
-            near = net(images).float().numpy()
-    assert cosines(near, exact).min() >= 0.999
+        for half in (torch.float16, torch.bfloat16):
+            with torch.autocast("cpu", half):
+                near = net(images).float().numpy()
+            assert cosines(near, exact).min() >= 0.999, half
 
 
 # -- what is said of them
