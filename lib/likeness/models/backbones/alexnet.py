@@ -6,7 +6,7 @@ from typing import Any
 
 from likeness.models.backbones.class_names import imagenet_classes
 from likeness.models.backbones.providers import caffe_preprocessing, torchvision_backbone
-from likeness.models.backbones.spec import Backbone, Built, Layer, Published, Stage
+from likeness.models.backbones.spec import Backbone, Built, Layer, Published, Stage, layer_table
 from likeness.models.backbones.weights import weights_not_published
 
 FC = {
@@ -69,24 +69,25 @@ def _caffe() -> Built:
     return ModuleDict({**convolutions, **linears}), [*maps, *fully_connected(list(linears.values()), 6)]
 
 
+_MAPS = """
+conv1 {}x55x55 first convolution after its ReLU
+pool1 {}x27x27 first maximum pooling
+conv2 {}x27x27 second convolution after its ReLU
+pool2 {}x13x13 second maximum pooling
+conv3 {}x13x13 third convolution after its ReLU
+conv4 {}x13x13 fourth convolution after its ReLU
+conv5 {}x13x13 fifth convolution after its ReLU
+pool5 {}x6x6 last maximum pooling
+"""
+
+
 def _layers(*channels: int, normalised: bool) -> dict[str, Layer]:
     """Five convolutional layers, the first two and the last with pooling, by the channels of these eight outputs."""
-    docs = {
-        "conv1": (55, "first convolution after its ReLU"),
-        "pool1": (27, "first maximum pooling"),
-        "conv2": (27, "second convolution after its ReLU"),
-        "pool2": (13, "second maximum pooling"),
-        "conv3": (13, "third convolution after its ReLU"),
-        "conv4": (13, "fourth convolution after its ReLU"),
-        "conv5": (13, "fifth convolution after its ReLU"),
-        "pool5": (6, "last maximum pooling"),
-    }
     layers = {}
-    for (name, (side, doc)), count in zip(docs.items(), channels, strict=True):
-        shape = (count, side, side)
-        layers[name] = Layer(shape, doc)
+    for name, layer in layer_table(_MAPS.format(*channels)).items():
+        layers[name] = layer
         if normalised and name in ("conv1", "conv2"):
-            layers[f"norm{name[-1]}"] = Layer(shape, "the same, normalised over neighbouring channels")
+            layers[f"norm{name[-1]}"] = Layer(layer.shape, "the same, normalised over neighbouring channels")
     return layers | FC
 
 

@@ -1,48 +1,53 @@
 """GoogLeNet (Szegedy et al. 2014) and Inception v3 (Szegedy et al. 2015), as torchvision has them."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from likeness.models.backbones.providers import IMAGENET, torchvision_backbone
-from likeness.models.backbones.spec import Built, Layer
+from likeness.models.backbones.spec import Built, Layer, layer_table
 
-
-def _modules(prefix: str, side: int, channels: Mapping[str, int]) -> dict[str, Layer]:
-    """Inception modules whose maps are `side` x `side`, by their numbers and channels."""
-    return {f"{prefix}{name}": Layer((count, side, side), f"module {name}") for name, count in channels.items()}
-
-
-_GOOGLENET = {
-    "conv1": Layer((64, 112, 112), "first convolution"),
-    "maxpool1": Layer((64, 56, 56), "first maximum pooling"),
-    "conv2": Layer((64, 56, 56), "second convolution, 1 x 1"),
-    "conv3": Layer((192, 56, 56), "third convolution"),
-    "maxpool2": Layer((192, 28, 28), "second maximum pooling"),
-    **_modules("inception", 28, {"3a": 256, "3b": 480}),
-    "maxpool3": Layer((480, 14, 14), "third maximum pooling"),
-    **_modules("inception", 14, {"4a": 512, "4b": 512, "4c": 512, "4d": 528, "4e": 832}),
-    "maxpool4": Layer((832, 7, 7), "fourth maximum pooling"),
-    **_modules("inception", 7, {"5a": 832, "5b": 1024}),
-    "avgpool": Layer((1024,), "the last map, mean over its positions"),
-    "logits": Layer((1000,), "class scores"),
-}
-_V3 = {
-    "Conv2d_1a_3x3": Layer((32, 149, 149), "first convolution"),
-    "Conv2d_2a_3x3": Layer((32, 147, 147), "second convolution"),
-    "Conv2d_2b_3x3": Layer((64, 147, 147), "third convolution"),
-    "maxpool1": Layer((64, 73, 73), "first maximum pooling"),
-    "Conv2d_3b_1x1": Layer((80, 73, 73), "fourth convolution, 1 x 1"),
-    "Conv2d_4a_3x3": Layer((192, 71, 71), "fifth convolution"),
-    "maxpool2": Layer((192, 35, 35), "second maximum pooling"),
-    **_modules("Mixed_", 35, {"5b": 256, "5c": 288, "5d": 288}),
-    "Mixed_6a": Layer((768, 17, 17), "module 6a, halves the map"),
-    **_modules("Mixed_", 17, {"6b": 768, "6c": 768, "6d": 768, "6e": 768}),
-    "Mixed_7a": Layer((1280, 8, 8), "module 7a, halves the map"),
-    **_modules("Mixed_", 8, {"7b": 2048, "7c": 2048}),
-    "avgpool": Layer((2048,), "the last map, mean over its positions"),
-    "logits": Layer((1000,), "class scores"),
-}
+_GOOGLENET = layer_table("""
+conv1 64x112x112 first convolution
+maxpool1 64x56x56 first maximum pooling
+conv2 64x56x56 second convolution, 1 x 1
+conv3 192x56x56 third convolution
+maxpool2 192x28x28 second maximum pooling
+inception3a 256x28x28 module 3a
+inception3b 480x28x28 module 3b
+maxpool3 480x14x14 third maximum pooling
+inception4a 512x14x14 module 4a
+inception4b 512x14x14 module 4b
+inception4c 512x14x14 module 4c
+inception4d 528x14x14 module 4d
+inception4e 832x14x14 module 4e
+maxpool4 832x7x7 fourth maximum pooling
+inception5a 832x7x7 module 5a
+inception5b 1024x7x7 module 5b
+avgpool 1024 the last map, mean over its positions
+logits 1000 class scores
+""")
+_V3 = layer_table("""
+Conv2d_1a_3x3 32x149x149 first convolution
+Conv2d_2a_3x3 32x147x147 second convolution
+Conv2d_2b_3x3 64x147x147 third convolution
+maxpool1 64x73x73 first maximum pooling
+Conv2d_3b_1x1 80x73x73 fourth convolution, 1 x 1
+Conv2d_4a_3x3 192x71x71 fifth convolution
+maxpool2 192x35x35 second maximum pooling
+Mixed_5b 256x35x35 module 5b
+Mixed_5c 288x35x35 module 5c
+Mixed_5d 288x35x35 module 5d
+Mixed_6a 768x17x17 module 6a, halves the map
+Mixed_6b 768x17x17 module 6b
+Mixed_6c 768x17x17 module 6c
+Mixed_6d 768x17x17 module 6d
+Mixed_6e 768x17x17 module 6e
+Mixed_7a 1280x8x8 module 7a, halves the map
+Mixed_7b 2048x8x8 module 7b
+Mixed_7c 2048x8x8 module 7c
+avgpool 2048 the last map, mean over its positions
+logits 1000 class scores
+""")
 _MODULES = {"googlenet": _GOOGLENET, "inception_v3": _V3}
 
 

@@ -2,7 +2,7 @@
 
 from likeness.models.backbones.class_names import imagenet_classes
 from likeness.models.backbones.providers import caffe_preprocessing
-from likeness.models.backbones.spec import Backbone, Built, Layer, Published, Stage
+from likeness.models.backbones.spec import Backbone, Built, Published, Stage, layer_table
 from likeness.models.backbones.weights import weights_not_published
 
 
@@ -36,6 +36,25 @@ def _network() -> Built:
     return net, [*stages, ("logits", AdaptiveAvgPool2d(1))]
 
 
+_LAYERS = layer_table("""
+conv1 96x54x54 first convolution
+cccp1 96x54x54 its first 1 x 1 convolution
+cccp2 96x54x54 its second 1 x 1 convolution
+pool1 96x27x27 first maximum pooling
+conv2 256x27x27 second convolution
+cccp3 256x27x27 its first 1 x 1 convolution
+cccp4 256x27x27 its second 1 x 1 convolution
+pool2 256x13x13 second maximum pooling
+conv3 384x13x13 third convolution
+cccp5 384x13x13 its first 1 x 1 convolution
+cccp6 384x13x13 its second 1 x 1 convolution
+pool3 384x6x6 third maximum pooling
+conv4 1024x6x6 fourth convolution
+cccp7 1024x6x6 its first 1 x 1 convolution
+cccp8 1000x6x6 its second 1 x 1 convolution: a map a class
+logits 1000 class scores: the maps, mean over their positions
+""")
+
 BACKBONES = (
     Backbone(
         name="nin",
@@ -43,24 +62,7 @@ BACKBONES = (
         licence="unrestricted use (Caffe's model zoo)",
         source="a file",
         preprocessing=caffe_preprocessing(224),
-        layers={
-            "conv1": Layer((96, 54, 54), "first convolution"),
-            "cccp1": Layer((96, 54, 54), "its first 1 x 1 convolution"),
-            "cccp2": Layer((96, 54, 54), "its second 1 x 1 convolution"),
-            "pool1": Layer((96, 27, 27), "first maximum pooling"),
-            "conv2": Layer((256, 27, 27), "second convolution"),
-            "cccp3": Layer((256, 27, 27), "its first 1 x 1 convolution"),
-            "cccp4": Layer((256, 27, 27), "its second 1 x 1 convolution"),
-            "pool2": Layer((256, 13, 13), "second maximum pooling"),
-            "conv3": Layer((384, 13, 13), "third convolution"),
-            "cccp5": Layer((384, 13, 13), "its first 1 x 1 convolution"),
-            "cccp6": Layer((384, 13, 13), "its second 1 x 1 convolution"),
-            "pool3": Layer((384, 6, 6), "third maximum pooling"),
-            "conv4": Layer((1024, 6, 6), "fourth convolution"),
-            "cccp7": Layer((1024, 6, 6), "its first 1 x 1 convolution"),
-            "cccp8": Layer((1000, 6, 6), "its second 1 x 1 convolution: a map a class"),
-            "logits": Layer((1000,), "class scores: the maps, mean over their positions"),
-        },
+        layers=_LAYERS,
         weights=lambda: weights_not_published("nin", "Caffe's model zoo has them as nin_imagenet.caffemodel"),
         network=_network,
         classes=imagenet_classes,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from likeness.models.backbones.providers import torchvision_backbone
-from likeness.models.backbones.spec import Built, Layer
+from likeness.models.backbones.spec import Built, layer_table
 
 
 def _network(name: str) -> Built:
@@ -18,16 +18,16 @@ def _network(name: str) -> Built:
     return net, [first, ("pool1", net.maxpool), *blocks, ("avgpool", net.avgpool), ("logits", Dense(net.fc))]
 
 
-_LAYERS = {
-    "conv1": Layer((64, 112, 112), "first convolution after its ReLU"),
-    "pool1": Layer((64, 56, 56), "maximum pooling"),
-    "layer1": Layer((256, 56, 56), "first stage of blocks (conv2_x)"),
-    "layer2": Layer((512, 28, 28), "second stage of blocks (conv3_x)"),
-    "layer3": Layer((1024, 14, 14), "third stage of blocks (conv4_x)"),
-    "layer4": Layer((2048, 7, 7), "fourth stage of blocks (conv5_x)"),
-    "avgpool": Layer((2048,), "the last map, mean over its positions"),
-    "logits": Layer((1000,), "class scores"),
-}
+_LAYERS = layer_table("""
+conv1 64x112x112 first convolution after its ReLU
+pool1 64x56x56 maximum pooling
+layer1 256x56x56 first stage of blocks (conv2_x)
+layer2 512x28x28 second stage of blocks (conv3_x)
+layer3 1024x14x14 third stage of blocks (conv4_x)
+layer4 2048x7x7 fourth stage of blocks (conv5_x)
+avgpool 2048 the last map, mean over its positions
+logits 1000 class scores
+""")
 _FILES = {
     "resnet50": ("resnet50-0676ba61.pth", (76.13, 92.86)),
     "resnet101": ("resnet101-63fe2227.pth", (77.37, 93.55)),

@@ -34,6 +34,12 @@ class Layer:
     dense: bool = False
 
 
+def layer_table(text: str) -> dict[str, Layer]:
+    """Layers by name, from a line each: its name, its shape as `channels x height x width` without spaces, its doc."""
+    rows = (line.split(maxsplit=2) for line in text.strip().splitlines())
+    return {name: Layer(tuple(map(int, shape.split("x"))), doc) for name, shape, doc in rows}
+
+
 @dataclass(frozen=True)
 class PooledLayer:
     """A layer, and the pooling and normalisation that make its maps a vector."""
