@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # as `likeness.images.image` does for the jobs: pytest sets its own filters anew for each test
     config.addinivalue_line("filterwarnings", r"ignore::UserWarning:PIL\.")
     os.environ.setdefault("SPARK_SUBMIT_OPTS", jvm.OPTIONS)
+    if config.getoption("numprocesses", None):  # threads of processes that test side by side would wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 SECONDS = {

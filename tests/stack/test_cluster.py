@@ -26,7 +26,7 @@ from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 from .places import LOCAL, QUICK
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
-PHOTOS = 160
+PHOTOS = 80
 
 
 @dataclasses.dataclass(frozen=True)
