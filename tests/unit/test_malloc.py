@@ -37,7 +37,7 @@ print(plain, kept, faults())
     plain, kept, after = _numbers_printed(script)
     assert plain > 100_000
     assert kept < plain / 100
-    assert after > plain / 2  # as it was before
+    assert after > plain / 11  # the pages of one array at least, which may be reused if something lies above it
 
 
 def test_what_was_kept_goes_back_in_the_end() -> None:
