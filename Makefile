@@ -1,7 +1,8 @@
 # The everyday commands. LIKENESS_PYTHON, where it is set, takes the place of .venv.
 PYTHON ?= $(or $(LIKENESS_PYTHON),python3)
-# Two processes that test side by side, each with a Spark of its own; make test PARALLEL= runs one.
-PARALLEL ?= --numprocesses 2 --dist loadscope --no-loadscope-reorder
+# Processes that test side by side, each with a Spark of its own; make test PARALLEL= runs one.
+PROCESSES ?= 2
+PARALLEL ?= --numprocesses $(PROCESSES) --dist loadscope --no-loadscope-reorder
 VENV_PYTHON := $(or $(LIKENESS_PYTHON),.venv/bin/python)
 
 .DEFAULT_GOAL := help

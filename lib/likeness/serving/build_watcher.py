@@ -138,7 +138,7 @@ class BuildWatcher(BuildSource):
         start, path = time.monotonic(), ""
         try:
             chain = self._builds.chain(slot.space)
-            path = chain[0] if chain else self._builds.find(space=slot.space).path
+            path = chain[0] if chain else self._builds.find(space=slot.space).path  # which says that there is none
             current = slot.current
             unchanged = current is not None and current.manifest.path == path
             if unchanged or (slot.failed[0] == path and start - slot.failed[1] < _RETRY_S):
