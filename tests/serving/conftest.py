@@ -42,7 +42,8 @@ def published(tmp_path_factory: pytest.TempPathFactory, sample: Path, quick_jvm:
         table.writeheader()
         table.writerows(row | {"colour": COLOURS[int(row["product_id"], 16) % len(COLOURS)]} for row in rows)
     flags = {"root": str(folder / "root"), "source.uri": str(source), "date": "2026-01-02"}
-    settings = load_settings(None, flags, (f"extract.cache={model_cache}", "index.pack_vectors=1"))
+    assignments = (f"extract.cache={model_cache}", "index.pack_vectors=1", 'serve.builds=["*"]')
+    settings = load_settings(None, flags, assignments)
     jobs.nightly(settings)
     with (source / "catalogue.csv").open("a", encoding="utf-8") as file:
         for number in range(3):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_only_products_with_an_attribute(client: TestClient, photo: bytes, monke
         body = problem(client.post("/v1/search", files={"image": photo}, data={"where": where}))
         assert "name=value" in body["detail"]
     monkeypatch.setattr(root, "_WHERE_FIRST", 16)
-    monkeypatch.setattr(root, "_WHERE_MOST", 16)
+    monkeypatch.setattr(root, "_MOST", 16)
     answer = search(client, photo, category="all", where=[f"colour={colours[0]}", "colour=none"], k=16)
     assert ids(answer) == [result["image_id"] for result in whole[:16] if result["attributes"]["colour"] == colours[0]]
     assert "of the 16 nearest images" in answer["coverage"]["degraded"][0]
@@ -289,8 +290,6 @@ def test_a_hidden_product_is_nowhere(client: TestClient, published: Settings, ph
 
 
 def _until(true: Any, seconds: float = 60) -> None:
-    import time
-
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never came to be"
@@ -306,6 +305,36 @@ def test_a_build_is_searched_by_its_name(client: TestClient, published: Settings
     assert answer["coverage"]["vectors"] < search(client, photo)["coverage"]["vectors"]
     refused = client.post("/v1/search", files={"image": photo}, data={"build": "none-such"})
     assert problem(refused)["code"] == "unknown"
+
+
+def test_a_build_out_of_service_is_for_those_who_may(
+    service: Service, client: TestClient, published: Settings, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may name the build in service; no request can fill the memory with others."""
+    now, before = (path.partition("/")[2] for path in Builds(published.root).chain())
+    for allowed, codes in (((), ("forbidden", "forbidden")), (("shop",), ("forbidden", "forbidden"))):
+        serve = published.serve.model_copy(update={"builds": list(allowed)})
+        monkeypatch.setattr(service, "settings", published.model_copy(update={"serve": serve}))
+        assert search(client, photo, build=now)["build"] == now
+        asked = [client.post("/v1/search", files={"image": photo}, data={"build": name}) for name in (before, "none")]
+        assert tuple(problem(one)["code"] for one in asked) == codes
+
+
+def test_what_follows_the_builds_outlives_any_error(
+    service: Service, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(slot: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(service.builds, "_renew_root", fail)
+        time.sleep(2.5)
+    assert service.builds._thread.is_alive()
+    _until(lambda: service.builds.age_s < 2, 5)
+    assert client.get("/readyz").json()["checked_s"] < 3
+    text = client.get("/metrics").text
+    for name in ("likeness_builds_age_seconds", "likeness_hidden_age_seconds"):
+        assert float(next(line for line in text.splitlines() if line.startswith(name)).split()[1]) < 3
 
 
 # -- errors

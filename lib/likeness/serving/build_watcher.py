@@ -1,6 +1,7 @@
 """Build watcher: follows the build in service of each space, and swaps a new one in once it is ready to answer."""
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class _Slot:
     """One space in service: the build that answers, or the problem why none does.
 
     `space` is empty for the default space. `failed` is the build that could not be loaded last, and when;
-    `classifier_version` that of the category model which was checked last.
+    `classifier_version` that of the category model which was checked last; `read_at` when its CURRENT was read last.
     """
 
     space: str
@@ -36,6 +37,7 @@ class _Slot:
     problem: str = "the service has not started"
     failed: tuple[str, float] = ("", 0.0)
     classifier_version: str = ""
+    read_at: float = -math.inf
 
     def serves(self, space: str) -> bool:
         """Whether a space, with or without its hash, is this one's."""
@@ -73,6 +75,11 @@ class BuildWatcher(BuildSource):
         """Why the default space is not answered; empty if it is."""
         return "" if self._slots[0].current else self._slots[0].problem
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was read which builds are published, that of the space read longest ago."""
+        return time.monotonic() - min(slot.read_at for slot in self._slots)
+
     def in_service(self) -> list[LoadedBuild]:
         """The builds that answer, that of the default space first."""
         return [slot.current for slot in self._slots if slot.current]
@@ -97,6 +104,10 @@ class BuildWatcher(BuildSource):
         if current is None:
             raise NotReadyError(slot.problem)
         return current
+
+    def serves(self, space: str, build: str) -> bool:
+        """Whether a build, by its name, is in service."""
+        return any(_is_named(loaded.manifest, space, build) for loaded in self.in_service())
 
     def _by_name(self, space: str, build: str) -> LoadedBuild:
         if self.problem:
@@ -125,13 +136,16 @@ class BuildWatcher(BuildSource):
 
     def _follow(self) -> None:
         while not self._stopped.wait(_POLL_S):
-            for slot in self._slots:
-                self._update(slot)
-            for loaded in (*self.in_service(), self._candidate):
-                if loaded and isinstance(loaded.leaf, FanOut):
-                    loaded.leaf.refresh()
-            for slot in self._slots:
-                self._renew_root(slot)
+            try:
+                for slot in self._slots:
+                    self._update(slot)
+                for loaded in (*self.in_service(), self._candidate):
+                    if loaded and isinstance(loaded.leaf, FanOut):
+                        loaded.leaf.refresh()
+                for slot in self._slots:
+                    self._renew_root(slot)
+            except Exception as error:  # of any kind, as of a machine without memory or descriptors: look again
+                self._report(f"published builds: {error!r}; looking again")
 
     def _update(self, slot: _Slot) -> None:
         """Loads the build that is published, if another one answers; that one answers until the new one is ready."""
@@ -139,7 +153,7 @@ class BuildWatcher(BuildSource):
         try:
             chain = self._builds.chain(slot.space)
             path = chain[0] if chain else self._builds.find(space=slot.space).path  # which says that there is none
-            current = slot.current
+            slot.read_at, current = time.monotonic(), slot.current
             unchanged = current is not None and current.manifest.path == path
             if unchanged or (slot.failed[0] == path and start - slot.failed[1] < _RETRY_S):
                 return

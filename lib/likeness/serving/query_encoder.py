@@ -3,7 +3,7 @@
 A new modality, such as text, is a type of term in `query_terms` and a `QueryEncoder` in `query_encoders`.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -14,9 +14,9 @@ from likeness.core.errors import UsageError
 from likeness.images.image import BadImage
 from likeness.index import distance
 from likeness.serving.category_vote import Prediction
+from likeness.serving.keyed_reader import KeyedReader
 from likeness.serving.loaded_build import LoadedBuild, UnknownError
 from likeness.serving.query_terms import Combine, PhotoTerm, ProductTerm, VectorTerm
-from likeness.storage import KeyedStore
 from likeness.storage.items import Item
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -86,20 +86,21 @@ class ProductQueryEncoder:
 
     stage = "look_up"
 
-    def __init__(self, store: Callable[[], KeyedStore], hidden: HiddenProducts) -> None:
-        self._store, self._hidden = store, hidden
+    def __init__(self, keyed: KeyedReader, hidden: HiddenProducts) -> None:
+        self._keyed, self._hidden = keyed, hidden
 
     def encode(self, term: ProductTerm, loaded: LoadedBuild) -> EncodedQuery:
         """Looks up the vectors of a product's photos.
 
         Raises:
             UnknownError: the keyed store holds no such product, or no vector of it.
+            ServiceError: the keyed store does not answer.
         """
         name, space = term.product_id, loaded.manifest.space
-        product = self._store().get_products([name]).get(name)
+        product = self._keyed.products([name]).get(name)
         if product is None or not self._hidden.without([name]):
             raise UnknownError(f"product {name!r} is not in the keyed store")
-        vectors = self._store().get_vectors(space, [Item(image_id) for image_id in product.image_ids])
+        vectors = self._keyed.vectors(space, [Item(image_id) for image_id in product.image_ids])
         if not vectors:
             raise UnknownError(f"product {name!r} has no vector of {space}")
         rows = np.stack([vectors[item] for item in sorted(vectors)])
@@ -126,10 +127,10 @@ def combined(vectors: np.ndarray, combine: Combine, loaded: LoadedBuild) -> np.n
     return mean
 
 
-def query_encoders(store: Callable[[], KeyedStore], hidden: HiddenProducts) -> Mapping[type, QueryEncoder[Any]]:
+def query_encoders(keyed: KeyedReader, hidden: HiddenProducts) -> Mapping[type, QueryEncoder[Any]]:
     """The encoder of each type of term."""
     return {
         PhotoTerm: PhotoQueryEncoder(),
-        ProductTerm: ProductQueryEncoder(store, hidden),
+        ProductTerm: ProductQueryEncoder(keyed, hidden),
         VectorTerm: VectorQueryEncoder(),
     }

@@ -105,6 +105,7 @@ class Ready(_Frozen):
     status: Literal["ready"]
     build: str
     builds: Sequence[str]
+    checked_s: float = Field(description="seconds since it was read which builds are published")
 
 
 class Problem(_Frozen, extra="allow"):

@@ -14,8 +14,8 @@ from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import UsageError
 from likeness.index import distance
 from likeness.index.shard import Hit
+from likeness.serving.keyed_reader import KeyedReader
 from likeness.serving.search_params import SearchParams
-from likeness.storage import KeyedStore
 from likeness.storage.items import Item
 
 
@@ -27,19 +27,19 @@ class ResultFilter(Protocol):
 
 
 class AttributeLookup:
-    """Vectors of images in one space, and attributes of products, from a keyed store that opens on first use."""
+    """Vectors of images in one space, and attributes of products."""
 
-    def __init__(self, store: Callable[[], KeyedStore], space: str) -> None:
-        self._store, self._space = store, space
+    def __init__(self, keyed: KeyedReader, space: str) -> None:
+        self._keyed, self._space = keyed, space
 
     def vectors(self, image_ids: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Vectors, float32 (dim,), of the images that have one."""
-        rows = self._store().get_vectors(self._space, list(map(Item, image_ids)))
+        rows = self._keyed.vectors(self._space, list(map(Item, image_ids)))
         return {item.image_id: vector for item, vector in rows.items()}
 
     def attributes(self, product_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """Attributes of the products that the store holds."""
-        return {name: product.attributes for name, product in self._store().get_products(product_ids).items()}
+        return {name: product.attributes for name, product in self._keyed.products(product_ids).items()}
 
 
 def filter_chain(
@@ -69,7 +69,7 @@ def filter_chain(
     if params.min_score > float("-inf"):
         chain.append(lambda hits: [hit for hit in hits if hit.score >= params.min_score])
     if lookup and params.near_duplicate <= 1:
-        chain.append(partial(drop_near_duplicates, params.near_duplicate, lookup))
+        chain.append(partial(drop_near_duplicates, params.near_duplicate, lookup, params.offset + params.k))
     return chain
 
 
@@ -121,16 +121,21 @@ def distinct_products(hits: Sequence[Hit]) -> list[Hit]:
     return keep_products(unseen, hits)
 
 
-def drop_near_duplicates(limit: float, lookup: AttributeLookup, hits: Sequence[Hit]) -> list[Hit]:
-    """Drops hits whose cosine to a better hit that stays is `limit` or more; those without a stored vector stay."""
+def drop_near_duplicates(limit: float, lookup: AttributeLookup, most: int, hits: Sequence[Hit]) -> list[Hit]:
+    """Drops hits whose cosine to a better hit that stays is `limit` or more; those without a stored vector stay.
+
+    It ends once `most` hits stay. Memory is that of the vectors of the hits: none is compared with those dropped.
+    """
     vectors = lookup.vectors([hit.image_id for hit in hits])
-    compared = [hit for hit in hits if hit.image_id in vectors]
-    if not compared:
-        return list(hits)
-    unit = distance.prepared(np.stack([vectors[hit.image_id] for hit in compared]), "cosine")
-    similar, kept = unit @ unit.T >= limit, list[int]()
-    for row in range(len(compared)):
-        if not similar[row, kept].any():
-            kept.append(row)
-    dropped = {hit.image_id for hit in compared} - {compared[row].image_id for row in kept}
-    return [hit for hit in hits if hit.image_id not in dropped]
+    kept, unit = list[Hit](), np.empty((most, len(next(iter(vectors.values()), ()))), np.float32)
+    rows = 0
+    for hit in hits:
+        if (vector := vectors.get(hit.image_id)) is not None:
+            prepared = distance.prepared(vector[None], "cosine")[0]
+            if (unit[:rows] @ prepared >= limit).any():
+                continue
+            unit[rows], rows = prepared, rows + 1
+        kept.append(hit)
+        if len(kept) == most:
+            break
+    return kept

@@ -21,8 +21,10 @@ from likeness.serving.search_params import SearchParams
 _CATEGORIES = 3
 _WIDEN_S = 0.2
 """Seconds after which a degraded search is not widened any more."""
-_WHERE_FIRST, _WHERE_MOST = 64, 16384
-"""Images whose attributes are looked up first, and at most."""
+_WHERE_FIRST = 64
+"""Images whose attributes are looked up first."""
+_MOST, _MOST_COMPARED = 16384, 4096
+"""The nearest images that filters look at, at most; and if they compare vectors."""
 
 
 class CoverageError(ServiceError):
@@ -98,7 +100,7 @@ class Root:
                 answered=len(answer.shards),
                 vectors=self.manifest.vectors,
                 searched=answer.searched,
-                degraded=tuple(answer.degraded),
+                degraded=(*answer.degraded, *filter(None, [self._hidden and self._hidden.problem])),
             ),
             results=tuple([self._result(hit) for hit in hits]),
             took_ms={"search": milliseconds(start)},
@@ -120,6 +122,7 @@ class Root:
         """Searches for more hits until the filters leave enough; stops early where leaves kept it waiting."""
         chain = filter_chain(params, self._hidden, excluded, lookup)
         needed, start = params.offset + params.k, time.perf_counter()
+        most = max(needed, _MOST_COMPARED if params.near_duplicate <= 1 else _MOST)
         count = max(needed + (len(queries) if excluded else 0), _WHERE_FIRST if params.where else 0)
         while True:
             answer = self._leaf.search(LeafQuery(queries, count, self.manifest.space, categories))
@@ -130,10 +133,10 @@ class Root:
             late = bool(answer.degraded) and time.perf_counter() - start > _WIDEN_S
             if len(hits) >= needed or exhausted or late:
                 return hits[params.offset : needed], answer
-            if params.where and count >= _WHERE_MOST:
-                reason = f"where: {len(hits)} of the {count} nearest images match, further images were not looked at"
+            if count >= most:
+                reason = f"{len(hits)} of the {count} nearest images pass the filters, further ones were not looked at"
                 return hits[params.offset :], dataclasses.replace(answer, degraded=[*answer.degraded, reason])
-            count *= 4 if params.where else 2
+            count = min(count * (4 if params.where else 2), most)
 
     def _select_categories(self, category: str, votes: Prediction) -> Sequence[str]:
         if category == "all" or (category == "auto" and not votes.votes):

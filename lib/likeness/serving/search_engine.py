@@ -1,6 +1,5 @@
 """The search engine: terms of any modality in, answers with product facts out, from the builds of one root."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import ServiceError, SpaceMismatch, UsageError
 from likeness.core.settings import Settings
 from likeness.index.shard import Hit
+from likeness.serving.keyed_reader import KeyedReader
 from likeness.serving.loaded_build import BuildSource, LoadedBuild, UnknownSpaceError
 from likeness.serving.query_encoder import EncodedQuery, query_encoders
 from likeness.serving.query_terms import Term, VectorTerm
@@ -21,7 +21,7 @@ from likeness.serving.result_filters import AttributeLookup
 from likeness.serving.root import milliseconds
 from likeness.serving.search_params import SearchParams
 from likeness.serving.thumbnails import Thumbnails
-from likeness.storage import KeyedStore
+from likeness.storage import KeyedStore, Product
 from likeness.storage.table_reader import TableReader
 
 _BATCH_THREADS = 16
@@ -37,17 +37,14 @@ class SearchEngine:
         self, settings: Settings, builds: BuildSource, hidden: HiddenProducts, report: Callable[[str], None]
     ) -> None:
         self.settings, self._builds, self._hidden, self._report = settings, builds, hidden, report
-        self._store: KeyedStore | None = None
-        self._store_lock = threading.Lock()
+        self._keyed = KeyedReader(self._open_keyed, settings.serve.deadline_ms / 1000)
         self._encoders = query_encoders(self._keyed, hidden)
         self.tables = TableReader(settings)
         self.thumbnails = Thumbnails(self.tables, settings.limits)
 
     def close(self) -> None:
         """Closes the keyed store."""
-        if self._store:
-            self._store.close()
-            self._store = None
+        self._keyed.close()
 
     def search(self, term: Term, params: SearchParams) -> Answer:
         """Answers a query.
@@ -112,17 +109,22 @@ class SearchEngine:
         lookup = AttributeLookup(self._keyed, loaded.manifest.space)
         answer = loaded.root.search(query.vectors, query.space, params, query.prediction, query.excluded, lookup)
         start = time.perf_counter()
-        attributes: Mapping[str, Mapping[str, str]] = {}
+        facts: Mapping[str, Product] = {}
+        coverage = answer.coverage
         try:
-            attributes = lookup.attributes(list(dict.fromkeys(one.product_id for one in answer.results)))
+            product_ids = list(dict.fromkeys(one.product_id for one in answer.results))
+            facts = self._keyed.products(product_ids, self.settings.serve.facts_ms / 1000)
         except (ServiceError, UsageError) as error:
             self._report(f"facts: {error}")
+            coverage = coverage.model_copy(update={"degraded": (*coverage.degraded, f"facts: {error}")})
         results = tuple(
-            one.model_copy(update={"attributes": dict(attributes.get(one.product_id, {})), "url": self._url(one)})
+            one.model_copy(update={"attributes": dict(facts[one.product_id].attributes), "url": self._url(one)})
+            if one.product_id in facts
+            else one.model_copy(update={"url": self._url(one)})
             for one in answer.results
         )
         took = answer.took_ms | {"facts": milliseconds(start)}
-        return answer.model_copy(update={"results": results, "took_ms": took})
+        return answer.model_copy(update={"results": results, "coverage": coverage, "took_ms": took})
 
     def _item(self, hit: Hit) -> ResultItem:
         item = ResultItem(**vars(hit), product_id=hit.products[0])
@@ -136,9 +138,5 @@ class SearchEngine:
         names = {name: quote(getattr(item, name), safe="") for name in ("image_id", "product_id", "category")}
         return template.format(**names, uri=item.uri)
 
-    def _keyed(self) -> KeyedStore:
-        if self._store is None:
-            with self._store_lock:
-                if self._store is None:
-                    self._store = storage.keyed(storage.keyed_uri(self.settings.keyed.uri, self.settings.root))
-        return self._store
+    def _open_keyed(self) -> KeyedStore:
+        return storage.keyed(storage.keyed_uri(self.settings.keyed.uri, self.settings.root))

@@ -242,6 +242,8 @@ class Serve(_Section):
     """requests per second of a key, or of all without keys; 0: no limit"""
     at_once: Natural = 0
     """concurrent requests of each key; 0: no limit"""
+    builds: list[str] = []
+    """keys, by name, whose requests may load builds out of service (build=NAME); *: all requests"""
     cors: list[str] = []
     """allowed CORS origins, such as https://shop.example"""
     leaves: list[str] = []
@@ -250,8 +252,10 @@ class Serve(_Section):
     """file with the secret that leaves require of the root; default: none"""
     replicas: Count = 1
     """number of leaves that load each shard"""
+    facts_ms: Count = 50
+    """time limit of the keyed store for the facts of an answer in milliseconds; later ones are left out"""
     deadline_ms: Count = 1000
-    """deadline of a leaf in milliseconds; later results are left out"""
+    """deadline of a leaf, and of the keyed store where a query needs it, in milliseconds; later results are left out"""
     hedge_ms: Count = 100
     """milliseconds after which the query is also sent to a replica"""
     category_model: str = "category"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Annotated
 
-from fastapi import FastAPI, Form, Query, Response
+from fastapi import FastAPI, Form, HTTPException, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import generate_latest
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
 from likeness.serving.loaded_build import NotReadyError, UnknownError
 from likeness.serving.query_terms import PhotoTerm, ProductTerm, VectorTerm, query_vectors, read_box
 from likeness.serving.responses import Answer, Answers, Catalogue, Ready
+from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 
 _PAGE = {"": "text/html", "app.js": "text/javascript", "style.css": "text/css"}
@@ -65,28 +66,36 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
 
 
 def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:
+    def params(query: SearchQuery, request: Request) -> SearchParams:
+        allowed = {"*", request.state.caller} & set(service.settings.serve.builds)
+        if query.build and not allowed and not service.builds.serves(query.space, query.build):
+            raise HTTPException(
+                403, f"build {query.build!r} is not in service; serve.builds names the keys that may load others"
+            )
+        return query.params()
+
     @app.post("/v1/search", summary="Search with a photo, or with several of one thing", response_model=Answer)
-    def search(query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]) -> Response:
+    def search(request: Request, query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]) -> Response:
         most = service.settings.serve.photos_max
         if len(query.image) > most:
             raise UsageError(f"{len(query.image)} photos are given; serve.photos_max is {most}")
         photos = [upload.file.read() for upload in query.image]
         term = PhotoTerm(photos, read_box(query.box.split(",")) if query.box else WHOLE, query.combine, query.looks)
-        return _json(metrics.observe(service.search(term, query.params())))
+        return _json(metrics.observe(service.search(term, params(query, request))))
 
     @app.post("/v1/search/vectors", summary="Search with vectors of one thing", response_model=Answer)
-    def search_vectors(query: VectorQuery) -> Response:
+    def search_vectors(request: Request, query: VectorQuery) -> Response:
         term = VectorTerm(query_vectors(query.vectors, query.space), query.space, query.combine)
-        return _json(metrics.observe(service.search(term, query.params())))
+        return _json(metrics.observe(service.search(term, params(query, request))))
 
     @app.post("/v1/search/batch", summary="Search with vectors, each by itself", response_model=Answers)
-    def search_batch(query: BatchQuery) -> Response:
-        answers = service.batch(query_vectors(query.vectors, query.space), query.params())
+    def search_batch(request: Request, query: BatchQuery) -> Response:
+        answers = service.batch(query_vectors(query.vectors, query.space), params(query, request))
         return _json(Answers(answers=tuple(map(metrics.observe, answers))))
 
     @app.get("/v1/products/{product_id:path}/similar", summary="What looks like a product", response_model=Answer)
-    def similar(product_id: str, query: Annotated[SearchQuery, Query()]) -> Response:
-        return _json(metrics.observe(service.search(ProductTerm(product_id), query.params())))
+    def similar(request: Request, product_id: str, query: Annotated[SearchQuery, Query()]) -> Response:
+        return _json(metrics.observe(service.search(ProductTerm(product_id), params(query, request))))
 
 
 def _add_catalogue(app: FastAPI, service: Service) -> None:
@@ -111,14 +120,16 @@ def _add_health(app: FastAPI, service: Service, measured: Metrics) -> None:
 
     @app.get("/readyz", summary="Whether queries are answered")
     def readyz() -> Ready:
-        if service.builds.problem:
-            raise NotReadyError(service.builds.problem)
+        if service.problem:
+            raise NotReadyError(service.problem)
         builds = [loaded.manifest.path for loaded in service.builds.in_service()]
-        return Ready(status="ready", build=builds[0], builds=builds)
+        return Ready(status="ready", build=builds[0], builds=builds, checked_s=round(service.builds.age_s, 1))
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     def metrics() -> Response:
-        measured.ready.set(not service.builds.problem)
+        measured.ready.set(not service.problem)
+        measured.builds_age.set(service.builds.age_s)
+        measured.hidden_age.set(service.hidden.age_s)
         return Response(generate_latest(measured.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

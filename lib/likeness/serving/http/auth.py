@@ -133,6 +133,7 @@ class AuthMiddleware:
         if name is None:
             detail = "give a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             return await self._refuse("no_key", detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+        scope.setdefault("state", {})["caller"] = name
         with self._admitted(name) as wait:
             if not wait:
                 return await self._app(scope, receive, send)

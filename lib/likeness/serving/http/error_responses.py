@@ -19,6 +19,7 @@ from likeness.serving.root import CoverageError
 CODES = {
     "bad_request": (400, "the request cannot be meant: a parameter, a category or a box"),
     "no_key": (401, "an API key is needed, and none or a wrong one was given"),
+    "forbidden": (403, "the key has no right to what is asked"),
     "unknown": (404, "no such product, image, build or path"),
     "method": (405, "the path is not asked that way"),
     "slow": (408, "the body did not arrive in time"),
@@ -85,7 +86,7 @@ def handle_errors(app: FastAPI, log: Callable[[str], None]) -> None:
                 detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors[:5])
                 return respond_with("invalid", detail, errors=errors[:20])
             case HTTPException():
-                code = {404: "unknown", 405: "method"}.get(error.status_code, "bad_request")
+                code = {403: "forbidden", 404: "unknown", 405: "method"}.get(error.status_code, "bad_request")
                 return respond_with(code, str(error.detail))
             case PhotoError():
                 return respond_with("bad_image", str(error), reason=error.reason)

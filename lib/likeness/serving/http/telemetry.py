@@ -26,7 +26,10 @@ class Metrics:
         self.requests = histogram("likeness_request_seconds", "Seconds of a request", ["route"])
         self.statuses = Counter("likeness_requests", "Requests by status", ["route", "status"], registry=self.registry)
         self.queries = Counter("likeness_queries", "Queries by category", ["category"], registry=self.registry)
-        self.ready = Gauge("likeness_ready", "1 when queries are answered", registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        self.ready = gauge("likeness_ready", "1 when queries are answered")
+        self.builds_age = gauge("likeness_builds_age_seconds", "Seconds since it was read which builds are published")
+        self.hidden_age = gauge("likeness_hidden_age_seconds", "Seconds since the hidden products were read")
 
     def observe(self, answer: Answer) -> Answer:
         """Counts an answer and the time of its stages."""
