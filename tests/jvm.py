@@ -20,7 +20,7 @@ PROJECT = Path(__file__).parents[1]
 CACHE = PROJECT / "var" / "tests"
 OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m -Xlog:cds*=off"
 """A JVM that works for a minute spends most of it on loading classes and on compiling them well."""
-DRIVER_OPTIONS = "-Xmn768m"
+DRIVER_OPTIONS = "-Xmn400m"
 """Of a driver's 2 GB: a young generation that grows from little is collected a hundred times."""
 INTERPRETED = (
     "spark.sql.codegen.wholeStage=false",
