@@ -13,6 +13,8 @@ from tests.runs import Checkpoints, Job, assert_equal, eventually, extracting, s
 
 from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
+from likeness.spark import jobs
+from likeness.spark.run import Run
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS
 
@@ -110,6 +112,23 @@ def test_a_run_that_is_killed_in_extraction_is_completed_by_the_next(configure, 
     run(settings)
     assert_equal(state(settings), prepared[2])
     assert statuses(settings) == ["killed", "done"]
+
+
+def test_a_run_that_cannot_write_its_row_gets_one_from_the_next(configure, tmp_path):
+    """As one whose JVM was killed: Python lives on for a moment, and gives the leases back."""
+    settings = configure(take(tmp_path / "photos", "hat", count=1))
+    jobs.ingest_job(settings)
+    table = Path(settings.root, "tables", "likeness", "runs")
+    with pytest.raises(Exception, match="runs"), Run("extract", settings, ("extract",)):
+        table.rename(table.with_name("elsewhere"))
+    table.with_name("elsewhere").rename(table)
+    jobs.extract_job(settings)
+    rows = TableReader(settings).read(RUNS).sort_by("started").to_pylist()
+    assert [(row["job"], row["status"]) for row in rows] == [
+        ("ingest", "done"),
+        ("extract", "killed"),
+        ("extract", "done"),
+    ]
 
 
 @pytest.mark.kill
