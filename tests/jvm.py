@@ -20,8 +20,14 @@ PROJECT = Path(__file__).parents[1]
 CACHE = PROJECT / "var" / "tests"
 OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m -Xlog:cds*=off"
 """A JVM that works for a minute spends most of it on loading classes and on compiling them well."""
-INTERPRETED = ("spark.sql.codegen.wholeStage=false", "spark.sql.codegen.factoryMode=NO_CODEGEN")
-"""Compiling a query takes longer than running it over so few rows."""
+DRIVER_OPTIONS = "-Xmn400m"
+"""Of a driver's 2 GB: a young generation that grows from little is collected a hundred times."""
+INTERPRETED = (
+    "spark.sql.codegen.wholeStage=false",
+    "spark.sql.codegen.factoryMode=NO_CODEGEN",
+    "spark.sql.ui.explainMode=simple",
+)
+"""Compiling a query, or describing its plan, takes longer than running it over so few rows."""
 
 
 def iceberg() -> str:
@@ -40,7 +46,7 @@ def _start_with(options: str) -> None:
     os.environ.setdefault("LIKENESS_DRIVER_MEMORY", "2g")
     os.environ["SPARK_CONF_DIR"] = str(CACHE / "none")
     log = PROJECT / "deploy" / "conf" / "log4j2.properties"
-    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} -Dlog4j2.configurationFile={log}"
+    os.environ["SPARK_SUBMIT_OPTS"] = f"{options} {DRIVER_OPTIONS} -Dlog4j2.configurationFile={log}"
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*spark_options(), "pyspark-shell"])
 
 

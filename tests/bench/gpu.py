@@ -2,6 +2,9 @@
 
 import os
 import statistics
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -34,14 +37,30 @@ def measure(photos: Path, scratch: Path) -> None:
     limits = hardware_profile.profile(load_settings(None, flags, sets))
     settings = load_settings(None, flags, [*sets, *(f"{name}={value}" for name, value in limits.settings.items())])
     jobs.ingest_job(settings)
-    rates, busy = [], []
+    rates, busy = [], list[float]()
     for _ in range(_PASSES):
         with Run("extract", settings, ("extract",)) as run:
             run.tables.spark.sql(f"DELETE FROM {run.tables.name(FEATURES)} WHERE space = '{run.space.id}'")
-            facts = extract(run)
+            with _busy(busy):
+                facts = extract(run)
         rates.append(facts.extracted / facts.seconds)
-        busy.append(facts.gpu_busy)
     rate, ceiling = statistics.median(rates), min(limits.decode, limits.model)
-    each = f"{rate:.0f}/s; {os.cpu_count()} cores decode {limits.decode:.0f}/s, the network does {limits.model:.0f}/s"
+    decoder = "nvJPEG decodes" if limits.decoder == "network" else f"{os.cpu_count()} cores decode"
+    each = f"{rate:.0f}/s; {decoder} {limits.decode:.0f}/s, the network does {limits.model:.0f}/s"
     row(f"{_SPACE} on {torch.cuda.get_device_name()}", f"{rate / ceiling:.2f} ({each})", _GOAL)
     row("share of the time in which it works", f"{statistics.median(busy):.2f}", "")
+
+
+@contextmanager
+def _busy(shares: list[float]) -> Iterator[None]:
+    """Adds the share of the body's time in which the GPU computed for any process.
+
+    A run adds up what its workers say of themselves, which is too much where several share a GPU.
+    """
+    command = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=200"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
+        try:
+            yield
+        finally:
+            sampler.terminate()
+        shares.append(statistics.mean(map(int, sampler.communicate()[0].split())) / 100)

@@ -558,7 +558,7 @@ def test_publishing_and_rolling_back_under_load(published: Settings, photo: byte
             for thread in threads:
                 thread.start()
             try:
-                for path in [old, new] * 6:
+                for path in [old, new] * 4:
                     builds.rollback(path)
                     _until(lambda path=path: service.builds.loaded().manifest.path == path)
             finally:  # a client that is closed waits for those that still ask

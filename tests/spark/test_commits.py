@@ -21,7 +21,7 @@ from likeness.storage.leases import Lease
 from likeness.storage.table_reader import TableReader, location
 from likeness.storage.tables import FAILURES, FEATURES, RUNS
 
-ROUNDS = 6
+ROUNDS = 4
 OTHER = "import sys; from tests.spark.test_commits import commit_often; commit_often(*sys.argv[1:])"
 HELD = """
 import sys

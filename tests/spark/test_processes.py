@@ -13,6 +13,9 @@ from tests.runs import Checkpoints, Job, assert_equal, eventually, extracting, s
 
 from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
+from likeness.spark import jobs
+from likeness.spark.run import Run
+from likeness.storage.leases import LeaseHeldError
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, RUNS
 
@@ -112,6 +115,23 @@ def test_a_run_that_is_killed_in_extraction_is_completed_by_the_next(configure, 
     assert statuses(settings) == ["killed", "done"]
 
 
+def test_a_run_that_cannot_write_its_row_gets_one_from_the_next(configure, tmp_path):
+    """As one whose JVM was killed: Python lives on for a moment, and gives the leases back."""
+    settings = configure(take(tmp_path / "photos", "hat", count=1))
+    jobs.ingest_job(settings)
+    table = Path(settings.root, "tables", "likeness", "runs")
+    with pytest.raises(Exception, match="runs"), Run("extract", settings, ("extract",)):
+        table.rename(table.with_name("elsewhere"))
+    table.with_name("elsewhere").rename(table)
+    jobs.extract_job(settings)
+    rows = TableReader(settings).read(RUNS).sort_by("started").to_pylist()
+    assert [(row["job"], row["status"]) for row in rows] == [
+        ("ingest", "done"),
+        ("extract", "killed"),
+        ("extract", "done"),
+    ]
+
+
 @pytest.mark.kill
 def test_a_killed_python_worker_in_extraction_costs_nothing(configure, source, prepared):
     """The task is tried again by Spark; the run itself ends well."""
@@ -157,8 +177,7 @@ def test_a_second_run_at_once_is_refused(configure, source):
     settings = configure(source, *SMALL)
     with nightly(settings, *SMALL) as first:
         first.until("ingest: listed")
-        with nightly(settings, *SMALL) as second:
-            assert second.code(60) == 1
-        assert "held by run" in second.output
+        with pytest.raises(LeaseHeldError, match="held by run"):
+            run(settings)
         assert first.code() == 0, first.output
     assert Builds(settings.root).find().images == 15

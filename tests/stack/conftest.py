@@ -40,8 +40,8 @@ def thrift(stack: Any) -> happybase.Connection:
 
 @pytest.fixture(scope="session")
 def yarn(stack: Any) -> tuple[str, ...]:
-    """Options of jobs on YARN. Spark's jars are on HDFS once for all roots; test_cluster.py has a job upload them."""
-    archive = _spark_archive(Path(pyspark.__file__).parent, iceberg(), f"{stack.hdfs}/faults")
+    """Options of jobs on YARN. Spark's jars are on HDFS once for all; test_cluster.py has a job find them there."""
+    archive = _spark_archive(Path(pyspark.__file__).parent, iceberg(), f"{stack.hdfs}/root")
     return (*YARN, "--conf", f"spark.yarn.archive={archive}")
 
 

@@ -8,9 +8,13 @@ from safetensors.numpy import load_file
 from tests.runs import Job, submitted
 
 from likeness import storage
+from likeness.core.settings import load_settings
 from likeness.models.model_registry import ModelRegistry
+from likeness.training.plan import plan_training
+from likeness.training.request import TrainingRequest
+from likeness.training.training_run import train_model
 
-from .places import LOCAL, Place
+from .places import Place
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 HOW = ("train.folds=0", "train.epochs=6", "train.dropout=0", "train.hidden=[16]", "train.batch_size=32")
@@ -18,17 +22,19 @@ HOW = ("train.folds=0", "train.epochs=6", "train.dropout=0", "train.hidden=[16]"
 
 def test_two_tasks_on_yarn_learn_what_one_process_learns(yarn: Any, indexed: Place) -> None:
     settings = indexed.settings
-    models, heads = ModelRegistry(settings.root, settings.extract.cache), []
-    for processes, options in ((1, LOCAL), (2, (*yarn, "--num-executors", "2", "--executor-cores", "1"))):
-        name = f"by{processes}"
-        sets = [word for text in (*HOW, f"extract.cache={settings.extract.cache}") for word in ("--set", text)]
-        flags = ["--root", settings.root, "--name", name, "--processes", str(processes), *sets]
-        with Job(*submitted("train", flags, options)) as job:
-            assert job.code(300) == 0, job.output
+    models = ModelRegistry(settings.root, settings.extract.cache)
+    assignments = (*HOW, f"extract.cache={settings.extract.cache}")
+    alone = load_settings(None, {"root": settings.root}, (*assignments, "train.name=by1"))
+    assert train_model(plan_training(alone, TrainingRequest("category"), "here"))
+    flags = ["--root", settings.root, "--name", "by2", "--processes", "2"]
+    flags += [word for text in assignments for word in ("--set", text)]
+    with Job(*submitted("train", flags, (*yarn, "--num-executors", "2", "--executor-cores", "1"))) as job:
+        assert job.code(300) == 0, job.output
+    heads = []
+    for name in ("by1", "by2"):
         card = models.card(name)
         assert (card.photos, card.evaluation) == (models.card("by1").photos, "default@0001")
-        uri = models.weights(card)
-        tensors = load_file(storage.local_copy(uri, settings.extract.cache))
+        tensors = load_file(storage.local_copy(models.weights(card), settings.extract.cache))
         heads.append({key: value for key, value in tensors.items() if ".top." in key})
     assert heads[0]
     for key, value in heads[0].items():

@@ -59,4 +59,4 @@ def pictures(sample: Path) -> list[Image.Image]:
 def reference(space: Space, pictures: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
     """The pictures as each space's network takes them, and what torch in float32 gives."""
     inputs = np.stack([resize_and_crop(picture, space.preprocessing) for picture in pictures])
-    return inputs, TorchRuntime(space, "~/.cache/likeness", 1)(inputs)
+    return inputs, TorchRuntime(space, "~/.cache/likeness", 1, "cpu")(inputs)

@@ -1,9 +1,12 @@
 """A build and its publication, killed at every change of the file system: readers always see a whole build."""
 
 import hashlib
-import subprocess
+import multiprocessing
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,24 +18,7 @@ from likeness.index.manifest import Manifest
 from likeness.index.shard import LoadedShard
 
 SPACE, DIM = "alexnet.fc6@1f3a9c02", 8
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from tests.unit.test_crash import grow
-root, name, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-changes = 0
-def count(event, args):
-    global changes
-    writes = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree")
-    writes |= event == "open" and isinstance(args[2], int) and bool(args[2] & (os.O_WRONLY | os.O_RDWR))
-    if writes and str(root) in os.fspath(args[0] if not isinstance(args[0], int) else ""):
-        changes += 1
-        if changes == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-grow(root, name)
-print(changes)
-"""
+FAILED = 1  # a process that raises; one that grows makes many more changes
 
 
 def first(root: Path) -> Manifest:
@@ -111,27 +97,48 @@ def seen(root: Path) -> str:
     return manifest.build
 
 
-def child(root: Path, name: str, limit: int) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", CHILD, str(root), name, str(limit)]
-    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+def grow_killed(root: Path, name: str, limit: int) -> None:
+    """Grows, and kills this process at a change of the file system; exits with the number of changes if it lives."""
+    changes = 0
+
+    def count(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal changes
+        writes = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree")
+        writes |= event == "open" and isinstance(args[2], int) and bool(args[2] & (os.O_WRONLY | os.O_RDWR))
+        if writes and str(root) in os.fspath(args[0] if not isinstance(args[0], int) else ""):
+            changes += 1
+            if changes == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    grow(root, name)
+    os._exit(changes)
+
+
+def exit_code(root: Path, name: str, limit: int) -> int:
+    """How a process ends that grows and is killed at a change; 0 stands for no change."""
+    context = multiprocessing.get_context("forkserver")  # which has imported what each of its children needs
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=grow_killed, args=(root, name, limit))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 @pytest.mark.kill
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_readers_see_a_whole_build_wherever_a_kill_falls(tmp_path: Path, every: int) -> None:
     first(tmp_path / "whole")
-    done = child(tmp_path / "whole", "b2", 0)
-    assert done.returncode == 0, done.stderr
-    changes, names = int(done.stdout), set()
+    changes, names = exit_code(tmp_path / "whole", "b2", 0), set()
     assert changes > 20
     for limit in range(1, changes + 1, every):
         root = tmp_path / f"killed-{limit}"
         first(root)
-        assert child(root, "b2", limit).returncode == -9
+        assert exit_code(root, "b2", limit) == -signal.SIGKILL
         names.add(seen(root))
         if seen(root) == "b1":
-            again = child(root, "b3", 0)  # the next run does what is left, and sweeps what was
-            assert again.returncode == 0, again.stderr
+            assert exit_code(root, "b3", 0) > FAILED  # the next run does what is left, and sweeps what was
             assert seen(root) == "b3"
             folder = root / "builds" / SPACE  # a killed write of CURRENT leaves a hidden draft beside it
             here = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*.*")}

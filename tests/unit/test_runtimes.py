@@ -180,7 +180,9 @@ def test_workers_that_begin_at_once_convert_once(tmp_path: Path, tiny: Space, mo
     assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".bin", ".lock", ".xml"]
     image = np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)
     assert np.allclose(
-        OpenVinoRuntime(tiny, str(tmp_path / "cache"), 1)(image), TorchRuntime(tiny, str(tmp_path), 1)(image), atol=1e-5
+        OpenVinoRuntime(tiny, str(tmp_path / "cache"), 1)(image),
+        TorchRuntime(tiny, str(tmp_path), 1, "cpu")(image),
+        atol=1e-5,
     )
 
 

@@ -71,13 +71,13 @@ def test_what_is_cut_off_and_what_is_left_are_the_network(
     crops = cut.crop(torch.from_numpy(pixels), None)
     fed = crops if cut.input_kind == "photos" else cut.frozen_features(crops)
     if cut.input_kind != "photos":
-        frozen = TorchRuntime(cut.frozen_space, CACHE, 1)(crops.numpy().astype(np.uint8))
+        frozen = TorchRuntime(cut.frozen_space, CACHE, 1, "cpu")(crops.numpy().astype(np.uint8))
         np.testing.assert_allclose(frozen.reshape(fed.shape), fed.numpy(), atol=1e-4)
     with torch.no_grad():
         vectors = cut.embed(fed).numpy()
     inputs = np.stack([resize_and_crop(picture, lite.preprocessing) for picture in pictures])
     assert np.abs(crops.numpy() - inputs).max() <= 1, "the middle of the square, but for rounding"
-    expected = TorchRuntime(lite, CACHE, 1)(crops.numpy().astype(np.uint8))
+    expected = TorchRuntime(lite, CACHE, 1, "cpu")(crops.numpy().astype(np.uint8))
     np.testing.assert_allclose(vectors, expected, atol=1e-4)
     assert cut.input_kind == {"": "vectors", "all": "photos"}.get(unfreeze, "maps")
 
@@ -118,7 +118,7 @@ def test_norms_for_learning_from_scratch_are_gone_when_it_is_written(
     assert list(written.spec.layers)[-3:] == ["pool5", "fc6_linear", "fc6"]
     with torch.no_grad():
         expected = student.eval().embed(photos.float()).numpy()
-    vectors = TorchRuntime(written, CACHE, 1)(photos.numpy())
+    vectors = TorchRuntime(written, CACHE, 1, "cpu")(photos.numpy())
     assert vectors.std() > 0.01
     np.testing.assert_allclose(vectors, expected, atol=1e-4)
 
@@ -137,12 +137,12 @@ def test_a_model_is_a_backbone_like_the_others(tmp_path: Path, pictures: list[Im
     assert written.preprocessing == space.preprocessing
     assert resolve("mine.logits", str(path)).id == written.id
     inputs = np.stack([resize_and_crop(picture, space.preprocessing) for picture in pictures])
-    vectors = torch.from_numpy(TorchRuntime(space, CACHE, 1)(inputs))
+    vectors = torch.from_numpy(TorchRuntime(space, CACHE, 1, "cpu")(inputs))
     with torch.no_grad():
         expected = network.eval()(vectors).numpy() / 2
-    np.testing.assert_allclose(TorchRuntime(written, CACHE, 1)(inputs), expected, atol=1e-4)
+    np.testing.assert_allclose(TorchRuntime(written, CACHE, 1, "cpu")(inputs), expected, atol=1e-4)
     below = resolve(f"mine.{'features' if name == SEVERAL else name.partition('.')[2]}", str(path))
-    np.testing.assert_allclose(TorchRuntime(below, CACHE, 1)(inputs), vectors.numpy(), atol=1e-4)
+    np.testing.assert_allclose(TorchRuntime(below, CACHE, 1, "cpu")(inputs), vectors.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("activation", ["relu", "elu", "leaky", "maxout"])

@@ -71,6 +71,10 @@ class Run:
         try:
             if not isinstance(error, KeyboardInterrupt):
                 self._record(error)
+        except BaseException:  # as of a JVM that was killed: the next run writes the row
+            for lease in self._leases:
+                lease.abandon()
+            raise
         finally:
             self._stack.close()
 

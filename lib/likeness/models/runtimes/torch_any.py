@@ -52,7 +52,7 @@ def _ten_crops(planes: torch.Tensor, preprocessing: Preprocessing) -> list[torch
 class TorchRuntime:
     """A network run by torch, on a device such as `cuda:1`; by default on the first GPU, or the CPU.
 
-    On CUDA each calling thread has a stream of its own, so that one batch is copied while another is computed.
+    On CUDA two batches at once run on streams of their own, so that one is copied while another is computed.
     """
 
     def __init__(self, space: Space, cache: str, threads: int, device: str = "", precision: str = "auto") -> None:
@@ -100,7 +100,7 @@ class TorchRuntime:
         return np.concatenate(parts)
 
     def _stream(self) -> AbstractContextManager[None]:
-        """A context in which this thread uses its own CUDA stream."""
+        """A context in which this thread uses a CUDA stream of its own."""
         return self._streams.use() if self._streams else nullcontext()
 
     def _forward(self, images: "np.ndarray | torch.Tensor") -> np.ndarray:
@@ -145,10 +145,13 @@ class BusyTime:
 
 
 class _Streams:
-    """A CUDA stream for each thread, and the time in which any of them was busy."""
+    """As few CUDA streams as there are batches at once, and the time in which any of them was busy.
+
+    torch keeps freed memory for the stream that used it: a new stream for each thread would fill the GPU.
+    """
 
     def __init__(self, device: str) -> None:
-        self._device, self._local, self._lock = device, threading.local(), threading.Lock()
+        self._device, self._idle, self._lock = device, list[torch.cuda.Stream](), threading.Lock()
         self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         with torch.cuda.device(device):
             self._start.record()
@@ -157,10 +160,9 @@ class _Streams:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Runs the body's kernels in the thread's own stream, and waits for them at its end."""
-        if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream = self._local.stream
+        """Runs the body's kernels in a stream that nobody else uses meanwhile, and waits for them at its end."""
+        with self._lock:
+            stream = self._idle.pop() if self._idle else torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             started.record(stream)
@@ -169,5 +171,6 @@ class _Streams:
             finally:
                 ended.record(stream)
                 ended.synchronize()
+                self._idle.append(stream)
         with self._lock:
             self.busy.add(self._start.elapsed_time(started) / 1000, self._start.elapsed_time(ended) / 1000)

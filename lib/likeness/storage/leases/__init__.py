@@ -42,7 +42,7 @@ class Lease:
         self._record = LeaseRecord(
             **holder, host=host, pid=pid, born=process_birth(pid), token=token, state="held", beat=time.time()
         )
-        self._generation = 0
+        self._generation, self._end_state = 0, "released"
         self._stop = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name=f"lease-{name}", daemon=True)
 
@@ -87,7 +87,11 @@ class Lease:
         self._stop.set()
         self._heartbeat.join()
         with suppress(OSError, ServiceError):  # a lease that cannot be released is free once this process has ended
-            self._write("released")
+            self._write(self._end_state)
+
+    def abandon(self) -> None:
+        """Has the lease end as that of a dead holder: the next run that takes it finds this one in `replaced`."""
+        self._end_state = "abandoned"
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):

@@ -28,8 +28,8 @@ class LeaseHeldError(ServiceError):
 class LeaseRecord(BaseModel):
     """The content of a lease file: who took the lease, and its state at the last heartbeat (`beat`, a Unix time).
 
-    `state` is `held`, `released` by its holder, or `abandoned`: released after its holder had died. `born` tells a
-    process from a later one of the same number.
+    `state` is `held`, `released` by its holder, or `abandoned`: released after its holder had died, or by a holder that
+    could not write its row of `runs`. `born` tells a process from a later one of the same number.
     """
 
     model_config = ConfigDict(frozen=True)
