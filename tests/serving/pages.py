@@ -13,6 +13,11 @@ def says(page: Any, text: str, where: str = "#state") -> None:
     expect(page.locator(where)).to_contain_text(text, timeout=20_000)
 
 
+def settled(page: Any) -> None:
+    """Waits until the search that was begun has an answer."""
+    page.locator("#state:not(.busy)").wait_for()
+
+
 def names(page: Any) -> list[str]:
     """The products of the results, in their order."""
     return list(page.locator("#results .product").all_text_contents())

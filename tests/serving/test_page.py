@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.browser import needs_chromium
-from tests.serving.pages import categories, focused, names, pressed, says
+from tests.serving.pages import categories, focused, names, pressed, says, settled
 
 from likeness.serving.leaf import LeafAnswer
 from likeness.serving.service import Service
@@ -25,11 +25,11 @@ def test_a_photo_a_box_and_a_category(page: Any, hat: Path) -> None:
     page.mouse.move(frame["x"] + 0.7 * frame["width"], frame["y"] + 0.4 * frame["height"])
     page.mouse.up()
     page.locator("#whole").wait_for()
-    page.wait_for_load_state("networkidle")
+    settled(page)
     says(page, "24 results")
     assert names(page) != whole
     page.locator("#whole").click()
-    page.wait_for_load_state("networkidle")
+    settled(page)
     says(page, "24 results")
     assert names(page) == whole
     page.locator("#chips button[data-category='裤子/2.0']").click()
@@ -64,10 +64,10 @@ def test_only_what_has_an_attribute(page: Any, hat: Path) -> None:
     assert len(set(colours)) > 1
     page.locator("#results .attributes button", has_text=colours[1]).first.click()
     page.locator("#only button", has_text=f"colour: {colours[1]}").wait_for()
-    page.wait_for_load_state("networkidle")
+    settled(page)
     assert set(page.locator("#results .attributes dd").all_text_contents()) == {colours[1]}
     page.locator("#only button").click()
-    page.wait_for_load_state("networkidle")
+    settled(page)
     says(page, "24 results")
     assert page.locator("#results .attributes dd").all_text_contents() == colours
     assert not page.locator("#only").is_visible()
@@ -82,7 +82,7 @@ def test_options(page: Any, hat: Path) -> None:
     says(page, "1 result")
     page.locator("#least").fill("1")
     page.locator("#least").press("Tab")
-    page.wait_for_load_state("networkidle")
+    settled(page)
     assert len(names(page)) <= 1
     page.locator("#distinct").check()
     page.locator("#least").fill("")
@@ -109,11 +109,11 @@ def test_the_keyboard_alone(page: Any, hat: Path) -> None:
     page.keyboard.press("Shift+ArrowLeft")
     page.locator("#whole").wait_for()
     page.wait_for_timeout(600)  # it searches when the keys rest
-    page.wait_for_load_state("networkidle")
+    settled(page)
     says(page, "24 results")
     assert names(page) != before
     page.keyboard.press("Escape")
-    page.wait_for_load_state("networkidle")
+    settled(page)
     tab_to("#chips button[data-category=all]")
     page.keyboard.press("Enter")
     page.get_by_text("Searched 163 of 163 photos").wait_for()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.browser import needs_chromium, violations
-from tests.serving.pages import says
+from tests.serving.pages import says, settled
 
 from likeness.core.settings import Settings
 
@@ -25,11 +25,11 @@ def test_an_answer(page: Any, hat: Path) -> None:
     page.locator("#frame").press("b")
     page.locator("#whole").wait_for()
     page.wait_for_timeout(600)
-    page.wait_for_load_state("networkidle")
+    settled(page)
     assert violations(page) == []
     page.locator(".like").first.click()
     page.locator("#permalink").wait_for()
-    page.wait_for_load_state("networkidle")
+    settled(page)
     assert violations(page) == []
 
 
@@ -42,7 +42,7 @@ def test_an_error(page: Any, hat: Path, tmp_path: Path) -> None:
     page.route("**/v1/search", lambda route: route.fulfill(status=503, body="{}"))
     page.set_input_files("#file", hat)
     page.locator("#state.bad").wait_for()
-    page.wait_for_load_state("networkidle")
+    settled(page)
     assert violations(page) == []
 
 
@@ -50,7 +50,7 @@ def test_a_key_is_needed(page: Any, guarded: tuple[str, str]) -> None:
     page.goto(guarded[0])
     page.locator("#key").fill("wrong")
     page.keyboard.press("Enter")
-    page.wait_for_load_state("networkidle")
+    says(page, "does not open the search", "#key-text")
     assert violations(page) == []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.browser import needs_chromium
-from tests.serving.pages import categories, focused, names, paste, pressed, says
+from tests.serving.pages import categories, focused, names, paste, pressed, says, settled
 
 pytestmark = needs_chromium
 
@@ -56,7 +56,7 @@ def test_the_focus_stays_where_a_person_is(page: Any, hat: Path) -> None:
     page.locator(".options summary").click()
     page.locator("#least").fill("0.2")
     page.locator("#least").press("Enter")
-    page.wait_for_load_state("networkidle")
+    settled(page)
     assert focused(page, "#least")
     page.locator("#frame").press("b")
     page.locator("#whole").wait_for()
@@ -107,7 +107,7 @@ def test_back_and_forward(page: Any, hat: Path) -> None:
     assert page.locator("#drop").is_visible()
     for found in (photo, everything, product):
         page.go_forward()
-        page.wait_for_function("product => document.querySelector('#results .product').textContent === product", found[0])
+        page.wait_for_function("product => document.querySelector('#results .product').textContent === product", arg=found[0])
         assert names(page) == found
     assert sent == []  # an answer that is there is not searched again
     assert "More like" in page.locator("#subject-text").text_content()
@@ -119,9 +119,8 @@ def test_back_takes_a_box_and_a_filter_away(page: Any, hat: Path) -> None:
     whole = names(page)
     page.locator("#frame").press("b")
     page.keyboard.press("Shift+ArrowLeft")
-    page.wait_for_function("before => document.querySelector('#results').textContent.indexOf(before) !== 0", "")
     page.wait_for_timeout(600)
-    page.wait_for_load_state("networkidle")
+    settled(page)
     page.locator("#results .attributes button").first.click()
     page.locator("#only button").wait_for()
     page.go_back()
