@@ -149,3 +149,26 @@ def test_it_fits_the_screen(page: Any, hat: Path) -> None:
     assert (lightest < 80) == page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     for selector in ("#again", "#chips button"):
         assert page.locator(selector).first.bounding_box()["height"] >= 24
+
+
+def test_many_categories(page: Any, hat: Path) -> None:
+    def with_more(route: Any) -> None:
+        answer = route.fetch().json()
+        answer["categories"] |= {f"large {number:02}": 1000 for number in range(40)}
+        route.fulfill(json=answer)
+
+    page.route("**/v1/catalogue*", with_more)
+    page.reload()
+    page.set_input_files("#file", hat)
+    says(page, "24 results")
+    assert page.locator("#chips button").count() == 14
+    page.locator("#chips select").focus()
+    page.locator("#chips select").select_option("hat")
+    says(page, "16 results")
+    assert categories(page) == {"hat"}
+    assert focused(page, "#chips select")
+    assert page.locator("#chips button[aria-pressed=true]").count() == 0
+    page.go_back()
+    says(page, "24 results")
+    assert page.locator("#chips select").input_value() == ""
+    assert pressed(page) == "auto"

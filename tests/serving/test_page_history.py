@@ -36,7 +36,7 @@ def test_the_focus_stays_where_a_person_is(page: Any, hat: Path) -> None:
     page.locator("#file").focus()
     page.set_input_files("#file", hat)
     says(page, "24 results")
-    assert focused(page, "#frame")  # on what what took the place of the file's button
+    assert focused(page, "#frame")  # on what took the place of the file's button
     page.locator("#chips button[data-category=all]").press("Enter")
     page.get_by_text("Searched 163 of 163 photos").wait_for()
     assert focused(page, "[data-category=all]")
@@ -105,10 +105,12 @@ def test_back_and_forward(page: Any, hat: Path) -> None:
     says(page, "start with one of these")
     assert names(page) == start
     assert page.locator("#drop").is_visible()
-    for found in (photo, everything, product):
+    for products in (photo, everything, product):
         page.go_forward()
-        page.wait_for_function("product => document.querySelector('#results .product').textContent === product", arg=found[0])
-        assert names(page) == found
+        page.wait_for_function(
+            "product => document.querySelector('#results .product').textContent === product", arg=products[0]
+        )
+        assert names(page) == products
     assert sent == []  # an answer that is there is not searched again
     assert "More like" in page.locator("#subject-text").text_content()
 

@@ -95,6 +95,7 @@ def test_a_photo_that_the_browser_can_convert(page: Any, tmp_path: Path, hat: Pa
         ("empty.jpg", b"", "empty"),
         ("cut.jpg", b"\xff\xd8\xff\xe0" + bytes(50), "damaged"),
     ],
+    ids=["text", "garbage", "video", "empty", "damaged"],
 )
 def test_a_file_that_is_no_photo(page: Any, tmp_path: Path, name: str, content: bytes, words: str) -> None:
     says(page, "start with one of these")
@@ -147,6 +148,7 @@ def test_no_network(page: Any, hat: Path) -> None:
         (429, "too_many", "Try again in 30 seconds"),
         (502, None, "not available right now"),
     ],
+    ids=["not ready", "fault", "busy", "proxy"],
 )
 def test_a_service_in_trouble(page: Any, hat: Path, status: int, code: str | None, words: str) -> None:
     says(page, "start with one of these")
@@ -213,3 +215,14 @@ def test_thumbnails_use_up_nothing_of_the_rate(page: Any, guarded: tuple[str, st
         page.wait_for_timeout(50)
     assert set(thumbnails) == {200}
     assert [status for url, status in statuses if "/v1/search" in url] == [200, 200]
+
+
+def test_a_photo_before_the_page_is_ready(page: Any, hat: Path) -> None:
+    held_back: list[Any] = []
+    page.route("**/v1/catalogue*", lambda route: held_back.append(route))
+    page.reload()
+    page.set_input_files("#file", hat)
+    page.wait_for_timeout(300)
+    (route,) = held_back
+    route.continue_()
+    says(page, "24 results")

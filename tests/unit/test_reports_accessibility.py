@@ -1,4 +1,4 @@
-"""The reports as axe sees them, on a desktop and on a phone: of a run with failures, of a classifier, of a regression."""
+"""The reports as axe sees them, on a desktop and a phone: of a run with failures, a classifier and a regression."""
 
 import datetime
 from collections.abc import Iterator

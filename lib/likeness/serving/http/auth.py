@@ -29,7 +29,7 @@ OPEN = (
 IMAGES = "/v1/images/"
 """Thumbnails are below this path: they are counted apart, because a page of results shows many."""
 _IMAGES_EACH, _IMAGES_BURST, _IMAGES_AT_ONCE = 50, 100, 16
-"""Thumbnails for each request of a caller's rate; at least so many in a row, and at the same time, if there is a limit."""
+"""Thumbnails for each request of a caller's rate; at least so many in a row, and at once, if there is a limit."""
 _LINE = re.compile(r"(\S+)\s+([0-9a-f]{64})")
 _POLL_S = 1.0
 

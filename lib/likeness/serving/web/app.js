@@ -10,6 +10,8 @@ const NOTHING = { file: null, picture: "", product: null, image: "", box: null, 
 const IMAGE_ID = /^[0-9a-f]{64}$/;
 
 let catalogue = null, running = null, entry = null, taken = 0, number = 0, again = null;
+let begun;
+const beginning = new Promise((resolve) => { begun = resolve; }); // a photo that comes before the catalogue waits
 const entries = new Map(); // by id, of this load of the page: an entry keeps its tiles, so that going back asks for nothing
 
 // -- history
@@ -239,6 +241,7 @@ async function take(file) {
   try {
     say(MESSAGES.reading, "busy");
     const photo = await prepare(file);
+    await beginning;
     if (mine !== taken) return;
     const picture = URL.createObjectURL(photo);
     go({ ...NOTHING, file: photo, picture, least: entry.query.least, distinct: entry.query.distinct });
@@ -252,7 +255,7 @@ function refuse(error) {
   at("retry").hidden = true;
   at("file").value = "";
   say(PHOTOS[error.what], "bad");
-  if (entry.query.file === null) scrollTo({ top: 0 });
+  if (!entry?.query.file) scrollTo({ top: 0 });
 }
 
 function transferred(data) {
@@ -389,11 +392,12 @@ async function enter() {
   at("about").textContent = `${images.toLocaleString()} photos of ${products.toLocaleString()} products`;
   drawCategories.choices(categories, (category) => category !== entry.query.category && go({ category }));
   arrive(history.state);
+  begun();
 }
 
 const ready = () => catalogue !== null;
 history.scrollRestoration = "manual";
-at("file").addEventListener("change", () => at("file").files.length && ready() && take(at("file").files[0]));
+at("file").addEventListener("change", () => at("file").files.length && take(at("file").files[0]));
 at("again").addEventListener("click", () => go(NOTHING, { focus: () => at("file") }));
 at("home").addEventListener("click", (event) => {
   if (!ready() || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -412,13 +416,13 @@ at("key-form").addEventListener("submit", unlock);
 addEventListener("popstate", (event) => ready() && back(event));
 addEventListener("online", () => again?.());
 addEventListener("paste", (event) => {
-  if (!event.target.closest?.("input") && ready() && [...event.clipboardData.types].some((type) => type !== "text/plain")) transferred(event.clipboardData);
+  if (!event.target.closest?.("input") && [...event.clipboardData.types].some((type) => type !== "text/plain")) transferred(event.clipboardData);
 });
 addEventListener("dragover", (event) => { event.preventDefault(); at("drop").classList.add("over"); });
 addEventListener("dragleave", () => at("drop").classList.remove("over"));
 addEventListener("drop", (event) => {
   event.preventDefault();
   at("drop").classList.remove("over");
-  if (ready()) transferred(event.dataTransfer);
+  transferred(event.dataTransfer);
 });
 enter();
