@@ -25,7 +25,8 @@ from likeness.serving.responses import Answer, Answers, Catalogue, Ready
 from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 
-_PAGE = {"": "text/html", "app.js": "text/javascript", "style.css": "text/css"}
+_SCRIPTS = ("app.js", "messages.js", "photo.js", "service.js", "view.js")
+_PAGE = {"": "text/html", "style.css": "text/css"} | dict.fromkeys(_SCRIPTS, "text/javascript")
 _FORM_BYTES = 1 << 20
 """Bytes of a form beside its photos."""
 

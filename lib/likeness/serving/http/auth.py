@@ -20,8 +20,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from likeness.core.errors import UsageError
 from likeness.core.settings import Serve
 
-OPEN = ("/", "/app.js", "/style.css", "/healthz", "/readyz")
+OPEN = (
+    "/",
+    *("/app.js", "/messages.js", "/photo.js", "/service.js", "/view.js", "/style.css"),
+    *("/healthz", "/readyz"),
+)
 """Paths open without a key: the page, which asks for one, and the health checks of load balancers."""
+IMAGES = "/v1/images/"
+"""Thumbnails are below this path: they are counted apart, because a page of results shows many."""
+_IMAGES_EACH, _IMAGES_BURST, _IMAGES_AT_ONCE = 50, 100, 16
+"""Thumbnails for each request of a caller's rate; at least so many in a row, and at once, if there is a limit."""
 _LINE = re.compile(r"(\S+)\s+([0-9a-f]{64})")
 _POLL_S = 1.0
 
@@ -94,17 +102,29 @@ class Keys:
 
 @dataclass
 class _Quota:
-    """What one caller has left: a bucket of `rate` requests that refills in a second, and its running requests."""
+    """What one caller has left: a bucket of `most` requests that `rate` a second refill, and its running requests.
+
+    Zero is no limit, of the rate and of `at_once`.
+    """
 
     rate: float
-    left: float
+    most: float
+    at_once: int
+    left: float = field(init=False)
     filled: float = field(default_factory=time.monotonic)
     running: int = 0
 
+    def __post_init__(self) -> None:
+        self.left = self.most
+
     def wait(self) -> float:
         """Takes one request from the bucket and returns 0; or returns the seconds until there is one."""
+        if self.at_once and self.running >= self.at_once:
+            return 1.0
+        if not self.rate:
+            return 0.0
         now = time.monotonic()
-        self.left = min(max(1.0, self.rate), self.left + (now - self.filled) * self.rate)
+        self.left = min(self.most, self.left + (now - self.filled) * self.rate)
         self.filled = now
         if self.left < 1:
             return (1 - self.left) / self.rate
@@ -122,7 +142,7 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, settings: Serve, refuse: Callable[[str, str, dict[str, str]], ASGIApp]) -> None:
         self._app, self._settings, self._refuse = app, settings, refuse
         self._keys = Keys(Path(settings.keys)) if settings.keys else None
-        self._quotas: dict[str, _Quota] = {}
+        self._quotas: dict[tuple[str, bool], _Quota] = {}
         self._lock = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,10 +154,13 @@ class AuthMiddleware:
             detail = "give a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             return await self._refuse("no_key", detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
         scope.setdefault("state", {})["caller"] = name
-        with self._admitted(name) as wait:
+        images = scope["path"].startswith(IMAGES)
+        with self._admitted(name, images) as wait:
             if not wait:
                 return await self._app(scope, receive, send)
-        detail = f"{name} may ask {self._settings.rate:g} times a second and {self._settings.at_once} at once"
+        quota = self._quotas[name, images]
+        what = "thumbnails" if images else "requests"
+        detail = f"{name} may send {quota.rate:g} {what} a second and {quota.at_once} at once (0: no limit)"
         return await self._refuse("too_many", detail, {"Retry-After": str(math.ceil(wait))})(scope, receive, send)
 
     def _caller(self, scope: Scope) -> str | None:
@@ -149,15 +172,21 @@ class AuthMiddleware:
         return self._keys.owner(sent) if sent else None
 
     @contextmanager
-    def _admitted(self, name: str) -> Iterator[float]:
+    def _admitted(self, name: str, images: bool) -> Iterator[float]:
         """Counts a request as running if it is admitted; gives 0 then, else the seconds to wait."""
-        rate, most = self._settings.rate, self._settings.at_once
         with self._lock:
-            quota = self._quotas.setdefault(name, _Quota(rate, max(1.0, rate)))
-            wait = 1.0 if most and quota.running >= most else quota.wait() if rate else 0.0
+            quota = self._quotas.setdefault((name, images), self._quota(images))
+            wait = quota.wait()
             quota.running += not wait
         try:
             yield wait
         finally:
             with self._lock:
                 quota.running -= not wait
+
+    def _quota(self, images: bool) -> _Quota:
+        rate, at_once = self._settings.rate, self._settings.at_once
+        if not images:
+            return _Quota(rate, max(1.0, rate), at_once)
+        rate *= _IMAGES_EACH
+        return _Quota(rate, max(_IMAGES_BURST, rate), at_once and max(_IMAGES_AT_ONCE, at_once))
