@@ -80,7 +80,7 @@ class KeyedReader:
             self._failures = 0
             return result
         with self._lock:
-            self._failures, self._error = self._failures + 1, str(error).removeprefix("keyed store: ")
+            self._failures, self._error = self._failures + 1, error.message.removeprefix("keyed store: ")
             self._retry_at = time.monotonic() + _RETRY_S
         raise error
 

@@ -89,12 +89,12 @@ def handle_errors(app: FastAPI, log: Callable[[str], None]) -> None:
                 code = {403: "forbidden", 404: "unknown", 405: "method"}.get(error.status_code, "bad_request")
                 return respond_with(code, str(error.detail))
             case PhotoError():
-                return respond_with("bad_image", str(error), reason=error.reason)
+                return respond_with("bad_image", error.message, reason=error.reason)
             case LikenessError():
                 code = next(code for kind, code in _KINDS.items() if isinstance(error, kind))
                 if code == "not_ready" and not isinstance(error, ServiceError):
                     log(json.dumps({"error": str(error)}))
-                return respond_with(code, str(error))
+                return respond_with(code, error.message)
         log(json.dumps({"request_id": request_id, "fault": repr(error)}))
         return respond_with("internal", "see the service's log")
 
