@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ def problem(response: Any) -> dict[str, Any]:
     body = dict(response.json())
     assert (body["status"], body["title"]) == CODES[body["code"]]
     assert body["status"] == response.status_code
+    assert not re.search(r"--[a-z]|`likeness |spark-submit", body["detail"]), "a caller can run no command"
     return body
 
 

@@ -65,7 +65,7 @@ class Builds(BuildFiles):
         for path in paths:
             if name in (path, path.partition("/")[2]):
                 return self.read(path)
-        raise UsageError(f"build {name!r} is not in this root", f"{self.folder} has: {', '.join(paths) or 'none'}")
+        raise UsageError(f"build {name!r} is not in this root", f"there are: {', '.join(paths) or 'none'}")
 
     def publish(self, manifest: Manifest, keep: int) -> None:
         """Puts a build in service for its space, and deletes builds of the space older than the last `keep`."""
