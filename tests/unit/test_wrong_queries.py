@@ -14,6 +14,7 @@ from tests.records import shard_record
 
 import likeness
 from likeness import storage
+from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Settings
 from likeness.index import distance
@@ -24,14 +25,16 @@ from likeness.serving.http.app import create_app
 from likeness.serving.http.error_responses import CODES
 from likeness.serving.keyed_reader import KeyedReader
 from likeness.serving.leaf import LeafAnswer, LeafQuery
-from likeness.serving.query_encoder import check_direction
-from likeness.serving.query_terms import query_vectors
+from likeness.serving.loaded_build import LoadedBuild
+from likeness.serving.query_encoder import ProductQueryEncoder, check_direction
+from likeness.serving.query_terms import ProductTerm, query_vectors
 from likeness.serving.responses import Answer
 from likeness.serving.result_filters import AttributeLookup
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 from likeness.storage import Product
+from likeness.storage.items import Item
 
 DIM, SPACE, IMAGES = 4, "s@1", 90
 COLOURS = ("red", "green", "light blue")
@@ -68,13 +71,20 @@ def test_what_a_metric_cannot_compare_is_refused(metric: str) -> None:
     check_direction(np.stack([good, 1e-30 * good]), metric)
     for row, refused, reason in (
         (zero, metric != "l2", "0, which has no direction"),
-        (long, metric != "cosine", "long"),
+        (long, metric != "cosine", "too long"),
     ):
         if not refused:
             check_direction(np.stack([good, row]), metric)
             continue
         with pytest.raises(UsageError, match=f"vector 2 of 2 of the query.*{reason}.*{metric}"):
             check_direction(np.stack([good, row]), metric)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_a_network_that_gives_no_number_is_refused(metric: str) -> None:
+    for value in (np.nan, np.inf):
+        with pytest.raises(UsageError, match="the vector of the query is not finite"):
+            check_direction(np.array([[1, value]], np.float32), metric)
 
 
 def test_every_direction_has_length_one(rng: np.random.Generator) -> None:
@@ -95,15 +105,23 @@ def test_every_direction_has_length_one(rng: np.random.Generator) -> None:
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Search:
-    """Searches 90 products, each with a colour and a size, by parameters."""
+def keyed(tmp_path: Path) -> KeyedReader:
+    """A store of 90 products, each with a colour and a size; the vectors of the first two are 0, or 0 and another."""
     uri = f"sqlite://{tmp_path}/keyed.sqlite"
     store = storage.keyed(uri, create=True)
+    rows = [(name(0), np.zeros(DIM)), (name(1), np.zeros(DIM)), (name(1000), np.ones(DIM))]
+    store.put_vectors(SPACE, [(Item(key), row.astype(np.float32)) for key, row in rows])
     store.put_products(
-        Product(f"p{row}", "hat", {"colour": COLOURS[row % 3], "Size": str(row % 5)}, [name(row)])
+        Product(f"p{row}", "hat", {"colour": COLOURS[row % 3], "Size": str(row % 5)}, [name(row), name(1000 * row)])
         for row in range(IMAGES)
     )
     store.close()
+    return KeyedReader(lambda: storage.keyed(uri), 30)
+
+
+@pytest.fixture
+def loaded() -> LoadedBuild:
+    """A build of a flat list of hits."""
     hits = [Hit(0.9 - row / 1000, name(row), "hat", "file:///x", (f"p{row}",)) for row in range(IMAGES)]
 
     class Leaf:
@@ -116,13 +134,28 @@ def search(tmp_path: Path) -> Search:
     facts = {"build": "b", "run_id": "r", "created": "", "space": SPACE, "dim": DIM, "kind": "auto", "metric": "cosine"}
     sizes = {"images": IMAGES, "products": IMAGES, "vectors": IMAGES}
     more = {"snapshots": {}, "index_settings": {}, "shards": [shard_record(0, "hat", IMAGES)]}
-    root = Root(Manifest.model_validate(facts | sizes | more), Leaf())  # type: ignore[arg-type]
-    lookup = AttributeLookup(KeyedReader(lambda: storage.keyed(uri), 30), SPACE)
+    manifest, leaf = Manifest.model_validate(facts | sizes | more), Leaf()
+    return LoadedBuild(manifest, leaf, Root(manifest, leaf), None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def search(keyed: KeyedReader, loaded: LoadedBuild) -> Search:
+    """Searches the build by parameters."""
+    lookup = AttributeLookup(keyed, SPACE)
 
     def run(**params: Any) -> Answer:
-        return root.search(np.ones(DIM, np.float32), SPACE, SearchParams(**params), lookup=lookup)
+        return loaded.root.search(np.ones(DIM, np.float32), SPACE, SearchParams(**params), lookup=lookup)
 
     return run
+
+
+def test_a_product_is_searched_by_its_vectors_with_a_direction(
+    keyed: KeyedReader, loaded: LoadedBuild, tmp_path: Path
+) -> None:
+    encoder = ProductQueryEncoder(keyed, HiddenProducts(str(tmp_path)))
+    assert encoder.encode(ProductTerm("p1"), loaded).vectors.tolist() == [[1] * DIM]
+    with pytest.raises(UsageError, match="product 'p0' has no vector with a direction"):
+        encoder.encode(ProductTerm("p0"), loaded)
 
 
 def name(row: int) -> str:
@@ -184,9 +217,9 @@ def test_a_category_that_does_not_exist_is_refused(search: Search, category: str
 
 
 def test_suggestions_are_bounded() -> None:
-    known = [f"name-{number}" for number in range(100_000)]
-    assert len(suggest("something else", known)) < 300
-    assert meant(" NAME-99999 ", known) == "name-99999"
+    names = [f"name-{number}" for number in range(100_000)]
+    assert len(suggest("something else", names)) < 300
+    assert meant(" NAME-99999 ", names) == "name-99999"
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,13 @@ def prepared(vectors: np.ndarray, metric: str) -> np.ndarray:
 def without_direction(vectors: np.ndarray, metric: str) -> np.ndarray:
     """The numbers of the vectors, float32 (n, dim), that a metric cannot compare, int64 (m,).
 
-    Zero has no direction, which cosine and inner product need. If squares are beyond float32, only cosine is defined.
+    None can compare NaN and infinity. Zero has no direction, which cosine and inner product need. If squares are beyond
+    float32, only cosine is defined.
     """
     with np.errstate(over="ignore"):
         zero, too_long = ~vectors.any(axis=1), ~np.isfinite(np.linalg.norm(vectors, axis=1))
-    return np.flatnonzero({"cosine": zero, "ip": zero | too_long, "l2": too_long}[metric])
+    infinite = ~np.isfinite(vectors).all(axis=1)
+    return np.flatnonzero({"cosine": zero | infinite, "ip": zero | too_long, "l2": too_long}[metric])
 
 
 def exact_scores(queries: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:

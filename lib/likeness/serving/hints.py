@@ -6,23 +6,23 @@ from collections.abc import Collection, Sequence
 from likeness.index.shard import Hit
 from likeness.serving.search_params import SearchParams
 
-_MOST_NAMES, _MOST_COMPARED = 10, 1000
+_MOST_NAMES, _MOST_COMPARED, _LONG = 10, 1000, 80
 
 
-def meant(name: str, known: Collection[str]) -> str:
-    """The known name that differs only in case or outer spaces, else the most similar one; empty if none is."""
-    plain = {one.strip().casefold(): one for one in known}
+def meant(name: str, names: Collection[str]) -> str:
+    """The one of the names that differs only in case or outer spaces, else the most similar one; empty if none is."""
+    plain = {one.strip().casefold(): one for one in names}
     key = name.strip().casefold()
-    near = difflib.get_close_matches(key, list(plain)[:_MOST_COMPARED], n=1, cutoff=0.75)
+    near = difflib.get_close_matches(key, list(plain)[:_MOST_COMPARED] if len(key) <= _LONG else [], n=1, cutoff=0.75)
     return plain.get(key) or (plain[near[0]] if near else "")
 
 
-def suggest(name: str, known: Collection[str]) -> str:
-    """What may have been meant by a name that is not known, as `did you mean 'red'?`, or what names there are."""
-    if best := meant(name, known):
+def suggest(name: str, names: Collection[str]) -> str:
+    """Which of the names was meant by one that is none of them, as `did you mean 'red'?`; else what names there are."""
+    if best := meant(name, names):
         return f"did you mean {best!r}?"
-    first = sorted(known)[:_MOST_NAMES]
-    more = f" and {len(known) - len(first):,} more" if len(known) > len(first) else ""
+    first = sorted(names)[:_MOST_NAMES]
+    more = f" and {len(names) - len(first):,} more" if len(names) > len(first) else ""
     return f"there are: {', '.join(first) or 'none'}{more}"
 
 

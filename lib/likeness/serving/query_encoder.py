@@ -136,7 +136,7 @@ def check_direction(vectors: np.ndarray, metric: str) -> None:
         UsageError: one of them is 0, or too long.
     """
     if len(bad := distance.without_direction(vectors, metric)):
-        what = "is too long for float32" if vectors[bad[0]].any() else "is 0, which has no direction"
+        what = "is not finite, or too long, in float32" if vectors[bad[0]].any() else "is 0, which has no direction"
         which = f"vector {bad[0] + 1} of {len(vectors)} of the query" if len(vectors) > 1 else "the vector of the query"
         raise UsageError(f"{which} {what}, so nothing is near it by {metric}; search with another one")
 

@@ -155,8 +155,8 @@ class Root:
             return [name for name, _ in votes.votes[:_CATEGORIES]]
         if category in self.categories:
             return [category]
-        known = suggest(category, ["auto", "all", *self.categories])
-        raise UsageError(f"category {category[:200]!r} does not exist; {known}")
+        closest = suggest(category, ["auto", "all", *self.categories])
+        raise UsageError(f"category {category[:200]!r} does not exist; {closest}")
 
     def _result(self, hit: Hit) -> Result:
         return Result(

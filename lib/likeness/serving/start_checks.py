@@ -38,5 +38,5 @@ def _check_spaces(settings: Settings, models: list[str]) -> None:
     for name in settings.spaces:
         backbone = name.partition("@")[0].partition(".")[0].partition("-")[0]
         if not settings.extract.weights and backbone not in [*registry(), *models]:
-            known = suggest(backbone, [*registry(), *models])
-            raise UsageError(f"spaces: {name!r} is of no known network or model; {known}")
+            closest = suggest(backbone, [*registry(), *models])
+            raise UsageError(f"spaces: {name!r} is of no known network or model; {closest}")
