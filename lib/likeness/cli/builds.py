@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import typer
 
 from likeness import storage
-from likeness.cli.common import AsJson, show_result, with_settings
+from likeness.cli.common import AsJson, show_result, with_root
 from likeness.core.errors import DataError, ServiceError, UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
@@ -23,7 +23,7 @@ from likeness.storage.tables import FEATURES, LISTINGS
 _MAX_LISTED = 20
 
 
-@with_settings
+@with_root
 def verify(
     settings: Settings,
     build: Annotated[str, typer.Option(help="a build by name (default: those in service)")] = "",
@@ -106,7 +106,7 @@ def _against_store(settings: Settings, manifest: Manifest) -> list[str]:
     ]
 
 
-@with_settings
+@with_root
 def rollback(
     settings: Settings,
     to: Annotated[str, typer.Option(help="a build by name (default: the previous one)")] = "",
@@ -117,7 +117,7 @@ def rollback(
     print(f"in service: {now} (was {before or 'damaged'}); the next nightly run updates it from the tables")
 
 
-@with_settings
+@with_root
 def export(
     settings: Settings,
     out: Annotated[Path, typer.Argument(help="Parquet file to write")],

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import ssl
 import sys
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.common import Assignments, Config, Root, load, with_settings
+from likeness.cli.common import Assignments, Config, Root, load, with_root
 from likeness.core import malloc
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
@@ -40,15 +41,20 @@ def serve(
 
     from likeness.serving.http.app import create_app
     from likeness.serving.service import Service
+    from likeness.serving.start_checks import check_start
 
     settings = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together; name both, or none")
+    if tls_cert and tls_key:
+        _check_certificate(tls_cert, tls_key)
+    check_start(settings)
     malloc.set_mmap_threshold(_LARGE)
-    listener = _listen(host, port)
     service = Service(settings, _report)
+    application = create_app(service, _report)
+    listener = _listen(host, port)
     options = uvicorn.Config(
-        create_app(service, _report),
+        application,
         log_level="warning",
         access_log=False,
         ssl_certfile=tls_cert,
@@ -67,7 +73,7 @@ def serve(
         listener.close()
 
 
-@with_settings
+@with_root
 def leaf(
     settings: Settings,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes one that is free")] = "127.0.0.1:8081",
@@ -105,6 +111,26 @@ def key(
     from likeness.serving.http.auth import new_key
 
     print(new_key(file, name))
+
+
+def _check_certificate(cert: Path, key: Path) -> None:
+    """Loads a certificate with its key, as the server will.
+
+    Raises:
+        UsageError: one of them cannot be read, or they do not belong together.
+    """
+    for flag, path in (("--tls-cert", cert), ("--tls-key", key)):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{flag} {path}: {error.strerror}; name a PEM file that can be read") from None
+    try:  # without a password, which would be asked for on the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UsageError(
+            f"--tls-cert {cert} --tls-key {key}: {reason}; name a certificate (PEM) and its own key, without a password"
+        ) from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

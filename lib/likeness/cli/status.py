@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.cli.common import AsJson, show_result, show_table, with_settings
+from likeness.cli.common import AsJson, show_result, show_table, with_root
 from likeness.core.errors import UsageError
 from likeness.core.formatting import pluralize
 from likeness.core.settings import Settings
@@ -63,7 +63,7 @@ class RootStatus:
     hidden: int
 
 
-@with_settings
+@with_root
 def status(settings: Settings, as_json: AsJson = False) -> None:
     """Show the state of a root.
 

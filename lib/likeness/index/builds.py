@@ -59,12 +59,13 @@ class Builds(BuildFiles):
             if current := self.current(space):
                 return current
             of_space = f" of space {space}" if space else ""
-            raise UsageError(f"{self.folder}: nothing{of_space} is published yet; run ./spark-submit.sh nightly first")
+            remedy = f"run ./spark-submit.sh nightly first, which publishes in {self.folder}"
+            raise UsageError(f"nothing{of_space} is published yet", remedy)
         paths = self.of(self.published.resolve(space)) if space else list(self.all())
         for path in paths:
             if name in (path, path.partition("/")[2]):
                 return self.read(path)
-        raise UsageError(f"build {name!r} is not in {self.folder}; there are: {', '.join(paths) or 'none'}")
+        raise UsageError(f"build {name!r} is not in this root", f"there are: {', '.join(paths) or 'none'}")
 
     def publish(self, manifest: Manifest, keep: int) -> None:
         """Puts a build in service for its space, and deletes builds of the space older than the last `keep`."""
@@ -96,7 +97,8 @@ class Builds(BuildFiles):
         others = [] if space or self.published.configured else list(self.published.chains())[1:]
         if not others:
             of_space = f" of space {space}" if space else ""
-            raise UsageError(f"{self.folder}: no earlier build{of_space} to roll back to; `--to BUILD` names any build")
+            remedy = "`--to BUILD` names any build"
+            raise UsageError(f"{self.folder}: no earlier build{of_space} to roll back to", remedy)
         target = self.read(self.chain(others[0])[0])
         self.published.write(chain[0].partition("/")[0], [])
         return chain[0], target.path

@@ -120,7 +120,7 @@ class Published:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
-            raise DataError(f"{uri} is damaged; write it anew with `likeness rollback --to BUILD`") from None
+            raise DataError(f"{uri} is damaged", "write it anew with `likeness rollback --to BUILD`") from None
 
 
 def _match(name: str, spaces: Sequence[str] | dict[str, Chain]) -> str:

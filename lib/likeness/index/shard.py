@@ -59,7 +59,7 @@ class LoadedShard:
             ids = read_id_map(pa.memory_map(str(folder / record.ids.name)))
         except (RuntimeError, OSError, pa.ArrowException) as error:
             raise DataError(
-                f"shard {record.number} in {folder} cannot be loaded: {error}; see `likeness verify`"
+                f"shard {record.number} in {folder} cannot be loaded: {error}", "see `likeness verify`"
             ) from None
         keys = ids["id"].to_numpy()
         self._image_ids, self._listings = ids["image_id"].combine_chunks(), ids["shown"].combine_chunks()
@@ -68,7 +68,8 @@ class LoadedShard:
         if index.ntotal != len(keys) or len(keys) != record.vectors or deleted.sum() != record.tombstoned:
             raise DataError(
                 f"shard {record.number} in {folder}: {index.ntotal} vectors, {len(keys)} ids, {deleted.sum()} "
-                f"tombstoned, the manifest says {record.vectors} and {record.tombstoned}; see `likeness verify`"
+                f"tombstoned, the manifest says {record.vectors} and {record.tombstoned}",
+                "see `likeness verify`",
             )
         self._live = ~deleted if deleted.any() else None
         self._rows_of = self._by_category() if len(record.categories) > 1 else {}

@@ -120,7 +120,7 @@ class BuildWatcher(BuildSource):
                 try:
                     manifest = self._builds.find(build, space)
                 except UsageError as error:
-                    raise UnknownError(str(error)) from None
+                    raise UnknownError(error.message) from None
                 self._candidate = self._load(manifest)
             return self._candidate
 
@@ -167,7 +167,8 @@ class BuildWatcher(BuildSource):
             self._report(f"serving {path}, loaded in {time.monotonic() - start:.1f} s")
         except Exception as error:  # of any kind: the build that answers goes on, and the next one is looked for
             slot.failed = (path, start)
-            message = str(error) if isinstance(error, (LikenessError, OSError)) else repr(error)
+            message = str(error) if isinstance(error, OSError) else repr(error)
+            message = error.message if isinstance(error, LikenessError) else message
             if message != slot.problem:
                 slot.problem = message
                 self._report(f"cannot serve what is published: {error}")

@@ -42,13 +42,13 @@ class KeyedReader:
             ServiceError: the store does not answer within the budget, or did not for the queries before.
         """
         with self._lock:
-            found = {name: self._products[name] for name in product_ids if name in self._products}
-        if missing := [name for name in product_ids if name not in found]:
+            cached = {name: self._products[name] for name in product_ids if name in self._products}
+        if missing := [name for name in product_ids if name not in cached]:
             read = self._read(lambda store: store.get_products(missing), within_s)
-            found |= {name: read.get(name) for name in missing}
+            cached |= {name: read.get(name) for name in missing}
             with self._lock:
-                self._products.update({name: found[name] for name in missing})
-        return {name: product for name in product_ids if (product := found[name])}
+                self._products.update({name: cached[name] for name in missing})
+        return {name: product for name in product_ids if (product := cached[name])}
 
     def vectors(self, space: str, items: Sequence[Item], within_s: float | None = None) -> Mapping[Item, np.ndarray]:
         """Vectors, float32 (dim,), of the items that have one in a space. Errors as of `products`."""
@@ -80,7 +80,7 @@ class KeyedReader:
             self._failures = 0
             return result
         with self._lock:
-            self._failures, self._error = self._failures + 1, str(error).removeprefix("keyed store: ")
+            self._failures, self._error = self._failures + 1, error.message.removeprefix("keyed store: ")
             self._retry_at = time.monotonic() + _RETRY_S
         raise error
 

@@ -25,8 +25,8 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class PhotoError(UsageError):
     """A photo cannot be searched with; `reason` is that of the failure ledger."""
 
-    def __init__(self, bad: BadImage) -> None:
-        super().__init__(str(bad))
+    def __init__(self, bad: BadImage, which: str = "") -> None:
+        super().__init__(f"{which}: {bad}" if which else str(bad))
         self.reason = bad.reason
 
 
@@ -63,12 +63,18 @@ class PhotoQueryEncoder:
         Raises:
             PhotoError: a photo cannot be used.
         """
+        count, rows = len(term.photos), list[np.ndarray]()
+        for number, photo in enumerate(term.photos, 1):
+            try:
+                rows.append(loaded.encoder.encode(photo, term.box, term.looks))
+            except BadImage as bad:
+                raise PhotoError(bad, f"photo {number} of {count}" if count > 1 else "") from None
         try:
-            vectors = np.concatenate([loaded.encoder.encode(photo, term.box, term.looks) for photo in term.photos])
             prediction = self._predict(term, loaded)
         except BadImage as bad:
             raise PhotoError(bad) from None
-        return EncodedQuery(combined(vectors, term.combine, loaded), loaded.manifest.space, prediction)
+        vectors = combined(np.concatenate(rows), term.combine, loaded)
+        return EncodedQuery(vectors, loaded.manifest.space, prediction)
 
     @staticmethod
     def _predict(term: PhotoTerm, loaded: LoadedBuild) -> Prediction | None:
@@ -94,6 +100,7 @@ class ProductQueryEncoder:
 
         Raises:
             UnknownError: the keyed store holds no such product, or no vector of it.
+            UsageError: its vectors are 0.
             ServiceError: the keyed store does not answer.
         """
         name, space = term.product_id, loaded.manifest.space
@@ -104,6 +111,9 @@ class ProductQueryEncoder:
         if not vectors:
             raise UnknownError(f"product {name!r} has no vector of {space}")
         rows = np.stack([vectors[item] for item in sorted(vectors)])
+        rows = np.delete(rows, distance.without_direction(rows, loaded.manifest.metric), axis=0)
+        if not len(rows):
+            raise UsageError(f"product {name!r} has no vector with a direction, only 0; search with a photo of it")
         in_build = product.category in loaded.root.categories
         prediction = Prediction([(product.category, 1.0)], restricts=True) if in_build else None
         return EncodedQuery(rows, space, prediction, [name])
@@ -117,6 +127,18 @@ class VectorQueryEncoder:
     def encode(self, term: VectorTerm, loaded: LoadedBuild) -> EncodedQuery:
         """Combines the vectors."""
         return EncodedQuery(combined(term.vectors, term.combine, loaded), term.space)
+
+
+def check_direction(vectors: np.ndarray, metric: str) -> None:
+    """Checks that query vectors, float32 (q, dim), can be compared by the metric of a build.
+
+    Raises:
+        UsageError: one of them is 0, or too long.
+    """
+    if len(bad := distance.without_direction(vectors, metric)):
+        what = "is not finite, or too long, in float32" if vectors[bad[0]].any() else "is 0, which has no direction"
+        which = f"vector {bad[0] + 1} of {len(vectors)} of the query" if len(vectors) > 1 else "the vector of the query"
+        raise UsageError(f"{which} {what}, so nothing is near it by {metric}; search with another one")
 
 
 def combined(vectors: np.ndarray, combine: Combine, loaded: LoadedBuild) -> np.ndarray:

@@ -63,6 +63,7 @@ class Answer(_Frozen):
     category: Category
     coverage: Coverage
     results: tuple[Result, ...] = Field(description="nearest first")
+    hints: tuple[str, ...] = Field((), description="why the answer may not be what was meant, and what to change")
     took_ms: dict[str, float] = Field(description="milliseconds by stage")
     _thumbnails: ThumbnailSource | None = PrivateAttr(None)
 
@@ -79,6 +80,7 @@ class Answer(_Frozen):
         ]
         photos = [self._thumbnails(one) if self._thumbnails else None for one in self.results]
         caption = f"{self.space}, build {self.build}: searched {', '.join(self.category.searched)}"
+        caption = "; ".join([caption, *self.coverage.degraded, *self.hints])
         return html_table(caption, header, rows, photos)
 
 

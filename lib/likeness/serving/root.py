@@ -13,9 +13,10 @@ from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit, merge
 from likeness.models.category_classifier import CategoryClassifier
 from likeness.serving.category_vote import Prediction, Voter
+from likeness.serving.hints import explain_no_results, suggest
 from likeness.serving.leaf import LeafAnswer, LeafPort, LeafQuery, check_space
 from likeness.serving.responses import Answer, Category, Coverage, Result
-from likeness.serving.result_filters import AttributeLookup, filter_chain
+from likeness.serving.result_filters import AttributeFilter, AttributeLookup, filter_chain
 from likeness.serving.search_params import SearchParams
 
 _CATEGORIES = 3
@@ -83,7 +84,7 @@ class Root:
         votes = prediction if prediction and prediction.restricts else self._voter.vote(queries)
         predicted = prediction or self._classify(queries) or votes
         searched = self._select_categories(params.category, votes)
-        hits, answer = self._search_leaf(queries, params, frozenset(searched), excluded, lookup)
+        hits, answer, hints = self._search_leaf(queries, params, searched, excluded, lookup)
         shards = sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards)
         if len(answer.shards) < params.min_coverage * shards:
             raise CoverageError(
@@ -103,6 +104,7 @@ class Root:
                 degraded=(*answer.degraded, *filter(None, [self._hidden and self._hidden.problem])),
             ),
             results=tuple([self._result(hit) for hit in hits]),
+            hints=tuple(hints),
             took_ms={"search": milliseconds(start)},
         )
 
@@ -115,27 +117,35 @@ class Root:
         self,
         queries: np.ndarray,
         params: SearchParams,
-        categories: frozenset[str],
+        categories: Sequence[str],
         excluded: Collection[str],
         lookup: AttributeLookup | None,
-    ) -> tuple[list[Hit], LeafAnswer]:
-        """Searches for more hits until the filters leave enough; stops early where leaves kept it waiting."""
+    ) -> tuple[list[Hit], LeafAnswer, list[str]]:
+        """Searches for more hits until the filters leave enough; stops early where leaves kept it waiting.
+
+        Returns:
+            The hits, the answer of the leaf, and hints at what may be wrong with the parameters.
+        """
         chain = filter_chain(params, self._hidden, excluded, lookup)
         needed, start = params.offset + params.k, time.perf_counter()
         most = max(needed, _MOST_COMPARED if params.near_duplicate <= 1 else _MOST)
         count = max(needed + (len(queries) if excluded else 0), _WHERE_FIRST if params.where else 0)
         while True:
-            answer = self._leaf.search(LeafQuery(queries, count, self.manifest.space, categories))
+            answer = self._leaf.search(LeafQuery(queries, count, self.manifest.space, frozenset(categories)))
             hits = nearest = merge(answer.hits, count)
             for keep in chain:
                 hits = keep(hits)
             exhausted = len(nearest) < count or nearest[-1].score < params.min_score
             late = bool(answer.degraded) and time.perf_counter() - start > _WIDEN_S
-            if len(hits) >= needed or exhausted or late:
-                return hits[params.offset : needed], answer
-            if count >= most:
+            if count >= most and not (len(hits) >= needed or exhausted or late):
                 reason = f"{len(hits)} of the {count} nearest images pass the filters, further ones were not looked at"
-                return hits[params.offset :], dataclasses.replace(answer, degraded=[*answer.degraded, reason])
+                answer, late = dataclasses.replace(answer, degraded=[*answer.degraded, reason]), True
+            if len(hits) >= needed or exhausted or late:
+                conditions = (keep for keep in chain if isinstance(keep, AttributeFilter))
+                hints = [text for keep in conditions for text in keep.hints(len(hits) >= needed)]
+                if len(hits) <= params.offset and not hints and not answer.degraded:
+                    hints.append(explain_no_results(params, nearest, len(hits), categories))
+                return hits[params.offset : needed], answer, hints
             count = min(count * (4 if params.where else 2), most)
 
     def _select_categories(self, category: str, votes: Prediction) -> Sequence[str]:
@@ -145,7 +155,8 @@ class Root:
             return [name for name, _ in votes.votes[:_CATEGORIES]]
         if category in self.categories:
             return [category]
-        raise UsageError(f"category {category!r} does not exist; there are: {', '.join(self.categories)}")
+        closest = suggest(category, ["auto", "all", *self.categories])
+        raise UsageError(f"category {category[:200]!r} does not exist; {closest}")
 
     def _result(self, hit: Hit) -> Result:
         return Result(

@@ -14,7 +14,7 @@ from likeness.core.settings import Settings
 from likeness.index.shard import Hit
 from likeness.serving.keyed_reader import KeyedReader
 from likeness.serving.loaded_build import BuildSource, LoadedBuild, UnknownSpaceError
-from likeness.serving.query_encoder import EncodedQuery, query_encoders
+from likeness.serving.query_encoder import EncodedQuery, check_direction, query_encoders
 from likeness.serving.query_terms import Term, VectorTerm
 from likeness.serving.responses import Answer, Catalogue, ResultItem
 from likeness.serving.result_filters import AttributeLookup
@@ -58,6 +58,7 @@ class SearchEngine:
         loaded, start = self._loaded_for(term, params), time.perf_counter()
         encoder = self._encoders[type(term)]
         query = encoder.encode(term, loaded)
+        check_direction(query.vectors, loaded.manifest.metric)
         took = {encoder.stage: milliseconds(start)} if encoder.stage else {}
         answer = self._answer(query, params, loaded)
         return answer.model_copy(update={"took_ms": took | answer.took_ms})
@@ -66,9 +67,11 @@ class SearchEngine:
         """Answers each of some vectors, float32 (q, dim) of `params.space`, by itself; all answers are of one build.
 
         Raises:
+            UsageError: a parameter cannot be used, or a vector has no direction.
             SpaceMismatch: the vectors are of another space than the build.
         """
         loaded = self._loaded_for(VectorTerm(vectors, params.space), params)
+        check_direction(vectors, loaded.manifest.metric)
         queries = [EncodedQuery(row, params.space) for row in vectors]
         with ThreadPoolExecutor(_BATCH_THREADS) as pool:  # at once, so that the leaf searches them together
             return list(pool.map(lambda query: self._answer(query, params, loaded), queries))
@@ -116,7 +119,7 @@ class SearchEngine:
             facts = self._keyed.products(product_ids, self.settings.serve.facts_ms / 1000)
         except (ServiceError, UsageError) as error:
             self._report(f"facts: {error}")
-            coverage = coverage.model_copy(update={"degraded": (*coverage.degraded, f"facts: {error}")})
+            coverage = coverage.model_copy(update={"degraded": (*coverage.degraded, f"facts: {error.message}")})
         results = tuple(
             one.model_copy(update={"attributes": dict(facts[one.product_id].attributes), "url": self._url(one)})
             if one.product_id in facts

@@ -39,8 +39,8 @@ class HbaseStore:
             missing = self._missing()
             if missing and not create:
                 raise ServiceError(
-                    f"keyed.uri = {uri}: HBase has no table {', '.join(self._table(name) for name in missing)}; "
-                    "create them with `likeness hbase-init`"
+                    f"keyed.uri = {uri}: HBase has no table {', '.join(self._table(name) for name in missing)}",
+                    "create them with `likeness hbase-init`",
                 )
             self._create(missing)
         except ServiceError:

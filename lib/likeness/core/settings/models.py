@@ -1,9 +1,11 @@
 """The settings: a frozen model for each section, and `Settings`, which has all sections."""
 
 import datetime
+import re
+import string
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -11,12 +13,15 @@ Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Values = dict[str, Any]
 """Values by key, nested as in a TOML file."""
+_PHOTO_FIELDS = ("image_id", "product_id", "category", "uri")
+_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})")
+_ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 
 
 class _Section(BaseModel):
     """Base of the sections: frozen, an unknown key is an error, and the text below a field is its description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: object) -> None:
@@ -262,6 +267,63 @@ class Serve(_Section):
     """model that predicts a query's category; without one in service, neighbours vote"""
     drain_s: Count = 20
     """seconds for running queries to finish when the service stops"""
+
+    @field_validator("photo_url")
+    @classmethod
+    def _is_url(cls, template: str) -> str:
+        """The URL of a photo must differ from photo to photo, and hold no name but those that are known."""
+        if not template:
+            return template
+        try:
+            fields = [tuple(rest) for _, *rest in string.Formatter().parse(template) if rest[0] is not None]
+        except ValueError as error:
+            raise ValueError(f"{error}; write a brace that is no field twice") from None
+        names = ", ".join(f"{{{name}}}" for name in _PHOTO_FIELDS)
+        if any(name not in _PHOTO_FIELDS or spec or conversion for name, spec, conversion in fields) or not fields:
+            raise ValueError(f"a photo's URL has one or more of {names}, and no other field")
+        if not template.startswith(("http://", "https://", "/", "{uri}")):
+            raise ValueError("a photo's URL starts with https://, http://, / or {uri}")
+        return template
+
+    @field_validator("builds")
+    @classmethod
+    def _has_keys(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        """A key can be named only where there are keys."""
+        if set(names) - {"*"} and not info.data.get("keys"):
+            raise ValueError("it names keys, but serve.keys names no file of them; * lets everybody")
+        return names
+
+    @field_validator("cors")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        """An origin as browsers send it."""
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; write it as https://host or https://host:port, without a path"
+                )
+        return origins
+
+    @field_validator("leaves")
+    @classmethod
+    def _are_addresses(cls, leaves: list[str]) -> list[str]:
+        """Addresses with a port that can be connected to, each once."""
+        for leaf in leaves:
+            match = _ADDRESS.fullmatch(leaf)
+            if not match or not 1 <= int(match[1]) <= 65535:
+                raise ValueError(f"{leaf!r} is not HOST:PORT, such as 10.0.0.5:8081")
+            if leaves.count(leaf) > 1:
+                raise ValueError(f"{leaf!r} is named twice; name each leaf once")
+        return leaves
+
+    @field_validator("replicas")
+    @classmethod
+    def _has_leaves(cls, replicas: int, info: ValidationInfo) -> int:
+        """Each replica needs a leaf of its own."""
+        leaves = info.data.get("leaves", [])
+        if leaves and replicas > len(leaves):
+            raise ValueError(f"each replica needs a leaf of its own, and {len(leaves)} are named in serve.leaves")
+        return replicas
 
 
 class Settings(_Section):

@@ -5,6 +5,7 @@ Uploads are kept in memory while they are answered.
 
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, Form, HTTPException, Query, Request, Response
@@ -14,10 +15,11 @@ from pydantic import BaseModel
 
 from likeness.core.errors import UsageError
 from likeness.images.image import WHOLE
-from likeness.serving.http.auth import AuthMiddleware
+from likeness.serving.http.auth import AuthMiddleware, Keys
 from likeness.serving.http.body_limit import BodyLimitMiddleware
 from likeness.serving.http.error_responses import PROBLEMS, describe_errors, handle_errors, refusal
 from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
+from likeness.serving.http.strict_route import StrictRoute
 from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
 from likeness.serving.loaded_build import NotReadyError, UnknownError
 from likeness.serving.query_terms import PhotoTerm, ProductTerm, VectorTerm, query_vectors, read_box
@@ -37,6 +39,9 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
     Args:
         service: answers the queries.
         log: gets a line of JSON for each request.
+
+    Raises:
+        UsageError: the file of API keys (serve.keys) cannot be used.
     """
     app = FastAPI(
         title="likeness",
@@ -48,7 +53,8 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
         responses=PROBLEMS,
     )
     limits, settings = service.settings.limits, service.settings.serve
-    metrics = Metrics()
+    metrics, keys = Metrics(), Keys(Path(settings.keys)) if settings.keys else None
+    app.router.route_class = StrictRoute
     handle_errors(app, log)
     describe_errors(app)
     _add_searches(app, service, metrics)
@@ -58,7 +64,7 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
     # a request passes through these from the last to the first
     largest = settings.photos_max * limits.max_bytes + _FORM_BYTES
     app.add_middleware(BodyLimitMiddleware, max_bytes=largest, refuse=refusal)
-    app.add_middleware(AuthMiddleware, settings=settings, refuse=refusal)
+    app.add_middleware(AuthMiddleware, settings=settings, keys=keys, refuse=refusal)
     app.add_middleware(TelemetryMiddleware, metrics=metrics, log=log)
     if settings.cors:
         origins = settings.cors

@@ -76,10 +76,14 @@ class Keys:
         """Reads the file.
 
         Raises:
-            UsageError: the file cannot be read, or a line is malformed.
+            UsageError: the file cannot be read, has no key, or a line is malformed.
         """
         self._path = path
         self._entries, self._changed, self._checked = _read(path), path.stat().st_mtime_ns, time.monotonic()
+        if not self._entries:
+            raise UsageError(
+                f"serve.keys = {str(path)!r} has no key, so nobody could query; make one with `likeness key`"
+            )
 
     def owner(self, key: str) -> str | None:
         """The name of a key; None if there is no such key. A wrong key takes as long as a right one."""
@@ -135,13 +139,18 @@ class _Quota:
 class AuthMiddleware:
     """ASGI middleware: passes on requests with a key, within the limits of that key.
 
-    `refuse(code, detail, headers)` gives the response for `no_key` and `too_many`: an ASGI application. Without a file
-    of keys all callers share one quota.
+    `refuse(code, detail, headers)` gives the response for `no_key` and `too_many`: an ASGI application. Without keys
+    all callers share one quota.
     """
 
-    def __init__(self, app: ASGIApp, settings: Serve, refuse: Callable[[str, str, dict[str, str]], ASGIApp]) -> None:
-        self._app, self._settings, self._refuse = app, settings, refuse
-        self._keys = Keys(Path(settings.keys)) if settings.keys else None
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Serve,
+        keys: Keys | None,
+        refuse: Callable[[str, str, dict[str, str]], ASGIApp],
+    ) -> None:
+        self._app, self._settings, self._keys, self._refuse = app, settings, keys, refuse
         self._quotas: dict[tuple[str, bool], _Quota] = {}
         self._lock = threading.Lock()
 

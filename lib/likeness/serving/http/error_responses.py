@@ -17,7 +17,7 @@ from likeness.serving.responses import Problem
 from likeness.serving.root import CoverageError
 
 CODES = {
-    "bad_request": (400, "the request cannot be meant: a parameter, a category or a box"),
+    "bad_request": (400, "the request cannot be meant: a parameter, a category, a box or a vector"),
     "no_key": (401, "an API key is needed, and none or a wrong one was given"),
     "forbidden": (403, "the key has no right to what is asked"),
     "unknown": (404, "no such product, image, build or path"),
@@ -26,7 +26,7 @@ CODES = {
     "space_mismatch": (409, "the vector is of another feature space than the build"),
     "too_large": (413, "the body is larger than the service takes"),
     "bad_image": (422, "a photo cannot be used; `reason` says why, as in the failure ledger"),
-    "invalid": (422, "a parameter has the wrong type or is out of range; `errors` names each"),
+    "invalid": (422, "a parameter is unknown, has the wrong type or is out of range; `errors` names each"),
     "too_many": (429, "the key's rate or number at once is used up; Retry-After says when to try again"),
     "internal": (500, "a fault of the service; its log has the request_id"),
     "coverage": (503, "fewer shards have answered than min_coverage says; try again, or ask for less"),
@@ -89,12 +89,12 @@ def handle_errors(app: FastAPI, log: Callable[[str], None]) -> None:
                 code = {403: "forbidden", 404: "unknown", 405: "method"}.get(error.status_code, "bad_request")
                 return respond_with(code, str(error.detail))
             case PhotoError():
-                return respond_with("bad_image", str(error), reason=error.reason)
+                return respond_with("bad_image", error.message, reason=error.reason)
             case LikenessError():
                 code = next(code for kind, code in _KINDS.items() if isinstance(error, kind))
                 if code == "not_ready" and not isinstance(error, ServiceError):
                     log(json.dumps({"error": str(error)}))
-                return respond_with(code, str(error))
+                return respond_with(code, error.message)
         log(json.dumps({"request_id": request_id, "fault": repr(error)}))
         return respond_with("internal", "see the service's log")
 
