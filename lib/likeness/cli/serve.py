@@ -39,6 +39,7 @@ def serve(
     import uvicorn
 
     from likeness.serving.http.app import create_app
+    from likeness.serving.http.connections import server_config
     from likeness.serving.service import Service
 
     settings = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
@@ -47,15 +48,8 @@ def serve(
     malloc.set_mmap_threshold(_LARGE)
     listener = _listen(host, port)
     service = Service(settings, _report)
-    options = uvicorn.Config(
-        create_app(service, _report),
-        log_level="warning",
-        access_log=False,
-        ssl_certfile=tls_cert,
-        ssl_keyfile=tls_key,
-        timeout_graceful_shutdown=settings.serve.drain_s,
-        server_header=False,
-    )
+    app = create_app(service, _report)
+    options = server_config(app, settings.serve, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
     try:
         service.start()
         address, number = listener.getsockname()[:2]

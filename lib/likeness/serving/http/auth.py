@@ -1,4 +1,4 @@
-"""API keys, stored as hashes in a file; each has a rate limit and a limit of concurrent requests.
+"""API keys, stored as hashes in a file; each has a rate limit.
 
 A line of the file is `NAME SHA256`, of the key. `likeness key NAME` makes one; the file is read again when it changes.
 """
@@ -8,10 +8,9 @@ import hmac
 import math
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,12 +93,11 @@ class Keys:
 
 @dataclass
 class _Quota:
-    """What one caller has left: a bucket of `rate` requests that refills in a second, and its running requests."""
+    """What one caller has left: a bucket of `rate` requests that refills in a second."""
 
     rate: float
     left: float
     filled: float = field(default_factory=time.monotonic)
-    running: int = 0
 
     def wait(self) -> float:
         """Takes one request from the bucket and returns 0; or returns the seconds until there is one."""
@@ -113,7 +111,7 @@ class _Quota:
 
 
 class AuthMiddleware:
-    """ASGI middleware: passes on requests with a key, within the limits of that key.
+    """ASGI middleware: passes on requests with a key, within the rate of that key.
 
     `refuse(code, detail, headers)` gives the response for `no_key` and `too_many`: an ASGI application. Without a file
     of keys all callers share one quota.
@@ -123,7 +121,6 @@ class AuthMiddleware:
         self._app, self._settings, self._refuse = app, settings, refuse
         self._keys = Keys(Path(settings.keys)) if settings.keys else None
         self._quotas: dict[str, _Quota] = {}
-        self._lock = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or refuses it."""
@@ -133,11 +130,13 @@ class AuthMiddleware:
         if name is None:
             detail = "give a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             return await self._refuse("no_key", detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
-        scope.setdefault("state", {})["caller"] = name
-        with self._admitted(name) as wait:
-            if not wait:
-                return await self._app(scope, receive, send)
-        detail = f"{name} may ask {self._settings.rate:g} times a second and {self._settings.at_once} at once"
+        state = scope.setdefault("state", {})
+        state["caller"], state["key"] = name, name if self._keys else ""
+        rate = self._settings.rate
+        wait = self._quotas.setdefault(name, _Quota(rate, max(1.0, rate))).wait() if rate else 0.0
+        if not wait:
+            return await self._app(scope, receive, send)
+        detail = f"{name} may ask serve.rate = {rate:g} times a second"
         return await self._refuse("too_many", detail, {"Retry-After": str(math.ceil(wait))})(scope, receive, send)
 
     def _caller(self, scope: Scope) -> str | None:
@@ -147,17 +146,3 @@ class AuthMiddleware:
         kind, _, key = headers.get(b"authorization", "").partition(" ")
         sent = key.strip() if kind.lower() == "bearer" else headers.get(b"x-api-key", "")
         return self._keys.owner(sent) if sent else None
-
-    @contextmanager
-    def _admitted(self, name: str) -> Iterator[float]:
-        """Counts a request as running if it is admitted; gives 0 then, else the seconds to wait."""
-        rate, most = self._settings.rate, self._settings.at_once
-        with self._lock:
-            quota = self._quotas.setdefault(name, _Quota(rate, max(1.0, rate)))
-            wait = 1.0 if most and quota.running >= most else quota.wait() if rate else 0.0
-            quota.running += not wait
-        try:
-            yield wait
-        finally:
-            with self._lock:
-                quota.running -= not wait
