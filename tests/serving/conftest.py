@@ -5,6 +5,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from likeness.core.settings import Settings, load_settings
 from likeness.serving.http.app import create_app
+from likeness.serving.http.connections import server_config
 from likeness.serving.service import Service
 
 COLOURS = ("red", "green", "light blue")
@@ -68,16 +70,26 @@ def service(published: Settings) -> Iterator[Service]:
     started.stop()
 
 
+@contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """Where a service listens, as http://127.0.0.1:PORT."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = server_config(create_app(service), service.settings.serve, lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
 @pytest.fixture(scope="session")
 def address(service: Service) -> Iterator[str]:
     """Where the service listens, as http://127.0.0.1:PORT."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    with listening(service) as place:
+        yield place
 
 
 @pytest.fixture(scope="session")

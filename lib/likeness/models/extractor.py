@@ -24,8 +24,8 @@ from likeness.models.backbones import Space
 from likeness.models.extracted_batch import ExtractedBatch, Photos, Timings, timed, timed_source
 from likeness.models.runtimes import BatchDecoder, Runtime, require_decoding
 
-_NICE = 19
-"""By how much the decoder of costly photos yields to all else, in Unix's nice values."""
+_NICE = 10
+"""By how much the decoder of costly photos yields to all else: it gets a tenth of what a process of nice 0 gets."""
 PixelLoader = Callable[[], Any]
 """Returns the pixels of a batch as the runtime takes them, (n, side, side, 3)."""
 PendingBatch = tuple[ExtractedBatch, PixelLoader]

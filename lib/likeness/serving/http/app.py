@@ -19,7 +19,7 @@ from likeness.serving.http.clients import client_of
 from likeness.serving.http.concurrency_limit import ConcurrencyLimitMiddleware
 from likeness.serving.http.error_responses import PROBLEMS, describe_errors, handle_errors, refusal
 from likeness.serving.http.photo_searches import PhotoSearches
-from likeness.serving.http.request_body import RequestBodyMiddleware, keep_parts_in_memory
+from likeness.serving.http.request_body import RequestBodyMiddleware, prepare_bodies
 from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
 from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
 from likeness.serving.loaded_build import NotReadyError, UnknownError
@@ -48,7 +48,7 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
         responses=PROBLEMS,
     )
     settings = service.settings.serve
-    keep_parts_in_memory()
+    prepare_bodies(settings)
     metrics = Metrics()
     handle_errors(app, log)
     describe_errors(app)

@@ -107,6 +107,8 @@ class BoundedConnection(HttpToolsProtocol):
     def end(self) -> None:
         """Ends the connection at once."""
         self._forget()
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # nothing is written any more
         self.transport.abort()
 
     def _await_headers(self) -> None:

@@ -72,17 +72,6 @@ class RequestBodyMiddleware:
     """
 
     def __init__(self, app: ASGIApp, settings: Serve, refuse: Refuse) -> None:
-        """Sets the bounds.
-
-        Raises:
-            UsageError: `serve.bytes_in_flight` is too small for the largest body that is taken.
-        """
-        least = 2 * max(settings.max_photo_bytes + FORM_BYTES, _OTHER_BYTES)
-        if settings.bytes_in_flight < least:
-            raise UsageError(
-                f"serve.bytes_in_flight is {settings.bytes_in_flight}; {least} or more are needed for two bodies of "
-                "serve.photos_max photos of serve.max_bytes"
-            )
         self._app, self._settings, self._refuse = app, settings, refuse
         self._in_flight = BytesInFlight(settings.bytes_in_flight)
 
@@ -197,8 +186,18 @@ class _SizeCheck:
         self._part += end - start
 
 
-def keep_parts_in_memory() -> None:
-    """Makes Starlette keep the parts of forms in memory: their size is bounded, and they are there already."""
+def prepare_bodies(settings: Serve) -> None:
+    """Checks the bounds of bodies, and makes Starlette keep the parts of forms in memory, as their size is bounded.
+
+    Raises:
+        UsageError: `serve.bytes_in_flight` is too small for the largest body that is taken.
+    """
+    least = 2 * max(settings.max_photo_bytes + FORM_BYTES, _OTHER_BYTES)
+    if settings.bytes_in_flight < least:
+        raise UsageError(
+            f"serve.bytes_in_flight is {settings.bytes_in_flight}; {least} or more are needed for two bodies of "
+            "serve.photos_max photos of serve.max_bytes"
+        )
     MultiPartParser.spool_max_size = sys.maxsize
 
 
