@@ -204,13 +204,13 @@ def test_an_unfinished_body_takes_no_slot() -> None:
                 assert response(other)[1]["code"] == "not_ready"
 
 
-def trickle(connection: socket.socket, seconds: float, data: bytes = b"x") -> None:
+def trickle(connection: socket.socket, seconds: float, data: bytes = b"x", pause_s: float = 0.1) -> None:
     """Sends a byte now and then until the connection is ended, or the time is over."""
     end = time.monotonic() + seconds
     try:
         while time.monotonic() < end:
             connection.sendall(data)
-            time.sleep(0.1)
+            time.sleep(pause_s)
     except OSError:
         pass
 
@@ -266,9 +266,19 @@ def test_headers_without_end_are_not_kept() -> None:
 def test_a_client_that_takes_no_answers_is_ended() -> None:
     with bare(body_s=1) as place, socket.create_connection(place) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        start = time.monotonic()
+        trickle(connection, 30, head("GET", "/v1/openapi.json"), 0.02)
+        assert time.monotonic() - start < 25
+
+
+def test_requests_sent_ahead_are_not_kept() -> None:
+    with bare() as place, socket.create_connection(place) as connection:
         connection.settimeout(20)
         with pytest.raises(ConnectionError):
-            connection.sendall(head("GET", "/v1/openapi.json") * 200_000)
+            connection.sendall(head("GET", "/healthz") * 500_000)
+    with bare() as place, socket.create_connection(place) as connection:
+        connection.sendall(head("GET", "/v1/catalogue") * 4)
+        assert response(connection)[0] == 503
 
 
 # -- connections

@@ -16,6 +16,8 @@ from likeness.core.settings import Serve
 
 _HEADER_BYTES = 1 << 16
 """Bytes of the headers of a request, at most."""
+_MAX_PIPELINED = 16
+"""Requests that a client may send before it has the answer to an earlier one; uvicorn keeps all that arrive."""
 
 
 class Connections:
@@ -38,8 +40,9 @@ class Connections:
 class BoundedConnection(HttpToolsProtocol):
     """One connection.
 
-    It is ended if the headers of a request, or a client that takes its answer, are not there in time, or if it is idle
-    and there are too many. The body has its time limit in `RequestBodyMiddleware`.
+    It is ended if the headers of a request do not arrive in time, if the client does not take its answers, or sends too
+    many requests ahead of them, and if it is idle and there are too many connections. The body has its time limit in
+    `RequestBodyMiddleware`.
     """
 
     def __init__(self, connections: Connections, **options: Any) -> None:
@@ -69,8 +72,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._header_timer is not None and not self._in_body:
             self._header_bytes += len(data)
-            if self._header_bytes > _HEADER_BYTES:
-                self.end()
+        if self._header_bytes > _HEADER_BYTES or len(self.pipeline) > _MAX_PIPELINED:
+            self.end()
 
     def on_headers_complete(self) -> None:
         """Begins a request."""
