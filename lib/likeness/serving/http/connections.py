@@ -51,6 +51,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._header_bytes, self._in_body = 0, False
+        self._answering: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Counts the connection, and waits for headers."""
@@ -93,6 +94,10 @@ class BoundedConnection(HttpToolsProtocol):
         if self in self._all.open and self.cycle.response_complete:
             self._all.idle[self] = None
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def pause_writing(self) -> None:
         """Waits for the client to take what was sent."""
         super().pause_writing()
@@ -110,8 +115,8 @@ class BoundedConnection(HttpToolsProtocol):
     def end(self) -> None:
         """Ends the connection at once."""
         self._forget()
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # nothing is written any more
+        for cycle in filter(None, (self._answering, self.cycle)):
+            cycle.disconnected = True  # so that it writes nothing any more
         self.transport.abort()
 
     def _await_headers(self) -> None:

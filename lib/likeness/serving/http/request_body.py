@@ -138,7 +138,7 @@ class _SizeCheck:
     """Checks the sizes of a body and of each part of a form, as they arrive."""
 
     def __init__(self, settings: Serve, content_type: bytes) -> None:
-        self._settings, self._part = settings, 0
+        self._settings, self._part, self._largest = settings, 0, 0
         kind, options = parse_options_header(content_type)
         self._most = settings.max_photo_bytes + FORM_BYTES if kind == _FORM else _OTHER_BYTES
         boundary = options.get(b"boundary")
@@ -174,7 +174,7 @@ class _SizeCheck:
         except FormParserError:  # the application says what is wrong with it
             self._parser = None
             return
-        if self._part > self._settings.max_bytes:
+        if self._largest > self._settings.max_bytes:
             raise _RefusedBody(
                 "too_large", f"a photo of at most serve.max_bytes = {self._settings.max_bytes} bytes is taken"
             )
@@ -184,6 +184,7 @@ class _SizeCheck:
 
     def _add_to_part(self, data: bytes, start: int, end: int) -> None:
         self._part += end - start
+        self._largest = max(self._largest, self._part)
 
 
 def prepare_bodies(settings: Serve) -> None:
