@@ -115,8 +115,6 @@ class BoundedConnection(HttpToolsProtocol):
     def end(self) -> None:
         """Ends the connection at once."""
         self._forget()
-        for cycle in filter(None, (self._answering, self.cycle)):
-            cycle.disconnected = True  # so that it writes nothing any more
         self.transport.abort()
 
     def _await_headers(self) -> None:
@@ -126,6 +124,8 @@ class BoundedConnection(HttpToolsProtocol):
     def _forget(self) -> None:
         self._all.open.discard(self)
         self._all.idle.pop(self, None)
+        for cycle in filter(None, (self._answering, self.cycle)):
+            cycle.disconnected = True  # so that it writes nothing any more
         self._stop_header_timer()
         self._stop_write_timer()
 
