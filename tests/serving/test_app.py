@@ -315,8 +315,8 @@ def test_a_build_out_of_service_is_for_those_who_may(
         serve = published.serve.model_copy(update={"builds": list(allowed)})
         monkeypatch.setattr(service, "settings", published.model_copy(update={"serve": serve}))
         assert search(client, photo, build=now)["build"] == now
-        asked = [client.post("/v1/search", files={"image": photo}, data={"build": name}) for name in (before, "none")]
-        assert tuple(problem(one)["code"] for one in asked) == codes
+        answers = [client.post("/v1/search", files={"image": photo}, data={"build": name}) for name in (before, "none")]
+        assert tuple(problem(one)["code"] for one in answers) == codes
 
 
 def test_what_follows_the_builds_outlives_any_error(

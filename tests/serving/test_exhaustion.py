@@ -169,7 +169,7 @@ def test_shares_of_the_bytes_in_flight() -> None:
     in_flight.release("a", 6)
     assert fill("b") == 2, "it has 5, and leaves 4"
     assert fill("e") == 2
-    assert in_flight.held == 10
+    assert in_flight.total == 10
 
 
 def test_too_little_room_for_two_bodies_is_refused_at_the_start() -> None:

@@ -45,24 +45,24 @@ class BytesInFlight:
     """
 
     def __init__(self, most: int) -> None:
-        self.most, self.held = most, 0
-        self._held_by = Counter[str]()
+        self.most, self.total = most, 0
+        self._by_client = Counter[str]()
 
     def has_room(self, client: str, count: int) -> bool:
         """Whether a client may hold so many more bytes."""
-        return self._held_by[client] + count <= self.most - self.held
+        return self._by_client[client] + count <= self.most - self.total
 
     def take(self, client: str, count: int) -> None:
         """Counts bytes that a client holds."""
-        self.held += count
-        self._held_by[client] += count
+        self.total += count
+        self._by_client[client] += count
 
     def release(self, client: str, count: int) -> None:
         """Counts bytes that a client holds no more."""
-        self.held -= count
-        self._held_by[client] -= count
-        if not self._held_by[client]:
-            del self._held_by[client]
+        self.total -= count
+        self._by_client[client] -= count
+        if not self._by_client[client]:
+            del self._by_client[client]
 
 
 class RequestBodyMiddleware:
@@ -128,7 +128,7 @@ class RequestBodyMiddleware:
         if not self._in_flight.has_room(client, count):
             raise _RefusedBody(
                 "overloaded",
-                f"{self._in_flight.held} bytes of requests are in memory, serve.bytes_in_flight is "
+                f"{self._in_flight.total} bytes of requests are in memory, serve.bytes_in_flight is "
                 f"{self._in_flight.most}; try again, or send fewer at once",
                 {"Retry-After": "1"},
             )
