@@ -48,6 +48,7 @@ LIBRARIES = {
     "pydantic_settings": ("core/settings/",),
     "pyiceberg": ("storage/table_reader.py",),
     "pyspark": ("spark/", "jobs/"),
+    "python_multipart": ("serving/http/",),
     "rich": ("core/progress.py", "cli/"),
     "safetensors": ("models/", "training/"),
     "starlette": ("serving/http/",),
@@ -56,7 +57,7 @@ LIBRARIES = {
     "torch": ("models/", "catalog/dataset.py", "training/"),
     "torchvision": ("models/", "training/"),
     "typer": ("cli/", "spark/submit/job_cli.py"),
-    "uvicorn": ("cli/serve.py",),
+    "uvicorn": ("cli/serve.py", "serving/http/connections.py"),
 }
 """Where a third-party library may be imported."""
 

@@ -19,6 +19,7 @@ from tests.browser import VIEWS, chromium
 from likeness.core.settings import Settings, load_settings
 from likeness.serving.http.app import create_app
 from likeness.serving.http.auth import new_key
+from likeness.serving.http.connections import server_config
 from likeness.serving.service import Service
 
 EXPECTED = re.compile("status of (400|401|404|422|429|50[0-3])|ERR_INTERNET_DISCONNECTED")
@@ -78,14 +79,17 @@ def service(published: Settings) -> Iterator[Service]:
 
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
-    """The address, as http://127.0.0.1:PORT, of a server of a service."""
+    """Where a service listens, as http://127.0.0.1:PORT."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning", lifespan="off"))
+        config = server_config(create_app(service), service.settings.serve, lifespan="off")
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="session")

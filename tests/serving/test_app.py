@@ -21,7 +21,6 @@ from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.serving import root
-from likeness.serving.http import body_limit
 from likeness.serving.http.app import create_app
 from likeness.serving.http.error_responses import CODES
 from likeness.serving.leaf import Leaf
@@ -407,9 +406,8 @@ def test_other_paths_and_methods_are_told(client: TestClient, photo: bytes) -> N
 
 
 def test_a_body_that_is_too_large_is_not_read(service: Service, photo: bytes) -> None:
-    limits = service.settings.limits.model_copy(update={"max_bytes": 1000})
-    serve = service.settings.serve.model_copy(update={"photos_max": 1})
-    small = service.settings.model_copy(update={"limits": limits, "serve": serve})
+    serve = service.settings.serve.model_copy(update={"photos_max": 1, "max_bytes": 1000})
+    small = service.settings.model_copy(update={"serve": serve})
     read = 0
 
     def endless() -> Iterator[bytes]:
@@ -423,31 +421,6 @@ def test_a_body_that_is_too_large_is_not_read(service: Service, photo: bytes) ->
         named = {"content-type": "multipart/form-data; boundary=b"}
         assert problem(client.post("/v1/search", content=b"x" * 3_000_000, headers=named))["code"] == "too_large"
         assert problem(client.post("/v1/search", content=endless(), headers=named))["code"] == "too_large"
-
-
-def test_a_body_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Straight at the middleware: a client in this process cannot wait in the middle of a body."""
-    import asyncio
-
-    from starlette.responses import PlainTextResponse
-
-    monkeypatch.setattr(body_limit, "_TIMEOUT_S", 0.05)
-    sent: list[Any] = []
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        raise ConnectionError("the client went away")
-
-    async def never() -> Any:
-        await asyncio.Event().wait()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    refused = body_limit.BodyLimitMiddleware(application, 1000, lambda code, detail: PlainTextResponse(code, 408))
-    asyncio.run(refused({"type": "http", "headers": [], "method": "POST"}, never, send))
-    assert [message.get("status", message.get("body")) for message in sent] == [408, b"slow"]
 
 
 # -- health, figures, the page

@@ -40,6 +40,7 @@ def serve(
     import uvicorn
 
     from likeness.serving.http.app import create_app
+    from likeness.serving.http.connections import server_config
     from likeness.serving.service import Service
     from likeness.serving.start_checks import check_start
 
@@ -51,17 +52,9 @@ def serve(
     check_start(settings)
     malloc.set_mmap_threshold(_LARGE)
     service = Service(settings, _report)
-    application = create_app(service, _report)
+    app = create_app(service, _report)
     listener = _listen(host, port)
-    options = uvicorn.Config(
-        application,
-        log_level="warning",
-        access_log=False,
-        ssl_certfile=tls_cert,
-        ssl_keyfile=tls_key,
-        timeout_graceful_shutdown=settings.serve.drain_s,
-        server_header=False,
-    )
+    options = server_config(app, settings.serve, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
     try:
         service.start()
         address, number = listener.getsockname()[:2]

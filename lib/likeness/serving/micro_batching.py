@@ -97,7 +97,7 @@ class MicroBatcher(Generic[A]):
 
 
 class BatchedRuntime:
-    """A network that takes the photos of many callers at once."""
+    """A network that takes photos of many callers at once, of each caller one: many of one caller delay no other."""
 
     max_passes = 1
     busy_s = 0.0
@@ -110,4 +110,6 @@ class BatchedRuntime:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """As the runtime."""
-        return self._batcher(images)
+        if len(images) == 1:
+            return self._batcher(images)
+        return np.concatenate([self._batcher(image[None]) for image in images])

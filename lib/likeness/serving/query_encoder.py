@@ -5,12 +5,13 @@ A new modality, such as text, is a type of term in `query_terms` and a `QueryEnc
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.core.errors import UsageError
+from likeness.core.errors import ServiceError, UsageError
 from likeness.images.image import BadImage
 from likeness.index import distance
 from likeness.serving.category_vote import Prediction
@@ -28,6 +29,10 @@ class PhotoError(UsageError):
     def __init__(self, bad: BadImage, which: str = "") -> None:
         super().__init__(f"{which}: {bad}" if which else str(bad))
         self.reason = bad.reason
+
+
+class OverloadedError(ServiceError):
+    """The service is too busy for a query, or the query asks too much of it; the message says what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,27 +67,34 @@ class PhotoQueryEncoder:
 
         Raises:
             PhotoError: a photo cannot be used.
+            OverloadedError: the photos were not decoded in time.
         """
+        encode = partial(loaded.encoder.encode, box=term.box, looks=term.looks, until=term.until, costly=term.costly)
         count, rows = len(term.photos), list[np.ndarray]()
-        for number, photo in enumerate(term.photos, 1):
-            try:
-                rows.append(loaded.encoder.encode(photo, term.box, term.looks))
-            except BadImage as bad:
-                raise PhotoError(bad, f"photo {number} of {count}" if count > 1 else "") from None
         try:
+            for number, photo in enumerate(term.photos, 1):
+                try:
+                    rows.append(encode(photo))
+                except BadImage as bad:
+                    raise PhotoError(bad, f"photo {number} of {count}" if count > 1 else "") from None
             prediction = self._predict(term, loaded)
         except BadImage as bad:
             raise PhotoError(bad) from None
-        vectors = combined(np.concatenate(rows), term.combine, loaded)
-        return EncodedQuery(vectors, loaded.manifest.space, prediction)
+        except TimeoutError:
+            raise OverloadedError(
+                "the photos were not decoded within serve.deadline_ms; send fewer or smaller ones, or try again"
+            ) from None
+        return EncodedQuery(combined(np.concatenate(rows), term.combine, loaded), loaded.manifest.space, prediction)
 
     @staticmethod
     def _predict(term: PhotoTerm, loaded: LoadedBuild) -> Prediction | None:
         """Categories by a model that takes photos; None if there is none, or it takes vectors."""
         classifier = loaded.root.classifier
-        outputs = [classifier.predict_photo(photo, term.box) for photo in term.photos] if classifier else []
-        probabilities = [rows for rows in outputs if rows is not None]
-        if not classifier or not probabilities:
+        if classifier is None:
+            return None
+        predict = partial(classifier.predict_photo, box=term.box, until=term.until, costly=term.costly)
+        probabilities = [rows for photo in term.photos if (rows := predict(photo)) is not None]
+        if not probabilities:
             return None
         return Prediction(classifier.rank_categories(np.concatenate(probabilities), loaded.root.categories))
 

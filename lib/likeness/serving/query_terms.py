@@ -1,5 +1,6 @@
 """Query terms: what a search can start from, as a type for each modality: photos, a product, vectors."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,17 @@ Photo = bytes | str | Path | np.ndarray
 
 @dataclass(frozen=True)
 class PhotoTerm:
-    """Photos of one thing, as file content; of each the part in a box, and further views of it."""
+    """Photos of one thing, as file content; of each the part in a box, and further views of it.
+
+    They must be decoded by `until`, a time of the monotonic clock; `costly` ones yield the processor to others.
+    """
 
     photos: Sequence[bytes]
     box: Box = WHOLE
     combine: Combine = "best"
     looks: Collection[QueryView] = ()
+    until: float = math.inf
+    costly: bool = False
 
 
 @dataclass(frozen=True)

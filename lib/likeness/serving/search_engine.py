@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import numpy as np
@@ -25,6 +26,15 @@ from likeness.storage import KeyedStore, Product
 from likeness.storage.table_reader import TableReader
 
 _BATCH_THREADS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedQuery:
+    """An encoded query, the build to search, and the milliseconds that encoding took."""
+
+    encoded: EncodedQuery
+    loaded: LoadedBuild
+    took_ms: Mapping[str, float]
 
 
 class SearchEngine:
@@ -55,13 +65,20 @@ class SearchEngine:
             CoverageError: too few shards answered.
             ServiceError: no build is loaded, or a store does not answer.
         """
+        return self.answer(self.encode(term, params), params)
+
+    def encode(self, term: Term, params: SearchParams) -> LoadedQuery:
+        """The first half of `search`: chooses the build, and turns the term into vectors; raises what that raises."""
         loaded, start = self._loaded_for(term, params), time.perf_counter()
         encoder = self._encoders[type(term)]
         query = encoder.encode(term, loaded)
         check_direction(query.vectors, loaded.manifest.metric)
-        took = {encoder.stage: milliseconds(start)} if encoder.stage else {}
-        answer = self._answer(query, params, loaded)
-        return answer.model_copy(update={"took_ms": took | answer.took_ms})
+        return LoadedQuery(query, loaded, {encoder.stage: milliseconds(start)} if encoder.stage else {})
+
+    def answer(self, query: LoadedQuery, params: SearchParams) -> Answer:
+        """The second half of `search`: searches the build of an encoded query."""
+        answer = self._answer(query.encoded, params, query.loaded)
+        return answer.model_copy(update={"took_ms": {**query.took_ms, **answer.took_ms}})
 
     def batch(self, vectors: np.ndarray, params: SearchParams) -> list[Answer]:
         """Answers each of some vectors, float32 (q, dim) of `params.space`, by itself; all answers are of one build.

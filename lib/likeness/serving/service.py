@@ -19,7 +19,9 @@ class Service(SearchEngine):
 
     def __init__(self, settings: Settings, report: Callable[[str], None] = lambda message: None) -> None:
         self.hidden = HiddenProductsWatcher(settings.root, report)
-        self.builds = BuildWatcher(settings, self.hidden, report)
+        # photos of queries have limits of their own
+        encoding = settings.model_copy(update={"limits": settings.serve.photo_limits})
+        self.builds = BuildWatcher(encoding, self.hidden, report)
         super().__init__(settings, self.builds, self.hidden, report)
 
     def start(self) -> None:

@@ -3,7 +3,7 @@
 import datetime
 import re
 import string
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -44,12 +44,20 @@ class Source(_Section):
 class Limits(_Section):
     """Limits of one photo."""
 
+    section: ClassVar[str] = "limits"
+    """Where they are set, for messages."""
     max_bytes: Count = 30_000_000
     """maximum bytes of a file"""
     max_pixels: Count = 100_000_000
     """maximum pixels; checked before a photo is decoded"""
     decode_timeout_s: float = Field(30.0, gt=0, le=86_400)
     """maximum seconds to decode a photo"""
+
+
+class QueryLimits(Limits):
+    """Limits of one photo that is searched with."""
+
+    section: ClassVar[str] = "serve"
 
 
 class Gates(_Section):
@@ -239,6 +247,21 @@ class Serve(_Section):
     """maximum results of a query, including those of earlier pages"""
     photos_max: Count = 8
     """maximum photos of a query"""
+    max_bytes: Count = 15_000_000
+    """maximum bytes of a photo of a query"""
+    max_pixels: Count = 25_000_000
+    """maximum pixels of a photo of a query; checked before it is decoded"""
+    bytes_in_flight: Count = 256_000_000
+    """maximum bytes of all request bodies in memory; one client may hold as many as it leaves free"""
+    connections: Count = 4096
+    """maximum open connections, and at most half of the process's file descriptors; beyond them the oldest idle one is
+    closed"""
+    header_s: Count = 10
+    """seconds for the headers of a request to arrive"""
+    body_s: Count = 30
+    """seconds for the body of a request to arrive, and for a client to take the answer"""
+    idle_s: Count = 75
+    """seconds that a connection may be idle between two requests"""
     photo_url: str = ""
     """URL of a photo, with {image_id}, {product_id}, {category}, {uri}; default: this service"""
     keys: str = ""
@@ -260,7 +283,8 @@ class Serve(_Section):
     facts_ms: Count = 50
     """time limit of the keyed store for the facts of an answer in milliseconds; later ones are left out"""
     deadline_ms: Count = 1000
-    """deadline of a leaf, and of the keyed store where a query needs it, in milliseconds; later results are left out"""
+    """deadline of a leaf, and of the keyed store where a query needs it, in milliseconds; later results are left out.
+    A query whose photos are not decoded by then is refused"""
     hedge_ms: Count = 100
     """milliseconds after which the query is also sent to a replica"""
     category_model: str = "category"
@@ -324,6 +348,17 @@ class Serve(_Section):
         if leaves and replicas > len(leaves):
             raise ValueError(f"each replica needs a leaf of its own, and {len(leaves)} are named in serve.leaves")
         return replicas
+
+    @property
+    def photo_limits(self) -> QueryLimits:
+        """The limits of each photo of a query."""
+        timeout_s = self.deadline_ms / 1000
+        return QueryLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, decode_timeout_s=timeout_s)
+
+    @property
+    def max_photo_bytes(self) -> int:
+        """Bytes of all photos of a query."""
+        return self.photos_max * self.max_bytes
 
 
 class Settings(_Section):

@@ -1,6 +1,6 @@
 """The HTTP API and the page: a `Service` in, a FastAPI application out.   [fastapi, prometheus-client]
 
-Uploads are kept in memory while they are answered.
+Uploads are kept in memory while they are answered, never in files.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,11 @@ from pydantic import BaseModel
 from likeness.core.errors import UsageError
 from likeness.images.image import WHOLE
 from likeness.serving.http.auth import AuthMiddleware, Keys
-from likeness.serving.http.body_limit import BodyLimitMiddleware
+from likeness.serving.http.clients import client_of
+from likeness.serving.http.concurrency_limit import ConcurrencyLimitMiddleware
 from likeness.serving.http.error_responses import PROBLEMS, describe_errors, handle_errors, refusal
+from likeness.serving.http.photo_searches import PhotoSearches
+from likeness.serving.http.request_body import RequestBodyMiddleware, prepare_bodies
 from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
 from likeness.serving.http.strict_route import StrictRoute
 from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
@@ -29,8 +32,6 @@ from likeness.serving.service import Service
 
 _SCRIPTS = ("app.js", "messages.js", "photo.js", "service.js", "view.js")
 _PAGE = {"": "text/html", "style.css": "text/css"} | dict.fromkeys(_SCRIPTS, "text/javascript")
-_FORM_BYTES = 1 << 20
-"""Bytes of a form beside its photos."""
 
 
 def create_app(service: Service, log: Callable[[str], None] = lambda line: None) -> FastAPI:
@@ -52,8 +53,9 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
         openapi_url="/v1/openapi.json",
         responses=PROBLEMS,
     )
-    limits, settings = service.settings.limits, service.settings.serve
+    settings = service.settings.serve
     metrics, keys = Metrics(), Keys(Path(settings.keys)) if settings.keys else None
+    prepare_bodies(settings)
     app.router.route_class = StrictRoute
     handle_errors(app, log)
     describe_errors(app)
@@ -62,8 +64,8 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
     _add_health(app, service, metrics)
     _add_page(app, service)
     # a request passes through these from the last to the first
-    largest = settings.photos_max * limits.max_bytes + _FORM_BYTES
-    app.add_middleware(BodyLimitMiddleware, max_bytes=largest, refuse=refusal)
+    app.add_middleware(ConcurrencyLimitMiddleware, most=settings.at_once, refuse=refusal)
+    app.add_middleware(RequestBodyMiddleware, settings=settings, refuse=refusal)
     app.add_middleware(AuthMiddleware, settings=settings, keys=keys, refuse=refusal)
     app.add_middleware(TelemetryMiddleware, metrics=metrics, log=log)
     if settings.cors:
@@ -73,6 +75,8 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
 
 
 def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:
+    photo_searches = PhotoSearches(service)
+
     def params(query: SearchQuery, request: Request) -> SearchParams:
         allowed = {"*", request.state.caller} & set(service.settings.serve.builds)
         if query.build and not allowed and not service.builds.serves(query.space, query.build):
@@ -82,13 +86,18 @@ def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:
         return query.params()
 
     @app.post("/v1/search", summary="Search with a photo, or with several of one thing", response_model=Answer)
-    def search(request: Request, query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]) -> Response:
+    async def search(
+        request: Request, query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]
+    ) -> Response:
         most = service.settings.serve.photos_max
         if len(query.image) > most:
             raise UsageError(f"{len(query.image)} photos are given; serve.photos_max is {most}")
-        photos = [upload.file.read() for upload in query.image]
+        photos = [await upload.read() for upload in query.image]
+        for upload in query.image:
+            await upload.close()
         term = PhotoTerm(photos, read_box(query.box.split(",")) if query.box else WHOLE, query.combine, query.looks)
-        return _json(metrics.observe(service.search(term, params(query, request))))
+        answer = await photo_searches.search(client_of(request.scope), term, params(query, request))
+        return _json(metrics.observe(answer))
 
     @app.post("/v1/search/vectors", summary="Search with vectors of one thing", response_model=Answer)
     def search_vectors(request: Request, query: VectorQuery) -> Response:

@@ -1,4 +1,4 @@
-"""API keys, stored as hashes in a file; each has a rate limit and a limit of concurrent requests.
+"""API keys, stored as hashes in a file; each has a rate limit.
 
 A line of the file is `NAME SHA256`, of the key. `likeness key NAME` makes one; the file is read again when it changes.
 """
@@ -8,10 +8,9 @@ import hmac
 import math
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +27,8 @@ OPEN = (
 """Paths open without a key: the page, which asks for one, and the health checks of load balancers."""
 IMAGES = "/v1/images/"
 """Thumbnails are below this path: they are counted apart, because a page of results shows many."""
-_IMAGES_EACH, _IMAGES_BURST, _IMAGES_AT_ONCE = 50, 100, 16
-"""Thumbnails for each request of a caller's rate; at least so many in a row, and at once, if there is a limit."""
+_IMAGES_EACH, _IMAGES_BURST = 50, 100
+"""Thumbnails for each request of a caller's rate; at least so many in a row."""
 _LINE = re.compile(r"(\S+)\s+([0-9a-f]{64})")
 _POLL_S = 1.0
 
@@ -106,27 +105,18 @@ class Keys:
 
 @dataclass
 class _Quota:
-    """What one caller has left: a bucket of `most` requests that `rate` a second refill, and its running requests.
-
-    Zero is no limit, of the rate and of `at_once`.
-    """
+    """What one caller has left: a bucket of `most` requests that `rate` a second refill."""
 
     rate: float
     most: float
-    at_once: int
     left: float = field(init=False)
     filled: float = field(default_factory=time.monotonic)
-    running: int = 0
 
     def __post_init__(self) -> None:
         self.left = self.most
 
     def wait(self) -> float:
         """Takes one request from the bucket and returns 0; or returns the seconds until there is one."""
-        if self.at_once and self.running >= self.at_once:
-            return 1.0
-        if not self.rate:
-            return 0.0
         now = time.monotonic()
         self.left = min(self.most, self.left + (now - self.filled) * self.rate)
         self.filled = now
@@ -137,7 +127,7 @@ class _Quota:
 
 
 class AuthMiddleware:
-    """ASGI middleware: passes on requests with a key, within the limits of that key.
+    """ASGI middleware: passes on requests with a key, within the rate of that key.
 
     `refuse(code, detail, headers)` gives the response for `no_key` and `too_many`: an ASGI application. Without keys
     all callers share one quota.
@@ -152,7 +142,6 @@ class AuthMiddleware:
     ) -> None:
         self._app, self._settings, self._keys, self._refuse = app, settings, keys, refuse
         self._quotas: dict[tuple[str, bool], _Quota] = {}
-        self._lock = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or refuses it."""
@@ -162,14 +151,13 @@ class AuthMiddleware:
         if name is None:
             detail = "give a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             return await self._refuse("no_key", detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
-        scope.setdefault("state", {})["caller"] = name
-        images = scope["path"].startswith(IMAGES)
-        with self._admitted(name, images) as wait:
-            if not wait:
-                return await self._app(scope, receive, send)
-        quota = self._quotas[name, images]
-        what = "thumbnails" if images else "requests"
-        detail = f"{name} may send {quota.rate:g} {what} a second and {quota.at_once} at once (0: no limit)"
+        state, images = scope.setdefault("state", {}), scope["path"].startswith(IMAGES)
+        state["caller"], state["key"] = name, name if self._keys else ""
+        quota = self._quotas.setdefault((name, images), self._quota(images))
+        wait = quota.wait() if self._settings.rate else 0.0
+        if not wait:
+            return await self._app(scope, receive, send)
+        detail = f"{name} may send {quota.rate:g} {'thumbnails' if images else 'requests'} a second"
         return await self._refuse("too_many", detail, {"Retry-After": str(math.ceil(wait))})(scope, receive, send)
 
     def _caller(self, scope: Scope) -> str | None:
@@ -180,22 +168,6 @@ class AuthMiddleware:
         sent = key.strip() if kind.lower() == "bearer" else headers.get(b"x-api-key", "")
         return self._keys.owner(sent) if sent else None
 
-    @contextmanager
-    def _admitted(self, name: str, images: bool) -> Iterator[float]:
-        """Counts a request as running if it is admitted; gives 0 then, else the seconds to wait."""
-        with self._lock:
-            quota = self._quotas.setdefault((name, images), self._quota(images))
-            wait = quota.wait()
-            quota.running += not wait
-        try:
-            yield wait
-        finally:
-            with self._lock:
-                quota.running -= not wait
-
     def _quota(self, images: bool) -> _Quota:
-        rate, at_once = self._settings.rate, self._settings.at_once
-        if not images:
-            return _Quota(rate, max(1.0, rate), at_once)
-        rate *= _IMAGES_EACH
-        return _Quota(rate, max(_IMAGES_BURST, rate), at_once and max(_IMAGES_AT_ONCE, at_once))
+        rate = self._settings.rate * (_IMAGES_EACH if images else 1)
+        return _Quota(rate, max(_IMAGES_BURST if images else 1, rate))

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from likeness.core.errors import LikenessError, ServiceError, SpaceMismatch, UsageError
 from likeness.serving.loaded_build import UnknownError
-from likeness.serving.query_encoder import PhotoError
+from likeness.serving.query_encoder import OverloadedError, PhotoError
 from likeness.serving.responses import Problem
 from likeness.serving.root import CoverageError
 
@@ -29,6 +29,7 @@ CODES = {
     "invalid": (422, "a parameter is unknown, has the wrong type or is out of range; `errors` names each"),
     "too_many": (429, "the key's rate or number at once is used up; Retry-After says when to try again"),
     "internal": (500, "a fault of the service; its log has the request_id"),
+    "overloaded": (503, "too much is asked at once, or of one query; Retry-After says when to try again"),
     "coverage": (503, "fewer shards have answered than min_coverage says; try again, or ask for less"),
     "not_ready": (503, "no build is loaded yet, or a store does not answer; try again"),
 }
@@ -38,6 +39,7 @@ _KINDS = {
     UsageError: "bad_request",
     SpaceMismatch: "space_mismatch",
     CoverageError: "coverage",
+    OverloadedError: "overloaded",
     LikenessError: "not_ready",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -94,7 +96,7 @@ def handle_errors(app: FastAPI, log: Callable[[str], None]) -> None:
                 code = next(code for kind, code in _KINDS.items() if isinstance(error, kind))
                 if code == "not_ready" and not isinstance(error, ServiceError):
                     log(json.dumps({"error": str(error)}))
-                return respond_with(code, error.message)
+                return respond_with(code, error.message, {"Retry-After": "1"} if code == "overloaded" else None)
         log(json.dumps({"request_id": request_id, "fault": repr(error)}))
         return respond_with("internal", "see the service's log")
 
