@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.spark.run import Run
-from likeness.spark.stages.compact import compact
+from likeness.spark.stages.compact import compact, gc
 from likeness.spark.stages.index import index, publish
 from likeness.storage.items import Item
 from likeness.storage.tables import FEATURES, LISTINGS
@@ -55,8 +55,8 @@ class Shop:
                 moved = self._category() if kind == "recategorise" else category
                 self.listings[product, image] = (moved, {"delete": False, "re-add": True}.get(kind, active))
 
-    def night(self) -> None:
-        """Writes the model into the tables, indexes and publishes."""
+    def night(self, pins: Literal["respect", "remove"] = "respect") -> None:
+        """Writes the model into the tables, indexes and publishes, unless a pin keeps it from that."""
         rows = [
             {"product_id": product, "image_id": image, "uri": f"file:///{image[:8]}.jpg", "category": category}
             | {"attributes": "{}", "active": active, "since": NOW}
@@ -76,7 +76,7 @@ class Shop:
                 tables.append(FEATURES, tables.rows(FEATURES, vectors))
             built = index(run)
             assert built
-            publish(run, built)
+            publish(run, built, pins)
             self.steps.append(run.facts.index.step)
 
     def check(self) -> None:
@@ -142,8 +142,16 @@ def test_any_sequence_of_nights_is_as_the_model(configure: Any, tmp_path: Path, 
             with Run("compact", settings, ("index",)) as run:
                 compact(run)
         if number in (2, 6):
-            builds.rollback()
-        shop.night()
+            before = builds.rollback()[1]
+            for _ in range(2):  # two nights that are not published, and a gc
+                shop.night()
+                shop.change("add", 2)
+                assert builds.find().path == before
+                with Run("gc", settings, ("index",)) as run:
+                    gc(run)
+            shop.night("remove")
+        else:
+            shop.night()
         shop.check()
     assert {"whole", "delta", *(["merge"] if nights >= 10 else [])} <= set(shop.steps)
 
