@@ -43,11 +43,12 @@ class Root:
     ) -> None:
         self.manifest, self.classifier, self._leaf, self._hidden = manifest, classifier, leaf, hidden
         self.categories, self._voter = manifest.categories(), Voter(manifest, leaf)
+        self._all = tuple(self.categories)
 
     @property
     def whole(self) -> bool:
-        """Whether the sample that predicts categories covers every category."""
-        return len(self._voter.categories) == len(self.categories)
+        """Whether the sample that predicts categories lacks nothing; see `Voter`."""
+        return self._voter.whole
 
     def predict(self, vectors: np.ndarray) -> Prediction:
         """Predicts categories of queries, float32 (dim,) or (q, dim), by the classifier or else the neighbours."""
@@ -83,8 +84,10 @@ class Root:
         votes = prediction if prediction and prediction.restricts else self._voter.vote(queries)
         predicted = prediction or self._classify(queries) or votes
         searched = self._select_categories(params.category, votes)
-        hits, answer = self._search_leaf(queries, params, frozenset(searched), excluded, lookup)
-        shards = sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards)
+        categories = None if searched is self._all else frozenset(searched)
+        hits, answer = self._search_leaf(queries, params, categories, excluded, lookup)
+        covers = LeafQuery(queries, 0, self.manifest.space, categories).covers
+        shards = sum(map(covers, self.manifest.shards))
         if len(answer.shards) < params.min_coverage * shards:
             raise CoverageError(
                 f"{len(answer.shards)} of {shards} shards have answered, min_coverage is {params.min_coverage:g}: "
@@ -115,7 +118,7 @@ class Root:
         self,
         queries: np.ndarray,
         params: SearchParams,
-        categories: frozenset[str],
+        categories: frozenset[str] | None,
         excluded: Collection[str],
         lookup: AttributeLookup | None,
     ) -> tuple[list[Hit], LeafAnswer]:
@@ -140,7 +143,7 @@ class Root:
 
     def _select_categories(self, category: str, votes: Prediction) -> Sequence[str]:
         if category == "all" or (category == "auto" and not votes.votes):
-            return list(self.categories)
+            return self._all
         if category == "auto":
             return [name for name, _ in votes.votes[:_CATEGORIES]]
         if category in self.categories:
