@@ -38,11 +38,11 @@ def _build(number: int, names: list[str], rows: int, spec: BuildSpec, rng: np.ra
 
     def batches() -> Iterator[pa.RecordBatch]:
         ids, categories = zip(*sorted(items), strict=True)
-        shown = [
+        listed = [
             [{"category": name, "uri": f"file:///{key[:8]}", "products": [key[:8]]}]
             for key, name in zip(ids, categories, strict=True)
         ]
-        columns = {"image_id": ids, "shown": shown, "vector": [vector.tobytes() for vector in vectors]}
+        columns = {"image_id": ids, "shown": listed, "vector": [vector.tobytes() for vector in vectors]}
         yield pa.RecordBatch.from_pydict(columns)
 
     return build_shard(PlannedShard(number, tuple(names)), batches(), spec)

@@ -142,18 +142,35 @@ def test_any_sequence_of_nights_is_as_the_model(configure: Any, tmp_path: Path, 
             with Run("compact", settings, ("index",)) as run:
                 compact(run)
         if number in (2, 6):
-            before = builds.rollback()[1]
-            for _ in range(2):  # two nights that are not published, and a gc
-                shop.night()
-                shop.change("add", 2)
-                assert builds.find().path == before
-                with Run("gc", settings, ("index",)) as run:
-                    gc(run)
-            shop.night("remove")
-        else:
-            shop.night()
+            builds.rollback()
+        shop.night("remove")
         shop.check()
     assert {"whole", "delta", *(["merge"] if nights >= 10 else [])} <= set(shop.steps)
+
+
+def test_nights_that_are_not_published_extend_the_build_in_service(configure: Any, tmp_path: Path) -> None:
+    settings = configure(tmp_path, *LIMITS)
+    shop, builds = Shop(settings, 5), Builds(settings.root)
+    shop.change("add", 40)
+    shop.night()
+    first = builds.find()
+    shop.change("add", 2)
+    shop.night()
+    builds.rollback()
+    for kind in ("delete", "add"):
+        shop.change(kind, 2)
+        shop.night()
+        assert builds.find() == first
+        newest = builds.read(builds.of(first.space)[-1])
+        assert builds.of(first.space) == [first.path, newest.path]
+        assert {shard.build for shard in newest.shards} <= {first.build, newest.build}, "nothing of the bad build"
+    with Run("gc", settings, ("index",)) as run:
+        gc(run)
+    assert builds.problems(first) == builds.problems(newest) == []
+    shop.change("share", 2)
+    shop.night("remove")
+    shop.check()
+    assert shop.steps == ["whole", "delta", "delta", "delta", "delta"]
 
 
 def test_a_build_with_regions_grows_night_by_night(configure: Any, tmp_path: Path) -> None:

@@ -288,9 +288,9 @@ def test_a_night_after_a_rollback_builds_and_does_not_publish(configure, tmp_pat
         assert third.images == count + 1
         assert facts["publish"]["unpublished"] == third.path
         assert facts["publish"]["pinned"] == last_run(settings)["build"] == builds.find().path == first.path
-        told = capsys.readouterr()
-        assert f"publish: {third.build} is not published: a rollback put {first.path} in service at" in told.err
-        assert f"{third.path} is not published: a rollback pinned {first.path}" in told.out
+        printed = capsys.readouterr()
+        assert f"publish: {third.build} is not published: a rollback put {first.path} in service at" in printed.err
+        assert f"{third.path} is not published: a rollback pinned {first.path}" in printed.out
         report = Path(settings.root, "reports", "latest.html").read_text()
         assert f"Build {third.build} with {count + 1} images in 1 shard is not published." in report
         assert "<dt>pinned</dt>" in report

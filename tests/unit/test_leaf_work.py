@@ -116,8 +116,8 @@ def test_shards_are_searched_side_by_side(
     root: Path, manifest: Manifest, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Two searches wait for each other; the answer is the one of a search after the other."""
-    builds, asked = Builds(str(root)), query(rng, count)
-    expected = Leaf(builds, manifest).search(asked)
+    builds, several = Builds(str(root)), query(rng, count)
+    expected = Leaf(builds, manifest).search(several)
     meet, find, seen = threading.Barrier(2, timeout=30), LoadedShard.find, set[int]()
 
     def wait_and_find(shard: LoadedShard, *args: Any) -> Near:
@@ -130,7 +130,7 @@ def test_shards_are_searched_side_by_side(
     monkeypatch.setattr(parallel_search, "_MIN_WORK", 0)
     parallel_search._pool.cache_clear()
     try:
-        assert Leaf(builds, manifest).search(asked) == expected
+        assert Leaf(builds, manifest).search(several) == expected
     finally:
         parallel_search._pool().shutdown()
         parallel_search._pool.cache_clear()
