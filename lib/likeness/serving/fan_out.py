@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -152,13 +152,13 @@ class FanOut:
         """The part of a sample of the build that ready leaves hold, float32 (n, dim) by category."""
         path, assigned = self._manifest.path, self._assign(self._places)
         parts = self._each(assigned, lambda leaf: leaf.sample_vectors(path, rows, assigned[leaf.address], _SAMPLES_S))
-        return concatenate(parts)
+        return concatenate(parts.values())
 
     def lookup(self, image_id: str) -> Hit | None:
         """Looks up an image by its id in the shards of ready leaves; None if they do not hold it."""
         path, within_s = self._manifest.path, self._settings.deadline_ms / 1000
-        hits = self._each(self._assign(self._places), lambda leaf: leaf.lookup(path, image_id, within_s))
-        return next(filter(None, hits), None)
+        answers = self._ask(self._assign(self._places), lambda leaf: leaf.lookup(path, image_id, within_s))
+        return next((hit for _, hit in answers if hit), None)
 
     def sample_hits(self, count: int) -> list[Hit]:
         """About `count` images, some of each ready leaf."""
@@ -166,10 +166,15 @@ class FanOut:
         assigned = self._assign(self._places)
         share = -(-count // max(1, len(assigned)))
         parts = self._each(assigned, lambda leaf: leaf.sample_hits(path, share, within_s))
-        return list({hit.image_id: hit for part in parts for hit in part}.values())[:count]
+        return list({hit.image_id: hit for part in parts.values() for hit in part}.values())[:count]
 
-    def _each(self, addresses: Iterable[str], ask: Callable[[RemoteLeaf], T]) -> Iterator[T]:
-        """What each leaf answers, the first to answer first; all are asked at once.
+    def _each(self, addresses: Collection[str], ask: Callable[[RemoteLeaf], T]) -> dict[str, T]:
+        """The answers of leaves, in the order of their addresses; see `_ask`."""
+        answers = dict(self._ask(addresses, ask))
+        return {address: answers[address] for address in addresses if address in answers}
+
+    def _ask(self, addresses: Iterable[str], ask: Callable[[RemoteLeaf], T]) -> Iterator[tuple[str, T]]:
+        """Asks leaves all at once; their addresses and answers, the first to answer first.
 
         Goes on without one that does not answer. One that is only late stays ready.
         """
@@ -182,7 +187,7 @@ class FanOut:
             except ServiceError as error:
                 self._mark_lost(running[future], error)
             else:
-                yield answer
+                yield running[future], answer
 
     def _assign(self, shards: Iterable[int], failed: frozenset[str] = frozenset()) -> dict[str, frozenset[int]]:
         """The shards to ask each leaf for: of the leaves that hold a shard the first one that is ready.
