@@ -1,6 +1,5 @@
 """A loaded shard, and the merge of the hits of many: queries in, nearest images out.   [faiss]"""
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -135,13 +134,12 @@ class LoadedShard:
             rows = rows[np.sort(np.unique(self.images[rows], return_index=True)[1])]
         return self.hits(np.zeros(min(count, len(rows))), rows[:count])
 
-    def sample_vectors(self, shares: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """By category, the first rows up to a share of them, float32 (n, dim); ids are hashes, so they are random."""
-        vectors = {}
-        for category, size in self.record.categories.items():
-            rows = np.flatnonzero(self._rows_in({category}))
-            vectors[category] = self.searcher.vectors(rows[: math.ceil(shares[category] * size)])
-        return vectors
+    def sample_vectors(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """The first so many live rows of some categories, float32 (n, dim); ids are hashes, so they are random."""
+        return {
+            category: self.searcher.vectors(np.flatnonzero(self._rows_in({category}))[:count])
+            for category, count in counts.items()
+        }
 
     def _short(self, rows: np.ndarray, k: int) -> bool:
         """Whether some query has rows of fewer than k images, and the index may have more rows."""

@@ -5,7 +5,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import LikenessError, ServiceError, UsageError
@@ -20,8 +19,6 @@ from likeness.serving.loaded_build import BuildSource, LoadedBuild, NotReadyErro
 from likeness.serving.search_params import SearchParams
 
 _POLL_S, _RETRY_S = 1.0, 30.0
-_THREADS = 128
-"""Concurrent requests to leaves; a thread waits for each."""
 
 
 @dataclasses.dataclass
@@ -53,7 +50,6 @@ class BuildWatcher(BuildSource):
         self._candidate: LoadedBuild | None = None
         token = read_token(settings.serve.leaf_token)
         self._leaves = [RemoteLeaf(address, token) for address in settings.serve.leaves]
-        self._pool = ThreadPoolExecutor(_THREADS, "leaves")
         self._loading, self._stopped = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follow CURRENT")
 
@@ -68,7 +64,8 @@ class BuildWatcher(BuildSource):
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for leaf in self._leaves:
+            leaf.close()
 
     @property
     def problem(self) -> str:
@@ -127,7 +124,7 @@ class BuildWatcher(BuildSource):
     def _open_leaf(self, manifest: Manifest) -> LeafPort:
         """The shards of a build, warm: in this process, or in the leaves that the settings name."""
         if self._leaves:
-            fan_out = FanOut(manifest, self._leaves, self._pool, self._settings.serve, self._report)
+            fan_out = FanOut(manifest, self._leaves, self._settings.serve, self._report)
             fan_out.prepare()
             return fan_out
         leaf = Leaf(self._builds, manifest)

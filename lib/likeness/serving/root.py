@@ -44,11 +44,12 @@ class Root:
     ) -> None:
         self.manifest, self.classifier, self._leaf, self._hidden = manifest, classifier, leaf, hidden
         self.categories, self._voter = manifest.categories(), Voter(manifest, leaf)
+        self._all = tuple(self.categories)
 
     @property
     def whole(self) -> bool:
-        """Whether the sample that predicts categories covers every category."""
-        return len(self._voter.categories) == len(self.categories)
+        """Whether the sample that predicts categories lacks nothing; see `Voter`."""
+        return self._voter.whole
 
     def predict(self, vectors: np.ndarray) -> Prediction:
         """Predicts categories of queries, float32 (dim,) or (q, dim), by the classifier or else the neighbours."""
@@ -85,7 +86,8 @@ class Root:
         predicted = prediction or self._classify(queries) or votes
         searched = self._select_categories(params.category, votes)
         hits, answer, hints = self._search_leaf(queries, params, searched, excluded, lookup)
-        shards = sum(not shard.categories.keys().isdisjoint(searched) for shard in self.manifest.shards)
+        covers = LeafQuery(queries, 0, self.manifest.space, self._restriction(searched)).covers
+        shards = sum(map(covers, self.manifest.shards))
         if len(answer.shards) < params.min_coverage * shards:
             raise CoverageError(
                 f"{len(answer.shards)} of {shards} shards have answered, min_coverage is {params.min_coverage:g}: "
@@ -130,8 +132,9 @@ class Root:
         needed, start = params.offset + params.k, time.perf_counter()
         most = max(needed, _MOST_COMPARED if params.near_duplicate <= 1 else _MOST)
         count = max(needed + (len(queries) if excluded else 0), _WHERE_FIRST if params.where else 0)
+        within = self._restriction(categories)
         while True:
-            answer = self._leaf.search(LeafQuery(queries, count, self.manifest.space, frozenset(categories)))
+            answer = self._leaf.search(LeafQuery(queries, count, self.manifest.space, within))
             hits = nearest = merge(answer.hits, count)
             for keep in chain:
                 hits = keep(hits)
@@ -150,13 +153,17 @@ class Root:
 
     def _select_categories(self, category: str, votes: Prediction) -> Sequence[str]:
         if category == "all" or (category == "auto" and not votes.votes):
-            return list(self.categories)
+            return self._all
         if category == "auto":
             return [name for name, _ in votes.votes[:_CATEGORIES]]
         if category in self.categories:
             return [category]
         closest = suggest(category, ["auto", "all", *self.categories])
         raise UsageError(f"category {category[:200]!r} does not exist; {closest}")
+
+    def _restriction(self, categories: Sequence[str]) -> frozenset[str] | None:
+        """The categories as a leaf takes them: all are not named, for there may be thousands."""
+        return None if categories is self._all else frozenset(categories)
 
     def _result(self, hit: Hit) -> Result:
         return Result(
