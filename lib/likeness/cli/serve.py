@@ -39,6 +39,7 @@ def serve(
     import uvicorn
 
     from likeness.serving.http.app import create_app
+    from likeness.serving.http.telemetry import metrics_listener
     from likeness.serving.service import Service
 
     settings = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
@@ -47,8 +48,9 @@ def serve(
     malloc.set_mmap_threshold(_LARGE)
     listener = _listen(host, port)
     service = Service(settings, _report)
+    app = create_app(service, _report)
     options = uvicorn.Config(
-        create_app(service, _report),
+        app,
         log_level="warning",
         access_log=False,
         ssl_certfile=tls_cert,
@@ -56,12 +58,13 @@ def serve(
         timeout_graceful_shutdown=settings.serve.drain_s,
         server_header=False,
     )
+    address, number = listener.getsockname()[:2]
     try:
-        service.start()
-        address, number = listener.getsockname()[:2]
-        bracketed = f"[{address}]" if ":" in address else address
-        _report(f"listening on http{'s' if tls_cert else ''}://{bracketed}:{number}/")
-        uvicorn.Server(options).run([listener])
+        with metrics_listener(app.state.metrics, address, settings.serve.metrics_port):
+            service.start()
+            bracketed = f"[{address}]" if ":" in address else address
+            _report(f"listening on http{'s' if tls_cert else ''}://{bracketed}:{number}/")
+            uvicorn.Server(options).run([listener])
     finally:
         service.stop()
         listener.close()
