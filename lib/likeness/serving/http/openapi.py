@@ -30,24 +30,22 @@ _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "a key that `likeness key` made"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same key"},
 }
-_FLOAT32 = 3.4028234663852886e38
 _EXAMPLES: Schema = {
     "k": 10,
     "category": "auto",
-    "where": ["colour=red"],
     "offset": 0,
-    "min_score": 0.5,
-    "near_duplicate": 0.95,
-    "min_coverage": 0.9,
-    "box": "0.25,0,1,0.5",
+    "min_score": 0,
+    "near_duplicate": 0.98,
+    "min_coverage": 0.5,
+    "box": "0,0,1,1",
     "combine": "best",
-    "looks": ["turned"],
     "vectors": [[0.12, 0.0, 1.7]],
     "product_id": "0d3cf39f78f1",
     "image_id": "788f21a546d5cb6a86ce0875c17fbfd550090a2defc1b2b3daf9eea3761b1309",
     "side": 320,
     "some": 12,
 }
+"""Values that may stand in a form as they are: /docs fills them in, so that none narrows a search by much."""
 
 
 def complete_contract(app: FastAPI, settings: Serve) -> None:
@@ -83,6 +81,9 @@ def _complete(contract: Schema, settings: Serve) -> None:
             _complete_parameter(field, schema, settings)
             if name == "PhotoQuery":
                 _drop_null(schema)
+    lists = {"style": "form", "explode": True}  # a part for each value, where generators would join them by commas
+    form = contract["paths"]["/v1/search"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    form["encoding"] = {"where": lists, "looks": lists}
     image = schemas["PhotoQuery"]["properties"]["image"]
     image |= {"items": _BINARY, "minItems": 1, "maxItems": settings.photos_max}
 
@@ -99,11 +100,8 @@ def _complete_parameter(name: str, schema: Schema, settings: Serve) -> None:
         schema["maximum"] = settings.k_max
     elif name == "offset":
         schema["maximum"] = settings.k_max - 1
-    elif name == "min_score":
-        schema["anyOf"][0] |= {"minimum": -_FLOAT32, "maximum": _FLOAT32}
     elif name == "vectors":
         schema["items"]["minItems"] = 1
-        schema["items"]["items"] |= {"minimum": -_FLOAT32, "maximum": _FLOAT32}
     elif name == "image_id":
         schema["pattern"] = "^[0-9a-f]{64}$"
     if name in _EXAMPLES:

@@ -27,7 +27,7 @@ def add_pages(app: FastAPI, service: Service) -> None:
     pictures = "*" if service.settings.serve.photo_url else "'self'"
     for pages, policy in (
         (_SEARCH_PAGE, f"default-src 'self'; img-src {pictures} data: blob:"),
-        (_DOCS_PAGE, "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'"),
+        (_DOCS_PAGE, "default-src 'self'; img-src 'self' data: blob:"),
     ):
         headers = (("Content-Security-Policy", f"{policy}; base-uri 'none'; frame-ancestors 'none'"),)
         for path, file in pages.items():
