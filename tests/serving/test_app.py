@@ -261,13 +261,13 @@ def test_results_say_where_their_photo_is(client: TestClient, service: Service, 
 def test_a_photo_that_was_moved_is_drawn_from_the_table(
     client: TestClient, service: Service, published: Settings
 ) -> None:
-    one = client.get("/v1/catalogue").json()["some"][0]
-    place = Path(one["uri"].removeprefix("file://"))
+    one = service.catalogue(1).some[0]
+    place = Path(one.uri.removeprefix("file://"))
     moved = place.rename(place.with_suffix(".away"))
     try:
-        assert client.get(one["url"], params={"side": 99}).status_code == 200
+        assert client.get(one.url, params={"side": 99}).status_code == 200
         place.write_bytes(b"another file under its name")
-        assert client.get(one["url"], params={"side": 98}).status_code == 200
+        assert client.get(one.url, params={"side": 98}).status_code == 200
     finally:
         moved.rename(place)
 
@@ -316,8 +316,8 @@ def test_a_build_out_of_service_is_for_those_who_may(
         serve = published.serve.model_copy(update={"builds": list(allowed)})
         monkeypatch.setattr(service, "settings", published.model_copy(update={"serve": serve}))
         assert search(client, photo, build=now)["build"] == now
-        asked = [client.post("/v1/search", files={"image": photo}, data={"build": name}) for name in (before, "none")]
-        assert tuple(problem(one)["code"] for one in asked) == codes
+        answers = [client.post("/v1/search", files={"image": photo}, data={"build": name}) for name in (before, "none")]
+        assert tuple(problem(one)["code"] for one in answers) == codes
 
 
 def test_what_follows_the_builds_outlives_any_error(

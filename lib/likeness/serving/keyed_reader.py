@@ -42,13 +42,13 @@ class KeyedReader:
             ServiceError: the store does not answer within the budget, or did not for the queries before.
         """
         with self._lock:
-            found = {name: self._products[name] for name in product_ids if name in self._products}
-        if missing := [name for name in product_ids if name not in found]:
+            cached = {name: self._products[name] for name in product_ids if name in self._products}
+        if missing := [name for name in product_ids if name not in cached]:
             read = self._read(lambda store: store.get_products(missing), within_s)
-            found |= {name: read.get(name) for name in missing}
+            cached |= {name: read.get(name) for name in missing}
             with self._lock:
-                self._products.update({name: found[name] for name in missing})
-        return {name: product for name in product_ids if (product := found[name])}
+                self._products.update({name: cached[name] for name in missing})
+        return {name: product for name in product_ids if (product := cached[name])}
 
     def vectors(self, space: str, items: Sequence[Item], within_s: float | None = None) -> Mapping[Item, np.ndarray]:
         """Vectors, float32 (dim,), of the items that have one in a space. Errors as of `products`."""

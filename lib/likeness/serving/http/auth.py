@@ -25,8 +25,6 @@ OPEN = ("/", "/app.js", "/style.css", "/healthz", "/readyz", *DOCS)
 """Paths open without a key: the pages, which ask for one, the contract, and the health checks of load balancers."""
 NOBODY = "-"
 """The caller of a request without a key that counts."""
-_THUMBNAILS, _PER_PAGE = "/v1/images/", 32
-"""Thumbnails have a quota of their own, as large as that of requests with so many thumbnails each."""
 _LINE = re.compile(r"(\S+)\s+([0-9a-f]{64})")
 _POLL_S = 1.0
 
@@ -132,7 +130,7 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, settings: Serve, refuse: Callable[[str, str, dict[str, str]], ASGIApp]) -> None:
         self._app, self._settings, self._refuse = app, settings, refuse
         self._keys = Keys(Path(settings.keys)) if settings.keys else None
-        self._quotas: dict[tuple[str, int], _Quota] = {}
+        self._quotas: dict[str, _Quota] = {}
         self._lock = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,13 +142,10 @@ class AuthMiddleware:
             detail = "give a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             return await self._refuse("no_key", detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
         scope.setdefault("state", {})["caller"] = name
-        factor = _PER_PAGE if scope["path"].startswith(_THUMBNAILS) else 1
-        rate, most = factor * self._settings.rate, factor * self._settings.at_once
-        with self._admitted((name, factor), rate, most) as wait:
+        with self._admitted(name) as wait:
             if not wait:
                 return await self._app(scope, receive, send)
-        limits = [f"{rate:g} times a second"] * bool(rate) + [f"{most} at once"] * bool(most)
-        detail = f"{name} may ask {' and '.join(limits)}"
+        detail = f"{name} may ask {self._settings.rate:g} times a second and {self._settings.at_once} at once"
         return await self._refuse("too_many", detail, {"Retry-After": str(math.ceil(wait))})(scope, receive, send)
 
     def _caller(self, scope: Scope) -> str | None:
@@ -162,8 +157,9 @@ class AuthMiddleware:
         return self._keys.owner(sent) if sent else None
 
     @contextmanager
-    def _admitted(self, name: tuple[str, int], rate: float, most: int) -> Iterator[float]:
+    def _admitted(self, name: str) -> Iterator[float]:
         """Counts a request as running if it is admitted; gives 0 then, else the seconds to wait."""
+        rate, most = self._settings.rate, self._settings.at_once
         with self._lock:
             quota = self._quotas.setdefault(name, _Quota(rate, max(1.0, rate)))
             wait = 1.0 if most and quota.running >= most else quota.wait() if rate else 0.0

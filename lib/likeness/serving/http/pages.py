@@ -12,14 +12,18 @@ from likeness.serving.http.caching import Content, static
 from likeness.serving.service import Service
 
 _WEB, _SWAGGER = files("likeness.serving") / "web", files("fastapi_offline") / "static"
-_SEARCH_PAGE = {"": _WEB / "index.html", "app.js": _WEB / "app.js", "style.css": _WEB / "style.css"}
+_KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+_SEARCH_PAGE = {"": _WEB / "index.html"} | {
+    file.name: file
+    for file in _WEB.iterdir()
+    if file.name.endswith((".js", ".css")) and not file.name.startswith("docs.")
+}
 _DOCS_PAGE = {
     "docs": _WEB / "docs.html",
     "docs/docs.js": _WEB / "docs.js",
     "docs/swagger-ui-bundle.js": _SWAGGER / "swagger-ui-bundle.js",
     "docs/swagger-ui.css": _SWAGGER / "swagger-ui.css",
 }
-_KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
 
 def add_pages(app: FastAPI, service: Service) -> None:

@@ -60,8 +60,10 @@ class PhotoQuery(SearchQuery):
 class BatchQuery(SearchQuery):
     """Searches by vectors of a feature space, as the layer gives them: one for each vector."""
 
-    space: str
-    vectors: list[list[Finite]] = Field(min_length=1, max_length=64)
+    space: str = Field(description="the feature space of the vectors", examples=["efficientnet_lite0.pool@48a432dd"])
+    vectors: list[list[Finite]] = Field(
+        min_length=1, max_length=64, description="vectors of the space, each as long as it has dimensions"
+    )
 
 
 class VectorQuery(BatchQuery):
