@@ -16,6 +16,7 @@ OPENAPI_GENERATOR = "org.openapitools:openapi-generator-cli:7.25.0"
 MISSING = [tool for tool in ("java", "mvn", "node", "npm") if shutil.which(tool) is None]
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),  # it installs the generators first
     pytest.mark.skipif(bool(MISSING) and not os.environ.get("CI"), reason=f"no {', '.join(MISSING)}: apt-get install"),
 ]
 
@@ -23,7 +24,7 @@ pytestmark = [
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """What a command says on standard output."""
     environment = {**os.environ, **variables}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
 

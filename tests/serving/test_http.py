@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -265,11 +266,18 @@ def test_no_answer_names_a_path_of_the_server(
         client.post("/v1/search", files={"image": b"none"}).text,
         client.get("/readyz").text,
     ]
+
+    def denied() -> None:
+        raise PermissionError(13, "Permission denied", f"{root}/hidden")
+
+    monkeypatch.setattr(service.hidden, "refresh", denied)
     monkeypatch.setattr(service.hidden, "_read_at", service.hidden._read_at - 3600)
-    monkeypatch.setattr(service.hidden, "refresh", lambda: None)
-    monkeypatch.setattr(service.hidden, "_error", f"file://{root}/hidden: Permission denied")
+    end = time.monotonic() + 60
+    while not service.hidden._error:
+        assert time.monotonic() < end
+        time.sleep(0.1)
     degraded = client.post("/v1/search", files={"image": photo})
-    assert "ROOT/hidden: Permission denied" in degraded.json()["coverage"]["degraded"][0]
+    assert "Permission denied: 'ROOT/hidden'" in degraded.json()["coverage"]["degraded"][0]
     monkeypatch.setattr(type(service), "problem", f"{root}/builds/x is damaged")
     texts += [degraded.text, client.get("/readyz").text]
     assert "ROOT/builds/x is damaged" in texts[-1]
