@@ -249,16 +249,20 @@ def test_library_client_and_command_answer_fifty_queries_alike(
         for number, photo in enumerate(photos):
             chosen = options[number % len(options)]
             expected = comparable(library.search(photo, **chosen))
-            assert comparable(client.search(photo, **chosen)) == expected
+            served = client.search(photo, **chosen)
+            assert comparable(served) == expected
+            assert {one.uri for one in served.results} == {""}
             flags = [f"--{name}={value}" for name, values in chosen.items() for value in np.atleast_1d(values)]
             flags += ["--root", published.root, "--set", f"extract.cache={published.extract.cache}", "--json"]
             typer_app(["search", str(photo), *flags], standalone_mode=False)
-            assert comparable(Answer.model_validate_json(capsys.readouterr().out)) == expected
+            printed = Answer.model_validate_json(capsys.readouterr().out)
+            assert comparable(printed) == expected
+            assert all(one.uri.startswith("file:///") for one in printed.results)
 
 
 def comparable(answer: Answer) -> dict[str, Any]:
-    """All but times, and the addresses of photos, which only a service has."""
-    return answer.model_dump(exclude={"took_ms": True, "results": {"__all__": {"url"}}})
+    """All but times and where photos are: only a service has `url`, and only keys with a right get `uri` from it."""
+    return answer.model_dump(exclude={"took_ms": True, "results": {"__all__": {"url", "uri"}}})
 
 
 def test_the_command_takes_what_a_search_takes(

@@ -262,13 +262,13 @@ def test_results_say_where_their_photo_is(client: TestClient, service: Service, 
 def test_a_photo_that_was_moved_is_drawn_from_the_table(
     client: TestClient, service: Service, published: Settings
 ) -> None:
-    one = client.get("/v1/catalogue").json()["some"][0]
-    place = Path(one["uri"].removeprefix("file://"))
+    one = service.catalogue(1).some[0]
+    place = Path(one.uri.removeprefix("file://"))
     moved = place.rename(place.with_suffix(".away"))
     try:
-        assert client.get(one["url"], params={"side": 99}).status_code == 200
+        assert client.get(one.url, params={"side": 99}).status_code == 200
         place.write_bytes(b"another file under its name")
-        assert client.get(one["url"], params={"side": 98}).status_code == 200
+        assert client.get(one.url, params={"side": 98}).status_code == 200
     finally:
         moved.rename(place)
 

@@ -41,6 +41,7 @@ def serve(
 
     from likeness.serving.http.app import create_app
     from likeness.serving.http.connections import server_config
+    from likeness.serving.http.telemetry import metrics_listener
     from likeness.serving.service import Service
     from likeness.serving.start_checks import check_start
 
@@ -55,12 +56,13 @@ def serve(
     app = create_app(service, _report)
     listener = _listen(host, port)
     options = server_config(app, settings.serve, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
+    address, number = listener.getsockname()[:2]
     try:
-        service.start()
-        address, number = listener.getsockname()[:2]
-        bracketed = f"[{address}]" if ":" in address else address
-        _report(f"listening on http{'s' if tls_cert else ''}://{bracketed}:{number}/")
-        uvicorn.Server(options).run([listener])
+        with metrics_listener(app.state.metrics, address, settings.serve.metrics_port):
+            service.start()
+            bracketed = f"[{address}]" if ":" in address else address
+            _report(f"listening on http{'s' if tls_cert else ''}://{bracketed}:{number}/")
+            uvicorn.Server(options).run([listener])
     finally:
         service.stop()
         listener.close()

@@ -116,8 +116,9 @@ class BuildWatcher(BuildSource):
             if self._candidate is None or not _is_named(self._candidate.manifest, space, build):
                 try:
                     manifest = self._builds.find(build, space)
-                except UsageError as error:
-                    raise UnknownError(error.message) from None
+                except UsageError:
+                    names = ", ".join(self._builds.all())
+                    raise UnknownError(f"build {build!r} does not exist; there are: {names}") from None
                 self._candidate = self._load(manifest)
             return self._candidate
 

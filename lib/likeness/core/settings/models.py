@@ -272,6 +272,14 @@ class Serve(_Section):
     """concurrent requests of each key; 0: no limit"""
     builds: list[str] = []
     """keys, by name, whose requests may load builds out of service (build=NAME); *: all requests"""
+    uris: list[str] = []
+    """keys, by name, whose answers over HTTP have `uri`, the place that a photo was read from; *: all answers"""
+    metrics: list[str] = []
+    """keys, by name, that may read /metrics; *: all keys; without keys everyone may"""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """port of its own for /metrics, at the address of the service and without a key; 0: the port of the service"""
+    hosts: list[str] = []
+    """host names that requests may name, such as search.shop.example or *.shop.example; default: any"""
     cors: list[str] = []
     """allowed CORS origins, such as https://shop.example"""
     leaves: list[str] = []

@@ -9,7 +9,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +19,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from likeness.core.errors import UsageError
 from likeness.core.settings import Serve
 
+DOCS = ("/docs", "/docs/docs.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/v1/openapi.json")
 OPEN = (
     "/",
     *("/app.js", "/messages.js", "/photo.js", "/service.js", "/view.js", "/style.css"),
     *("/healthz", "/readyz"),
+    *DOCS,
 )
-"""Paths open without a key: the page, which asks for one, and the health checks of load balancers."""
+"""Paths open without a key: the pages, which ask for one, the contract, and the health checks of load balancers."""
 IMAGES = "/v1/images/"
 """Thumbnails are below this path: they are counted apart, because a page of results shows many."""
+NOBODY = "-"
+"""The caller of a request without a key that counts."""
 _IMAGES_EACH, _IMAGES_BURST = 50, 100
 """Thumbnails for each request of a caller's rate; at least so many in a row."""
 _LINE = re.compile(r"(\S+)\s+([0-9a-f]{64})")
@@ -124,6 +128,11 @@ class _Quota:
             return (1 - self.left) / self.rate
         self.left -= 1
         return 0.0
+
+
+def has_right(state: object, names: Collection[str]) -> bool:
+    """Whether a setting that names keys, such as `serve.builds`, names the key of a request, by its `state`."""
+    return "*" in names or getattr(state, "caller", NOBODY) in names
 
 
 class AuthMiddleware:

@@ -1,35 +1,48 @@
 """Telemetry of requests: figures for Prometheus and a log line each.   [prometheus-client]"""
 
+import ipaddress
 import json
 import re
 import time
 import uuid
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
+from likeness.core.errors import UsageError
+from likeness.serving.http.auth import NOBODY
 from likeness.serving.responses import Answer
+from likeness.serving.service import Service
 
 _BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_ADDRESSES, _OTHERS = 1000, "others"
+"""Addresses that are counted one by one; the requests of further ones are counted together."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class Metrics:
-    """The Prometheus metrics of one application."""
+    """The Prometheus metrics of one service."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: Service) -> None:
         self.registry = CollectorRegistry()
         histogram = partial(Histogram, registry=self.registry, buckets=_BUCKETS_S)
         self.stages = histogram("likeness_stage_seconds", "Seconds of a query by stage", ["stage"])
         self.requests = histogram("likeness_request_seconds", "Seconds of a request", ["route"])
         self.statuses = Counter("likeness_requests", "Requests by status", ["route", "status"], registry=self.registry)
         self.queries = Counter("likeness_queries", "Queries by category", ["category"], registry=self.registry)
+        names = ["caller", "address"]
+        self.callers = Counter("likeness_caller_requests", "Requests by key and address", names, registry=self.registry)
+        self._addresses = set[str]()
         gauge = partial(Gauge, registry=self.registry)
-        self.ready = gauge("likeness_ready", "1 when queries are answered")
-        self.builds_age = gauge("likeness_builds_age_seconds", "Seconds since it was read which builds are published")
-        self.hidden_age = gauge("likeness_hidden_age_seconds", "Seconds since the hidden products were read")
+        ready = gauge("likeness_ready", "1 when queries are answered")
+        ready.set_function(lambda: float(not service.problem))
+        builds_age = gauge("likeness_builds_age_seconds", "Seconds since it was read which builds are published")
+        builds_age.set_function(lambda: service.builds.age_s)
+        hidden_age = gauge("likeness_hidden_age_seconds", "Seconds since the hidden products were read")
+        hidden_age.set_function(lambda: service.hidden.age_s)
 
     def observe(self, answer: Answer) -> Answer:
         """Counts an answer and the time of its stages."""
@@ -37,6 +50,48 @@ class Metrics:
             self.stages.labels(stage).observe(took / 1000)
         self.queries.labels(answer.category.predicted).inc()
         return answer
+
+    def count_caller(self, caller: str, address: str) -> None:
+        """Counts a request by the name of its key and its address, of IPv6 by its /64 network."""
+        network = _network(address)
+        if len(self._addresses) < _ADDRESSES:
+            self._addresses.add(network)
+        self.callers.labels(caller, network if network in self._addresses else _OTHERS).inc()
+
+    def text(self) -> bytes:
+        """All figures, in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+@lru_cache(_ADDRESSES)
+def _network(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return NOBODY
+    return str(parsed if parsed.version == 4 else ipaddress.ip_network((int(parsed), 64), strict=False))
+
+
+@contextmanager
+def metrics_listener(metrics: Metrics, host: str, port: int) -> Iterator[None]:
+    """Serves metrics on a port of their own while the context is open; does nothing if the port is 0.
+
+    Raises:
+        UsageError: the port cannot be listened on.
+    """
+    if not port:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, host, metrics.registry)
+    except OSError as error:
+        raise UsageError(f"serve.metrics_port = {port} at {host}: {error.strerror}; name another port") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class TelemetryMiddleware:
@@ -68,5 +123,7 @@ class TelemetryMiddleware:
             took, route = time.perf_counter() - start, getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route).observe(took)
             self._metrics.statuses.labels(route, status).inc()
+            caller, address = scope["state"].get("caller", NOBODY), (scope.get("client") or (NOBODY,))[0]
+            self._metrics.count_caller(caller, address)
             line = {"request_id": request_id, "route": route, "status": status, "ms": round(1000 * took, 1)}
-            self._log(json.dumps(line))
+            self._log(json.dumps(line | {"caller": caller, "address": address}, ensure_ascii=False))
