@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pyspark
 
+from likeness.spark.submit.options import LOCAL_CONFS
+
 PROJECT = Path(__file__).parents[1]
 CACHE = PROJECT / "var" / "tests"
-OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m -Xlog:cds*=off"
-"""A JVM that works for a minute spends most of it on loading classes and on compiling them well."""
+OPTIONS = f"{LOCAL_CONFS['spark.driver.extraJavaOptions']} -Xlog:cds*=off"
+"""As local runs have: a JVM that works for a minute spends most of it on loading classes and on compiling them well."""
 DRIVER_OPTIONS = "-Xmn400m"
 """Of a driver's 2 GB: a young generation that grows from little is collected a hundred times."""
 INTERPRETED = (
