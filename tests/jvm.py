@@ -28,8 +28,9 @@ INTERPRETED = (
     "spark.sql.codegen.wholeStage=false",
     "spark.sql.codegen.factoryMode=NO_CODEGEN",
     "spark.sql.ui.explainMode=simple",
+    "spark.sql.adaptive.enabled=false",
 )
-"""Compiling a query, or describing its plan, takes longer than running it over so few rows."""
+"""Compiling a query, describing its plan or planning it again takes longer than running it over so few rows."""
 
 
 def iceberg() -> str:
