@@ -16,18 +16,21 @@ from pathlib import Path
 
 import pyspark
 
+from likeness.spark.submit.options import LOCAL_CONFS
+
 PROJECT = Path(__file__).parents[1]
 CACHE = PROJECT / "var" / "tests"
-OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m -Xlog:cds*=off"
-"""A JVM that works for a minute spends most of it on loading classes and on compiling them well."""
+OPTIONS = f"{LOCAL_CONFS['spark.driver.extraJavaOptions']} -Xlog:cds*=off"
+"""As local runs have: a JVM that works for a minute spends most of it on loading classes and on compiling them well."""
 DRIVER_OPTIONS = "-Xmn400m"
 """Of a driver's 2 GB: a young generation that grows from little is collected a hundred times."""
 INTERPRETED = (
     "spark.sql.codegen.wholeStage=false",
     "spark.sql.codegen.factoryMode=NO_CODEGEN",
     "spark.sql.ui.explainMode=simple",
+    "spark.sql.adaptive.enabled=false",
 )
-"""Compiling a query, or describing its plan, takes longer than running it over so few rows."""
+"""Compiling a query, describing its plan or planning it again takes longer than running it over so few rows."""
 
 
 def iceberg() -> str:

@@ -177,7 +177,8 @@ def test_a_second_run_at_once_is_refused(configure, source):
     settings = configure(source, *SMALL)
     with nightly(settings, *SMALL) as first:
         first.until("ingest: listed")
-        with pytest.raises(LeaseHeldError, match="held by run"):
+        with pytest.raises(LeaseHeldError, match="held by run") as refused:
             run(settings)
+        assert refused.value.exit_code == 1
         assert first.code() == 0, first.output
     assert Builds(settings.root).find().images == 15

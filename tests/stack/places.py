@@ -16,6 +16,7 @@ QUICK = [word for role in ("driver", "executor") for word in ("--conf", f"spark.
 INTERPRETED = [word for conf in jvm.INTERPRETED for word in ("--conf", conf)]
 YARN = ("--master", "yarn", *QUICK, *INTERPRETED, "--num-executors", "1", "--executor-memory", "1g")
 YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.driver.memoryOverhead=1g")
+YARN += ("--conf", "spark.ui.enabled=false")  # a busy machine fails to start one: YARN adds a filter meanwhile
 
 
 @dataclass(frozen=True)

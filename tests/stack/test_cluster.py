@@ -1,4 +1,7 @@
-"""The nightly run on HDFS, YARN and HBase gives what the embedded default gives, with 4096-d vectors."""
+"""The nightly run on HDFS, YARN and HBase gives what the embedded default gives, with 4096-d vectors.
+
+On YARN its queries are planned and compiled as users' are; those of the other tests are not (see tests/jvm.py).
+"""
 
 import dataclasses
 import subprocess

@@ -63,7 +63,9 @@ def test_the_driver_is_killed_in_cluster_mode(
     assert [row["status"] for row in rows] == ["killed", "done"]
 
 
-def test_hdfs_is_in_safe_mode_at_the_start(stack: Any, yarn: Any, on_cluster: Place) -> None:
+def test_hdfs_is_in_safe_mode_at_the_start(
+    stack: Any, yarn: Any, on_cluster: Place, undisturbed: tuple[Any, ...]
+) -> None:
     dfsadmin = [f"{stack.home}/bin/hdfs", "dfsadmin", "-safemode"]
     subprocess.run([*dfsadmin, "enter"], check=True)
     try:
@@ -74,8 +76,9 @@ def test_hdfs_is_in_safe_mode_at_the_start(stack: Any, yarn: Any, on_cluster: Pl
             assert "Traceback" not in job.output
     finally:
         subprocess.run([*dfsadmin, "leave"], check=True)
-    with on_cluster.start("ingest") as job:
+    with on_cluster.start("nightly") as job:
         assert job.code() == 0, job.output
+    assert_equal(state(on_cluster.settings), undisturbed)
 
 
 def test_hbase_is_down_at_the_start(stack: Any, on_cluster: Place, undisturbed: tuple[Any, ...]) -> None:

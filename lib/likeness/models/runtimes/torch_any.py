@@ -171,6 +171,7 @@ class _Streams:
             finally:
                 ended.record(stream)
                 ended.synchronize()
-                self._idle.append(stream)
+                with self._lock:
+                    self._idle.append(stream)
         with self._lock:
             self.busy.add(self._start.elapsed_time(started) / 1000, self._start.elapsed_time(ended) / 1000)

@@ -8,6 +8,7 @@ from likeness.core.errors import UsageError
 
 LOCAL_CONFS = {
     "spark.ui.enabled": "false",
+    # with one compiler a JVM has 48 MB for code, which a long run fills; nothing is compiled from then on
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
