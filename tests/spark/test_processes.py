@@ -42,7 +42,6 @@ MORE_POINTS = [
     "nightly: ",
     "ingest: recorded",
     "ingest: committed 15 listings",
-    "ingest: 16 listed",
     "extract: committed 12 of",
     "load: 15 vectors",
     "is complete, 3 shards",
