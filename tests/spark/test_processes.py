@@ -131,6 +131,7 @@ def test_a_run_that_cannot_write_its_row_gets_one_from_the_next(configure, tmp_p
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.kill
 def test_a_killed_python_worker_in_extraction_costs_nothing(configure, source, prepared):
     """The task is tried again by Spark; the run itself ends well."""

@@ -248,6 +248,7 @@ def test_how_many_photos_it_takes(trained):
     assert "from scratch" in page
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_a_teacher_knows(trained):
     settings, _ = trained
     small = changed(settings, epochs=2, folds=0, distort=1, name="pupil", batch_size=40, rate=1e-4)
@@ -273,6 +274,7 @@ def test_the_last_blocks_are_trained_as_well(trained):
     assert space_of(settings, "tuned.pool").id != space_of(settings, "efficientnet_lite0.pool").id
 
 
+@pytest.mark.slow
 def test_boxes_are_learned(configure, tmp_path):
     """Photos pasted on backgrounds: where they are is known."""
     rng, lines = np.random.default_rng(1), list[str]()
@@ -323,6 +325,7 @@ def test_two_processes_under_spark_learn_what_one_learns(trained):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.kill
 @PIPES
 def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
@@ -358,6 +361,7 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
     assert not state()
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys):
     settings, card = trained
     models = ModelRegistry(settings.root)
