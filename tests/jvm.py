@@ -40,7 +40,7 @@ def iceberg() -> str:
 
 def use_archive() -> None:
     """Makes every Spark that this process or its children start use the archive, and interpret its queries."""
-    _start_with(f"{OPTIONS} -XX:SharedArchiveFile={_archive()}")
+    _start_with(f"{OPTIONS} -XX:SharedArchiveFile={archive()}")
 
 
 def _start_with(options: str) -> None:
@@ -68,7 +68,7 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _archive() -> Path:
+def archive() -> Path:
     """The archive for this Java and these jars; whoever asks first makes it, the others wait."""
     java = subprocess.run([_java(), "-version"], capture_output=True, check=True).stderr
     jars = sorted([*Path(pyspark.__file__).parent.glob("jars/*.jar"), *map(Path, iceberg().split(","))])
@@ -90,7 +90,7 @@ def _java() -> str:
 
 
 def make_archive(path: Path) -> None:
-    """Runs what most tests run, in a JVM that writes the classes it has loaded when it ends."""
+    """Runs what most tests run, a night, in a JVM that writes the classes it has loaded when it ends."""
     path.unlink(missing_ok=True)
     _start_with(f"{OPTIONS} -XX:ArchiveClassesAtExit={path}")
     from likeness.core.settings import Settings, load_settings
@@ -104,10 +104,8 @@ def make_archive(path: Path) -> None:
         flags = {"root": f"{name}/root", "source.uri": str(source.parent), "extract.space": "hog.blocks"}
         settings = load_settings(None, flags)
         spark = open_session(Settings(), "archive")
-        for photo in photos[:2]:
-            shutil.copy(photo, source)
-            jobs.nightly(settings)
-        jobs.compact_job(settings)
+        shutil.copy(photos[0], source)
+        jobs.nightly(settings)
         gateway = spark.sparkContext._gateway
         assert gateway
         spark.stop()

@@ -232,6 +232,7 @@ def test_features_for_researchers(trained):
         features(settings.root, "hog.blocks")
 
 
+@pytest.mark.slow
 def test_how_many_photos_it_takes(trained):
     settings, _ = trained
     how = {"epochs": 3, "folds": 0, "hidden": [], "dropout": 0.0, "rate": 3e-3, "batch_size": 8}
@@ -308,6 +309,7 @@ def test_boxes_are_learned(configure, tmp_path):
     assert space_of(settings, "boxes.box").dim == 6
 
 
+@pytest.mark.slow
 @pytest.mark.kill
 @PIPES
 def test_two_processes_under_spark_learn_what_one_learns(trained):
