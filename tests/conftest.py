@@ -3,9 +3,6 @@
 import contextlib
 import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,6 @@ import numpy as np
 import pytest
 from tests import jvm
 
-ARCHIVE = pytest.StashKey["subprocess.Popen[bytes]"]()
 hypothesis.settings.register_profile("likeness", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("likeness")
 
@@ -27,19 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):  # threads of processes that test side by side would wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         if not hasattr(config, "workerinput"):  # made while the processes collect their tests
-            config.stash[ARCHIVE] = subprocess.Popen(
-                [sys.executable, "-c", "from tests import jvm; jvm.archive()"],
-                cwd=jvm.PROJECT,
-                start_new_session=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if ARCHIVE in config.stash and config.stash[ARCHIVE].poll() is None:
-        os.killpg(config.stash[ARCHIVE].pid, signal.SIGKILL)
-        config.stash[ARCHIVE].wait()
+            making = contextlib.ExitStack()
+            making.enter_context(jvm.making_archive())
+            config.add_cleanup(making.close)
 
 
 SECONDS = {

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,6 +83,17 @@ def archive() -> Path:
             subprocess.run([sys.executable, "-m", "tests.jvm", str(draft)], cwd=PROJECT, check=True)
             draft.replace(path)
     return path
+
+
+@contextlib.contextmanager
+def making_archive() -> Iterator[None]:
+    """Makes the archive in another process while the context is open; whoever needs it sooner waits for that one."""
+    command = [sys.executable, "-c", "from tests import jvm; jvm.archive()"]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=PROJECT, start_new_session=True, stdout=null, stderr=null) as process:
+        yield
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _java() -> str:
