@@ -1,7 +1,8 @@
 # The everyday commands. LIKENESS_PYTHON, where it is set, takes the place of .venv.
 PYTHON ?= $(or $(LIKENESS_PYTHON),python3)
-# Processes that test side by side, each with a Spark of its own; make test PARALLEL= runs one.
-PROCESSES ?= 2
+# Processes that test side by side, each with a Spark of its own; make test PARALLEL= runs one. One more than two
+# cores, for a test often waits.
+PROCESSES ?= 3
 PARALLEL ?= --numprocesses $(PROCESSES) --dist loadscope --no-loadscope-reorder
 VENV_PYTHON := $(or $(LIKENESS_PYTHON),.venv/bin/python)
 

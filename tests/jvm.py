@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def iceberg() -> str:
 
 def use_archive() -> None:
     """Makes every Spark that this process or its children start use the archive, and interpret its queries."""
-    _start_with(f"{OPTIONS} -XX:SharedArchiveFile={_archive()}")
+    _start_with(f"{OPTIONS} -XX:SharedArchiveFile={archive()}")
 
 
 def _start_with(options: str) -> None:
@@ -68,7 +69,7 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _archive() -> Path:
+def archive() -> Path:
     """The archive for this Java and these jars; whoever asks first makes it, the others wait."""
     java = subprocess.run([_java(), "-version"], capture_output=True, check=True).stderr
     jars = sorted([*Path(pyspark.__file__).parent.glob("jars/*.jar"), *map(Path, iceberg().split(","))])
@@ -84,13 +85,24 @@ def _archive() -> Path:
     return path
 
 
+@contextlib.contextmanager
+def making_archive() -> Iterator[None]:
+    """Makes the archive in another process while the context is open; whoever needs it sooner waits for that one."""
+    command = [sys.executable, "-c", "from tests import jvm; jvm.archive()"]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=PROJECT, start_new_session=True, stdout=null, stderr=null) as process:
+        yield
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def _java() -> str:
     home = os.environ.get("JAVA_HOME")
     return str(Path(home, "bin", "java")) if home else "java"
 
 
 def make_archive(path: Path) -> None:
-    """Runs what most tests run, in a JVM that writes the classes it has loaded when it ends."""
+    """Runs what most tests run, a night, in a JVM that writes the classes it has loaded when it ends."""
     path.unlink(missing_ok=True)
     _start_with(f"{OPTIONS} -XX:ArchiveClassesAtExit={path}")
     from likeness.core.settings import Settings, load_settings
@@ -104,10 +116,8 @@ def make_archive(path: Path) -> None:
         flags = {"root": f"{name}/root", "source.uri": str(source.parent), "extract.space": "hog.blocks"}
         settings = load_settings(None, flags)
         spark = open_session(Settings(), "archive")
-        for photo in photos[:2]:
-            shutil.copy(photo, source)
-            jobs.nightly(settings)
-        jobs.compact_job(settings)
+        shutil.copy(photos[0], source)
+        jobs.nightly(settings)
         gateway = spark.sparkContext._gateway
         assert gateway
         spark.stop()

@@ -16,6 +16,7 @@ from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
 
 
+@pytest.mark.slow
 def test_looks_raise_what_is_found_again(published: Settings) -> None:
     lines: list[str] = []
     result = robustness(published, "", 12, [QueryView.TURNED, QueryView.SHARP], lines.append)

@@ -232,6 +232,7 @@ def test_features_for_researchers(trained):
         features(settings.root, "hog.blocks")
 
 
+@pytest.mark.slow
 def test_how_many_photos_it_takes(trained):
     settings, _ = trained
     how = {"epochs": 3, "folds": 0, "hidden": [], "dropout": 0.0, "rate": 3e-3, "batch_size": 8}
@@ -248,6 +249,7 @@ def test_how_many_photos_it_takes(trained):
     assert "from scratch" in page
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_a_teacher_knows(trained):
     settings, _ = trained
     small = changed(settings, epochs=2, folds=0, distort=1, name="pupil", batch_size=40, rate=1e-4)
@@ -273,6 +275,7 @@ def test_the_last_blocks_are_trained_as_well(trained):
     assert space_of(settings, "tuned.pool").id != space_of(settings, "efficientnet_lite0.pool").id
 
 
+@pytest.mark.slow
 def test_boxes_are_learned(configure, tmp_path):
     """Photos pasted on backgrounds: where they are is known."""
     rng, lines = np.random.default_rng(1), list[str]()
@@ -306,6 +309,7 @@ def test_boxes_are_learned(configure, tmp_path):
     assert space_of(settings, "boxes.box").dim == 6
 
 
+@pytest.mark.slow
 @pytest.mark.kill
 @PIPES
 def test_two_processes_under_spark_learn_what_one_learns(trained):
@@ -323,6 +327,7 @@ def test_two_processes_under_spark_learn_what_one_learns(trained):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.kill
 @PIPES
 def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
@@ -358,6 +363,7 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(trained):
     assert not state()
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_on_photos_that_came_later(trained, tmp_path, capsys):
     settings, card = trained
     models = ModelRegistry(settings.root)

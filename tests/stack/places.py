@@ -12,10 +12,12 @@ from tests.runs import Job, submitted
 from likeness.core.settings import Settings, load_settings
 
 LOCAL = ("--master", "local[2,4]", *jvm.spark_options())
-QUICK = [word for role in ("driver", "executor") for word in ("--conf", f"spark.{role}.extraJavaOptions={jvm.OPTIONS}")]
+ROLES = ("driver", "executor", "yarn.am")
+QUICK = [word for role in ROLES for word in ("--conf", f"spark.{role}.extraJavaOptions={jvm.OPTIONS}")]
 INTERPRETED = [word for conf in jvm.INTERPRETED for word in ("--conf", conf)]
 YARN = ("--master", "yarn", *QUICK, *INTERPRETED, "--num-executors", "1", "--executor-memory", "1g")
 YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.driver.memoryOverhead=1g")
+YARN += ("--conf", "spark.sql.shuffle.partitions=2")  # of the usual 200, none would be joined to others
 YARN += ("--conf", "spark.ui.enabled=false")  # a busy machine fails to start one: YARN adds a filter meanwhile
 
 

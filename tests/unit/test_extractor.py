@@ -291,7 +291,7 @@ def tricked(tricks: dict[int, str], count: int) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("bad", [[0], [9], [29], [3, 4], [0, 10, 20, 29]])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("trick", "reason"), [("hang", "decode_timeout"), ("crash", "decoder_died")])
 def test_a_photo_that_ends_the_decoder_fails_and_the_rest_go_on(
     default: Space, tricks: None, bad: list[int], threads: int, trick: str, reason: str
