@@ -23,7 +23,7 @@ from likeness.index.builds import Builds
 from likeness.index.shard import LoadedShard
 from likeness.serving.encoder import Encoder
 
-K = 20
+K = 10
 
 
 class Near(BaseModel):

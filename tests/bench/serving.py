@@ -38,6 +38,7 @@ from likeness.serving.encoder import Encoder
 from likeness.storage import Product
 from likeness.storage.items import Item
 
+from . import versus
 from .rows import row
 from .vectors import K, blocks
 
@@ -64,6 +65,9 @@ def measure(real: np.ndarray, photos: Sequence[Path], scratch: Path, full: bool)
     _throughput(exact, scratch)
     small = _published(Settings(), scratch / "small", "auto", real, 3068)
     row("`likeness serve` to ready, 3,068 photos", f"{_start(small):.1f} s", "<= 5 s")
+    for workers in (1, 2):
+        forms = [_form(path.read_bytes()) for path in photos[:60]]
+        versus.measure(small, list(_vectors(small)), forms, scratch, workers)
     _swaps(small, real, scratch)
     if full:
         _steady(quick, scratch)

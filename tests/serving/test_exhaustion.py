@@ -33,6 +33,7 @@ from likeness.serving.http.clients import client_of
 from likeness.serving.http.connections import Connections
 from likeness.serving.http.fair_queue import FairQueue
 from likeness.serving.http.request_body import BytesInFlight
+from likeness.serving.http.shared_counts import SharedCounts
 from likeness.serving.photo_cost import is_costly
 from likeness.serving.query_encoder import OverloadedError
 from likeness.serving.query_terms import PhotoTerm
@@ -156,7 +157,7 @@ def test_unfinished_bodies_are_bounded_and_leave_room_for_others() -> None:
 
 
 def test_shares_of_the_bytes_in_flight() -> None:
-    in_flight = BytesInFlight(12)
+    in_flight = BytesInFlight(12, SharedCounts())
 
     def fill(client: str) -> int:
         count = 0

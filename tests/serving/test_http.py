@@ -332,14 +332,14 @@ def test_figures_on_a_port_of_their_own() -> None:
     app = app_with(metrics_port=port)
     assert client_of(app).get("/metrics").status_code == 404
     assert "/metrics" not in app.openapi()["paths"]
-    with metrics_listener(app.state.metrics, "127.0.0.1", port):
+    with metrics_listener(app.state.metrics.registry, "127.0.0.1", port):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept-Encoding": "gzip"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             text = answer.read()
             text = gzip.decompress(text) if answer.headers["Content-Encoding"] == "gzip" else text
         assert b"likeness_ready 0.0" in text
         with pytest.raises(UsageError, match=rf"serve.metrics_port = {port} at 127.0.0.1.*name another"):
-            with metrics_listener(app.state.metrics, "127.0.0.1", port):
+            with metrics_listener(app.state.metrics.registry, "127.0.0.1", port):
                 pass
     with socket.create_server(("127.0.0.1", port)):
         pass  # it is free again

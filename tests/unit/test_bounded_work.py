@@ -88,7 +88,7 @@ class Hanging:
     """A store that answers after so many seconds."""
 
     def __init__(self, store: KeyedStore) -> None:
-        self._store, self.seconds, self.calls = store, 0.0, 0
+        self._store, self.seconds, self.calls, self.embedded = store, 0.0, 0, False
 
     def get_products(self, product_ids: list[str]) -> dict[str, Product]:
         self.calls += 1

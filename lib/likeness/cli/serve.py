@@ -1,5 +1,6 @@
 """`likeness serve`, `likeness leaf` and `likeness key`: the query service, its leaves and its API keys."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -16,8 +17,6 @@ from likeness.core import malloc
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 
-_LARGE = 4 << 20
-"""Bytes of an array from which its memory returns to the system when freed; a leaf grew by 30 MB a swap without."""
 _POLL_S = 0.5
 
 
@@ -30,6 +29,7 @@ def serve(
     leaf: Annotated[
         list[str] | None, typer.Option(help="HOST:PORT of a `likeness leaf` that holds shards; may be repeated")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="processes that answer; limits hold for all")] = 1,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
@@ -42,6 +42,7 @@ def serve(
     from likeness.serving.http.app import create_app
     from likeness.serving.http.connections import server_config
     from likeness.serving.http.telemetry import metrics_listener
+    from likeness.serving.http.workers import run_workers
     from likeness.serving.service import Service
     from likeness.serving.start_checks import check_start
 
@@ -51,21 +52,24 @@ def serve(
     if tls_cert and tls_key:
         _check_certificate(tls_cert, tls_key)
     check_start(settings)
-    malloc.set_mmap_threshold(_LARGE)
-    service = Service(settings, _report)
-    app = create_app(service, _report)
     listener = _listen(host, port)
-    options = server_config(app, settings.serve, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
     address, number = listener.getsockname()[:2]
-    try:
-        with metrics_listener(app.state.metrics, address, settings.serve.metrics_port):
-            service.start()
-            bracketed = f"[{address}]" if ":" in address else address
-            _report(f"listening on http{'s' if tls_cert else ''}://{bracketed}:{number}/")
-            uvicorn.Server(options).run([listener])
-    finally:
-        service.stop()
-        listener.close()
+    place = f"http{'s' if tls_cert else ''}://{f'[{address}]' if ':' in address else address}:{number}/"
+    certificate = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
+    with contextlib.closing(listener):
+        if workers > 1:
+            run_workers(settings, listener, workers, _report, lambda: _report(f"listening on {place}"), **certificate)
+            return
+        malloc.set_mmap_threshold(malloc.LARGE)
+        service = Service(settings, _report)
+        app = create_app(service, _report)
+        with metrics_listener(app.state.metrics.registry, address, settings.serve.metrics_port):
+            try:
+                service.start()
+                _report(f"listening on {place}")
+                uvicorn.Server(server_config(app, settings.serve, **certificate)).run([listener])
+            finally:
+                service.stop()
 
 
 @with_root
@@ -83,7 +87,7 @@ def leaf(
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {listen!r} is not HOST:PORT")
-    malloc.set_mmap_threshold(_LARGE)
+    malloc.set_mmap_threshold(malloc.LARGE)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

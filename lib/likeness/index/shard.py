@@ -45,14 +45,26 @@ class Near:
     rows: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Names of a row; each listing is a category, a URI and sorted products."""
+
+    image_id: str
+    region: str
+    listings: Sequence[tuple[str, str, tuple[str, ...]]]
+
+
 class LoadedShard:
     """One shard, memory-mapped. `images`, int64 (rows,), numbers the image of each row, the same in all shards.
 
-    The sorted ids in `tombstones` are never found.
+    The sorted ids in `tombstones` are never found. The names of up to `kept` rows are kept converted.
     """
 
-    def __init__(self, record: Shard, folder: Path, metric: str, tombstones: np.ndarray | None = None) -> None:
+    def __init__(
+        self, record: Shard, folder: Path, metric: str, tombstones: np.ndarray | None = None, kept: int = 0
+    ) -> None:
         self.record, self._path = record, folder / record.index.name
+        self._converted, self._kept = dict[int, _Row](), kept
         try:
             index = faiss.read_index(str(self._path), faiss.IO_FLAG_MMAP_IFC)
             ids = read_id_map(pa.memory_map(str(folder / record.ids.name)))
@@ -107,13 +119,31 @@ class LoadedShard:
 
     def hits(self, scores: np.ndarray, rows: np.ndarray, categories: Collection[str] | None = None) -> list[Hit]:
         """Converts rows and their scores to hits, with the products of the categories, or of all."""
-        hits, columns = [], (self._image_ids, self._regions, self._listings)
-        values = (column.take(rows).to_pylist() for column in columns)
-        for score, name, region, listed in zip(scores.tolist(), *values, strict=True):
-            chosen = [one for one in listed if categories is None or one["category"] in categories]
-            products = sorted({product for one in chosen for product in one["products"]})
-            hits.append(Hit(score, name, chosen[0]["category"], chosen[0]["uri"], tuple(products), region))
+        hits = []
+        for score, row in zip(scores.tolist(), self._convert(rows), strict=True):
+            chosen = [one for one in row.listings if categories is None or one[0] in categories]
+            category, uri, products = chosen[0]
+            if len(chosen) > 1:
+                products = tuple(sorted({product for _, _, names in chosen for product in names}))
+            hits.append(Hit(score, row.image_id, category, uri, products, row.region))
         return hits
+
+    def _convert(self, rows: np.ndarray) -> list["_Row"]:
+        """The names of some rows; those converted before are kept, as many as are to be."""
+        kept, wanted = self._converted, rows.tolist()
+        found = [kept.get(row) for row in wanted]
+        missing = [number for number, row in enumerate(found) if row is None]
+        if missing:
+            columns = (column.take(rows[missing]) for column in (self._image_ids, self._regions, self._listings))
+            new = dict[int, _Row]()
+            for number, name, region, listed in zip(missing, *(each.to_pylist() for each in columns), strict=True):
+                listings = [(one["category"], one["uri"], tuple(sorted(set(one["products"])))) for one in listed]
+                found[number] = new[wanted[number]] = _Row(name, region, listings)
+            if len(kept) + len(new) > self._kept:
+                self._converted = kept = {}
+            if len(new) <= self._kept:
+                kept.update(new)
+        return [row for row in found if row]
 
     def lookup(self, image_id: str) -> Hit | None:
         """Looks up a live image by its id: a hit with a score of 0; None if the shard does not hold it."""

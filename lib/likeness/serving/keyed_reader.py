@@ -1,7 +1,7 @@
 """Reads of the keyed store at query time: within a budget of time, past a circuit breaker, and cached.   [cachetools]
 
 A store that hangs or is down costs a query its budget at most. After some failures in a row no query waits any more;
-one query in a few seconds tries whether it answers again.
+one query in a few seconds tries whether it answers again. A store that is a file of this machine is read at once.
 """
 
 import threading
@@ -62,6 +62,8 @@ class KeyedReader:
                 self._store = None
 
     def _read(self, read: Callable[[KeyedStore], T], within_s: float | None) -> T:
+        if self._store is not None and self._store.embedded:
+            return read(self._store)
         budget = self._within_s if within_s is None else within_s
         with self._lock:
             if self._failures >= _FAILURES:

@@ -17,6 +17,8 @@ from likeness.index.parallel_search import find_in_shards
 from likeness.index.shard import Hit, LoadedShard, Near, merge
 from likeness.serving.micro_batching import MicroBatcher
 
+_KEPT_ROWS = 1 << 16
+"""Rows of a build whose names are kept converted: some 60 MB."""
 _FEWEST_ROWS, _MOST_SAMPLED = 16, 4
 """Rows of a category in a sample, where that makes it at most so many times as large as was asked for."""
 
@@ -132,7 +134,10 @@ class Leaf:
         records = [record for record in manifest.shards if shards is None or record.number in shards]
         folder = builds.local(manifest, manifest.model_copy(update={"shards": records}).files)
         removed = tombstones.load(folder, manifest)
-        self._shards = [LoadedShard(record, folder, manifest.metric, removed.get(record.number)) for record in records]
+        kept = _KEPT_ROWS // max(1, len(records))
+        self._shards = [
+            LoadedShard(record, folder, manifest.metric, removed.get(record.number), kept) for record in records
+        ]
         self.numbers = frozenset(record.number for record in records)
         self._batcher = MicroBatcher(self._search, LeafAnswer.part)
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import ServiceError, UsageError
@@ -19,6 +21,7 @@ from likeness.serving.responses import Answer, Category, Coverage, Result
 from likeness.serving.result_filters import AttributeFilter, AttributeLookup, filter_chain
 from likeness.serving.search_params import SearchParams
 
+_RESULTS = TypeAdapter(tuple[Result, ...])
 _CATEGORIES = 3
 _WIDEN_S = 0.2
 """Seconds after which a degraded search is not widened any more."""
@@ -30,6 +33,16 @@ _MOST, _MOST_COMPARED = 16384, 4096
 
 class CoverageError(ServiceError):
     """Fewer shards answered than `min_coverage` demands."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What results say beside their hits: attributes by product, a URL for each hit, why some lack, and the time."""
+
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    url: Callable[[Hit], str] = lambda hit: ""
+    degraded: Sequence[str] = ()
+    took_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 class Root:
@@ -63,6 +76,7 @@ class Root:
         prediction: Prediction | None = None,
         excluded: Collection[str] = (),
         lookup: AttributeLookup | None = None,
+        describe: Callable[[Sequence[Hit]], Facts] = lambda hits: Facts(),
     ) -> Answer:
         """Answers one query.
 
@@ -73,6 +87,7 @@ class Root:
             prediction: the query's categories, where the caller has predicted them.
             excluded: products that the answer must not show.
             lookup: gives the vectors for near-duplicates and the attributes for `where`.
+            describe: gives the facts of the results.
 
         Raises:
             UsageError: there is no such category, or `where` is malformed.
@@ -94,6 +109,8 @@ class Root:
                 + "; ".join(answer.degraded)
             )
         name, score = predicted.best
+        took_ms, facts = {"search": milliseconds(start)}, describe(hits)
+        problems = (*answer.degraded, *filter(None, [self._hidden and self._hidden.problem]), *facts.degraded)
         return Answer(
             space=self.manifest.space,
             build=self.manifest.build,
@@ -103,11 +120,11 @@ class Root:
                 answered=len(answer.shards),
                 vectors=self.manifest.vectors,
                 searched=answer.searched,
-                degraded=(*answer.degraded, *filter(None, [self._hidden and self._hidden.problem])),
+                degraded=problems,
             ),
-            results=tuple([self._result(hit) for hit in hits]),
+            results=self._results(hits, facts),
             hints=tuple(hints),
-            took_ms={"search": milliseconds(start)},
+            took_ms={**took_ms, **facts.took_ms},
         )
 
     def _classify(self, queries: np.ndarray) -> Prediction | None:
@@ -165,13 +182,22 @@ class Root:
         """The categories as a leaf takes them: all are not named, for there may be thousands."""
         return None if categories is self._all else frozenset(categories)
 
-    def _result(self, hit: Hit) -> Result:
-        return Result(
-            **vars(hit),
-            product_id=hit.products[0],
-            distance=distance.distance(hit.score, self.manifest.metric),
-            space=self.manifest.space,
-            build=self.manifest.build,
+    def _results(self, hits: Sequence[Hit], facts: Facts) -> tuple[Result, ...]:
+        """All at once, which takes a third of the time that one by one would."""
+        manifest = self.manifest
+        return _RESULTS.validate_python(
+            [
+                {
+                    **vars(hit),
+                    "product_id": hit.products[0],
+                    "distance": distance.distance(hit.score, manifest.metric),
+                    "attributes": facts.attributes.get(hit.products[0], {}),
+                    "url": facts.url(hit),
+                    "space": manifest.space,
+                    "build": manifest.build,
+                }
+                for hit in hits
+            ]
         )
 
 

@@ -1,7 +1,7 @@
 """The search engine: terms of any modality in, answers with product facts out, from the builds of one root."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -19,10 +19,10 @@ from likeness.serving.query_encoder import EncodedQuery, check_direction, query_
 from likeness.serving.query_terms import Term, VectorTerm
 from likeness.serving.responses import Answer, Catalogue, ResultItem
 from likeness.serving.result_filters import AttributeLookup
-from likeness.serving.root import milliseconds
+from likeness.serving.root import Facts, milliseconds
 from likeness.serving.search_params import SearchParams
 from likeness.serving.thumbnails import Thumbnails
-from likeness.storage import KeyedStore, Product
+from likeness.storage import KeyedStore
 from likeness.storage.table_reader import TableReader
 
 _BATCH_THREADS = 16
@@ -125,38 +125,33 @@ class SearchEngine:
             raise SpaceMismatch(f"the vectors are of no space in service: {error}") from None
 
     def _answer(self, query: EncodedQuery, params: SearchParams, loaded: LoadedBuild) -> Answer:
-        """Searches, and adds facts for display; an answer without them is better than none."""
         lookup = AttributeLookup(self._keyed, loaded.manifest.space)
-        answer = loaded.root.search(query.vectors, query.space, params, query.prediction, query.excluded, lookup)
-        start = time.perf_counter()
-        facts: Mapping[str, Product] = {}
-        coverage = answer.coverage
+        return loaded.root.search(
+            query.vectors, query.space, params, query.prediction, query.excluded, lookup, self._describe
+        )
+
+    def _describe(self, hits: Sequence[Hit]) -> Facts:
+        """Facts for display; an answer without them is better than none."""
+        start, attributes, degraded = time.perf_counter(), dict[str, Mapping[str, str]](), list[str]()
         try:
-            product_ids = list(dict.fromkeys(one.product_id for one in answer.results))
-            facts = self._keyed.products(product_ids, self.settings.serve.facts_ms / 1000)
+            product_ids = list(dict.fromkeys(hit.products[0] for hit in hits))
+            products = self._keyed.products(product_ids, self.settings.serve.facts_ms / 1000)
+            attributes = {name: product.attributes for name, product in products.items()}
         except (ServiceError, UsageError) as error:
             self._report(f"facts: {error}")
-            coverage = coverage.model_copy(update={"degraded": (*coverage.degraded, f"facts: {error.message}")})
-        results = tuple(
-            one.model_copy(update={"attributes": dict(facts[one.product_id].attributes), "url": self._url(one)})
-            if one.product_id in facts
-            else one.model_copy(update={"url": self._url(one)})
-            for one in answer.results
-        )
-        took = answer.took_ms | {"facts": milliseconds(start)}
-        return answer.model_copy(update={"results": results, "coverage": coverage, "took_ms": took})
+            degraded = [f"facts: {error.message}"]
+        return Facts(attributes, self._url, degraded, {"facts": milliseconds(start)})
 
     def _item(self, hit: Hit) -> ResultItem:
-        item = ResultItem(**vars(hit), product_id=hit.products[0])
-        return item.model_copy(update={"url": self._url(item)})
+        return ResultItem(**vars(hit), product_id=hit.products[0], url=self._url(hit))
 
-    def _url(self, item: ResultItem) -> str:
+    def _url(self, hit: Hit) -> str:
         """Where a browser finds the photo: by `serve.photo_url`, else a thumbnail of the server; empty without one."""
         template = self.settings.serve.photo_url
         if not template:
-            return self.image_route and self.image_route + item.image_id
-        names = {name: quote(getattr(item, name), safe="") for name in ("image_id", "product_id", "category")}
-        return template.format(**names, uri=item.uri)
+            return self.image_route and self.image_route + hit.image_id
+        names = {"image_id": hit.image_id, "product_id": hit.products[0], "category": hit.category}
+        return template.format(**{name: quote(value, safe="") for name, value in names.items()}, uri=hit.uri)
 
     def _open_keyed(self) -> KeyedStore:
         return storage.keyed(storage.keyed_uri(self.settings.keyed.uri, self.settings.root))

@@ -33,7 +33,7 @@ class HbaseStore:
 
     def __init__(self, uri: str, create: bool = False) -> None:
         self._config = hbase_layout.parse_uri(uri)
-        self.writers = self._config.writers
+        self.writers, self.embedded = self._config.writers, False
         self._pool = HbasePool(self._config)
         try:
             missing = self._missing()

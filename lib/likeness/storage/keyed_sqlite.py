@@ -30,6 +30,7 @@ class SqliteStore:
     """
 
     writers = 1
+    embedded = True
 
     def __init__(self, uri: str, create: bool = False) -> None:
         self._path = Path(uri.removeprefix("sqlite://"))

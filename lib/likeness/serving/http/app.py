@@ -27,6 +27,7 @@ from likeness.serving.http.pages import add_pages
 from likeness.serving.http.photo_searches import PhotoSearches
 from likeness.serving.http.request_body import RequestBodyMiddleware, prepare_bodies
 from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
+from likeness.serving.http.shared_counts import SharedCounts
 from likeness.serving.http.strict_route import StrictRoute
 from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
 from likeness.serving.loaded_build import NotReadyError, UnknownError
@@ -40,12 +41,15 @@ _THUMBNAIL_S = 86_400
 _CONTRACT = "/v1/openapi.json"
 
 
-def create_app(service: Service, log: Callable[[str], None] = lambda line: None) -> FastAPI:
+def create_app(
+    service: Service, log: Callable[[str], None] = lambda line: None, counts: SharedCounts | None = None
+) -> FastAPI:
     """The application of a started service.
 
     Args:
         service: answers the queries.
         log: gets a line of JSON for each request.
+        counts: for limits that hold for several processes together; default: for this one.
 
     Raises:
         UsageError: the file of API keys (serve.keys) cannot be used.
@@ -60,7 +64,7 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
         responses=PROBLEMS,
     )
     settings = service.settings.serve
-    keys = Keys(Path(settings.keys)) if settings.keys else None
+    keys, counts = Keys(Path(settings.keys)) if settings.keys else None, counts or SharedCounts()
     app.state.metrics = metrics = Metrics(service)
     prepare_bodies(settings)
     app.router.route_class = StrictRoute
@@ -72,9 +76,9 @@ def create_app(service: Service, log: Callable[[str], None] = lambda line: None)
     _add_contract(app)
     add_pages(app, service)
     # a request passes through these from the last to the first
-    app.add_middleware(ConcurrencyLimitMiddleware, most=settings.at_once, refuse=refusal)
-    app.add_middleware(RequestBodyMiddleware, settings=settings, refuse=refusal)
-    app.add_middleware(AuthMiddleware, settings=settings, keys=keys, refuse=refusal)
+    app.add_middleware(ConcurrencyLimitMiddleware, most=settings.at_once, counts=counts, refuse=refusal)
+    app.add_middleware(RequestBodyMiddleware, settings=settings, counts=counts, refuse=refusal)
+    app.add_middleware(AuthMiddleware, settings=settings, keys=keys, counts=counts, refuse=refusal)
     if settings.hosts:
         app.add_middleware(HostMiddleware, hosts=settings.hosts, refuse=refusal)
     app.add_middleware(GZipMiddleware, minimum_size=_GZIP_BYTES, compresslevel=_GZIP_LEVEL)

@@ -11,13 +11,13 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likeness.core.errors import UsageError
 from likeness.core.settings import Serve
+from likeness.serving.http.shared_counts import SharedCounts
 
 DOCS = ("/docs", "/docs/docs.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/v1/openapi.json")
 OPEN = (
@@ -107,29 +107,6 @@ class Keys:
                 self._entries, self._changed = _read(self._path), changed
 
 
-@dataclass
-class _Quota:
-    """What one caller has left: a bucket of `most` requests that `rate` a second refill."""
-
-    rate: float
-    most: float
-    left: float = field(init=False)
-    filled: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.left = self.most
-
-    def wait(self) -> float:
-        """Takes one request from the bucket and returns 0; or returns the seconds until there is one."""
-        now = time.monotonic()
-        self.left = min(self.most, self.left + (now - self.filled) * self.rate)
-        self.filled = now
-        if self.left < 1:
-            return (1 - self.left) / self.rate
-        self.left -= 1
-        return 0.0
-
-
 def has_right(state: object, names: Collection[str]) -> bool:
     """Whether a setting that names keys, such as `serve.builds`, names the key of a request, by its `state`."""
     return "*" in names or getattr(state, "caller", NOBODY) in names
@@ -147,10 +124,11 @@ class AuthMiddleware:
         app: ASGIApp,
         settings: Serve,
         keys: Keys | None,
+        counts: SharedCounts,
         refuse: Callable[[str, str, dict[str, str]], ASGIApp],
     ) -> None:
         self._app, self._settings, self._keys, self._refuse = app, settings, keys, refuse
-        self._quotas: dict[tuple[str, bool], _Quota] = {}
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or refuses it."""
@@ -162,11 +140,14 @@ class AuthMiddleware:
             return await self._refuse("no_key", detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
         state, images = scope.setdefault("state", {}), scope["path"].startswith(IMAGES)
         state["caller"], state["key"] = name, name if self._keys else ""
-        quota = self._quotas.setdefault((name, images), self._quota(images))
-        wait = quota.wait() if self._settings.rate else 0.0
+        if not self._settings.rate:
+            return await self._app(scope, receive, send)
+        rate = self._settings.rate * (_IMAGES_EACH if images else 1)
+        most, what = max(_IMAGES_BURST if images else 1, rate), "thumbnails" if images else "requests"
+        wait = self._counts.wait(f"{what} of {name}", rate, most)
         if not wait:
             return await self._app(scope, receive, send)
-        detail = f"{name} may send {quota.rate:g} {'thumbnails' if images else 'requests'} a second"
+        detail = f"{name} may send {rate:g} {what} a second"
         return await self._refuse("too_many", detail, {"Retry-After": str(math.ceil(wait))})(scope, receive, send)
 
     def _caller(self, scope: Scope) -> str | None:
@@ -176,7 +157,3 @@ class AuthMiddleware:
         kind, _, key = headers.get(b"authorization", "").partition(" ")
         sent = key.strip() if kind.lower() == "bearer" else headers.get(b"x-api-key", "")
         return self._keys.owner(sent) if sent else None
-
-    def _quota(self, images: bool) -> _Quota:
-        rate = self._settings.rate * (_IMAGES_EACH if images else 1)
-        return _Quota(rate, max(_IMAGES_BURST if images else 1, rate))

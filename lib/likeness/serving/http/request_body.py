@@ -5,7 +5,6 @@
 
 import asyncio
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 from python_multipart.exceptions import FormParserError
@@ -16,12 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from likeness.core.errors import UsageError
 from likeness.core.settings import Serve
 from likeness.serving.http.clients import client_of
+from likeness.serving.http.shared_counts import SharedCounts
 
 FORM_BYTES = 1 << 20
 """Bytes of a form beside its photos."""
 _OTHER_BYTES = 8 << 20
 """Bytes of a body that is no form with photos: 64 vectors of 4,096 dimensions as JSON take 6 MB at most."""
 _FORM = b"multipart/form-data"
+_ALL_BODIES = "bytes"
 _PIECE = 1 << 18
 """Bytes that the application gets at once; other requests have their turn in between."""
 
@@ -38,31 +39,32 @@ class _RefusedBody(Exception):
 
 
 class BytesInFlight:
-    """The bytes of all bodies in memory: at most `most`.
+    """The bytes of all bodies in memory, of all processes of the server: at most `most`.
 
     A client may hold as many as it leaves free: half of them alone, a third beside one other that takes all it can, so
     that some are always left for one that comes anew (dynamic thresholds, Choudhury and Hahne 1998).
     """
 
-    def __init__(self, most: int) -> None:
-        self.most, self.total = most, 0
-        self._by_client = Counter[str]()
+    def __init__(self, most: int, counts: SharedCounts) -> None:
+        self.most, self._counts = most, counts
+
+    @property
+    def total(self) -> int:
+        """The bytes in memory."""
+        return self._counts.held(_ALL_BODIES)
 
     def has_room(self, client: str, count: int) -> bool:
         """Whether a client may hold so many more bytes."""
-        return self._by_client[client] + count <= self.most - self.total
+        return self._counts.held(f"{_ALL_BODIES} {client}") + count <= self.most - self.total
 
     def take(self, client: str, count: int) -> None:
         """Counts bytes that a client holds."""
-        self.total += count
-        self._by_client[client] += count
+        for name in (_ALL_BODIES, f"{_ALL_BODIES} {client}"):
+            self._counts.hold(name, count)
 
     def release(self, client: str, count: int) -> None:
         """Counts bytes that a client holds no more."""
-        self.total -= count
-        self._by_client[client] -= count
-        if not self._by_client[client]:
-            del self._by_client[client]
+        self.take(client, -count)
 
 
 class RequestBodyMiddleware:
@@ -71,9 +73,9 @@ class RequestBodyMiddleware:
     `refuse` gives the response for `too_large`, `slow` and `overloaded`.
     """
 
-    def __init__(self, app: ASGIApp, settings: Serve, refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, settings: Serve, counts: SharedCounts, refuse: Refuse) -> None:
         self._app, self._settings, self._refuse = app, settings, refuse
-        self._in_flight = BytesInFlight(settings.bytes_in_flight)
+        self._in_flight = BytesInFlight(settings.bytes_in_flight, counts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the body, and passes the request on, or refuses it."""

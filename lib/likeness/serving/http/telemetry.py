@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import os
 import re
 import time
 import uuid
@@ -11,6 +12,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from likeness.core.errors import UsageError
 from likeness.serving.http.auth import NOBODY
@@ -23,26 +25,45 @@ _ADDRESSES, _OTHERS = 1000, "others"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names the folder in which processes of a server share their figures."""
+
+
 class Metrics:
-    """The Prometheus metrics of one service."""
+    """The Prometheus metrics of one service; `registry` has those of all processes of the server."""
 
     def __init__(self, service: Service) -> None:
-        self.registry = CollectorRegistry()
-        histogram = partial(Histogram, registry=self.registry, buckets=_BUCKETS_S)
+        self.registry = registry_of_all() if os.environ.get(SHARED) else CollectorRegistry()
+        registry = None if os.environ.get(SHARED) else self.registry
+        histogram = partial(Histogram, registry=registry, buckets=_BUCKETS_S)
         self.stages = histogram("likeness_stage_seconds", "Seconds of a query by stage", ["stage"])
         self.requests = histogram("likeness_request_seconds", "Seconds of a request", ["route"])
-        self.statuses = Counter("likeness_requests", "Requests by status", ["route", "status"], registry=self.registry)
-        self.queries = Counter("likeness_queries", "Queries by category", ["category"], registry=self.registry)
+        self.statuses = Counter("likeness_requests", "Requests by status", ["route", "status"], registry=registry)
+        self.queries = Counter("likeness_queries", "Queries by category", ["category"], registry=registry)
         names = ["caller", "address"]
-        self.callers = Counter("likeness_caller_requests", "Requests by key and address", names, registry=self.registry)
+        self.callers = Counter("likeness_caller_requests", "Requests by key and address", names, registry=registry)
         self._addresses = set[str]()
-        gauge = partial(Gauge, registry=self.registry)
-        ready = gauge("likeness_ready", "1 when queries are answered")
-        ready.set_function(lambda: float(not service.problem))
-        builds_age = gauge("likeness_builds_age_seconds", "Seconds since it was read which builds are published")
-        builds_age.set_function(lambda: service.builds.age_s)
-        hidden_age = gauge("likeness_hidden_age_seconds", "Seconds since the hidden products were read")
-        hidden_age.set_function(lambda: service.hidden.age_s)
+        self._shared_gauges = list[tuple[Gauge, Callable[[], float]]]()
+        for name, meaning, worst, read in (
+            ("ready", "1 when queries are answered", "livemin", lambda: float(not service.problem)),
+            (
+                "builds_age_seconds",
+                "Seconds since it was read which builds are published",
+                "livemax",
+                lambda: service.builds.age_s,
+            ),
+            (
+                "hidden_age_seconds",
+                "Seconds since the hidden products were read",
+                "livemax",
+                lambda: service.hidden.age_s,
+            ),
+        ):
+            gauge = Gauge(f"likeness_{name}", meaning, registry=registry, multiprocess_mode=worst)
+            if registry:
+                gauge.set_function(read)
+            else:
+                self._shared_gauges.append((gauge, read))
 
     def observe(self, answer: Answer) -> Answer:
         """Counts an answer and the time of its stages."""
@@ -58,8 +79,14 @@ class Metrics:
             self._addresses.add(network)
         self.callers.labels(caller, network if network in self._addresses else _OTHERS).inc()
 
+    def share(self) -> None:
+        """Writes down what is measured when it is asked for, so that other processes of the server can read it."""
+        for gauge, read in self._shared_gauges:
+            gauge.set(read())
+
     def text(self) -> bytes:
         """All figures, in the text format of Prometheus."""
+        self.share()
         return generate_latest(self.registry)
 
 
@@ -72,8 +99,15 @@ def _network(address: str) -> str:
     return str(parsed if parsed.version == 4 else ipaddress.ip_network((int(parsed), 64), strict=False))
 
 
+def registry_of_all() -> CollectorRegistry:
+    """The figures of all processes of a server, from the folder that they share."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
 @contextmanager
-def metrics_listener(metrics: Metrics, host: str, port: int) -> Iterator[None]:
+def metrics_listener(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
     """Serves metrics on a port of their own while the context is open; does nothing if the port is 0.
 
     Raises:
@@ -83,7 +117,7 @@ def metrics_listener(metrics: Metrics, host: str, port: int) -> Iterator[None]:
         yield
         return
     try:
-        server, thread = start_http_server(port, host, metrics.registry)
+        server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise UsageError(f"serve.metrics_port = {port} at {host}: {error.strerror}; name another port") from None
     try:
