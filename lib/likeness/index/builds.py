@@ -116,7 +116,7 @@ class Builds(BuildFiles):
     def _lease(self, job: str) -> AbstractContextManager[None]:
         if not self._names():  # the lease would create the root
             raise UsageError(
-                f"{self.folder}: no earlier build, nothing is published; run ./spark-submit.sh nightly first"
+                f"{self.folder}: no earlier build, nothing is published", "run ./spark-submit.sh nightly first"
             )
         return change_lease(self._root, "publish", job)
 

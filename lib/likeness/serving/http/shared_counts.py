@@ -10,10 +10,10 @@ import mmap
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -37,13 +37,14 @@ class SharedCounts:
             ServiceError: so many processes share it already.
         """
         # the one descriptor of this file: closing another would give up the locks of this process
-        self._file: IO[bytes] = tempfile.TemporaryFile() if path is None else path.open("a+b")  # noqa: SIM115
+        self._file = _open(path)
+        weakref.finalize(self, os.close, self._file)
         fields = [("process", "i8"), ("name", "u8"), ("used", "f8"), ("left", "f8"), ("held", "i8", (workers,))]
         kind = np.dtype(fields)
         with self._locked():
-            if os.fstat(self._file.fileno()).st_size < _SLOTS * kind.itemsize:
-                os.ftruncate(self._file.fileno(), _SLOTS * kind.itemsize)
-        slots = np.frombuffer(mmap.mmap(self._file.fileno(), _SLOTS * kind.itemsize), kind)
+            if os.fstat(self._file).st_size < _SLOTS * kind.itemsize:
+                os.ftruncate(self._file, _SLOTS * kind.itemsize)
+        slots = np.frombuffer(mmap.mmap(self._file, _SLOTS * kind.itemsize), kind)
         self._names, self._used, self._left, self._held = (slots[name] for name in ("name", "used", "left", "held"))
         self.number, self.before = self._take_number(slots["process"], workers)
 
@@ -90,10 +91,10 @@ class SharedCounts:
     def _slot(self, name: str) -> Iterator[tuple[int, float]]:
         """The slot of a name, which no other process changes meanwhile, and the seconds since it was used."""
         digest = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) or 1
-        places = (np.arange(_PROBES) + digest) % _SLOTS
+        places = (np.arange(_PROBES) + digest % _SLOTS) % _SLOTS
         with self._locked():
             now = time.monotonic()
-            same = places[self._names[places] == digest]
+            same = places[self._names[places] == np.uint64(digest)]
             slot = int(same[0]) if len(same) else self._make_slot(places, digest)
             idle_s, self._used[slot] = now - self._used[slot], now
             yield slot, float(idle_s)
@@ -118,3 +119,11 @@ class SharedCounts:
             yield
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
+
+
+def _open(path: Path | None) -> int:
+    """The descriptor of a file, made if it is missing; without a path, of one without a name."""
+    if path:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
