@@ -17,7 +17,7 @@ QUICK = [word for role in ROLES for word in ("--conf", f"spark.{role}.extraJavaO
 INTERPRETED = [word for conf in jvm.INTERPRETED for word in ("--conf", conf)]
 YARN = ("--master", "yarn", *QUICK, *INTERPRETED, "--num-executors", "1", "--executor-memory", "1g")
 YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.driver.memoryOverhead=1g")
-YARN += ("--conf", "spark.sql.shuffle.partitions=2")  # of the usual 200, none would be joined to others
+YARN += ("--conf", "spark.sql.shuffle.partitions=2")  # each of the usual 200 is a task, for INTERPRETED joins none
 YARN += ("--conf", "spark.ui.enabled=false")  # a busy machine fails to start one: YARN adds a filter meanwhile
 
 

@@ -19,7 +19,7 @@ from likeness.storage.tables import FEATURES, RUNS
 from .places import LOCAL, Place, java, place, workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.kill, pytest.mark.timeout(600)]
-VECTORS, DIM = 6_000, 4096
+VECTORS, DIM = 12_000, 4096
 
 
 @pytest.fixture(autouse=True)
