@@ -125,20 +125,11 @@ def install(extras: set[str], lock: int) -> None:
     else:
         say(f"adding {', '.join(sorted(extras - installed))} to .venv")
     pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    run([*pip, "--no-compile", "-c", "constraints.txt", "-e", f".[{','.join(sorted(installed | extras))}]"], lock)
-    compile_packages(lock)
+    run([*pip, "-c", "constraints.txt", "-e", f".[{','.join(sorted(installed | extras))}]"], lock)
     draft = STAMP.with_suffix(".part")
     draft.write_text(json.dumps({**state(), "extras": sorted(installed | extras)}, indent=2), encoding="utf-8")
     draft.replace(STAMP)
     say(".venv is complete")
-
-
-def compile_packages(lock: int) -> None:
-    """Compiles the packages on all cores, where pip takes one. Files for other Pythons, which some hold, are left."""
-    say("compiling them")
-    site = str(next(VENV.glob("lib/python*/site-packages")))
-    command = [str(PYTHON), "-m", "compileall", "-q", "-j", "0", site]
-    subprocess.run(command, stdout=PIPE, stderr=STDOUT, pass_fds=[lock], check=False)
 
 
 def create(lock: int) -> None:

@@ -165,9 +165,11 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, quick_jvm: None) -> Iterator[Any]:
-    """HDFS, YARN and HBase, started empty for this session and stopped after the last test that is marked stack."""
-    from tests.stack import local
+    """HDFS, YARN, HBase and a driver of Spark, started for this session and stopped after the last of their tests."""
+    from tests.stack import driver, local
 
     with contextlib.ExitStack() as running:
         request.config.stash[STOP_STACK] = running
-        yield running.enter_context(local.running())
+        stack = running.enter_context(local.running())
+        running.enter_context(driver.running(stack.home / "logs" / "driver.out"))
+        yield stack

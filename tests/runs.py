@@ -213,11 +213,17 @@ def eventually(check: Callable[[], Any], job: Job, limit_s: float = 300) -> Any:
 
 def seed_features(settings: Settings, vectors: np.ndarray) -> dict[str, np.ndarray]:
     """Appends vectors, float32 (n, dim), to a root's features; the same by image_id."""
-    count = len(vectors)
-    keys = [f"{number * (16**8 // count):08x}".ljust(64, "0") for number in range(count)]
+    by_key = keyed(vectors)
     with Run("seed", settings, ()) as run:
-        append_features(run, keys, (vectors[start : start + _SEEDED] for start in range(0, count, _SEEDED)))
-    return dict(zip(keys, vectors, strict=True))
+        blocks = (vectors[start : start + _SEEDED] for start in range(0, len(vectors), _SEEDED))
+        append_features(run, list(by_key), blocks)
+    return by_key
+
+
+def keyed(vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """Vectors, float32 (n, dim), by image ids that are spread evenly."""
+    count = len(vectors)
+    return {f"{number * (16**8 // count):08x}".ljust(64, "0"): vector for number, vector in enumerate(vectors)}
 
 
 def append_features(run: Run, keys: Sequence[str], blocks: Iterable[np.ndarray]) -> None:

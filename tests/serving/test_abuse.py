@@ -63,7 +63,7 @@ def meant(answer: requests.Response, request: Any) -> None:
     assert b"root:x:" not in answer.content
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_whatever_is_asked_is_answered(process: tuple[psutil.Process, str], label: str, count: int) -> None:
     server, address = process
@@ -108,7 +108,7 @@ def _bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.slow)])
 def test_broken_photos_are_told(process: tuple[psutil.Process, str], photo: bytes, count: int) -> None:
     """Photos cut off, with other bytes in them, or unpacking to what fits nowhere."""
     server, address = process

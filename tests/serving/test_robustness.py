@@ -19,8 +19,8 @@ from likeness.serving.service import Service
 @pytest.mark.slow
 def test_looks_raise_what_is_found_again(published: Settings) -> None:
     lines: list[str] = []
-    result = robustness(published, "", 8, [QueryView.TURNED, QueryView.SHARP], lines.append)
-    assert result.photos == 8
+    result = robustness(published, "", 12, [QueryView.TURNED, QueryView.SHARP], lines.append)
+    assert result.photos == 12
     assert lines[:-1] == list(PERTURBATIONS)
     by = {one.looks: one for one in result.views}
     assert list(by) == [(), (QueryView.TURNED,), (QueryView.SHARP,), (QueryView.TURNED, QueryView.SHARP)]

@@ -127,7 +127,7 @@ def root_space(root: Root) -> str:
 NIGHTS = ("add", "delete", "re-add", "recategorise", "share")
 
 
-@pytest.mark.parametrize(("seed", "nights"), [(1, 2), pytest.param(2, 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seed", "nights"), [(1, 2), pytest.param(2, 7, marks=pytest.mark.slow)])
 def test_any_sequence_of_nights_is_as_the_model(configure: Any, tmp_path: Path, seed: int, nights: int) -> None:
     settings = configure(tmp_path, *LIMITS, "index.max_shard_vectors=25")
     shop = Shop(settings, seed)

@@ -7,9 +7,11 @@ from typing import Any
 
 import psutil
 from tests import jvm
-from tests.runs import Job, submitted
+from tests.runs import PROJECT, Job, submitted
 
 from likeness.core.settings import Settings, load_settings
+
+from . import driver
 
 LOCAL = ("--master", "local[2,4]", *jvm.spark_options())
 ROLES = ("driver", "executor", "yarn.am")
@@ -17,7 +19,7 @@ QUICK = [word for role in ROLES for word in ("--conf", f"spark.{role}.extraJavaO
 INTERPRETED = [word for conf in jvm.INTERPRETED for word in ("--conf", conf)]
 YARN = ("--master", "yarn", *QUICK, *INTERPRETED, "--num-executors", "1", "--executor-memory", "1g")
 YARN += ("--conf", "spark.executor.memoryOverhead=1500m", "--conf", "spark.driver.memoryOverhead=1g")
-YARN += ("--conf", "spark.sql.shuffle.partitions=2")  # of the usual 200, none would be joined to others
+YARN += ("--conf", "spark.sql.shuffle.partitions=2")  # each of the usual 200 is a task, for INTERPRETED joins none
 YARN += ("--conf", "spark.ui.enabled=false")  # a busy machine fails to start one: YARN adds a filter meanwhile
 
 
@@ -28,8 +30,20 @@ class Place:
     settings: Settings
     flags: Sequence[str]
 
-    def start(self, job: str, options: Sequence[str] = LOCAL) -> Job:
-        return Job(*submitted(job, self.flags, options))
+    def start(self, job: str, options: Sequence[str] = (), flags: Sequence[str] = ()) -> Job:
+        """A job in the driver that stays, or with options of spark-submit in one of its own."""
+        flags = [*self.flags, *flags]
+        if options:
+            return Job(*submitted(job, flags, options))
+        return Job(driver.command(str(PROJECT / "jobs" / f"{job}.py"), *flags))
+
+    def likeness(self, *words: str) -> tuple[int, str]:
+        """The exit code and the output of a command of `likeness` on this root, in the driver that stays."""
+        settings = self.settings
+        assignments = [f"keyed.uri={settings.keyed.uri}", f"extract.cache={settings.extract.cache}"]
+        flags = ["--root", settings.root, *(word for text in assignments for word in ("--set", text))]
+        with Job(driver.command("likeness.cli", *words, *flags)) as job:
+            return job.code(), job.output
 
 
 def place(source: str, root: str, cache: Path, keyed: str = "") -> Place:

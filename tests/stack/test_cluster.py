@@ -3,21 +3,17 @@
 On YARN its queries are planned and compiled as users' are; those of the other tests are not (see tests/jvm.py).
 """
 
-import dataclasses
-import subprocess
-import sys
 import tarfile
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.bench.photos import variants
-from tests.runs import PROJECT, submitted
+from tests.runs import PROJECT
 
 from likeness import storage
 from likeness.core import uris
-from likeness.core.settings import Settings, load_settings
+from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
 from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
@@ -26,27 +22,15 @@ from likeness.storage.items import Item
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
-from .places import LOCAL, QUICK
+from .places import QUICK, Place
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
 PHOTOS = 48
-
-
-@dataclasses.dataclass(frozen=True)
-class Site:
-    """A root that was run on, and how to run on it again."""
-
-    settings: Settings
-    flags: Sequence[str]
-    options: Sequence[str]
-
-    def run(self, job: str, *flags: str, options: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
-        command, environment = submitted(job, [*self.flags, *flags], [*self.options, *options])
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+YARN = ("--master", "yarn", *QUICK)
 
 
 @pytest.fixture(scope="module")
-def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Site]:
+def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Place]:
     """The same photos indexed on this machine and on the stack."""
     import torch
     import torchvision
@@ -62,8 +46,8 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
         storage.files(stack.hdfs).upload(str(folder / name), f"{stack.hdfs}/{name}")
     sites = {}
     for site, base, keyed, options in (
-        ("embedded", str(folder), "", LOCAL),
-        ("cluster", stack.hdfs, f"{stack.hbase}/nightly", ["--master", "yarn", *QUICK]),
+        ("embedded", str(folder), "", ()),
+        ("cluster", stack.hdfs, f"{stack.hbase}/nightly", YARN),
     ):
         flags = {
             "--source": f"{base}/photos.tar",
@@ -74,19 +58,19 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sit
         assignments = [f"extract.weights={base}/alexnet.pth", f"extract.cache={folder}/cache", f"keyed.uri={keyed}"]
         words = [word for pair in flags.items() for word in pair] + [w for a in assignments for w in ("--set", a)]
         keys = {"source.uri": flags["--source"], "root": flags["--root"], "extract.space": "alexnet.fc6"}
-        sites[site] = Site(load_settings(None, keys, assignments), words, options)
-        done = sites[site].run("nightly")
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert f"{PHOTOS} extracted, 0 failed" in done.stdout
+        sites[site] = Place(load_settings(None, keys, assignments), words)
+        with sites[site].start("nightly", options) as job:
+            assert job.code() == 0, job.output
+        assert f"{PHOTOS} extracted, 0 failed" in job.output
     return sites
 
 
-def vectors(site: Site) -> dict[str, np.ndarray]:
+def vectors(site: Place) -> dict[str, np.ndarray]:
     rows = TableReader(site.settings).read(FEATURES, ("image_id", "vector"))
     return {k: np.asarray(v.values) for k, v in zip(rows["image_id"].to_pylist(), rows["vector"], strict=True)}
 
 
-def test_the_tables_are_equal(sites: dict[str, Site]) -> None:
+def test_the_tables_are_equal(sites: dict[str, Place]) -> None:
     for table, columns in (
         (IMAGES, ("image_id", "bytes", "format", "width", "height", "ingest_date")),
         (LISTINGS, ("product_id", "image_id", "category", "attributes", "active")),
@@ -97,7 +81,7 @@ def test_the_tables_are_equal(sites: dict[str, Site]) -> None:
         assert one.equals(other)
 
 
-def test_the_vectors_are_equal(sites: dict[str, Site]) -> None:
+def test_the_vectors_are_equal(sites: dict[str, Place]) -> None:
     one, other = (vectors(site) for site in sites.values())
     assert one.keys() == other.keys()
     assert len(one) == PHOTOS
@@ -107,7 +91,7 @@ def test_the_vectors_are_equal(sites: dict[str, Site]) -> None:
         assert cosine >= 0.9999
 
 
-def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
+def test_the_neighbours_are_equal(sites: dict[str, Place]) -> None:
     """Seeded noise has near ties: a neighbour may differ where its score is that of the other to 1e-5."""
     queries = list(vectors(sites["embedded"]).values())[::4]
     answers = []
@@ -124,7 +108,7 @@ def test_the_neighbours_are_equal(sites: dict[str, Site]) -> None:
         assert clear[0] == clear[1]
 
 
-def test_every_row_is_in_hbase(sites: dict[str, Site]) -> None:
+def test_every_row_is_in_hbase(sites: dict[str, Place]) -> None:
     site = sites["cluster"]
     store = storage.keyed(site.settings.keyed.uri)
     stored = {item.key: vector for item, vector in store.scan_vectors(Builds(site.settings.root).find().space)}
@@ -134,31 +118,30 @@ def test_every_row_is_in_hbase(sites: dict[str, Site]) -> None:
     assert all(stored[key].tobytes() == here[key].tobytes() for key in here)
 
 
-def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str, Site]) -> None:
+def test_verify_names_what_was_altered_by_hand_and_load_mends_it(sites: dict[str, Place]) -> None:
     site = sites["cluster"]
-    space, command = Builds(site.settings.root).find().space, [sys.executable, "-m", "likeness.cli", "verify"]
-    command += ["--root", site.settings.root, "--set", f"keyed.uri={site.settings.keyed.uri}"]
-    command += ["--set", f"extract.cache={site.settings.extract.cache}"]
-    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    space = Builds(site.settings.root).find().space
+    assert site.likeness("verify")[0] == 0
     stale, missing, surplus = *sorted(vectors(site))[:2], "f" * 64
     store = storage.keyed(site.settings.keyed.uri)
     store.put_vectors(space, [(Item(stale), np.zeros(4096)), (Item(surplus), np.ones(4096))])
     store.delete_vectors(space, [Item(missing)])
     store.close()
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 1
+    code, output = site.likeness("verify")
+    assert code == 1
     for kind, key in (("stale", stale), ("missing", missing), ("surplus", surplus)):
-        assert f"1 {kind} against features: {key}" in done.stderr
-    dataclasses.replace(site, options=LOCAL).run("load", "--set", "keyed.reload=true")
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+        assert f"1 {kind} against features: {key}" in output
+    with site.start("load", flags=["--set", "keyed.reload=true"]) as job:
+        assert job.code() == 0, job.output
+    code, output = site.likeness("verify")
+    assert code == 0, output
 
 
-def test_a_gate_in_cluster_mode_is_exit_code_3(sites: dict[str, Site], stack: Any) -> None:
+def test_a_gate_in_cluster_mode_is_exit_code_3(sites: dict[str, Place], stack: Any) -> None:
     site, photo = sites["cluster"], min((PROJECT / "deploy" / "sample" / "hat").iterdir())
     few = uris.join(stack.hdfs, "few")
     storage.files(few).upload(str(photo), uris.join(few, "hat", photo.name))
-    options = ["--num-executors", "1", "--deploy-mode", "cluster"]
-    done = site.run("nightly", "--source", few, "--source-mode", "full", options=options)
-    assert done.returncode == 3, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "gates.max_withdraw_rate" in done.stderr
+    options = (*YARN, "--num-executors", "1", "--deploy-mode", "cluster")
+    with site.start("nightly", options, ["--source", few, "--source-mode", "full"]) as job:
+        assert job.code() == 3, job.output
+    assert "gates.max_withdraw_rate" in job.output

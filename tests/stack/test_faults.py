@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
-from tests.runs import assert_equal, eventually, extracting, seed_features, state
+from tests.runs import Job, assert_equal, eventually, extracting, keyed, state
 
 from likeness import storage
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, RUNS
 
-from .places import LOCAL, Place, java, place, workers
+from . import driver, seed
+from .places import Place, java, place, workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.kill, pytest.mark.timeout(600)]
-VECTORS, DIM = 6_000, 4096
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +68,7 @@ def test_hdfs_is_in_safe_mode_at_the_start(
     dfsadmin = [f"{stack.home}/bin/hdfs", "dfsadmin", "-safemode"]
     subprocess.run([*dfsadmin, "enter"], check=True)
     try:
-        for options in (LOCAL, yarn):
+        for options in ((), yarn):
             with on_cluster.start("nightly", options) as job:
                 assert job.code(60) == 1
             assert "HDFS is in safe mode and refuses writes; wait for its end" in job.output
@@ -99,10 +98,9 @@ def test_hbase_is_down_at_the_start(stack: Any, on_cluster: Place, undisturbed: 
 @pytest.fixture(scope="module")
 def wide(folder: Path) -> dict[str, np.ndarray]:
     """A root with many 4096-d vectors: seeded noise, for a load that takes its time."""
-    noise = np.random.default_rng(20260102).standard_normal((VECTORS, DIM), np.float32)
-    vectors = seed_features(place("", str(folder / "wide"), folder / "cache").settings, noise)
-    SparkSession.active().stop()
-    return vectors
+    with Job(driver.command(seed.__file__, str(folder / "wide"))) as job:
+        assert job.code() == 0, job.output
+    return keyed(seed.vectors())
 
 
 @pytest.fixture
@@ -119,7 +117,7 @@ def while_loading(stack: Any, folder: Path, wide: dict[str, np.ndarray], request
             assert store.get_mark(f"vectors {space}") is None
             fault()
             assert job.code() == 0, job.output
-            assert f"load: {VECTORS} vectors" in job.output
+            assert f"load: {seed.VECTORS} vectors" in job.output
             stored = {item.key: vector for item, vector in store.scan_vectors(space)}
         assert stored.keys() == wide.keys()
         assert all(stored[key].tobytes() == wide[key].tobytes() for key in wide)

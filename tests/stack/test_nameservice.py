@@ -8,7 +8,7 @@ from tests.runs import assert_equal, state
 
 from likeness import storage
 
-from .places import place
+from .places import LOCAL, place
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -44,6 +44,6 @@ def test_a_nightly_run_on_a_nameservice(
     store = f"{stack.hbase}/nameservice"
     storage.keyed(store, create=True).close()
     here = place(source, f"{nameservice}/ha/root", folder / "cache", store)
-    with here.start("nightly") as job:
+    with here.start("nightly", LOCAL) as job:  # with this Hadoop configuration
         assert job.code() == 0, job.output
     assert_equal(state(here.settings), undisturbed)

@@ -1,13 +1,10 @@
 """A root that grows from this machine to the stack, and is compacted and erased from there."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runs import assert_equal, state, submitted, traces
+from tests.runs import assert_equal, state, traces
 
 from likeness import storage
 from likeness.storage.table_reader import TableReader
@@ -18,18 +15,9 @@ from .places import Place, place
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
-def likeness(*words: str, place: Place) -> str:
-    command = [sys.executable, "-m", "likeness.cli", *words, "--root", place.settings.root]
-    command += [
-        "--set",
-        f"keyed.uri={place.settings.keyed.uri}",
-        "--set",
-        f"extract.cache={place.settings.extract.cache}",
-    ]
-    environment = os.environ | {"LIKENESS_JARS": submitted("load", (), ())[1]["LIKENESS_JARS"]}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def likeness(*words: str, place: Place) -> None:
+    code, output = place.likeness(*words)
+    assert code == 0, output
 
 
 def test_a_root_moves_to_the_stack_and_is_kept_there(

@@ -15,7 +15,6 @@ import torchvision
 from PIL import Image
 from torch.nn import functional as F
 
-from likeness.core import malloc
 from likeness.core.settings import Limits
 from likeness.images.image import decode, resize_and_crop
 from likeness.models.backbones import Backbone, Space, lenet, registry, resolve
@@ -36,7 +35,7 @@ LARGE = (
     "resnet152",
     "efficientnet_lite2",
 )
-SHALLOWER = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "resnet101")
+SHALLOWER = ("vgg11", "vgg13", "resnet101")
 """The same operations as vgg19 or resnet152, but fewer: rounding errors grow with depth."""
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in registry()]
 DEEPEST = [each for each in NAMES if each.values[0] not in SHALLOWER]
@@ -47,13 +46,6 @@ _MOST = 65_536
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     one, other = one.astype(np.float64), other.astype(np.float64)
     return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kept_memory() -> Iterator[None]:
-    """Memory of one network serves the next: the system takes an eighth of the time of these tests to give it anew."""
-    with malloc.keep_freed_memory():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -328,7 +328,7 @@ with join_workers() as workers:
 """
 
 
-@pytest.mark.parametrize(("loss", "pieces"), [("softmax", 2), ("contrastive", 1), ("triplet", 1)])
+@pytest.mark.parametrize(("loss", "pieces"), [("softmax", 1), ("softmax", 2), ("contrastive", 1), ("triplet", 1)])
 def test_two_processes_learn_what_one_learns(tmp_path: Path, loss: str, pieces: int) -> None:
     program = tmp_path / "together.py"
     program.write_text(TOGETHER)
