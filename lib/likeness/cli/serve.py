@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from likeness.cli.common import Assignments, Config, Root, load, with_root
-from likeness.core import malloc
+from likeness.core import garbage, malloc
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 
@@ -66,6 +66,7 @@ def serve(
         with metrics_listener(app.state.metrics.registry, address, settings.serve.metrics_port):
             try:
                 service.start()
+                garbage.collect_rarely()
                 _report(f"listening on {place}")
                 uvicorn.Server(server_config(app, settings.serve, **certificate)).run([listener])
             finally:

@@ -49,7 +49,7 @@ class EncodedQuery:
 
 
 class QueryEncoder(Protocol[T_contra]):
-    """Encodes terms of one modality; `stage` names its time in answers, empty for none."""
+    """Encodes terms of one modality, into vectors with a direction; `stage` names its time in answers, or is empty."""
 
     stage: str
 
@@ -67,6 +67,7 @@ class PhotoQueryEncoder:
 
         Raises:
             PhotoError: a photo cannot be used.
+            UsageError: the network gives it a vector without a direction.
             OverloadedError: the photos were not decoded in time.
         """
         encode = partial(loaded.encoder.encode, box=term.box, looks=term.looks, until=term.until, costly=term.costly)
@@ -137,7 +138,11 @@ class VectorQueryEncoder:
     stage = ""
 
     def encode(self, term: VectorTerm, loaded: LoadedBuild) -> EncodedQuery:
-        """Combines the vectors."""
+        """Combines the vectors.
+
+        Raises:
+            UsageError: one of them has no direction.
+        """
         return EncodedQuery(combined(term.vectors, term.combine, loaded), term.space)
 
 
@@ -154,11 +159,16 @@ def check_direction(vectors: np.ndarray, metric: str) -> None:
 
 
 def combined(vectors: np.ndarray, combine: Combine, loaded: LoadedBuild) -> np.ndarray:
-    """Vectors of one thing, float32 (q, dim): all of them, or the mean of them as the build compares them, (1, dim)."""
-    if combine == "best":
-        return vectors
-    mean: np.ndarray = distance.prepared(vectors, loaded.manifest.metric).mean(axis=0, keepdims=True)
-    return mean
+    """Vectors of one thing, float32 (q, dim): all of them, or the mean of them as the build compares them, (1, dim).
+
+    Raises:
+        UsageError: one of them has no direction, or their mean.
+    """
+    metric = loaded.manifest.metric
+    if combine == "mean":
+        vectors = distance.prepared(vectors, metric).mean(axis=0, keepdims=True)
+    check_direction(vectors, metric)
+    return vectors
 
 
 def query_encoders(keyed: KeyedReader, hidden: HiddenProducts) -> Mapping[type, QueryEncoder[Any]]:

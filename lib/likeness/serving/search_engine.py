@@ -72,7 +72,6 @@ class SearchEngine:
         loaded, start = self._loaded_for(term, params), time.perf_counter()
         encoder = self._encoders[type(term)]
         query = encoder.encode(term, loaded)
-        check_direction(query.vectors, loaded.manifest.metric)
         return LoadedQuery(query, loaded, {encoder.stage: milliseconds(start)} if encoder.stage else {})
 
     def answer(self, query: LoadedQuery, params: SearchParams) -> Answer:

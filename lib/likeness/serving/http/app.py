@@ -28,7 +28,7 @@ from likeness.serving.http.photo_searches import PhotoSearches
 from likeness.serving.http.request_body import RequestBodyMiddleware, prepare_bodies
 from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
 from likeness.serving.http.shared_counts import SharedCounts
-from likeness.serving.http.strict_route import StrictRoute
+from likeness.serving.http.strict_route import QueryRoute, StrictRoute
 from likeness.serving.http.telemetry import Metrics, TelemetryMiddleware
 from likeness.serving.loaded_build import NotReadyError, UnknownError
 from likeness.serving.query_terms import PhotoTerm, ProductTerm, VectorTerm, query_vectors, read_box
@@ -151,15 +151,18 @@ def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:
         hidden = excluded(request)
         return _json(Answers(answers=tuple(map(sent, answers))), hidden and {"answers": {"__all__": hidden}})
 
-    @app.get(
+    def similar(request: Request, product_id: str, query: Annotated[SearchQuery, Query()]) -> Response:
+        return _json(sent(service.search(ProductTerm(product_id), params(query, request))), excluded(request))
+
+    app.router.add_api_route(
         "/v1/products/{product_id:path}/similar",
+        similar,
         operation_id="similar_products",
         tags=["search"],
         summary="What looks like a product",
         response_model=Answer,
+        route_class_override=QueryRoute,
     )
-    def similar(request: Request, product_id: str, query: Annotated[SearchQuery, Query()]) -> Response:
-        return _json(sent(service.search(ProductTerm(product_id), params(query, request))), excluded(request))
 
 
 def _add_catalogue(app: FastAPI, service: Service) -> None:

@@ -6,12 +6,13 @@ FastAPI itself passes over the first, and takes the last of several values.
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any, get_origin
+from typing import Any, cast, get_origin
 
 from fastapi import HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData
 
 _PREFIX = "/v1/"
@@ -22,7 +23,7 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of the route, behind the checks."""
-        handle = super().get_route_handler()
+        handle = self._unchecked_handler()
         if not self.path.startswith(_PREFIX):
             return handle
         in_query = dict(_parameters(self.dependant.query_params))
@@ -41,6 +42,37 @@ class StrictRoute(APIRoute):
             return await handle(_StrictRequest(request, {name for name, repeated in in_body.items() if repeated}))
 
         return checked
+
+    def _unchecked_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return super().get_route_handler()
+
+
+class QueryRoute(StrictRoute):
+    """A strict route of a function with the parameters `request`, `query` and those of the path.
+
+    `query` is a model, which is validated at once. FastAPI would take it apart and look at each of its fields, which
+    takes longer than a search does.
+    """
+
+    def _unchecked_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        (field,) = self.dependant.query_params
+        model, call = field.field_info.annotation, self.dependant.call
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        assert call
+        lists = [name for name, repeated in _parameters([field]) if repeated]
+
+        async def answer(request: Request) -> Response:
+            sent = request.query_params
+            values = {**sent, **{name: sent.getlist(name) for name in lists if name in sent}}
+            try:
+                query = model.model_validate(values)
+            except ValidationError as error:
+                errors = error.errors(include_url=False)
+                raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in errors]) from None
+            return cast(Response, await run_in_threadpool(call, request=request, query=query, **request.path_params))
+
+        return answer
 
 
 class _StrictRequest(Request):

@@ -1,6 +1,8 @@
 """Worker processes of a server: they take turns at one socket; limits and metrics hold for all of them.   [uvicorn]"""
 
+import multiprocessing
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +15,7 @@ from fastapi import FastAPI
 from prometheus_client import multiprocess
 from uvicorn.supervisors import Multiprocess
 
-from likeness.core import malloc
+from likeness.core import garbage, malloc
 from likeness.core.settings import Settings
 from likeness.serving.http.app import create_app
 from likeness.serving.http.connections import server_config
@@ -45,6 +47,7 @@ class Worker:
         app = create_app(service, self.report, counts)
         self._metrics = app.state.metrics
         service.start()
+        garbage.collect_rarely()
         instead = f", instead of process {counts.before}" if counts.before else ""
         self.report(f"worker {counts.number + 1} of {self.workers} answers{instead}")
 
@@ -57,7 +60,10 @@ class Worker:
         return app
 
     async def share(self) -> None:
-        """Writes metrics down that other processes may be asked for."""
+        """Writes metrics down that other processes may be asked for; ends the worker if its parent was killed."""
+        parent = multiprocessing.parent_process()
+        if parent and not parent.is_alive():
+            signal.raise_signal(signal.SIGTERM)
         if self._metrics:
             self._metrics.share()
 
