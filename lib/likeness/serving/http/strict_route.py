@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData
+from starlette.routing import request_response
 
 _PREFIX = "/v1/"
 
@@ -51,8 +52,12 @@ class QueryRoute(StrictRoute):
     """A strict route of a function with the parameters `request`, `query` and those of the path.
 
     `query` is a model, which is validated at once. FastAPI would take it apart and look at each of its fields, which
-    takes longer than a search does.
+    takes longer than a search does, and open contexts for dependencies, of which there are none.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.app = request_response(self.get_route_handler())
 
     def _unchecked_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         (field,) = self.dependant.query_params
