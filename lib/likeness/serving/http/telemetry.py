@@ -6,10 +6,10 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -44,7 +44,7 @@ class Metrics:
         self.callers = Counter("likeness_caller_requests", "Requests by key and address", names, registry=registry)
         self._addresses = set[str]()
         self._shared_gauges = list[tuple[Gauge, Callable[[], float]]]()
-        for name, meaning, worst, read in (
+        gauges: Sequence[tuple[str, str, Literal["livemin", "livemax"], Callable[[], float]]] = (
             ("ready", "1 when queries are answered", "livemin", lambda: float(not service.problem)),
             (
                 "builds_age_seconds",
@@ -58,7 +58,8 @@ class Metrics:
                 "livemax",
                 lambda: service.hidden.age_s,
             ),
-        ):
+        )
+        for name, meaning, worst, read in gauges:
             gauge = Gauge(f"likeness_{name}", meaning, registry=registry, multiprocess_mode=worst)
             if registry:
                 gauge.set_function(read)
