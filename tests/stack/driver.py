@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,18 +39,18 @@ def running(log: Path) -> Iterator[None]:
             [sys.executable, "-c", program],
             cwd=PROJECT,
             pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=out,
             stderr=out,
-        ) as process:
+        ):
             os.environ[ADDRESS] = path
             yield
             del os.environ[ADDRESS]
-            process.kill()  # its JVM ends with it
 
 
 def serve(listener: int) -> None:
-    """Runs the programs that clients name, one at a time."""
+    """Runs the programs that clients name, one at a time, until the process ends that started this one."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with socket.socket(fileno=listener) as server:
         while True:
             connection, _ = server.accept()
@@ -58,6 +59,11 @@ def serve(listener: int) -> None:
                 with contextlib.redirect_stdout(client), contextlib.redirect_stderr(client):
                     code = _run(words)
                 client.write(f"{ENDED}{code}\n")
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
 
 
 def _run(words: Sequence[str]) -> int:
