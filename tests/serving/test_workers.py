@@ -25,7 +25,7 @@ def crew(published: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
     keys = tmp_path_factory.mktemp("keys") / "keys.txt"
     key = new_key(keys, "shop")
     flags = ["--workers", str(WORKERS)]
-    for text in (f"serve.keys={keys}", f"serve.rate={RATE}", f"serve.at_once={AT_ONCE}"):
+    for text in (f"serve.keys={keys}", f"serve.rate={RATE}", f"serve.at_once={AT_ONCE}", 'serve.metrics=["shop"]'):
         flags += ["--set", text]
     with serving(published, *flags) as (process, lines):
         address = lines[-1].removeprefix("listening on ").rstrip("/")
