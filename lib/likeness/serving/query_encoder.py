@@ -124,7 +124,9 @@ class ProductQueryEncoder:
         if not vectors:
             raise UnknownError(f"product {name!r} has no vector of {space}")
         rows = np.stack([vectors[item] for item in sorted(vectors)])
-        rows = np.delete(rows, distance.without_direction(rows, loaded.manifest.metric), axis=0)
+        bad = distance.without_direction(rows, loaded.manifest.metric)
+        if len(bad):
+            rows = np.delete(rows, bad, axis=0)
         if not len(rows):
             raise UsageError(f"product {name!r} has no vector with a direction, only 0; search with a photo of it")
         in_build = product.category in loaded.root.categories
