@@ -1,4 +1,4 @@
-"""A Spark driver on this machine that stays: jobs run in its one JVM, one after another, and only the first is slow.
+"""A long-lived Spark driver on this machine: jobs run in its JVM one after another, and only the first is slow.
 
 `python tests/stack/driver.py PROGRAM [arguments]` has the driver of LIKENESS_TEST_DRIVER run a program, a file or a
 module: it prints what the program prints, and ends with its exit code.
@@ -54,7 +54,8 @@ def serve(listener: int) -> None:
     with socket.socket(fileno=listener) as server:
         while True:
             connection, _ = server.accept()
-            with connection, connection.makefile("rw", buffering=1) as client, contextlib.suppress(BrokenPipeError):
+            # a client that was killed takes no output, and the file has some left when it is closed
+            with contextlib.suppress(ConnectionError), connection, connection.makefile("rw", buffering=1) as client:
                 words = json.loads(client.readline())
                 with contextlib.redirect_stdout(client), contextlib.redirect_stderr(client):
                     code = _run(words)

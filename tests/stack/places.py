@@ -31,14 +31,14 @@ class Place:
     flags: Sequence[str]
 
     def start(self, job: str, options: Sequence[str] = (), flags: Sequence[str] = ()) -> Job:
-        """A job in the driver that stays, or with options of spark-submit in one of its own."""
+        """A job in the long-lived driver, or with options of spark-submit in one of its own."""
         flags = [*self.flags, *flags]
         if options:
             return Job(*submitted(job, flags, options))
         return Job(driver.command(str(PROJECT / "jobs" / f"{job}.py"), *flags))
 
     def likeness(self, *words: str) -> tuple[int, str]:
-        """The exit code and the output of a command of `likeness` on this root, in the driver that stays."""
+        """The exit code and the output of a command of `likeness` on this root, in the long-lived driver."""
         settings = self.settings
         assignments = [f"keyed.uri={settings.keyed.uri}", f"extract.cache={settings.extract.cache}"]
         flags = ["--root", settings.root, *(word for text in assignments for word in ("--set", text))]

@@ -26,7 +26,7 @@ from .places import QUICK, Place
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
 PHOTOS = 48
-YARN = ("--master", "yarn", *QUICK)
+AS_USERS = ("--master", "yarn", *QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def sites(stack: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pla
     sites = {}
     for site, base, keyed, options in (
         ("embedded", str(folder), "", ()),
-        ("cluster", stack.hdfs, f"{stack.hbase}/nightly", YARN),
+        ("cluster", stack.hdfs, f"{stack.hbase}/nightly", AS_USERS),
     ):
         flags = {
             "--source": f"{base}/photos.tar",
@@ -141,7 +141,7 @@ def test_a_gate_in_cluster_mode_is_exit_code_3(sites: dict[str, Place], stack: A
     site, photo = sites["cluster"], min((PROJECT / "deploy" / "sample" / "hat").iterdir())
     few = uris.join(stack.hdfs, "few")
     storage.files(few).upload(str(photo), uris.join(few, "hat", photo.name))
-    options = (*YARN, "--num-executors", "1", "--deploy-mode", "cluster")
+    options = (*AS_USERS, "--num-executors", "1", "--deploy-mode", "cluster")
     with site.start("nightly", options, ["--source", few, "--source-mode", "full"]) as job:
         assert job.code() == 3, job.output
     assert "gates.max_withdraw_rate" in job.output

@@ -109,8 +109,8 @@ def while_loading(stack: Any, folder: Path, wide: dict[str, np.ndarray], request
 
     def check(servers: Sequence[str], fault: Callable[[], None]) -> None:
         name = request.node.name.removeprefix("test_")
-        keyed = f"hbase://{','.join(map(stack.address, servers))}/{name}?timeout_s=10"
-        loaded = place("", str(folder / "wide"), folder / "cache", keyed)
+        store_uri = f"hbase://{','.join(map(stack.address, servers))}/{name}?timeout_s=10"
+        loaded = place("", str(folder / "wide"), folder / "cache", store_uri)
         with closing(storage.keyed(f"{stack.hbase}/{name}", create=True)) as store, loaded.start("load") as job:
             space = TableReader(loaded.settings).read(FEATURES, ("space",))["space"][0].as_py()
             eventually(lambda: next(store.scan_vectors(space), None), job)
