@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import ssl
-import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ import typer
 from likeness.cli.common import Assignments, Config, Root, load, with_root
 from likeness.core import garbage, malloc
 from likeness.core.errors import UsageError
+from likeness.core.line_writer import report_line
 from likeness.core.settings import Settings
 
 _POLL_S = 0.5
@@ -58,16 +58,16 @@ def serve(
     certificate = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
     with contextlib.closing(listener):
         if workers > 1:
-            run_workers(settings, listener, workers, _report, lambda: _report(f"listening on {place}"), **certificate)
+            run_workers(settings, listener, workers, report_line, lambda: report_line(f"listening on {place}"), **certificate)
             return
         malloc.set_mmap_threshold(malloc.LARGE)
-        service = Service(settings, _report)
-        app = create_app(service, _report)
+        service = Service(settings, report_line)
+        app = create_app(service, report_line)
         with metrics_listener(app.state.metrics.registry, address, settings.serve.metrics_port):
             try:
                 service.start()
                 garbage.collect_rarely()
-                _report(f"listening on {place}")
+                report_line(f"listening on {place}")
                 uvicorn.Server(server_config(app, settings.serve, **certificate)).run([listener])
             finally:
                 service.stop()
@@ -93,8 +93,8 @@ def leaf(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     builds = Builds.open(settings)
-    server = LeafServer(builds, host, int(port), read_token(settings.serve.leaf_token), _report)
-    _report(f"leaf listening on {host}:{server.port}")
+    server = LeafServer(builds, host, int(port), read_token(settings.serve.leaf_token), report_line)
+    report_line(f"leaf listening on {host}:{server.port}")
     while not stopped.wait(_POLL_S):  # a signal may go to another thread, which does not wake this one
         pass
     server.shutdown()
@@ -143,7 +143,3 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UsageError(f"--host {host} --port {port}: {error.strerror}; name another, or --port 0") from None
     return listener
-
-
-def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -21,6 +21,8 @@ T = TypeVar("T")
 _THREADS, _FAILURES, _RETRY_S = 32, 3, 5.0
 _PRODUCTS, _FRESH_S = 50_000, 60.0
 """Products whose facts are kept, and for how many seconds."""
+_ROWS_BYTES = 64 << 20
+"""Bytes of vectors of products that are kept, for as long."""
 
 
 class KeyedReader:
@@ -34,6 +36,9 @@ class KeyedReader:
         self._pool = ThreadPoolExecutor(_THREADS, "keyed store")
         self._failures, self._retry_at, self._error = 0, 0.0, ""
         self._products: TTLCache[str, Product | None] = TTLCache(_PRODUCTS, _FRESH_S)
+        self._rows: TTLCache[tuple[str, *tuple[str, ...]], np.ndarray] = TTLCache(
+            _ROWS_BYTES, _FRESH_S, getsizeof=lambda rows: rows.nbytes
+        )
 
     def products(self, product_ids: Sequence[str], within_s: float | None = None) -> dict[str, Product]:
         """Facts of the products that the store holds, at most a minute old.
@@ -53,6 +58,22 @@ class KeyedReader:
     def vectors(self, space: str, items: Sequence[Item], within_s: float | None = None) -> Mapping[Item, np.ndarray]:
         """Vectors, float32 (dim,), of the items that have one in a space. Errors as of `products`."""
         return self._read(lambda store: store.get_vectors(space, items), within_s)
+
+    def product_vectors(self, space: str, product: Product) -> np.ndarray:
+        """Vectors of the photos of a product that have one, float32 (n, dim) or (0, 0), at most a minute old.
+
+        Errors as of `products`.
+        """
+        name = (space, *product.image_ids)
+        with self._lock:
+            rows = self._rows.get(name)
+        if rows is None:
+            vectors = self.vectors(space, [Item(image_id) for image_id in product.image_ids])
+            rows = np.stack([vectors[item] for item in sorted(vectors)]) if vectors else np.zeros((0, 0), np.float32)
+            if 0 < rows.nbytes <= _ROWS_BYTES:
+                with self._lock:
+                    self._rows[name] = rows
+        return rows
 
     def close(self) -> None:
         """Closes the store; a later read opens it again."""

@@ -18,7 +18,6 @@ from likeness.serving.category_vote import Prediction
 from likeness.serving.keyed_reader import KeyedReader
 from likeness.serving.loaded_build import LoadedBuild, UnknownError
 from likeness.serving.query_terms import Combine, PhotoTerm, ProductTerm, VectorTerm
-from likeness.storage.items import Item
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -120,10 +119,9 @@ class ProductQueryEncoder:
         product = self._keyed.products([name]).get(name)
         if product is None or not self._hidden.without([name]):
             raise UnknownError(f"product {name!r} is not in the keyed store")
-        vectors = self._keyed.vectors(space, [Item(image_id) for image_id in product.image_ids])
-        if not vectors:
+        rows = self._keyed.product_vectors(space, product)
+        if not len(rows):
             raise UnknownError(f"product {name!r} has no vector of {space}")
-        rows = np.stack([vectors[item] for item in sorted(vectors)])
         bad = distance.without_direction(rows, loaded.manifest.metric)
         if len(bad):
             rows = np.delete(rows, bad, axis=0)

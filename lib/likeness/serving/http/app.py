@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, HTTPException, Query, Request, Response
 from pydantic import BaseModel
-from starlette.middleware.gzip import GZipMiddleware
 
 from likeness.core.errors import UsageError
 from likeness.images.image import WHOLE
@@ -21,7 +20,7 @@ from likeness.serving.http.clients import client_of
 from likeness.serving.http.concurrency_limit import ConcurrencyLimitMiddleware
 from likeness.serving.http.error_responses import PROBLEMS, FaultMiddleware, handle_errors, refusal
 from likeness.serving.http.locations import Locations
-from likeness.serving.http.middleware import CorsMiddleware, HeadMiddleware, HostMiddleware
+from likeness.serving.http.middleware import CompressionMiddleware, CorsMiddleware, HeadMiddleware, HostMiddleware
 from likeness.serving.http.openapi import JPEG, TEXT, complete_contract
 from likeness.serving.http.pages import add_pages
 from likeness.serving.http.photo_searches import PhotoSearches
@@ -81,7 +80,7 @@ def create_app(
     app.add_middleware(AuthMiddleware, settings=settings, keys=keys, counts=counts, refuse=refusal)
     if settings.hosts:
         app.add_middleware(HostMiddleware, hosts=settings.hosts, refuse=refusal)
-    app.add_middleware(GZipMiddleware, minimum_size=_GZIP_BYTES, compresslevel=_GZIP_LEVEL)
+    app.add_middleware(CompressionMiddleware, minimum_size=_GZIP_BYTES, compresslevel=_GZIP_LEVEL)
     app.add_middleware(FaultMiddleware, log=log)
     if settings.cors:
         app.add_middleware(CorsMiddleware, origins=settings.cors, refuse=refusal)

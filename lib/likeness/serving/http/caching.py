@@ -38,7 +38,7 @@ def cacheable(request: Request, content: Content, private: bool, max_age_s: int 
     """
     age = f"max-age={max_age_s}" if max_age_s else "no-cache"
     headers = {"ETag": content.etag, "Cache-Control": f"{'private' if private else 'public'}, {age}"}
-    headers |= {"X-Content-Type-Options": "nosniff", **dict(content.headers)}
+    headers |= {"Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff", **dict(content.headers)}
     if _names(request.headers.get("if-none-match", ""), content.etag):
         return Response(status_code=304, headers=headers)
     return Response(content.body, media_type=content.media_type, headers=headers)
@@ -48,7 +48,6 @@ def static(request: Request, content: Content) -> Response:
     """The response with a content that stays as it is while the service runs: compressed once, for all requests."""
     response = cacheable(request, content, private=False)
     if response.status_code == 200:
-        response.headers["Vary"] = "Accept-Encoding"
         if "gzip" in request.headers.get("accept-encoding", ""):
             response.headers["Content-Encoding"] = "gzip"
             response.body = content.compressed

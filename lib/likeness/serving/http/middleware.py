@@ -1,10 +1,11 @@
-"""What holds for every path alike: HEAD, names of the host, and CORS.   [starlette]"""
+"""What holds for every path alike: HEAD, gzip, names of the host, and CORS.   [starlette]"""
 
 import re
 from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,6 +30,21 @@ class HeadMiddleware:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         return await self._app({**scope, "method": "GET"}, receive, send_head)  # the server reads HEAD from its own
+
+
+class CompressionMiddleware(GZipMiddleware):
+    """ASGI middleware: compresses what is worth it for clients that take gzip; others' requests go straight on.
+
+    Responses that a cache may keep say `Vary` themselves.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, and its response back."""
+        if scope["type"] == "http" and any(
+            name == b"accept-encoding" and b"gzip" in value for name, value in scope["headers"]
+        ):
+            return await super().__call__(scope, receive, send)
+        return await self.app(scope, receive, send)
 
 
 class HostMiddleware:
