@@ -58,7 +58,9 @@ def serve(
     certificate = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
     with contextlib.closing(listener):
         if workers > 1:
-            run_workers(settings, listener, workers, report_line, lambda: report_line(f"listening on {place}"), **certificate)
+            run_workers(
+                settings, listener, workers, report_line, lambda: report_line(f"listening on {place}"), **certificate
+            )
             return
         malloc.set_mmap_threshold(malloc.LARGE)
         service = Service(settings, report_line)

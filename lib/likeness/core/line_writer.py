@@ -17,7 +17,7 @@ class LineWriter:
     """Writes lines to a stream in order, many at once if they come faster than they are read."""
 
     def __init__(self, stream: TextIO, most: int = _MOST) -> None:
-        self._stream, self._dropped = stream, 0
+        self._stream, self._dropped, self._lock = stream, 0, threading.Lock()
         self._lines: queue.Queue[str | None] = queue.Queue(most)
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
@@ -27,7 +27,8 @@ class LineWriter:
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self._dropped += 1
+            with self._lock:
+                self._dropped += 1
 
     def close(self, within_s: float = _FAREWELL_S) -> None:
         """Writes the lines that wait, as far as they are read within some seconds."""
@@ -44,7 +45,8 @@ class LineWriter:
             time.sleep(_GATHER_S)  # a thread that wakes for each line would take its time from the others
             lines.extend(self._lines.get() for _ in range(self._lines.qsize()))
             ended = None in lines
-            dropped, self._dropped = self._dropped, 0
+            with self._lock:
+                dropped, self._dropped = self._dropped, 0
             if dropped:
                 lines.append(f"log: {dropped} lines are lost, for nothing read them in time")
             try:
