@@ -36,7 +36,7 @@ class KeyedReader:
         self._pool = ThreadPoolExecutor(_THREADS, "keyed store")
         self._failures, self._retry_at, self._error = 0, 0.0, ""
         self._products: TTLCache[str, Product | None] = TTLCache(_PRODUCTS, _FRESH_S)
-        self._rows: TTLCache[tuple[str, *tuple[str, ...]], np.ndarray] = TTLCache(
+        self._rows: TTLCache[tuple[str, tuple[str, ...]], np.ndarray] = TTLCache(
             _ROWS_BYTES, _FRESH_S, getsizeof=lambda rows: rows.nbytes
         )
 
@@ -64,7 +64,7 @@ class KeyedReader:
 
         Errors as of `products`.
         """
-        name = (space, *product.image_ids)
+        name = (space, tuple(product.image_ids))
         with self._lock:
             rows = self._rows.get(name)
         if rows is None:

@@ -47,11 +47,10 @@ def cacheable(request: Request, content: Content, private: bool, max_age_s: int 
 def static(request: Request, content: Content) -> Response:
     """The response with a content that stays as it is while the service runs: compressed once, for all requests."""
     response = cacheable(request, content, private=False)
-    if response.status_code == 200:
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            response.headers["Content-Encoding"] = "gzip"
-            response.body = content.compressed
-            response.headers["Content-Length"] = str(len(response.body))
+    if response.status_code == 200 and "gzip" in request.headers.get("accept-encoding", ""):
+        response.headers["Content-Encoding"] = "gzip"
+        response.body = content.compressed
+        response.headers["Content-Length"] = str(len(response.body))
     return response
 
 
