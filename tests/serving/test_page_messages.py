@@ -164,6 +164,14 @@ def test_a_service_in_trouble(page: Any, hat: Path, status: int, code: str | Non
     says(page, "24 results")
 
 
+def test_a_filter_that_nothing_meets(page: Any, address: str) -> None:
+    says(page, "start with one of these")
+    page.goto(f"{address}/?product={names(page)[0]}&where=colour%3DRed")
+    says(page, "Nothing looks like this.")
+    page.locator("#missing summary").click()
+    says(page, "only whole values are compared; nearest: 'red'", "#missing")
+
+
 def test_the_end_of_more(page: Any, hat: Path) -> None:
     page.set_input_files("#file", hat)
     says(page, "24 results")

@@ -87,7 +87,7 @@ class Answer(_Frozen):
         return self
 
     def _repr_html_(self) -> str:
-        header = ("", "score", "product", "category", "attributes")
+        header = ("photo", "score", "product", "category", "attributes")
         rows = [
             (f"{one.score:.4f}", one.product_id, one.category, ", ".join(f"{k}={v}" for k, v in one.attributes.items()))
             for one in self.results

@@ -22,7 +22,7 @@ from likeness.serving.http.error_responses import PROBLEMS, FaultMiddleware, han
 from likeness.serving.http.locations import Locations
 from likeness.serving.http.middleware import CompressionMiddleware, CorsMiddleware, HeadMiddleware, HostMiddleware
 from likeness.serving.http.openapi import JPEG, TEXT, complete_contract
-from likeness.serving.http.pages import add_pages
+from likeness.serving.http.pages import CONTRACT, add_pages
 from likeness.serving.http.photo_searches import PhotoSearches
 from likeness.serving.http.request_body import RequestBodyMiddleware, prepare_bodies
 from likeness.serving.http.requests import BatchQuery, PhotoQuery, SearchQuery, VectorQuery
@@ -37,7 +37,6 @@ from likeness.serving.service import Service
 
 _GZIP_BYTES, _GZIP_LEVEL = 1024, 4
 _THUMBNAIL_S = 86_400
-_CONTRACT = "/v1/openapi.json"
 
 
 def create_app(
@@ -242,7 +241,7 @@ def _add_contract(app: FastAPI) -> None:
     def contract() -> Content:
         return Content(json.dumps(app.openapi(), ensure_ascii=False).encode(), "application/json")
 
-    @app.get(_CONTRACT, include_in_schema=False)
+    @app.get(CONTRACT, include_in_schema=False)
     def openapi(request: Request) -> Response:
         return static(request, contract())
 

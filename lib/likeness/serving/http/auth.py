@@ -17,15 +17,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likeness.core.errors import UsageError
 from likeness.core.settings import Serve
+from likeness.serving.http.middleware import HEALTH
+from likeness.serving.http.pages import CONTRACT, PAGES
 from likeness.serving.http.shared_counts import SharedCounts
 
-DOCS = ("/docs", "/docs/docs.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/v1/openapi.json")
-OPEN = (
-    "/",
-    *("/app.js", "/messages.js", "/photo.js", "/service.js", "/view.js", "/style.css"),
-    *("/healthz", "/readyz"),
-    *DOCS,
-)
+OPEN = frozenset((*PAGES, *HEALTH, CONTRACT))
 """Paths open without a key: the pages, which ask for one, the contract, and the health checks of load balancers."""
 IMAGES = "/v1/images/"
 """Thumbnails are below this path: they are counted apart, because a page of results shows many."""

@@ -24,6 +24,10 @@ _DOCS_PAGE = {
     "docs/swagger-ui-bundle.js": _SWAGGER / "swagger-ui-bundle.js",
     "docs/swagger-ui.css": _SWAGGER / "swagger-ui.css",
 }
+PAGES = tuple(f"/{path}" for path in (*_SEARCH_PAGE, *_DOCS_PAGE))
+"""Paths of the pages and of what they load."""
+CONTRACT = "/v1/openapi.json"
+"""Path of the API's description, which /docs shows."""
 
 
 def add_pages(app: FastAPI, service: Service) -> None:

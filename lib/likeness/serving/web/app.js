@@ -219,8 +219,9 @@ function drawAnswer(added = null) {
   const count = tiles.length ? results(tiles.length) : nothing(query);
   const problem = answered < shards ? MESSAGES.lacking : degraded.length ? MESSAGES.partly : "";
   say(problem ? `${count} ${problem}` : count, problem && "bad");
-  at("missing").hidden = !degraded.length;
-  at("missing").querySelector("ul").replaceChildren(...degraded.map((reason) => {
+  const reasons = [...degraded, ...answer.hints];
+  at("missing").hidden = !reasons.length;
+  at("missing").querySelector("ul").replaceChildren(...reasons.map((reason) => {
     const item = document.createElement("li");
     item.textContent = reason;
     return item;
