@@ -169,7 +169,7 @@ def test_a_filter_that_nothing_meets(page: Any, address: str) -> None:
     page.goto(f"{address}/?product={names(page)[0]}&where=colour%3DRed")
     says(page, "Nothing looks like this.")
     page.locator("#missing summary").click()
-    says(page, "only whole values are compared; nearest: 'red'", "#missing")
+    says(page, "only whole values are compared; did you mean 'red'?", "#missing")
 
 
 def test_the_end_of_more(page: Any, hat: Path) -> None:
