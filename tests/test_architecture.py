@@ -57,7 +57,7 @@ LIBRARIES = {
     "torch": ("models/", "catalog/dataset.py", "training/"),
     "torchvision": ("models/", "training/"),
     "typer": ("cli/", "spark/submit/job_cli.py"),
-    "uvicorn": ("cli/serve.py", "serving/http/connections.py"),
+    "uvicorn": ("cli/serve.py", "serving/http/connections.py", "serving/http/workers.py"),
 }
 """Where a third-party library may be imported."""
 

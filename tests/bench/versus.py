@@ -61,13 +61,13 @@ def measure(settings: Settings, products: Sequence[str], forms: Sequence[bytes],
     (scratch / "load.lua").write_text(SCRIPT, encoding="utf-8")
     for number, form in enumerate(forms):
         (scratch / f"form-{number}").write_bytes(form)
-    asked = {
+    routes = {
         "product": [f"/v1/products/{name}/similar?category=all" for name in products],
         "photo": [f"POST {scratch}/form-{number}" for number in range(len(forms))],
     }
     of = f"{workers} process{'es' * (workers > 1)}"
     with _ours(settings, workers) as ours, _minimal(settings, workers) as minimal:
-        for route, lines in asked.items():
+        for route, lines in routes.items():
             file = scratch / f"{route}s.txt"
             file.write_text("\n".join(lines), encoding="utf-8")
             for clients in CLIENTS:
@@ -93,9 +93,9 @@ def _load(address: str, file: Path, clients: int) -> dict[str, float]:
     done = subprocess.run(
         [*command, address], env=os.environ | {"ASKED": str(file)}, capture_output=True, text=True, check=True
     )
-    found = re.search(r"^\{.*\}$", done.stdout, re.MULTILINE)
-    assert found, done.stdout + done.stderr
-    summary: dict[str, float] = json.loads(found[0])
+    line = re.search(r"^\{.*\}$", done.stdout, re.MULTILINE)
+    assert line, done.stdout + done.stderr
+    summary: dict[str, float] = json.loads(line[0])
     return summary
 
 
@@ -122,7 +122,7 @@ def _started(command: Sequence[str], stream: str, workers: int) -> Iterator[str]
     process = subprocess.Popen([sys.executable, *command], text=True, **pipe)
     try:
         lines = iter(getattr(process, stream))
-        address = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        address = next(match[0] for line in lines if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
         threading.Thread(target=lambda: [None for _ in lines], daemon=True).start()
         answered, until = 0, time.monotonic() + 60
         while answered < 20 * workers and time.monotonic() < until:

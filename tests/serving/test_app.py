@@ -20,11 +20,11 @@ from tests.serving.conftest import COLOURS
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
+from likeness.index.shard import Hit
 from likeness.serving import root
 from likeness.serving.http.app import create_app
 from likeness.serving.http.error_responses import CODES
 from likeness.serving.leaf import Leaf
-from likeness.serving.responses import ResultItem
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.serving.service import Service
@@ -255,8 +255,8 @@ def test_results_say_where_their_photo_is(client: TestClient, service: Service, 
         update={"serve": service.settings.serve.model_copy(update={"photo_url": "https://shop/{category}/{image_id}"})}
     )
     other = Service(settings)
-    item = ResultItem(image_id="1", product_id="p", category="裤子/2.0", uri="u")
-    assert other._url(item) == "https://shop/%E8%A3%A4%E5%AD%90%2F2.0/1"
+    hit = Hit(0, "1", "裤子/2.0", "u", ("p",))
+    assert other._url(hit) == "https://shop/%E8%A3%A4%E5%AD%90%2F2.0/1"
 
 
 def test_a_photo_that_was_moved_is_drawn_from_the_table(
@@ -497,7 +497,7 @@ def test_uploads_are_not_kept(client: TestClient, published: Settings, rng: np.r
         return {Path(folder, name) for place in places for folder, _, names in os.walk(place) for name in names}
 
     file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 255, (1500, 1500, 3), np.uint8)).save(file, "PNG")
+    Image.fromarray(rng.integers(0, 255, (1400, 1400, 3), np.uint8)).save(file, "PNG")
     assert len(file.getvalue()) > 5_000_000
     before = files()
     search(client, file.getvalue())

@@ -189,7 +189,7 @@ def test_each_error_has_the_id_of_its_request(tmp_path: Path) -> None:
 
 
 def test_a_body_that_is_too_large_has_one_too() -> None:
-    settings = {"limits": {"max_bytes": 1000}, "serve": {"photos_max": 1}}
+    settings = {"serve": {"photos_max": 1, "max_bytes": 1000}}
     client = client_of(create_app(Service(Settings.model_validate(settings))))
     answer = client.post("/v1/search", files={"image": b"x" * 3_000_000})
     assert answer.json()["code"] == "too_large"

@@ -196,7 +196,7 @@ def test_every_command_answers_for_a_real_root(configure, tmp_path):
     photo = next((tmp_path / "photos" / "hat").iterdir())
     grid = tmp_path / "grid.png"
     answer = json.loads(likeness("search", str(photo), "--category", "all", "-k", "4", "--json", "--save", str(grid)))
-    assert set(answer) == {"space", "build", "category", "coverage", "results", "took_ms"}
+    assert set(answer) == {"space", "build", "category", "coverage", "results", "hints", "took_ms"}
     assert answer["results"][0]["product_id"] == f"hat/{photo.name}"
     assert answer["results"][0]["score"] > 0.9999
     assert len(answer["results"]) == 4

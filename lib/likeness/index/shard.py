@@ -130,20 +130,22 @@ class LoadedShard:
 
     def _convert(self, rows: np.ndarray) -> list["_Row"]:
         """The names of some rows; those converted before are kept, as many as are to be."""
-        kept, wanted = self._converted, rows.tolist()
-        found = [kept.get(row) for row in wanted]
-        missing = [number for number, row in enumerate(found) if row is None]
+        kept, numbers = self._converted, rows.tolist()
+        names = [kept.get(row) for row in numbers]
+        missing = [position for position, name in enumerate(names) if name is None]
         if missing:
             columns = (column.take(rows[missing]) for column in (self._image_ids, self._regions, self._listings))
             new = dict[int, _Row]()
-            for number, name, region, listed in zip(missing, *(each.to_pylist() for each in columns), strict=True):
+            for position, image_id, region, listed in zip(
+                missing, *(each.to_pylist() for each in columns), strict=True
+            ):
                 listings = [(one["category"], one["uri"], tuple(sorted(set(one["products"])))) for one in listed]
-                found[number] = new[wanted[number]] = _Row(name, region, listings)
+                names[position] = new[numbers[position]] = _Row(image_id, region, listings)
             if len(kept) + len(new) > self._kept:
                 self._converted = kept = {}
             if len(new) <= self._kept:
                 kept.update(new)
-        return [row for row in found if row]
+        return [name for name in names if name]
 
     def lookup(self, image_id: str) -> Hit | None:
         """Looks up a live image by its id: a hit with a score of 0; None if the shard does not hold it."""

@@ -1,8 +1,9 @@
 """The cost of a query's photos, judged by their headers, so that costly queries do not hold up the others."""
 
 from likeness.core.settings import Limits
-from likeness.images.image import WHOLE, read_header
+from likeness.images.image import WHOLE, BadImage, read_header
 from likeness.images.query_views import QueryView, count_views
+from likeness.serving.query_encoder import PhotoError
 from likeness.serving.query_terms import PhotoTerm
 
 _MOST_PIXELS, _MOST_PASSES = 2_000_000, 4
@@ -16,10 +17,14 @@ def is_costly(term: PhotoTerm, limits: Limits) -> bool:
     """Whether photos take long to decode or to encode, by formats, pixels and views.
 
     Raises:
-        BadImage: a photo is over the limits, or none.
+        PhotoError: a photo is over the limits, or none.
     """
-    decodes = 2 if QueryView.WHOLE in term.looks else 1
-    pixels = sum(decodes * _pixels_to_decode(photo, term.box == WHOLE, limits) for photo in term.photos)
+    decodes, pixels = 2 if QueryView.WHOLE in term.looks else 1, 0.0
+    for number, photo in enumerate(term.photos, 1):
+        try:
+            pixels += decodes * _pixels_to_decode(photo, term.box == WHOLE, limits)
+        except BadImage as bad:
+            raise PhotoError.of(bad, number, len(term.photos)) from None
     passes = len(term.photos) * (1 + count_views(term.looks))
     return pixels > _MOST_PIXELS or passes > _MOST_PASSES
 

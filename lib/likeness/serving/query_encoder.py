@@ -6,7 +6,7 @@ A new modality, such as text, is a type of term in `query_terms` and a `QueryEnc
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,11 @@ class PhotoError(UsageError):
     def __init__(self, bad: BadImage, which: str = "") -> None:
         super().__init__(f"{which}: {bad}" if which else str(bad))
         self.reason = bad.reason
+
+    @classmethod
+    def of(cls, bad: BadImage, number: int, count: int) -> Self:
+        """The error about one of some photos, counted from 1."""
+        return cls(bad, f"photo {number} of {count}" if count > 1 else "")
 
 
 class OverloadedError(ServiceError):
@@ -76,7 +81,7 @@ class PhotoQueryEncoder:
                 try:
                     rows.append(encode(photo))
                 except BadImage as bad:
-                    raise PhotoError(bad, f"photo {number} of {count}" if count > 1 else "") from None
+                    raise PhotoError.of(bad, number, count) from None
             prediction = self._predict(term, loaded)
         except BadImage as bad:
             raise PhotoError(bad) from None

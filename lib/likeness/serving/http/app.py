@@ -106,13 +106,6 @@ def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:
         """The fields of an answer that the caller has no right to."""
         return None if has_right(request.state, settings.uris) else {"results": {"__all__": {"uri"}}}
 
-    @app.post(
-        "/v1/search",
-        operation_id="search_by_photo",
-        tags=["search"],
-        summary="Search with a photo, or with several of one thing",
-        response_model=Answer,
-    )
     async def search(
         request: Request, query: Annotated[PhotoQuery, Form(media_type="multipart/form-data")]
     ) -> Response:
@@ -125,6 +118,17 @@ def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:
         term = PhotoTerm(photos, read_box(query.box.split(",")) if query.box else WHOLE, query.combine, query.looks)
         answer = await photo_searches.search(client_of(request.scope), term, params(query, request))
         return _json(sent(answer), excluded(request))
+
+    app.router.add_api_route(
+        "/v1/search",
+        search,
+        methods=["POST"],
+        operation_id="search_by_photo",
+        tags=["search"],
+        summary="Search with a photo, or with several of one thing",
+        response_model=Answer,
+        route_class_override=QueryRoute,
+    )
 
     @app.post(
         "/v1/search/vectors",

@@ -51,11 +51,11 @@ class BytesInFlight:
     @property
     def total(self) -> int:
         """The bytes in memory."""
-        return self._counts.held(_ALL_BODIES)
+        return self._counts.count(_ALL_BODIES)
 
     def has_room(self, client: str, count: int) -> bool:
         """Whether a client may hold so many more bytes."""
-        return self._counts.held(f"{_ALL_BODIES} {client}") + count <= self.most - self.total
+        return self._counts.count(f"{_ALL_BODIES} {client}") + count <= self.most - self.total
 
     def take(self, client: str, count: int) -> None:
         """Counts bytes that a client holds."""

@@ -1,6 +1,6 @@
 """Counts that all processes of a server share: a file of slots by name, which each process maps.   [numpy]
 
-A slot has a bucket of requests, which refills, and what each process holds of something. What a process held ends with
+A slot has a bucket of requests, which refills, and what each process holds of something. What a process holds ends with
 it: the next one of its number begins at 0. Used by one thread of a process, that of the event loop.
 """
 
@@ -39,13 +39,13 @@ class SharedCounts:
         # the one descriptor of this file: closing another would give up the locks of this process
         self._file = _open(path)
         weakref.finalize(self, os.close, self._file)
-        fields = [("process", "i8"), ("name", "u8"), ("used", "f8"), ("left", "f8"), ("held", "i8", (workers,))]
+        fields = [("process", "i8"), ("name", "u8"), ("used", "f8"), ("left", "f8"), ("in_use", "i8", (workers,))]
         kind = np.dtype(fields)
         with self._locked():
             if os.fstat(self._file).st_size < _SLOTS * kind.itemsize:
                 os.ftruncate(self._file, _SLOTS * kind.itemsize)
         slots = np.frombuffer(mmap.mmap(self._file, _SLOTS * kind.itemsize), kind)
-        self._names, self._used, self._left, self._held = (slots[name] for name in ("name", "used", "left", "held"))
+        self._names, self._used, self._left, self._in_use = (slots[name] for name in ("name", "used", "left", "in_use"))
         self.number, self.before = self._take_number(slots["process"], workers)
 
     def _take_number(self, processes: np.ndarray, workers: int) -> tuple[int, int]:
@@ -58,7 +58,7 @@ class SharedCounts:
             before = int(processes[number])
             processes[number] = os.getpid()
             with self._locked():
-                self._held[:, number] = 0
+                self._in_use[:, number] = 0
             return number, before
         raise ServiceError(f"{workers} processes answer already; end one of them first")
 
@@ -70,21 +70,21 @@ class SharedCounts:
             self._left[slot] = left - taken
         return 0.0 if taken else (1 - left) / rate
 
-    def held(self, name: str) -> int:
+    def count(self, name: str) -> int:
         """How many all processes hold."""
         with self._slot(name) as (slot, _):
-            return int(self._held[slot].sum())
+            return int(self._in_use[slot].sum())
 
     def hold(self, name: str, count: int) -> None:
         """Holds so many more in this process; fewer if it is negative."""
         with self._slot(name) as (slot, _):
-            self._held[slot, self.number] += count
+            self._in_use[slot, self.number] += count
 
     def hold_one(self, name: str, most: int) -> bool:
         """Holds one more, unless all processes hold `most`; whether it does."""
         with self._slot(name) as (slot, _):
-            free = self._held[slot].sum() < most
-            self._held[slot, self.number] += int(free)
+            free = self._in_use[slot].sum() < most
+            self._in_use[slot, self.number] += int(free)
         return bool(free)
 
     @contextmanager
@@ -104,10 +104,10 @@ class SharedCounts:
 
         If something is held of all names, the last one shares its slot.
         """
-        unheld = places[~self._held[places].any(axis=1)]
-        if not len(unheld):
+        free = places[~self._in_use[places].any(axis=1)]
+        if not len(free):
             return int(places[-1])
-        slot = int(unheld[np.argmin(self._used[unheld])])
+        slot = int(free[np.argmin(self._used[free])])
         self._names[slot], self._used[slot], self._left[slot] = digest, -np.inf, 0
         return slot
 

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any, get_origin
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, ImmutableMultiDict
 from starlette.routing import request_response
 
 _PREFIX = "/v1/"
@@ -55,8 +56,9 @@ class StrictRoute(APIRoute):
 class QueryRoute(StrictRoute):
     """A strict route of a function with the parameters `request`, `query` and those of the path.
 
-    `query` is a model, which is validated at once. FastAPI would take it apart and look at each of its fields, which
-    takes longer than a search does, and open contexts for dependencies, of which there are none.
+    `query` is a model, of the query string or of a form, which is validated at once. FastAPI would take it apart and
+    look at each of its fields, which takes longer than a search does, and open contexts for dependencies, of which
+    there are none.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -64,25 +66,35 @@ class QueryRoute(StrictRoute):
         self.app = request_response(self.get_route_handler())
 
     def _unchecked_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        (field,) = self.dependant.query_params
-        model, call = field.field_info.annotation, self.dependant.call
+        (field,) = [*self.dependant.query_params, *self.dependant.body_params]
+        model, call, in_body = field.field_info.annotation, self.dependant.call, bool(self.dependant.body_params)
         assert isinstance(model, type)
         assert issubclass(model, BaseModel)
         assert call
         lists = [name for name, repeated in _parameters([field]) if repeated]
         threads = ThreadPoolExecutor(_THREADS, self.name)  # anyio's take half of the time of a short query
 
-        async def answer(request: Request) -> Response:
-            sent = request.query_params
+        def validated(sent: ImmutableMultiDict[str, Any]) -> BaseModel:
             values = {**sent, **{name: sent.getlist(name) for name in lists if name in sent}}
             try:
-                query = model.model_validate(values)
+                return model.model_validate(values)
             except ValidationError as error:
-                errors = error.errors(include_url=False)
-                raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in errors]) from None
-            run = partial(call, request=request, query=query, **request.path_params)
-            response: Response = await get_running_loop().run_in_executor(threads, run)
-            return response
+                place, errors = "body" if in_body else "query", error.errors(include_url=False)
+                raise RequestValidationError([{**one, "loc": (place, *one["loc"])} for one in errors]) from None
+
+        async def answer(request: Request) -> Response:
+            form = await request.form() if in_body else None
+            try:
+                query = validated(request.query_params if form is None else form)
+                run = partial(call, request=request, query=query, **request.path_params)
+                if iscoroutinefunction(call):
+                    response: Response = await run()
+                else:
+                    response = await get_running_loop().run_in_executor(threads, run)
+                return response
+            finally:
+                if form:
+                    await form.close()
 
         return answer
 
