@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 SECONDS = {
     "stack": 1300,
-    "serving": 470,
+    "serving": 1000,
     "spark/test_training": 360,
     "spark/test_processes": 300,
     "spark/test_upkeep": 230,

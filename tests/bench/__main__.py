@@ -3,9 +3,10 @@
 LIKENESS_CLOTHING names the folder of the full clothing data (train/, validation/, catalogue.csv); without it
 the bundled sample is used and the quality row is left out. LIKENESS_BENCH_PHOTOS (default 30185) sets the size.
 LIKENESS_BENCH_FC6 is the weights file of a distilled model, whose fc6 then gives the 4096-d vectors of index and stack.
-LIKENESS_BENCH chooses `nightly`, `extract`, `memory`, `costs`, `train`, `index`, `night`, `serve`, `stack`, `gpu` or
-`versions`; by default all but the last two are measured, the stack where Maven is installed. `versions` measures speed
-against an earlier version, whose checkout LIKENESS_BENCH_EARLIER names. LIKENESS_BENCH_PLOTS is the folder of plots.
+LIKENESS_BENCH chooses `nightly`, `extract`, `memory`, `costs`, `train`, `index`, `night`, `serve`, `leaves`, `stack`,
+`gpu` or `versions`; by default all but the last two are measured, the stack where Maven is installed. `versions`
+measures speed against an earlier version, whose checkout LIKENESS_BENCH_EARLIER names. LIKENESS_BENCH_PLOTS is the
+folder of plots.
 `make bench-full` measures indexes of a million vectors as well, in 45 GB of disk.
 LIKENESS_PEERS and LIKENESS_AUTOFAISS name a Python each that has the peers, which are installed into new environments
 otherwise.
@@ -38,7 +39,7 @@ from likeness.spark.run import Run
 from likeness.spark.session import open_session
 from likeness.spark.stages.extract import extract
 
-from . import bare, costs, extraction, gpu, indexes, memory, nights, serving, stack, training, versions
+from . import bare, costs, extraction, gpu, indexes, leaves, memory, nights, serving, stack, training, versions
 from .photos import variant, variants
 from .rows import ROWS, row
 
@@ -90,6 +91,8 @@ def main() -> None:
             serving.measure(
                 indexes.of_photos(sorted_photos), sorted_photos, Path(scratch), "LIKENESS_BENCH_FULL" in os.environ
             )
+        if chosen in ("", "leaves"):
+            leaves.measure(Path(scratch))
         if chosen == "stack" or (not chosen and shutil.which("mvn")):
             stack.measure(variants(train, work / f"photos-{stack.PHOTOS}", stack.PHOTOS), Path(scratch))
     print(f"\n{datetime.date.today()}, {os.cpu_count()} cores, {_processor()}, `make bench`\n")

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,10 +24,10 @@ import pyarrow as pa
 import tests.conftest  # noqa: F401 - its profile of hypothesis
 import torch
 import torchvision
-from tests.serving import test_abuse
+from tests.serving import soak, test_abuse
 
 from likeness import storage
-from likeness.core.settings import Index, Settings
+from likeness.core.settings import Index, Settings, load_settings
 from likeness.index import distance
 from likeness.index.build import BuildSpec, build_shard
 from likeness.index.builds import Builds
@@ -35,13 +36,15 @@ from likeness.index.shard import LoadedShard
 from likeness.index.shard_plan import PlannedShard
 from likeness.models.backbones import resolve
 from likeness.serving.encoder import Encoder
+from likeness.spark import jobs
 from likeness.storage import Product
 from likeness.storage.items import Item
 
+from . import versus
 from .rows import row
 from .vectors import K, blocks
 
-ROWS, ASKED, _SWAPS_S = 30_185, 300, 60
+ROWS, ASKED, _SWAPS_S, _SOAK_S = 30_185, 300, 60, 3600
 UNBATCHED = """
 from likeness.serving.leaf import Leaf
 from likeness.cli import main
@@ -64,10 +67,14 @@ def measure(real: np.ndarray, photos: Sequence[Path], scratch: Path, full: bool)
     _throughput(exact, scratch)
     small = _published(Settings(), scratch / "small", "auto", real, 3068)
     row("`likeness serve` to ready, 3,068 photos", f"{_start(small):.1f} s", "<= 5 s")
+    for workers in (1, 2):
+        forms = [_form(path.read_bytes()) for path in photos[:60]]
+        versus.measure(small, list(_vectors(small)), forms, scratch, workers)
     _swaps(small, real, scratch)
     if full:
         _steady(quick, scratch)
         _abuse(small, photos[0])
+        _soak(photos, scratch / "soak")
         large = _published(Settings(), scratch / "large", "auto", real, 1_000_000)
         row("`likeness serve` to ready, 1,000,000 x 1280", f"{_start(large):.1f} s", "<= 30 s")
 
@@ -192,6 +199,26 @@ def _abuse(settings: Settings, photo: Path) -> None:
         grown = server.memory_full_info().uss - before
     row(
         "10,000 malformed requests, 2,000 broken photos", f"none unanswered, no 500, {grown / 1e6:+.0f} MB", "no growth"
+    )
+
+
+def _soak(photos: Sequence[Path], folder: Path) -> None:
+    """An hour of good queries beside hostile traffic of all kinds at once, on a root with two builds."""
+    settings = load_settings(None, {"root": str(folder / "root"), "source.uri": str(folder / "photos")})
+    for part in (photos[:100], photos[100:110]):
+        for photo in part:
+            place = folder / "photos" / photo.parent.name / photo.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photo, place)
+        jobs.nightly(settings)
+    seen = soak.soak(settings, photos[0].read_bytes(), _SOAK_S, folder)
+    assert not seen.unanswered, seen.unanswered[:3]
+    hour = seen.grown * 3600 / (_SOAK_S * 5 / 6 / 3)  # from the middle third of the samples to the last one
+    row(
+        "good queries beside hostile traffic, an hour",
+        f"{len(seen.beside)} of {len(seen.beside)} answered, p99 {seen.slower:.1f} times the quiet one, "
+        f"{hour / 1e6:+.0f} MB an hour",
+        "all; <= 5 times; <= 20 MB",
     )
 
 

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,64 @@ def test_vectors_of_another_space_are_refused(api: Library | Client, library: Li
             api.search(vectors, space=space)
 
 
+def test_vectors_that_nothing_is_near_to_are_refused(api: Library | Client, library: Library) -> None:
+    dim, space, row = library.build.dim, library.build.space, library.vectors().vectors[0]
+    zero = np.zeros(dim, np.float32)
+    for vectors, said in (
+        (zero, "the vector of the query is 0, which has no direction"),
+        (np.stack([row, zero]), "vector 2 of 2 of the query is 0"),
+        (np.full(dim, 1e300), "vector 1 of 1 holds 1e\\+300"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            api.search(vectors, space=space)
+        with pytest.raises(UsageError, match=said):
+            api.batch(vectors, space=space)
+    with pytest.raises(UsageError, match="is 0, which has no direction"):
+        api.search(np.stack([row, -row]), space=space, combine="mean")
+    expected = images(api.search(row, space=space, category="all"))
+    for scale in (1e-30, 1e37):
+        assert images(api.search(row.astype(np.float64) * scale, space=space, category="all")) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"where": ["Colour=red"]}, "'Colour'; did you mean 'colour'?"),
+        ({"where": ["size=9"]}, "'size'; there are: colour"),
+        ({"where": ["colour=Red"]}, "did you mean 'red'?"),
+        ({"min_score": 2}, "the best score is 1.0000"),
+        ({"offset": 900}, "offset 900 is past the last of 163 results"),
+    ],
+)
+def test_an_empty_answer_says_why(api: Library | Client, hat: Path, options: SearchOptions, hint: str) -> None:
+    answer = api.search(hat, category="all", **options)
+    assert not answer.results
+    assert hint in " ".join(answer.hints)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"where": ["price>10"]}, "there is no operator but ="),
+        ({"where": ["colour==red"]}, "there is no operator but ="),
+        ({"category": "Hat"}, "did you mean 'hat'?"),
+        ({"min_coverage": 2}, "min_coverage is 2"),
+        ({"min_score": float("nan")}, "min_score is nan"),
+        ({"near_duplicate": -1}, "near_duplicate is -1"),
+    ],
+)
+def test_a_parameter_that_cannot_be_meant_is_refused(
+    api: Library | Client, hat: Path, options: SearchOptions, error: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(error)):
+        api.search(hat, **options)
+
+
+def test_the_photo_that_cannot_be_used_is_named(api: Library | Client, hat: Path) -> None:
+    with pytest.raises(UsageError, match="photo 2 of 2: not_an_image"):
+        api.search(hat, b"not a photo")
+
+
 def test_an_answer_shows_as_a_table(api: Library | Client, hat: Path) -> None:
     answer = api.search(hat, k=4, category="all")
     page = answer._repr_html_()
@@ -190,16 +249,62 @@ def test_library_client_and_command_answer_fifty_queries_alike(
         for number, photo in enumerate(photos):
             chosen = options[number % len(options)]
             expected = comparable(library.search(photo, **chosen))
-            assert comparable(client.search(photo, **chosen)) == expected
+            served = client.search(photo, **chosen)
+            assert comparable(served) == expected
+            assert {one.uri for one in served.results} == {""}
             flags = [f"--{name}={value}" for name, values in chosen.items() for value in np.atleast_1d(values)]
             flags += ["--root", published.root, "--set", f"extract.cache={published.extract.cache}", "--json"]
             typer_app(["search", str(photo), *flags], standalone_mode=False)
-            assert comparable(Answer.model_validate_json(capsys.readouterr().out)) == expected
+            printed = Answer.model_validate_json(capsys.readouterr().out)
+            assert comparable(printed) == expected
+            assert all(one.uri.startswith("file:///") for one in printed.results)
 
 
 def comparable(answer: Answer) -> dict[str, Any]:
-    """All but times, and the addresses of photos, which only a service has."""
-    return answer.model_dump(exclude={"took_ms": True, "results": {"__all__": {"url"}}})
+    """All but times and where photos are: only a service has `url`, and only keys with a right get `uri` from it."""
+    return answer.model_dump(exclude={"took_ms": True, "results": {"__all__": {"url", "uri"}}})
+
+
+def test_the_command_takes_what_a_search_takes(
+    library: Library,
+    published: Settings,
+    sample: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(library_module, "Library", lambda settings: nullcontext(library))
+    photos = [min((sample / name).iterdir()) for name in ("hat", "shoes")]
+    product, flags = library.search(photos[0]).results[0].product_id, ["--root", published.root]
+
+    def printed(*words: str) -> str:
+        typer_app(["search", *words, *flags], standalone_mode=False)
+        return capsys.readouterr().out
+
+    both = list(map(str, photos))
+    for words, expected in (
+        (["--product", product, "--distinct"], library.similar(product, distinct=True)),
+        ([both[0], "--box", "0,0,0.5,0.5"], library.search(photos[0], box=(0, 0, 0.5, 0.5))),
+        ([both[0], "--offset", "3", "-k", "4"], library.search(photos[0], offset=3, k=4)),
+        ([*both, "--combine", "mean"], library.search(*photos, combine="mean")),
+        ([*both, "--min-score", "0.5"], library.search(*photos, min_score=0.5)),
+        ([both[0], "--near-duplicate", "0.7"], library.search(photos[0], near_duplicate=0.7)),
+        ([both[0], "--look", "sharp"], library.search(photos[0], looks=["sharp"])),
+        ([both[0], "--where", "Colour=red"], library.search(photos[0], where=["Colour=red"])),
+    ):
+        assert comparable(Answer.model_validate_json(printed(*words, "--json"))) == comparable(expected)
+    said = printed(both[0], "--where", "Colour=red")
+    assert "no results" in said
+    assert re.search(r"hint: where: none of the \d+ products .*did you mean 'colour'\?", said)
+    for number, words in enumerate((["--product", product], both)):
+        printed(*words, "--save", str(tmp_path / f"{number}.png"))
+        assert (tmp_path / f"{number}.png").read_bytes()[:4] == b"\x89PNG"
+    for words, error in (
+        ([both[0], "--box", "0,1"], "left, top, right, bottom"),
+        ([*both, "--combine", "sum"], "best, mean"),
+    ):
+        with pytest.raises(UsageError, match=error):
+            printed(*words)
 
 
 def test_a_command_times_its_steps(published: Settings, hat: Path) -> None:

@@ -35,7 +35,7 @@ def test_only_a_key_opens(tmp_path: Path) -> None:
         assert client.get("/v1/catalogue", headers=headers).status_code == 503
     wrong = ("", "x", key[:-1], key + "x", key.upper(), "Bearer", "\xff")
     for headers in ({}, *({"X-API-Key": text} for text in wrong), {"Authorization": f"Basic {key}"}):
-        for path_ in ("/v1/catalogue", "/metrics", "/v1/openapi.json", "/v1/images/x", "/none"):
+        for path_ in ("/v1/catalogue", "/metrics", "/v1/images/x", "/none"):
             answer = client.get(path_, headers={k: v.encode("latin-1") for k, v in headers.items()})
             assert (answer.status_code, answer.json()["code"]) == (401, "no_key")
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -88,6 +88,20 @@ def test_each_key_has_a_rate_of_its_own(tmp_path: Path) -> None:
     assert client.get("/v1/catalogue", headers=other).status_code == 503
     time.sleep(0.5)
     assert client.get("/v1/catalogue", headers=one).status_code == 503
+
+
+def test_thumbnails_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Service, "thumbnail", lambda *_: b"a photo")
+    path = tmp_path / "keys.txt"
+    key = {"X-API-Key": new_key(path, "shop")}
+    client = client_with(keys=str(path), rate=0.001, at_once=1)
+    thumbnails = [client.get("/v1/images/x", headers=key).status_code for _ in range(60)]
+    assert thumbnails == [200] * 60  # more than a page shows
+    queries = [client.get("/v1/catalogue", headers=key).status_code for _ in range(2)]
+    assert queries == [503, 429]
+    statuses = [client.get("/v1/images/x", headers=key).status_code for _ in range(100)]
+    assert {200, 429} == set(statuses)  # they have a bound too
+    assert client.get("/v1/images/x").status_code == 401
 
 
 def test_no_more_are_at_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
+import requests
 
 from likeness.core.settings import Settings
 
 
 @contextmanager
-def serving(settings: Settings, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
-    """The process and the lines it has said, until it listens or ends; stopped at the end."""
+def serving(settings: Settings, *flags: str, read: bool = True) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
+    """The process and the lines it has said, until it listens or ends; stopped at the end.
+
+    `read`: what it says later is read, and dropped. A pipe that nobody reads fills.
+    """
     command = [sys.executable, "-m", "likeness.cli", "serve", "--root", settings.root, "--port", "0", *flags]
     command += ["--set", f"extract.cache={settings.extract.cache}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -30,8 +34,7 @@ def serving(settings: Settings, *flags: str) -> Iterator[tuple["subprocess.Popen
             lines.append(line.strip())
             if line.startswith("listening"):
                 break
-        # a pipe that nobody reads fills, and whoever writes to it waits
-        reader = threading.Thread(target=deque, args=(process.stderr, 0))
+        reader = threading.Thread(target=deque, args=(process.stderr if read else (), 0))
         reader.start()
         yield process, lines
     finally:
@@ -57,6 +60,15 @@ def test_it_says_where_it_listens_and_ends_when_told(published: Settings) -> Non
         assert listening == {"127.0.0.1"}
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_log_that_nobody_reads_stalls_nobody(published: Settings) -> None:
+    with serving(published, read=False) as (_, lines), requests.Session() as session:
+        address, start = lines[-1].removeprefix("listening on "), time.monotonic()
+        session.headers["X-Request-Id"] = "x" * 64
+        for _ in range(1000):  # some 200 bytes of log each; a pipe takes 64 kB
+            assert session.get(f"{address}healthz", timeout=10).ok
+        assert time.monotonic() - start < 30
 
 
 def test_a_port_in_use_is_told(published: Settings) -> None:

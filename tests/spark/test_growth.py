@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from likeness.serving.leaf import Leaf
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
 from likeness.spark.run import Run
-from likeness.spark.stages.compact import compact
+from likeness.spark.stages.compact import compact, gc
 from likeness.spark.stages.index import index, publish
 from likeness.storage.items import Item
 from likeness.storage.tables import FEATURES, LISTINGS
@@ -55,8 +55,8 @@ class Shop:
                 moved = self._category() if kind == "recategorise" else category
                 self.listings[product, image] = (moved, {"delete": False, "re-add": True}.get(kind, active))
 
-    def night(self) -> None:
-        """Writes the model into the tables, indexes and publishes."""
+    def night(self, pins: Literal["respect", "remove"] = "respect") -> None:
+        """Writes the model into the tables, indexes and publishes, unless a pin keeps it from that."""
         rows = [
             {"product_id": product, "image_id": image, "uri": f"file:///{image[:8]}.jpg", "category": category}
             | {"attributes": "{}", "active": active, "since": NOW}
@@ -76,7 +76,7 @@ class Shop:
                 tables.append(FEATURES, tables.rows(FEATURES, vectors))
             built = index(run)
             assert built
-            publish(run, built)
+            publish(run, built, pins)
             self.steps.append(run.facts.index.step)
 
     def check(self) -> None:
@@ -143,9 +143,34 @@ def test_any_sequence_of_nights_is_as_the_model(configure: Any, tmp_path: Path, 
                 compact(run)
         if number in (2, 6):
             builds.rollback()
-        shop.night()
+        shop.night("remove")
         shop.check()
     assert {"whole", "delta", *(["merge"] if nights >= 7 else [])} <= set(shop.steps)
+
+
+def test_nights_that_are_not_published_extend_the_build_in_service(configure: Any, tmp_path: Path) -> None:
+    settings = configure(tmp_path, *LIMITS)
+    shop, builds = Shop(settings, 5), Builds(settings.root)
+    shop.change("add", 40)
+    shop.night()
+    first = builds.find()
+    shop.change("add", 2)
+    shop.night()
+    builds.rollback()
+    for kind in ("delete", "add"):
+        shop.change(kind, 2)
+        shop.night()
+        assert builds.find() == first
+        newest = builds.read(builds.of(first.space)[-1])
+        assert builds.of(first.space) == [first.path, newest.path]
+        assert {shard.build for shard in newest.shards} <= {first.build, newest.build}, "nothing of the bad build"
+    with Run("gc", settings, ("index",)) as run:
+        gc(run)
+    assert builds.problems(first) == builds.problems(newest) == []
+    shop.change("share", 2)
+    shop.night("remove")
+    shop.check()
+    assert shop.steps == ["whole", "delta", "delta", "delta", "delta"]
 
 
 def test_a_build_with_regions_grows_night_by_night(configure: Any, tmp_path: Path) -> None:

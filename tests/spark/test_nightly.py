@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from likeness import storage
+from likeness.cli.app import app
 from likeness.core.errors import UsageError
 from likeness.core.settings import load_settings
 from likeness.index.builds import Builds
@@ -26,7 +28,7 @@ from likeness.spark import jobs
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FEATURES, IMAGES, LISTINGS
 
-from .conftest import PROJECT, run, take
+from .conftest import PROJECT, last_run, run, take
 
 
 def _vectors(settings):
@@ -194,7 +196,7 @@ def test_every_command_answers_for_a_real_root(configure, tmp_path):
     photo = next((tmp_path / "photos" / "hat").iterdir())
     grid = tmp_path / "grid.png"
     answer = json.loads(likeness("search", str(photo), "--category", "all", "-k", "4", "--json", "--save", str(grid)))
-    assert set(answer) == {"space", "build", "category", "coverage", "results", "took_ms"}
+    assert set(answer) == {"space", "build", "category", "coverage", "results", "hints", "took_ms"}
     assert answer["results"][0]["product_id"] == f"hat/{photo.name}"
     assert answer["results"][0]["score"] > 0.9999
     assert len(answer["results"]) == 4
@@ -269,6 +271,47 @@ def test_rollback_brings_the_build_before_back(configure, tmp_path):
     assert (first.images, second.images) == (3, 4)
     assert Builds(settings.root).rollback() == (second.path, first.path)
     assert _root(settings)[0].build == first.build
+
+
+def test_a_night_after_a_rollback_builds_and_does_not_publish(configure, tmp_path, capsys):
+    source = take(tmp_path / "photos", "hat")
+    settings = configure(source)
+    run(settings)
+    builds = Builds(settings.root)
+    first = builds.find()
+    run(configure(take(source, "hat", start=3, count=1)))
+    builds.rollback()
+    for count in (4, 5):  # two nights, each with a photo more
+        capsys.readouterr()
+        facts = run(configure(take(source, "hat", start=count, count=1)))
+        third = builds.read(builds.of(first.space)[-1])
+        assert third.images == count + 1
+        assert facts["publish"]["unpublished"] == third.path
+        assert facts["publish"]["pinned"] == last_run(settings)["build"] == builds.find().path == first.path
+        printed = capsys.readouterr()
+        assert f"publish: {third.build} is not published: a rollback put {first.path} in service at" in printed.err
+        assert f"{third.path} is not published: a rollback pinned {first.path}" in printed.out
+        report = Path(settings.root, "reports", "latest.html").read_text()
+        assert f"Build {third.build} with {count + 1} images in 1 shard is not published." in report
+        assert "<dt>pinned</dt>" in report
+        assert builds.of(first.space) == [first.path, third.path], "builds that were not published do not pile up"
+    facts = run(settings)
+    assert (facts["index"]["step"], facts["index"]["built"]) == ("unchanged", 0), "that build is not built again"
+    assert facts["publish"]["unpublished"] == third.path
+    run(settings, jobs.gc_job)
+    assert builds.of(first.space) == [first.path, third.path]
+    assert builds.problems(builds.find()) == builds.problems(third) == []
+    status = CliRunner().invoke(app, ["status", "--root", settings.root]).output
+    assert f"a rollback put {first.path} in service at" in status
+    assert "builds with them, and does not publish" in status
+    run(settings, jobs.publish_job)
+    assert builds.find().path == third.path
+    assert run(settings)["index"]["step"] == "unchanged"
+    builds.rollback()
+    builds.release()
+    facts = run(settings)
+    assert "unpublished" not in facts["publish"]
+    assert (builds.find().images, builds.pins()) == (6, [])
 
 
 def test_a_query_of_another_space_is_refused(first):

@@ -1,5 +1,6 @@
 """Hidden products: out of every answer, whatever they are called, until they are shown again."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from likeness.catalog import hidden_products
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.index.manifest import Manifest
 from likeness.index.shard import Hit
+from likeness.serving import hidden_watcher
+from likeness.serving.hidden_watcher import HiddenProductsWatcher
 from likeness.serving.leaf import LeafAnswer, LeafQuery
 from likeness.serving.root import Root
 from likeness.serving.search_params import SearchParams
@@ -49,6 +52,53 @@ def test_what_was_read_is_used_for_a_second(tmp_path: Path, monkeypatch: pytest.
     assert reader.without(["a"]) == ("a",)
     now = 101.0
     assert reader.without(["a"]) == ()
+
+
+def test_a_folder_that_stays_as_it_is_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(hidden_products.time, "monotonic", lambda: now)
+    reader, names = HiddenProducts(str(tmp_path)), [f"p{number}" for number in range(2000)]
+    reader.hide(names)
+    assert reader.without(["p5", "q"]) == ("q",)
+    listed: list[str] = []
+    list_names = type(reader._files).names
+    monkeypatch.setattr(type(reader._files), "names", lambda *args: listed.append("x") or list_names(*args))
+    for now in range(104, 124):  # noqa: B007 - the clock
+        assert reader.without(["p5", "q"]) == ("q",)
+    assert listed == []
+    HiddenProducts(str(tmp_path)).show(["p5"])
+    assert reader.without(["p5", "q"]) == ("p5", "q")
+    assert len(listed) == 1
+
+
+def test_the_last_list_stays_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that fails or hangs keeps no query waiting; answers say how old the list is."""
+    monkeypatch.setattr(hidden_watcher, "_POLL_S", 0.05)
+    monkeypatch.setattr(hidden_watcher, "_STALE_S", 0.3)
+    HiddenProducts(str(tmp_path)).hide(["a"])
+    said: list[str] = []
+    watcher = HiddenProductsWatcher(str(tmp_path), said.append)
+    assert "cannot be read" in watcher.unread
+    watcher.start()
+    try:
+        assert (watcher.without(["a", "b"]), watcher.unread, watcher.problem) == (("b",), "", "")
+
+        def fail(self: HiddenProducts) -> None:
+            raise OSError(24, "Too many open files")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(HiddenProductsWatcher, "refresh", fail)
+            time.sleep(0.6)
+            assert watcher.without(["a", "b"]) == ("b",)
+            assert "Too many open files" in watcher.problem
+            assert len(said) == 1
+        HiddenProducts(str(tmp_path)).hide(["b"])
+        end = time.monotonic() + 10
+        while watcher.without(["a", "b"]) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert (watcher.without(["a", "b"]), watcher.problem) == ((), "")
+    finally:
+        watcher.stop()
 
 
 class Fixed:

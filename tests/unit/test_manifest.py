@@ -111,7 +111,7 @@ def test_publishing_makes_a_chain(tmp_path: Path) -> None:
     assert current.build == "b3"
     content = json.loads((tmp_path / "builds" / SPACE / "CURRENT").read_text())
     assert content.pop("published") <= datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    assert content == {"current": "b3", "previous": ["b2", "b1"]}
+    assert content == {"current": "b3", "previous": ["b2", "b1"], "pinned": ""}
     assert sorted(path.name for path in (tmp_path / "builds").iterdir()) == [SPACE]
 
 

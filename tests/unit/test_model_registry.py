@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from likeness.core.errors import DataError, GateError, SpaceMismatch, UsageError
+from likeness.core.errors import DataError, GateError, ServiceError, SpaceMismatch, UsageError
 from likeness.core.settings import Extract, Settings
 from likeness.models.backbones import resolve
 from likeness.models.backbones.heads import Head
@@ -18,6 +18,7 @@ from likeness.models.model_registry import ModelRegistry
 from likeness.models.spaces import space_of
 from likeness.models.training_report import TrainingReport
 from likeness.storage.artifact import File
+from likeness.storage.leases import Lease
 from likeness.training.network import Network
 
 Make = Callable[..., ModelCard]
@@ -183,3 +184,15 @@ def test_a_card_is_plain_json(models: ModelRegistry, make: Make, tmp_path: Path)
     fields = json.loads((tmp_path / "root/models/clothes/1/card.json").read_text())
     assert fields["metrics"]["accuracy"]["value"] == 0.8
     assert fields["licence"] == "Apache-2.0"
+
+
+def test_promotions_at_once_are_refused_with_the_holder(models: ModelRegistry, make: Make, tmp_path: Path) -> None:
+    first, second = make("1", 0.8), make("2", 0.85)
+    models.promote("clothes", "1")
+    holder = {"run_id": "run-of-another", "job": "promote", "started": "then"}
+    with Lease(str(tmp_path / "root"), "promote-clothes", holder):
+        for change in (models.promote, models.rollback):
+            with pytest.raises(ServiceError, match=r"run run-of-another \(process \d+ on"):
+                change("clothes")
+    assert models.in_service("clothes") == first
+    assert models.promote("clothes") == (first, second)

@@ -274,6 +274,23 @@ def test_nothing_changed_is_said(built: BuiltRoot) -> None:
     assert "stays in service" in reports.summary(facts, built.settings, built.manifest)
 
 
+def test_a_build_that_a_pin_kept_from_publication_is_said(built: BuiltRoot) -> None:
+    path = f"{SPACE}/one"
+    facts = {**FACTS, "publish": {"recall": 1.0, "unpublished": path, "pinned": f"{SPACE}/zero"}}
+    html = page(built, facts=ran(facts), build=f"{SPACE}/zero")
+    assert f"Build one with 140 images in 7 shards is not published. {SPACE}/zero stays in service" in html
+    assert "<dt>pinned</dt>" not in html, "the root is as it is now"
+    built.builds.rollback(path)
+    try:
+        assert f"<dt>pinned</dt><dd>a rollback put {path} in service at 20" in page(built)
+    finally:
+        built.builds.release()
+    line = next(
+        line for line in reports.summary(ran(facts), built.settings, built.manifest).splitlines() if "build" in line
+    )
+    assert f"{path} is not published: a rollback pinned {SPACE}/zero; `./spark-submit.sh publish`" in line
+
+
 def test_stages_have_throughput_and_share() -> None:
     rows = {row.name: row for row in figures.stage_lines(RAN)}
     assert [row.rate for row in rows.values()] == ["", "20 photos/s", "20 photos/s", "298 vectors/s", "", ""]

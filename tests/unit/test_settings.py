@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ def written(folder: Path, text: str) -> str:
 
 
 def refusal(*args: Any, **kwargs: Any) -> list[str]:
-    """The lines of the error, without its first."""
+    """The errors: a line each, or the only one in the first line."""
     with pytest.raises(UsageError) as caught:
         load_settings(*args, **kwargs)
     assert caught.value.exit_code == 2
-    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+    first, *lines = str(caught.value).splitlines()
+    return [line.strip() for line in lines] or [re.sub(r"^settings( \(file [^)]*\))?: ", "", first)]
 
 
 def test_the_later_overrules_the_earlier_key_by_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

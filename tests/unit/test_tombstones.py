@@ -104,14 +104,14 @@ def test_a_category_is_searched_alone(built: BuiltShard, rng: np.random.Generato
 
 def test_a_sample_is_of_living_rows_of_its_category(built: BuiltShard, rng: np.random.Generator) -> None:
     deleted = rng.choice(ROWS, 500, replace=False)
-    samples = built.loaded(deleted).sample_vectors(dict.fromkeys(NAMES, 0.1))
+    samples = built.loaded(deleted).sample_vectors(dict.fromkeys(NAMES, 20))
     places = {
         row.astype(np.float16).tobytes(): number
         for number, row in enumerate(distance.prepared(built.vectors, "cosine"))
     }
     for name, vectors in samples.items():
         rows = [places[row.astype(np.float16).tobytes()] for row in vectors]
-        assert len(rows) == -(-sum(name in built.names[row] for row in np.setdiff1d(np.arange(ROWS), deleted)) // 10)
+        assert len(rows) == min(20, sum(name in built.names[row] for row in np.setdiff1d(np.arange(ROWS), deleted)))
         assert not set(rows) & set(deleted)
         assert all(name in built.names[row] for row in rows)
 

@@ -76,7 +76,7 @@ def read_features(
     latest |= {LISTINGS.name: tables.snapshot(LISTINGS)}
     snapshots = {table: number for table, number in latest.items() if number is not None}
     if len(snapshots) < len(latest) or not tables.parts(FEATURES, f"space = '{name}'", snapshots[FEATURES.name]):
-        raise UsageError(f"root {settings.root} has no vector of {name}; run ./spark-submit.sh backfill first")
+        raise UsageError(f"root {settings.root} has no vector of {name}", "run ./spark-submit.sh backfill first")
     sample = draw_sample(tables, [name], photos, snapshots=snapshots)
     categories = [min(names) for names in sample.labels.categories]
     vectors = vector_matrix(sample.files[name], name, sample.image_ids)

@@ -11,9 +11,12 @@ from likeness.core.errors import LikenessError
 
 
 def main() -> None:
-    """Runs the command; a LikenessError becomes one message and its exit code."""
+    """Runs the command; a LikenessError, or an error of a disk or a store, becomes one message and an exit code."""
     try:
         app()
     except LikenessError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import typer
 
 from likeness import storage
-from likeness.cli.common import AsJson, show_result, with_settings
+from likeness.cli.common import AsJson, show_result, with_root
 from likeness.core.errors import DataError, ServiceError, UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
@@ -23,7 +23,7 @@ from likeness.storage.tables import FEATURES, LISTINGS
 _MAX_LISTED = 20
 
 
-@with_settings
+@with_root
 def verify(
     settings: Settings,
     build: Annotated[str, typer.Option(help="a build by name (default: those in service)")] = "",
@@ -106,18 +106,41 @@ def _against_store(settings: Settings, manifest: Manifest) -> list[str]:
     ]
 
 
-@with_settings
+@with_root
 def rollback(
     settings: Settings,
     to: Annotated[str, typer.Option(help="a build by name (default: the previous one)")] = "",
     space: Annotated[str, typer.Option(help="feature space (default: the default space in service)")] = "",
+    release: Annotated[bool, typer.Option("--release", help="let runs publish again; no rollback")] = False,
 ) -> None:
-    """Put the previous build of a space back in service."""
-    before, now = Builds.open(settings).rollback(to, space)
-    print(f"in service: {now} (was {before or 'damaged'}); the next nightly run updates it from the tables")
+    """Put the previous build of a space back in service.
+
+    It is pinned: runs build and do not publish, until the job `publish` or --release.
+    """
+    builds = Builds.open(settings)
+    if release:
+        _release(builds, to, space)
+        return
+    before, now = builds.rollback(to, space)
+    print(
+        f"in service: {now} (was {before or 'damaged'}); it is pinned: runs build and do not publish, until "
+        "`./spark-submit.sh publish` or `likeness rollback --release`"
+    )
 
 
-@with_settings
+def _release(builds: Builds, to: str, space: str) -> None:
+    if to:
+        raise UsageError(f"--release with --to {to!r}: --release changes no build; name one of the two")
+    pins = builds.release(space)
+    for pin in pins:
+        print(
+            f"released: {pin.path}, pinned since {pin.since[:16]} UTC; the next nightly run updates it from the tables"
+        )
+    if not pins:
+        print(f"no build{f' of space {space}' if space else ''} is pinned")
+
+
+@with_root
 def export(
     settings: Settings,
     out: Annotated[Path, typer.Argument(help="Parquet file to write")],

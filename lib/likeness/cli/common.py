@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from likeness import storage
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings, load_settings
 
@@ -35,10 +37,31 @@ def load(root: str | None, config: str | None = None, assignments: list[str] | N
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Adds --root, --config and --set to a command; its first parameter, `settings`, is loaded from them."""
+    return _with_settings(command, lambda settings: None)
 
+
+def with_root(command: Callable[..., None]) -> Callable[..., None]:
+    """As `with_settings`, for a command that works on a root: one that does not exist ends it with exit code 1."""
+    return _with_settings(command, lambda settings: storage.check_root(settings.root))
+
+
+def load_root(root: str | None) -> Settings:
+    """Loads the settings of a command that works on a root.
+
+    Raises:
+        MissingRootError: the root does not exist.
+    """
+    settings = load(root)
+    storage.check_root(settings.root)
+    return settings
+
+
+def _with_settings(command: Callable[..., None], check: Callable[[Settings], None]) -> Callable[..., None]:
     @functools.wraps(command, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
     def run(root: Root = None, config: Config = None, assignments: Assignments = None, **options: Any) -> None:
-        command(load(root, config, assignments), **options)
+        settings = load(root, config, assignments)
+        check(settings)
+        command(settings, **options)
 
     _, *own = inspect.signature(command).parameters.values()
     flags = list(inspect.signature(run, follow_wrapped=False).parameters.values())[:3]
@@ -98,7 +121,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: s
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
-    console = Console()
+    console = Console(color_system=None) if os.environ.get("NO_COLOR") else Console()
     if not console.is_terminal:
         console.width = 240  # a file or pipe has no width
     console.print(table)

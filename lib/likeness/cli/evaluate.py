@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, interval, show_result, show_table, with_settings
+from likeness import storage
+from likeness.cli.common import AsJson, interval, show_result, show_table, with_root, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.images.query_views import QueryView
@@ -47,6 +48,7 @@ def evaluate(
     if (judgements is None) == (labels is None):
         raise UsageError("name one of --judgements FILE and --labels FOLDER")
     if judgements:
+        storage.check_root(settings.root)
         from likeness.evaluation.judged_search import evaluate as evaluate_build
 
         evaluation = evaluate_build(settings, build, judgements, k)
@@ -91,7 +93,7 @@ def _show_classes(space: str, result: "ClassificationResult", published: "Publis
         print(f"left out: {path}: {reason}")
 
 
-@with_settings
+@with_root
 def compare(
     settings: Settings,
     space: Annotated[
@@ -137,7 +139,7 @@ def _show_comparison(comparison: "Comparison") -> None:
     )
 
 
-@with_settings
+@with_root
 def robustness(
     settings: Settings,
     build: Annotated[str, typer.Option(help="a build by name (default: the one in service)")] = "",

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, Assignments, Config, load, show_result, show_table, with_settings
+from likeness.cli.common import AsJson, Assignments, Config, load, show_result, show_table, with_root, with_settings
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings, Source, setting_fields
 from likeness.storage.run_history import FailureRow, read_failures, read_runs
@@ -27,18 +27,19 @@ Stage = Annotated[str, typer.Option(help="list, ingest or extract (default: all)
 
 
 @runs.command("list")
-@with_settings
+@with_root
 def list_runs(settings: Settings, as_json: AsJson = False) -> None:
     """List all runs, the latest last."""
     rows = read_runs(TableReader(settings))
     titles = ("run", "status", "started", "build", "error")
     cells = [[_brief(cell) for cell in (row.run_id, row.status, row.started, row.build, row.error)] for row in rows]
     values = [row.model_dump(exclude={"settings", "facts"}) for row in rows]
-    show_result(values, as_json, lambda: show_table(titles, cells))
+    none = f"root {settings.root} has no runs yet; ./spark-submit.sh nightly makes the first"
+    show_result(values, as_json, lambda: show_table(titles, cells, none))
 
 
 @runs.command("show")
-@with_settings
+@with_root
 def show_run(
     settings: Settings,
     run_id: Annotated[str, typer.Argument(help="a run, or `last`")],
@@ -57,15 +58,17 @@ def show_run(
 
 
 @failures.command("list")
-@with_settings
+@with_root
 def list_failures(settings: Settings, stage: Stage = "", as_json: AsJson = False) -> None:
     """List what was rejected or failed, with the reasons."""
     rows, columns = _failures(settings, stage), ("what", "stage", "reason", "detail", "attempts")
-    show_result(rows, as_json, lambda: show_table(columns, map(operator.attrgetter(*columns), rows), "no failures"))
+    tables, of_stage = TableReader(settings), f" of stage {stage}" if stage else ""
+    none = f"no failures{of_stage}" if read_runs(tables) else f"root {settings.root} has no runs yet, and no failures"
+    show_result(rows, as_json, lambda: show_table(columns, map(operator.attrgetter(*columns), rows), none))
 
 
 @failures.command("export")
-@with_settings
+@with_root
 def export_failures(
     settings: Settings,
     out: Annotated[Path, typer.Argument(help="CSV file to write; - for standard output")],
@@ -110,7 +113,7 @@ def validate_config(config: Config = None, assignments: Assignments = None) -> N
     print("the configuration is valid")
 
 
-@with_settings
+@with_root
 def retry_failed(settings: Settings) -> None:
     """Process failed photos again.
 

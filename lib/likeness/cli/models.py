@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.common import AsJson, Root, interval, load, show_json, show_result, show_table
+from likeness.cli.common import AsJson, Root, interval, load_root, show_json, show_result, show_table
 from likeness.models.model_registry import ModelRegistry, override_reason
 
 models = typer.Typer(help="List, compare and promote trained models.", no_args_is_help=True)
@@ -15,7 +15,7 @@ Name = Annotated[str, typer.Argument(help="name of the model")]
 @models.command("list")
 def list_(root: Root = None, as_json: AsJson = False) -> None:
     """List all versions of all models."""
-    registry = ModelRegistry(load(root).root)
+    registry = ModelRegistry(load_root(root).root)
     rows, cells = [], []
     for name in registry.names():
         promoted = [promotion.version for promotion in registry.promotions(name)[:1]]
@@ -42,7 +42,7 @@ def show(
 
     Its training data, metrics and promotions.
     """
-    registry = ModelRegistry(load(root).root)
+    registry = ModelRegistry(load_root(root).root)
     card = registry.card(name, version)
     promotions = registry.promotions(name)
     if as_json:
@@ -79,14 +79,14 @@ def promote(
 
     Refused if it is worse than the version in service.
     """
-    before, now = ModelRegistry(load(root).root).promote(name, version, override_reason(force, reason))
+    before, now = ModelRegistry(load_root(root).root).promote(name, version, override_reason(force, reason))
     print(f"{name}: {now.version} is in service" + (f", before: {before.version}" if before else ""))
 
 
 @models.command()
 def rollback(name: Name, root: Root = None) -> None:
     """Put the previous version back in service."""
-    before, now = ModelRegistry(load(root).root).rollback(name)
+    before, now = ModelRegistry(load_root(root).root).rollback(name)
     print(f"{name}: {now} is in service, before: {before}")
 
 
@@ -103,6 +103,6 @@ def freeze(
     """
     from likeness.evaluation.evaluation_sets import EvaluationSets
 
-    settings = load(root)
+    settings = load_root(root)
     created = EvaluationSets(settings.root).freeze(settings, name, where, share)
     print(f"{created.id}: {len(created.photos):,} photos of {len(created.products):,} products ({created.made_of})")

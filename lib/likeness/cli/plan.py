@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from likeness import storage
 from likeness.cli.common import AsJson, Assignments, Config, Root, show_result, show_table
 from likeness.core.errors import UsageError
 from likeness.core.settings import load_settings
@@ -49,6 +50,8 @@ def plan(
         )
     flags = {"root": root, "source.uri": source, "extract.space": space}
     settings = load_settings(config, flags, assignments or ())
+    if not settings.source.uri:  # else the root may be one that the first run is to fill
+        storage.check_root(settings.root)
     feature_space = space_of(settings)
     steps = [backfill(settings, feature_space, scope)[0]] if scope else estimate(settings, feature_space)
     title = f"{feature_space.id}, {scope}" if scope else feature_space.id

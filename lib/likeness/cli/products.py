@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.cli.common import AsJson, show_result, show_table, with_settings
+from likeness.cli.common import AsJson, show_result, show_table, with_root
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
@@ -16,7 +16,7 @@ from likeness.storage.tables import LISTINGS
 Products = Annotated[list[str], typer.Argument(help="product ids, as in the catalogue")]
 
 
-@with_settings
+@with_root
 def hide(settings: Settings, products: Products) -> None:
     """Remove products from all answers.
 
@@ -32,7 +32,7 @@ def hide(settings: Settings, products: Products) -> None:
     print(f"hidden: {', '.join(products)}; `likeness show PRODUCT` puts it back, `likeness show` lists hidden products")
 
 
-@with_settings
+@with_root
 def show(
     settings: Settings,
     products: Annotated[
@@ -51,10 +51,11 @@ def show(
         return
     times = [datetime.datetime.fromtimestamp(since, datetime.UTC).isoformat() for _, since in hidden]
     rows = [{"product_id": product_id, "since": time} for (product_id, _), time in zip(hidden, times, strict=True)]
-    show_result(rows, as_json, lambda: show_table(("hidden product", "since"), [tuple(row.values()) for row in rows]))
+    titles, cells = ("hidden product", "since"), [tuple(row.values()) for row in rows]
+    show_result(rows, as_json, lambda: show_table(titles, cells, f"no product of root {settings.root} is hidden"))
 
 
-@with_settings
+@with_root
 def forget(settings: Settings, products: Products) -> None:
     """Erase products for good.
 

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from likeness import storage
-from likeness.cli.common import AsJson, show_result, show_table, with_settings
+from likeness.cli.common import AsJson, show_result, show_table, with_root, with_settings
 from likeness.core import uris
 from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.storage import leases
 
 
-@with_settings
+@with_root
 def copy(settings: Settings, to: Annotated[str, typer.Argument(help="the new root: a path or hdfs://")]) -> None:
     """Copy a root to another place.
 
@@ -25,7 +25,7 @@ def copy(settings: Settings, to: Annotated[str, typer.Argument(help="the new roo
     print(f"check it: likeness verify --root {to}")
 
 
-@with_settings
+@with_root
 def unlock(
     settings: Settings,
     name: Annotated[str, typer.Option(help="release this lease (default: list all leases)")] = "",

@@ -1,22 +1,22 @@
 """`likeness serve`, `likeness leaf` and `likeness key`: the query service, its leaves and its API keys."""
 
+import contextlib
 import json
 import signal
 import socket
-import sys
+import ssl
 import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from likeness.cli.common import Assignments, Config, Root, load, with_settings
-from likeness.core import malloc
+from likeness.cli.common import Assignments, Config, Root, load, with_root
+from likeness.core import garbage, malloc
 from likeness.core.errors import UsageError
+from likeness.core.line_writer import report_line
 from likeness.core.settings import Settings
 
-_LARGE = 4 << 20
-"""Bytes of an array from which its memory returns to the system when freed; a leaf grew by 30 MB a swap without."""
 _POLL_S = 0.5
 
 
@@ -29,6 +29,7 @@ def serve(
     leaf: Annotated[
         list[str] | None, typer.Option(help="HOST:PORT of a `likeness leaf` that holds shards; may be repeated")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="processes that answer; limits hold for all")] = 1,
     config: Config = None,
     assignments: Assignments = None,
 ) -> None:
@@ -39,35 +40,42 @@ def serve(
     import uvicorn
 
     from likeness.serving.http.app import create_app
+    from likeness.serving.http.connections import server_config
+    from likeness.serving.http.telemetry import metrics_listener
+    from likeness.serving.http.workers import run_workers
     from likeness.serving.service import Service
+    from likeness.serving.start_checks import check_start
 
     settings = load(root, config, [*(assignments or ()), *([f"serve.leaves={json.dumps(leaf)}"] if leaf else ())])
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together; name both, or none")
-    malloc.set_mmap_threshold(_LARGE)
+    if tls_cert and tls_key:
+        _check_certificate(tls_cert, tls_key)
+    check_start(settings)
     listener = _listen(host, port)
-    service = Service(settings, _report)
-    options = uvicorn.Config(
-        create_app(service, _report),
-        log_level="warning",
-        access_log=False,
-        ssl_certfile=tls_cert,
-        ssl_keyfile=tls_key,
-        timeout_graceful_shutdown=settings.serve.drain_s,
-        server_header=False,
-    )
-    try:
-        service.start()
-        address, number = listener.getsockname()[:2]
-        bracketed = f"[{address}]" if ":" in address else address
-        _report(f"listening on http{'s' if tls_cert else ''}://{bracketed}:{number}/")
-        uvicorn.Server(options).run([listener])
-    finally:
-        service.stop()
-        listener.close()
+    address, number = listener.getsockname()[:2]
+    place = f"http{'s' if tls_cert else ''}://{f'[{address}]' if ':' in address else address}:{number}/"
+    certificate = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key}
+    with contextlib.closing(listener):
+        if workers > 1:
+            run_workers(
+                settings, listener, workers, report_line, lambda: report_line(f"listening on {place}"), **certificate
+            )
+            return
+        malloc.set_mmap_threshold(malloc.LARGE)
+        service = Service(settings, report_line)
+        app = create_app(service, report_line)
+        with metrics_listener(app.state.metrics.registry, address, settings.serve.metrics_port):
+            try:
+                service.start()
+                garbage.collect_rarely()
+                report_line(f"listening on {place}")
+                uvicorn.Server(server_config(app, settings.serve, **certificate)).run([listener])
+            finally:
+                service.stop()
 
 
-@with_settings
+@with_root
 def leaf(
     settings: Settings,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes one that is free")] = "127.0.0.1:8081",
@@ -82,13 +90,13 @@ def leaf(
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {listen!r} is not HOST:PORT")
-    malloc.set_mmap_threshold(_LARGE)
+    malloc.set_mmap_threshold(malloc.LARGE)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     builds = Builds.open(settings)
-    server = LeafServer(builds, host, int(port), read_token(settings.serve.leaf_token), _report)
-    _report(f"leaf listening on {host}:{server.port}")
+    server = LeafServer(builds, host, int(port), read_token(settings.serve.leaf_token), report_line)
+    report_line(f"leaf listening on {host}:{server.port}")
     while not stopped.wait(_POLL_S):  # a signal may go to another thread, which does not wake this one
         pass
     server.shutdown()
@@ -107,6 +115,26 @@ def key(
     print(new_key(file, name))
 
 
+def _check_certificate(cert: Path, key: Path) -> None:
+    """Loads a certificate with its key, as the server will.
+
+    Raises:
+        UsageError: one of them cannot be read, or they do not belong together.
+    """
+    for flag, path in (("--tls-cert", cert), ("--tls-key", key)):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{flag} {path}: {error.strerror}; name a PEM file that can be read") from None
+    try:  # without a password, which would be asked for on the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UsageError(
+            f"--tls-cert {cert} --tls-key {key}: {reason}; name a certificate (PEM) and its own key, without a password"
+        ) from None
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -117,7 +145,3 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UsageError(f"--host {host} --port {port}: {error.strerror}; name another, or --port 0") from None
     return listener
-
-
-def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

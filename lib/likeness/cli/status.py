@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.cli.common import AsJson, show_result, show_table, with_settings
+from likeness.cli.common import AsJson, show_result, show_table, with_root
 from likeness.core.errors import UsageError
 from likeness.core.formatting import pluralize
 from likeness.core.settings import Settings
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest
+from likeness.index.published import Pin
 from likeness.ops.backfill_coverage import CoverageCell, backfill_coverage
 from likeness.storage import leases
 from likeness.storage.leases import LeaseState
@@ -33,7 +34,7 @@ class ChangesSince:
 
 @dataclass(frozen=True)
 class BuildStatus:
-    """The build in service of a space."""
+    """The build in service of a space; `pinned` is when a rollback pinned it (ISO 8601), else empty."""
 
     space: str
     build: str
@@ -43,6 +44,7 @@ class BuildStatus:
     shards: int
     deltas: int
     removed: int
+    pinned: str
     since: ChangesSince
 
 
@@ -63,7 +65,7 @@ class RootStatus:
     hidden: int
 
 
-@with_settings
+@with_root
 def status(settings: Settings, as_json: AsJson = False) -> None:
     """Show the state of a root.
 
@@ -71,7 +73,7 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
     """
     tables, builds = TableReader(settings), Builds.open(settings)
     current = [manifest for space in builds.spaces() if (manifest := builds.current(space))]
-    in_service = [_build_status(manifest, tables) for manifest in current]
+    in_service = [_build_status(manifest, builds, tables) for manifest in current]
     failures = Counter(tables.read(FAILURES, ("stage",))["stage"].to_pylist())
     report = RootStatus(
         root=settings.root,
@@ -87,7 +89,8 @@ def status(settings: Settings, as_json: AsJson = False) -> None:
     show_result(dataclasses.asdict(report) | {"matrix": matrix}, as_json, lambda: _show(report))
 
 
-def _build_status(manifest: Manifest, tables: TableReader) -> BuildStatus:
+def _build_status(manifest: Manifest, builds: Builds, tables: TableReader) -> BuildStatus:
+    pins = [pin.since for pin in builds.pins(manifest.space) if pin.path == manifest.path]
     return BuildStatus(
         space=manifest.space,
         build=manifest.build,
@@ -97,6 +100,7 @@ def _build_status(manifest: Manifest, tables: TableReader) -> BuildStatus:
         shards=len(manifest.shards),
         deltas=sum(shard.delta for shard in manifest.shards),
         removed=sum(shard.tombstoned for shard in manifest.shards),
+        pinned=next(iter(pins), ""),
         since=ChangesSince(_new_vectors(manifest, tables), _changed_listings(manifest, tables)),
     )
 
@@ -145,16 +149,23 @@ def _show(report: RootStatus) -> None:
         deltas = f" ({build.deltas} of them deltas, {build.removed:,} rows tombstoned)" * bool(build.deltas)
         shards = pluralize(build.shards, "shard")
         print(f"in service: {build.space}/{build.build}, {build.images} images in {shards}{deltas}")
-        print(_pending(build.since, [cell for cell in report.matrix if cell.space == build.space]))
+        if build.pinned:
+            print(Pin(f"{build.space}/{build.build}", build.pinned))
+        print(_pending(build, [cell for cell in report.matrix if cell.space == build.space]))
 
 
-def _pending(since: ChangesSince, cells: Sequence[CoverageCell]) -> str:
+def _pending(build: BuildStatus, cells: Sequence[CoverageCell]) -> str:
     """What the next nightly run would do with the tables as they are."""
+    since = build.since
     missing = sum(cell.missing for cell in cells)
     vectors = "an unknown number of" if since.vectors is None else f"{since.vectors:,}"
     if not (missing or since.listings) and since.vectors == 0:
         return "nothing has changed since; the next nightly run changes the build only if the source has changed"
     return (
         f"since then: {vectors} new vectors, {since.listings:,} changed listings, {missing:,} photos to extract; "
-        "the next nightly run adds them"
+        + (
+            "the next nightly run builds with them, and does not publish"
+            if build.pinned
+            else "the next nightly run adds them"
+        )
     )

@@ -6,15 +6,29 @@ service that fails, and a gate that refuses. A message names the thing, the valu
 
 
 class LikenessError(Exception):
-    """Base of the project's exceptions; a command that ends with one exits with `exit_code`."""
+    """Base of the project's exceptions; a command that ends with one exits with `exit_code`.
+
+    `message` leaves out the remedy that is a command or a flag: it is for whoever runs likeness, not for callers of the
+    HTTP API. The text of the exception has both.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", remedy: str = "") -> None:
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+        self.message = message
 
 
 class UsageError(LikenessError):
     """A command, a parameter or a setting is wrong."""
 
     exit_code = 2
+
+
+class MissingRootError(UsageError):
+    """The root that is named does not exist; exit code 1, since nothing is wrong with the command itself."""
+
+    exit_code = 1
 
 
 class ServiceError(LikenessError):

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LARGE = 4 << 20
+"""Bytes of an array whose memory servers return as soon as it is freed; a leaf grew by 30 MB a swap without."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _NEVER, _TRIMMED, _MMAPS = -1, 128 << 10, 65536
 """Values of options: no trimming; glibc's default trim threshold in bytes, and its default number of mappings."""

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,7 +19,8 @@ class Reporter:
     def __init__(self) -> None:
         # under spark-submit the JVM is between this process and the terminal, so the wrapper sets the variable
         terminal = True if os.environ.get("LIKENESS_TERMINAL") else None
-        self._console = Console(stderr=True, highlight=False, force_terminal=terminal)
+        colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+        self._console = Console(stderr=True, highlight=False, force_terminal=terminal, color_system=colours)
 
     def say(self, text: str) -> None:
         """Writes one line."""

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,15 +48,18 @@ class DecoderPool:
         preprocessing: what the network expects.
         limits: what one photo may cost.
         rows: rows of shared memory that photos can be decoded into.
+        nice: by how much the processes yield to others, 0 to 19.
     """
 
-    def __init__(self, threads: int, preprocessing: Preprocessing, limits: Limits, rows: int = 0) -> None:
+    def __init__(
+        self, threads: int, preprocessing: Preprocessing, limits: Limits, rows: int = 0, nice: int = 0
+    ) -> None:
         self._queue: _Queue = SimpleQueue()
         shared = SharedPixels(rows, preprocessing.side)
         self.rows: np.ndarray = shared.pixels
         """uint8 (rows, side, side, 3)."""
         for _ in range(threads):
-            args = (self._queue, threads, preprocessing, limits, shared)
+            args = (self._queue, threads, lambda: Decoder(preprocessing, limits, shared, nice))
             threading.Thread(target=_work, args=args, name="decode", daemon=True).start()
         weakref.finalize(self, _stop, self._queue, threads)
 
@@ -79,9 +83,9 @@ class DecoderPool:
         return job.future
 
 
-def _work(queue: _Queue, threads: int, preprocessing: Preprocessing, limits: Limits, rows: SharedPixels) -> None:
+def _work(queue: _Queue, threads: int, new_decoder: Callable[[], Decoder]) -> None:
     # the process is started here because it ends with the thread that started it
-    decoder = Decoder(preprocessing, limits, rows)
+    decoder = new_decoder()
     with suppress(ServiceError):  # the first request raises it again
         decoder.start()
     while batch := _next_batch(queue, threads):

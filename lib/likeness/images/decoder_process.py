@@ -50,10 +50,11 @@ class Decoder:
         preprocessing: what the network expects.
         limits: what one photo may cost.
         rows: memory for pixels; nobody else writes to a row while its photo is decoded.
+        nice: by how much the process yields to others, 0 to 19.
     """
 
-    def __init__(self, preprocessing: Preprocessing, limits: Limits, rows: SharedPixels) -> None:
-        self._preprocessing, self._limits, self._rows = preprocessing, limits, rows
+    def __init__(self, preprocessing: Preprocessing, limits: Limits, rows: SharedPixels, nice: int = 0) -> None:
+        self._preprocessing, self._limits, self._rows, self._nice = preprocessing, limits, rows, nice
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._shared: SharedPixels | None = None
@@ -148,7 +149,11 @@ class Decoder:
         self._shared = SharedPixels(MAX_BATCH, self._preprocessing.side)
         handles = (self._shared.handle, self._rows.handle)
         arguments = WorkerArguments(
-            preprocessing=self._preprocessing, limits=self._limits, parent=os.getpid(), shared=handles
+            preprocessing=self._preprocessing,
+            limits=self._limits,
+            parent=os.getpid(),
+            shared=handles,
+            nice=self._nice,
         )
         module = "likeness.images.decoder_worker"
         command = [sys.executable, "-m", module, str(child_socket.fileno()), arguments.model_dump_json()]

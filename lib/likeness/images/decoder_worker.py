@@ -35,12 +35,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 class WorkerArguments(BaseModel):
-    """Arguments of a decoder process; `shared` are the handles of its own memory and of the pool's rows."""
+    """Arguments of a decoder process.
+
+    `shared` are the handles of its own memory and of the pool's rows; `nice` lowers the priority of its work.
+    """
 
     preprocessing: Preprocessing
     limits: Limits
     parent: int
     shared: tuple[Handle, Handle]
+    nice: int = 0
 
 
 def receive(channel: socket.socket, length: int, deadline: float | None = None) -> bytearray:
@@ -65,6 +69,7 @@ def _serve(channel: socket.socket, arguments: WorkerArguments) -> None:
     """Decodes requests until the other end is closed."""
     preprocessing, (shared, rows) = arguments.preprocessing, (SharedPixels(*handle) for handle in arguments.shared)
     squashed = replace(preprocessing, shape="squash", resize=preprocessing.side)
+    os.nice(arguments.nice)
     channel.sendall(READY)
     while True:
         (count,) = COUNT.unpack(receive(channel, COUNT.size))

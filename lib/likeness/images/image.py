@@ -216,14 +216,15 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
     if not data:
         raise BadImage("empty", "0 bytes")
     if len(data) > limits.max_bytes:
-        raise BadImage("too_large_bytes", f"{len(data)} bytes, limits.max_bytes is {limits.max_bytes}")
+        raise BadImage("too_large_bytes", f"{len(data)} bytes, {limits.section}.max_bytes is {limits.max_bytes}")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
         detail = "no known image format" if "cannot identify" in str(error) else str(error)
         raise BadImage("not_an_image", detail) from None
     if not 1 <= image.width * image.height <= limits.max_pixels:
-        raise BadImage("too_many_pixels", f"{image.width} x {image.height}, limits.max_pixels is {limits.max_pixels}")
+        most = f"{limits.section}.max_pixels is {limits.max_pixels}"
+        raise BadImage("too_many_pixels", f"{image.width} x {image.height}, {most}")
     return image
 
 

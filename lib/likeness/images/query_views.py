@@ -22,6 +22,11 @@ class QueryView(StrEnum):
     SHARP = "sharp"
 
 
+def count_views(views: Collection[QueryView]) -> int:
+    """How many further pictures some views are."""
+    return sum(3 if view is QueryView.TURNED else 1 for view in set(views))
+
+
 def render_views(image: np.ndarray, views: Collection[QueryView]) -> list[np.ndarray]:
     """Renders the views of a preprocessed photo, uint8 (side, side, 3) each; `WHOLE` is left to the decoder."""
     rendered = list[np.ndarray]()

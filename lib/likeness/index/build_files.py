@@ -45,9 +45,9 @@ class BuildFiles:
         try:
             return Manifest.model_validate_json(self._files.read(uri))
         except FileNotFoundError:
-            raise DataError(f"{uri} is missing; roll back with `likeness rollback`") from None
+            raise DataError(f"{uri} is missing", "roll back with `likeness rollback`") from None
         except ValueError as error:
-            raise DataError(f"{uri} is damaged ({error}); roll back with `likeness rollback`") from None
+            raise DataError(f"{uri} is damaged ({error})", "roll back with `likeness rollback`") from None
 
     def write(self, manifest: Manifest) -> None:
         """Completes a build: its manifest is its last file."""

@@ -1,14 +1,15 @@
 """Builds: immutable folders of shards with a manifest, by space; published, verified, rolled back and deleted."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from likeness.core import uris
 from likeness.core.errors import DataError, UsageError
 from likeness.core.settings import Settings
 from likeness.index.build_files import MANIFEST, BuildFiles
 from likeness.index.manifest import Manifest
-from likeness.index.published import Published
+from likeness.index.published import Pin, Published
+from likeness.storage.leases import change_lease
 
 
 class Builds(BuildFiles):
@@ -27,6 +28,7 @@ class Builds(BuildFiles):
             spaces: the spaces in service, the default first.
         """
         super().__init__(root, cache)
+        self._root = root
         self.published = Published(self.folder, spaces)
 
     @classmethod
@@ -59,21 +61,34 @@ class Builds(BuildFiles):
             if current := self.current(space):
                 return current
             of_space = f" of space {space}" if space else ""
-            raise UsageError(f"{self.folder}: nothing{of_space} is published yet; run ./spark-submit.sh nightly first")
+            remedy = f"run ./spark-submit.sh nightly first, which publishes in {self.folder}"
+            raise UsageError(f"nothing{of_space} is published yet", remedy)
         paths = self.of(self.published.resolve(space)) if space else list(self.all())
         for path in paths:
             if name in (path, path.partition("/")[2]):
                 return self.read(path)
-        raise UsageError(f"build {name!r} is not in {self.folder}; there are: {', '.join(paths) or 'none'}")
+        raise UsageError(f"build {name!r} is not in this root", f"there are: {', '.join(paths) or 'none'}")
 
-    def publish(self, manifest: Manifest, keep: int) -> None:
-        """Puts a build in service for its space, and deletes builds of the space older than the last `keep`."""
+    def pins(self, space: str = "") -> list[Pin]:
+        """The pinned builds that a publication of the space would take out of service.
+
+        They are its own build in service, and that of the default space where no setting says which spaces are served.
+        """
+        return self.published.pins(self.published.resolve(space))
+
+    def publish(self, manifest: Manifest, keep: int, unpin: bool = True) -> None:
+        """Puts a build in service for its space, and deletes builds of the space older than the last `keep`.
+
+        With `unpin`, the `pins` of the space are removed. The caller holds the lease `publish`, or is exclusive.
+        """
         chain = [manifest.path, *(path for path in self.chain(manifest.space) if path != manifest.path)][:keep]
+        if unpin:
+            self._unpin(manifest.space)
         self.published.write(manifest.space, chain)
         self.sweep(manifest.space, before=manifest.build)
 
     def rollback(self, to: str = "", space: str = "") -> tuple[str | None, str]:
-        """Puts the previous build of a space, or a named one, back in service.
+        """Puts the previous build of a space, or a named one, back in service, and pins it.
 
         A named build makes its space the default one. Without any name, a default space that has no earlier build
         goes out of service, and the space published before it is the default again.
@@ -83,23 +98,55 @@ class Builds(BuildFiles):
 
         Raises:
             UsageError: there is no build to go back to.
+            ServiceError: another command or run changes what is in service.
         """
-        if to:
-            return self._roll_back_to(self.find(to, space), space)
+        with self._lease("rollback"):
+            return self._roll_back_to(self.find(to, space), space) if to else self._roll_back(space)
+
+    def release(self, space: str = "") -> list[Pin]:
+        """Removes the `pins` of a space, so that the next run publishes again; returns them.
+
+        Raises:
+            UsageError: there are no builds.
+            ServiceError: another command or run changes what is in service.
+        """
+        with self._lease("rollback --release"):
+            return self._unpin(self.published.resolve(space))
+
+    def _lease(self, job: str) -> AbstractContextManager[None]:
+        if not self._names():  # the lease would create the root
+            raise UsageError(
+                f"{self.folder}: no earlier build, nothing is published", "run ./spark-submit.sh nightly first"
+            )
+        return change_lease(self._root, "publish", job)
+
+    def _unpin(self, space: str) -> list[Pin]:
+        pins = self.published.pins(space)
+        for pin in pins:
+            self._mark(self.chain(pin.path.partition("/")[0]), pin=False)
+        return pins
+
+    def _roll_back(self, space: str) -> tuple[str | None, str]:
         chain = self.chain(space)
         if len(chain) > 1:
             self.read(chain[1])
-            name = chain[0].partition("/")[0]
-            before = self.published.chain(name)
-            self.published.write(name, chain[1:], before.published if before else "")
+            self._mark(chain[1:], pin=True)
             return chain[0], chain[1]
         others = [] if space or self.published.configured else list(self.published.chains())[1:]
         if not others:
             of_space = f" of space {space}" if space else ""
-            raise UsageError(f"{self.folder}: no earlier build{of_space} to roll back to; `--to BUILD` names any build")
+            remedy = "`--to BUILD` names any build"
+            raise UsageError(f"{self.folder}: no earlier build{of_space} to roll back to", remedy)
         target = self.read(self.chain(others[0])[0])
+        self._mark(self.chain(others[0]), pin=True)
         self.published.write(chain[0].partition("/")[0], [])
         return chain[0], target.path
+
+    def _mark(self, chain: Sequence[str], pin: bool) -> None:
+        """Pins or unpins the first build of a chain, whose space keeps its place among the spaces."""
+        space = chain[0].partition("/")[0]
+        before = self.published.chain(space)
+        self.published.write(space, chain, before.published if before else "", pin)
 
     def _roll_back_to(self, target: Manifest, space: str) -> tuple[str | None, str]:
         before, chain = list[str](), list[str]()
@@ -108,7 +155,7 @@ class Builds(BuildFiles):
         with suppress(DataError):
             before = self.chain(space)
         later = chain.index(target.path) + 1 if target.path in chain else 0
-        self.published.write(target.space, [target.path, *chain[later:]])
+        self.published.write(target.space, [target.path, *chain[later:]], pin=True)
         return (before[0] if before else None), target.path
 
     def sweep_all(self, exclusive: str) -> tuple[int, int]:

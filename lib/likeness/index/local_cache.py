@@ -40,7 +40,7 @@ class LocalCache:
                 if build.stat().st_mtime < time.time() - _IDLE_S:
                     shutil.rmtree(build, ignore_errors=True)
         except FileNotFoundError as error:
-            raise DataError(f"{error} is missing; roll back with `likeness rollback`") from None
+            raise DataError(f"{error} is missing", "roll back with `likeness rollback`") from None
         except OSError as error:
             raise ServiceError(f"{self._source} cannot be copied to {folder}: {error}; free some disk") from None
         return folder

@@ -2,12 +2,15 @@
 
 It is replaced by one rename, so a reader sees one chain or the other. Roots of the version before have one
 `builds/CURRENT` for all spaces: it is read as long as it is there, and the first change splits it by space.
+
+A rollback pins the build that it puts in service: no run publishes another one until the pin is removed.
 """
 
 import datetime
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from pydantic import BaseModel
 
@@ -19,16 +22,34 @@ CURRENT = "CURRENT"
 
 
 class Chain(BaseModel):
-    """The published builds of a space by name, newest first, and when `current` was put in service (ISO 8601)."""
+    """The published builds of a space by name, newest first, and when `current` was put in service (ISO 8601).
+
+    `pinned` is when a rollback pinned `current`; empty if it is not pinned.
+    """
 
     current: str
     previous: Sequence[str]
     published: str = ""
+    pinned: str = ""
 
     @property
     def builds(self) -> list[str]:
         """All of them."""
         return [self.current, *self.previous]
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A build in service, `space/build`, that a rollback has pinned, and when it did (ISO 8601)."""
+
+    path: str
+    since: str
+
+    def __str__(self) -> str:
+        return (
+            f"a rollback put {self.path} in service at {self.since[:16]} UTC, and it is pinned until "
+            "`./spark-submit.sh publish` or `likeness rollback --release`"
+        )
 
 
 class Published:
@@ -85,15 +106,36 @@ class Published:
         legacy = self._files.exists(uris.join(self._folder, CURRENT))
         return [CURRENT] if legacy else [f"{space}/{CURRENT}" for space in self.chains()]
 
-    def write(self, space: str, paths: Sequence[str], published: str = "") -> None:
-        """Publishes `space/build`s of a space, as of now if no time is given; none takes the space out of service."""
-        chains: dict[str, Chain] = {}
+    def pins(self, space: str) -> list[Pin]:
+        """The pinned builds that a build of a space, by its full name, would take out of service.
+
+        Where no setting says which spaces are in service, a publication of another space takes the default one out.
+
+        Raises:
+            DataError: a CURRENT is damaged.
+        """
+        names = dict.fromkeys([space] if self.configured else [space, *self.spaces()])
+        chains = ((name, self.chain(name)) for name in names)
+        return [Pin(f"{name}/{chain.current}", chain.pinned) for name, chain in chains if chain and chain.pinned]
+
+    def write(self, space: str, paths: Sequence[str], published: str = "", pin: bool | None = None) -> None:
+        """Publishes builds of a space.
+
+        Args:
+            space: its full name.
+            paths: `space/build`s, the one in service first; none takes the space out of service.
+            published: when (ISO 8601); now if empty.
+            pin: whether the build in service is pinned from now on; None leaves that as it is.
+        """
+        chains, before = dict[str, Chain](), None
         with suppress(DataError):  # a damaged file is replaced
-            chains = self._legacy()
+            chains, before = self._legacy(), self.chain(space)
         chains.pop(space, None)
         if paths:
             current, *previous = (path.partition("/")[2] for path in paths)
-            chains[space] = Chain(current=current, previous=previous, published=published or _iso(time.time()))
+            now = _iso(time.time())
+            pinned = (before.pinned if before else "") if pin is None else now * pin
+            chains[space] = Chain(current=current, previous=previous, published=published or now, pinned=pinned)
         for name, chain in chains.items():
             uri = uris.join(self._folder, name, CURRENT)
             self._files.write(uri, chain.model_dump_json(indent=2).encode() + b"\n")
@@ -120,7 +162,7 @@ class Published:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
-            raise DataError(f"{uri} is damaged; write it anew with `likeness rollback --to BUILD`") from None
+            raise DataError(f"{uri} is damaged", "write it anew with `likeness rollback --to BUILD`") from None
 
 
 def _match(name: str, spaces: Sequence[str] | dict[str, Chain]) -> str:

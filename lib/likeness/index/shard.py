@@ -1,6 +1,5 @@
 """A loaded shard, and the merge of the hits of many: queries in, nearest images out.   [faiss]"""
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,20 +45,32 @@ class Near:
     rows: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Names of a row; each listing is a category, a URI and sorted products."""
+
+    image_id: str
+    region: str
+    listings: Sequence[tuple[str, str, tuple[str, ...]]]
+
+
 class LoadedShard:
     """One shard, memory-mapped. `images`, int64 (rows,), numbers the image of each row, the same in all shards.
 
-    The sorted ids in `tombstones` are never found.
+    The sorted ids in `tombstones` are never found. The names of up to `kept` rows are kept converted.
     """
 
-    def __init__(self, record: Shard, folder: Path, metric: str, tombstones: np.ndarray | None = None) -> None:
+    def __init__(
+        self, record: Shard, folder: Path, metric: str, tombstones: np.ndarray | None = None, kept: int = 0
+    ) -> None:
         self.record, self._path = record, folder / record.index.name
+        self._converted, self._kept = dict[int, _Row](), kept
         try:
             index = faiss.read_index(str(self._path), faiss.IO_FLAG_MMAP_IFC)
             ids = read_id_map(pa.memory_map(str(folder / record.ids.name)))
         except (RuntimeError, OSError, pa.ArrowException) as error:
             raise DataError(
-                f"shard {record.number} in {folder} cannot be loaded: {error}; see `likeness verify`"
+                f"shard {record.number} in {folder} cannot be loaded: {error}", "see `likeness verify`"
             ) from None
         keys = ids["id"].to_numpy()
         self._image_ids, self._listings = ids["image_id"].combine_chunks(), ids["shown"].combine_chunks()
@@ -68,7 +79,8 @@ class LoadedShard:
         if index.ntotal != len(keys) or len(keys) != record.vectors or deleted.sum() != record.tombstoned:
             raise DataError(
                 f"shard {record.number} in {folder}: {index.ntotal} vectors, {len(keys)} ids, {deleted.sum()} "
-                f"tombstoned, the manifest says {record.vectors} and {record.tombstoned}; see `likeness verify`"
+                f"tombstoned, the manifest says {record.vectors} and {record.tombstoned}",
+                "see `likeness verify`",
             )
         self._live = ~deleted if deleted.any() else None
         self._rows_of = self._by_category() if len(record.categories) > 1 else {}
@@ -107,13 +119,33 @@ class LoadedShard:
 
     def hits(self, scores: np.ndarray, rows: np.ndarray, categories: Collection[str] | None = None) -> list[Hit]:
         """Converts rows and their scores to hits, with the products of the categories, or of all."""
-        hits, columns = [], (self._image_ids, self._regions, self._listings)
-        values = (column.take(rows).to_pylist() for column in columns)
-        for score, name, region, listed in zip(scores.tolist(), *values, strict=True):
-            chosen = [one for one in listed if categories is None or one["category"] in categories]
-            products = sorted({product for one in chosen for product in one["products"]})
-            hits.append(Hit(score, name, chosen[0]["category"], chosen[0]["uri"], tuple(products), region))
+        hits = []
+        for score, row in zip(scores.tolist(), self._convert(rows), strict=True):
+            chosen = [one for one in row.listings if categories is None or one[0] in categories]
+            category, uri, products = chosen[0]
+            if len(chosen) > 1:
+                products = tuple(sorted({product for _, _, names in chosen for product in names}))
+            hits.append(Hit(score, row.image_id, category, uri, products, row.region))
         return hits
+
+    def _convert(self, rows: np.ndarray) -> list["_Row"]:
+        """The names of some rows; those converted before are kept, as many as are to be."""
+        kept, numbers = self._converted, rows.tolist()
+        names = [kept.get(row) for row in numbers]
+        missing = [position for position, name in enumerate(names) if name is None]
+        if missing:
+            columns = (column.take(rows[missing]) for column in (self._image_ids, self._regions, self._listings))
+            new = dict[int, _Row]()
+            for position, image_id, region, listed in zip(
+                missing, *(each.to_pylist() for each in columns), strict=True
+            ):
+                listings = [(one["category"], one["uri"], tuple(sorted(set(one["products"])))) for one in listed]
+                names[position] = new[numbers[position]] = _Row(image_id, region, listings)
+            if len(kept) + len(new) > self._kept:
+                self._converted = kept = {}
+            if len(new) <= self._kept:
+                kept.update(new)
+        return [name for name in names if name]
 
     def lookup(self, image_id: str) -> Hit | None:
         """Looks up a live image by its id: a hit with a score of 0; None if the shard does not hold it."""
@@ -134,13 +166,12 @@ class LoadedShard:
             rows = rows[np.sort(np.unique(self.images[rows], return_index=True)[1])]
         return self.hits(np.zeros(min(count, len(rows))), rows[:count])
 
-    def sample_vectors(self, shares: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """By category, the first rows up to a share of them, float32 (n, dim); ids are hashes, so they are random."""
-        vectors = {}
-        for category, size in self.record.categories.items():
-            rows = np.flatnonzero(self._rows_in({category}))
-            vectors[category] = self.searcher.vectors(rows[: math.ceil(shares[category] * size)])
-        return vectors
+    def sample_vectors(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """The first so many live rows of some categories, float32 (n, dim); ids are hashes, so they are random."""
+        return {
+            category: self.searcher.vectors(np.flatnonzero(self._rows_in({category}))[:count])
+            for category, count in counts.items()
+        }
 
     def _short(self, rows: np.ndarray, k: int) -> bool:
         """Whether some query has rows of fewer than k images, and the index may have more rows."""

@@ -33,7 +33,7 @@ def parse(data: bytes, name: str) -> dict[int, np.ndarray]:
     try:
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all().cast(SCHEMA)
     except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"{name} holds no tombstones: {error}; see `likeness verify`") from None
+        raise DataError(f"{name} holds no tombstones: {error}", "see `likeness verify`") from None
     shards, ids = table["shard"].to_numpy(), table["id"].to_numpy()
     starts = np.flatnonzero(np.diff(shards, prepend=-1))
     return {int(shards[start]): part for start, part in zip(starts, np.split(ids, starts[1:]), strict=True)}
@@ -51,4 +51,4 @@ def load(folder: Path, manifest: Manifest) -> dict[int, np.ndarray]:
     try:
         return parse(path.read_bytes(), str(path))
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}; see `likeness verify`") from None
+        raise DataError(f"{path} cannot be read: {error}", "see `likeness verify`") from None

@@ -3,6 +3,7 @@
 A model whose head takes vectors of the searched space costs a matrix product; any other runs its network.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +72,16 @@ class CategoryClassifier:
         """Probabilities, float64 (n, classes), of vectors, float32 (n, dim); None if the model needs the photo."""
         return softmax(self.head(vectors)) if self.head else None
 
-    def predict_photo(self, photo: bytes, box: Box = WHOLE) -> np.ndarray | None:
+    def predict_photo(
+        self, photo: bytes, box: Box = WHOLE, until: float = math.inf, costly: bool = False
+    ) -> np.ndarray | None:
         """Probabilities, float64 (1, classes), of an encoded photo; None if the model needs its vector.
 
-        Raises:
-            BadImage: it cannot be used.
+        Arguments and errors are those of `Extractor.extract_one`.
         """
-        return softmax(self.extractor.extract_one(photo, box)) if self.extractor else None
+        if self.extractor is None:
+            return None
+        return softmax(self.extractor.extract_one(photo, box, until=until, costly=costly))
 
     def rank_categories(self, probabilities: np.ndarray, categories: Mapping[str, int]) -> list[tuple[str, float]]:
         """Ranks the categories of a build by their mean probability over rows, the most probable first.

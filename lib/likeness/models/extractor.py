@@ -4,7 +4,9 @@ No Spark, no storage: the extraction job and the query encoder both run it.
 """
 
 import functools
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -22,6 +24,8 @@ from likeness.models.backbones import Space
 from likeness.models.extracted_batch import ExtractedBatch, Photos, Timings, timed, timed_source
 from likeness.models.runtimes import BatchDecoder, Runtime, require_decoding
 
+_NICE = 10
+"""By how much the decoder of costly photos yields to all else: it gets a tenth of what a process of nice 0 gets."""
 PixelLoader = Callable[[], Any]
 """Returns the pixels of a batch as the runtime takes them, (n, side, side, 3)."""
 PendingBatch = tuple[ExtractedBatch, PixelLoader]
@@ -47,6 +51,7 @@ class Extractor:
         # rows for all photos in flight, reused: fresh memory would cost a page fault for each 4 KB
         batches = -(-self._max_pending // settings.batch_size) + runtime.max_passes + 2
         self._pool = DecoderPool(settings.decode_threads, space.preprocessing, limits, batches * settings.batch_size)
+        self._preprocessing = space.preprocessing
         self._running = threading.Lock()
 
     def run(self, photos: Photos) -> Generator[ExtractedBatch]:
@@ -164,16 +169,38 @@ class Extractor:
         """Seconds that the GPU has been busy so far; 0 on CPUs."""
         return self._runtime.busy_s
 
-    def extract_one(self, data: bytes, box: Box = WHOLE, views: Collection[QueryView] = ()) -> np.ndarray:
+    @functools.cached_property
+    def _yielding_pool(self) -> DecoderPool:
+        """One decoder that takes what others leave of the processor."""
+        return DecoderPool(1, self._preprocessing, self._limits, nice=_NICE)
+
+    def extract_one(
+        self,
+        data: bytes,
+        box: Box = WHOLE,
+        views: Collection[QueryView] = (),
+        until: float = math.inf,
+        costly: bool = False,
+    ) -> np.ndarray:
         """Extracts the vectors of one photo, or of its part in a box, and of its query views, float32 (1 + n, dim).
+
+        Args:
+            data: the encoded photo.
+            box: the part to extract from.
+            views: further views to extract.
+            until: time of the monotonic clock by which it must be decoded.
+            costly: it is decoded after other costly photos, and yields the processor to those that are not.
 
         Raises:
             BadImage: it cannot be used.
+            TimeoutError: it was not decoded in time.
         """
         batch, images = ExtractedBatch(), list[np.ndarray]()
-        pending = [_PendingPhoto("", len(data), self._pool.submit(data, box))]
+        pool = self._yielding_pool if costly else self._pool
+        pending = [_PendingPhoto("", len(data), pool.submit(data, box))]
         if QueryView.WHOLE in views:
-            pending.append(_PendingPhoto("", len(data), self._pool.submit(data, box, squash=True)))
+            pending.append(_PendingPhoto("", len(data), pool.submit(data, box, squash=True)))
+        _await_decoded(pending, until)
         for photo in pending:
             pixels = _add_to_batch(photo, batch)
             images += [] if pixels is None else [pixels]
@@ -203,6 +230,19 @@ class Extractor:
             batch.failures.append((batch.keys[row], BadImage("not_finite", "the network gave NaN or infinity")))
         batch.keys = [key for key, good in zip(batch.keys, finite, strict=True) if good]
         batch.vectors = vectors if finite.all() else vectors[finite]
+
+
+def _await_decoded(photos: Sequence[_PendingPhoto], until: float) -> None:
+    """Waits for the pixels of photos, until a time of the monotonic clock.
+
+    Raises:
+        TimeoutError: they are not there by then; those that no decoder has begun with are given up.
+    """
+    futures = [photo.pixels for photo in photos]
+    if until < math.inf and wait(futures, max(0.0, until - time.monotonic())).not_done:
+        for future in futures:
+            future.cancel()
+        raise TimeoutError
 
 
 def _add_to_batch(photo: _PendingPhoto, batch: ExtractedBatch) -> np.ndarray | None:

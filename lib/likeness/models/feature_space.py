@@ -197,7 +197,8 @@ def _parse(name: str, spec: Backbone | None) -> tuple[Backbone, str, str, int]:
         backbones = registry() | ({spec.name: spec} if spec else {})
         raise UsageError(
             f"extract.space = {name!r}: no such backbone and layer; did you mean {_closest(name, backbones)}? "
-            f"known: {', '.join(backbones)}; `likeness backbones show NAME` lists the layers of one"
+            f"known: {', '.join(backbones)}",
+            "`likeness backbones show NAME` lists the layers of one",
         )
     try:
         preprocessing = parse_preprocessing(spec, backbone)

@@ -8,6 +8,7 @@ CURRENT is replaced by one rename. It has the history of promotions, and the rea
 
 import datetime
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from likeness.models.backbones import Space, resolve
 from likeness.models.model_card import Evaluation, MetricsByEvaluationSet, ModelCard, Promotion, Promotions
 from likeness.models.training_report import TrainingReport
 from likeness.storage.artifact import FrozenModel
+from likeness.storage.leases import change_lease
 
 CARD, CURRENT, EVALUATIONS = "card.json", "CURRENT", "evaluations"
 REPORT, WEIGHTS = "report.json", "model.safetensors"
@@ -29,7 +31,7 @@ class ModelRegistry:
     """The models of one root; remote weights are copied to `cache`."""
 
     def __init__(self, root: str, cache: str = "~/.cache/likeness") -> None:
-        self._cache = cache
+        self._root, self._cache = root, cache
         self.folder = uris.join(uris.canonical(root), "models")
         self._files = storage.files(self.folder)
 
@@ -144,9 +146,16 @@ class ModelRegistry:
         Raises:
             GateError: it is worse than the one in service, or the two were not measured on a common evaluation set.
             DataError: its weights do not have the checksum in its card.
+            ServiceError: another command or run changes which version is in service.
         """
         card = self.candidate(name, version)
         self.space(card)
+        with self._lease("promote", card):
+            return self._promote(card, reason), card
+
+    def _promote(self, card: ModelCard, reason: str) -> ModelCard | None:
+        """Puts a version in service unless a gate refuses; returns the card of the one before."""
+        name = card.name
         try:
             before = self.in_service(name)
         except DataError:
@@ -161,20 +170,25 @@ class ModelRegistry:
         now, reason = datetime.datetime.now(datetime.UTC), reason if refusal else ""
         promotion = Promotion(version=card.version, when=now, reason=reason)
         self._write_current(name, [promotion, *(self.promotions(name) if before else ())])
-        return before, card
+        return before
 
     def rollback(self, name: str) -> tuple[str, str]:
         """Puts the previous version back in service; returns the version before and the one now.
 
         Raises:
             UsageError: there is none.
+            ServiceError: another command or run changes which version is in service.
         """
-        promotions = self.promotions(name)
-        if len(promotions) < 2:
-            raise UsageError(f"model {name!r} in {self.folder}: no earlier version was in service; promote one")
-        self.space(self.card(name, promotions[1].version))
-        self._write_current(name, promotions[1:])
-        return promotions[0].version, promotions[1].version
+        with self._lease("models rollback", self.card(name)):
+            promotions = self.promotions(name)
+            if len(promotions) < 2:
+                raise UsageError(f"model {name!r} in {self.folder}: no earlier version was in service; promote one")
+            self.space(self.card(name, promotions[1].version))
+            self._write_current(name, promotions[1:])
+            return promotions[0].version, promotions[1].version
+
+    def _lease(self, job: str, card: ModelCard) -> AbstractContextManager[None]:
+        return change_lease(self._root, f"promote-{card.name}", job)
 
     def space(self, card: ModelCard, layer: str = "") -> Space:
         """The feature space of a version: the output of its head, or another of its layers.

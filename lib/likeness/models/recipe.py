@@ -143,7 +143,7 @@ def _weights_missing(name: str) -> Path:
     Raises:
         ServiceError: always.
     """
-    raise ServiceError(f"the weights of model {name} are not at their path; `likeness models list` shows all models")
+    raise ServiceError(f"the weights of model {name} are not at their path", "`likeness models list` shows all models")
 
 
 def write_model(path: Path, stages: "Mapping[str, torch.nn.Module]", recipe: Recipe) -> None:

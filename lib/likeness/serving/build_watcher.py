@@ -1,10 +1,10 @@
 """Build watcher: follows the build in service of each space, and swaps a new one in once it is ready to answer."""
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import LikenessError, ServiceError, UsageError
@@ -19,8 +19,6 @@ from likeness.serving.loaded_build import BuildSource, LoadedBuild, NotReadyErro
 from likeness.serving.search_params import SearchParams
 
 _POLL_S, _RETRY_S = 1.0, 30.0
-_THREADS = 128
-"""Concurrent requests to leaves; a thread waits for each."""
 
 
 @dataclasses.dataclass
@@ -28,7 +26,7 @@ class _Slot:
     """One space in service: the build that answers, or the problem why none does.
 
     `space` is empty for the default space. `failed` is the build that could not be loaded last, and when;
-    `classifier_version` that of the category model which was checked last.
+    `classifier_version` that of the category model which was checked last; `read_at` when its CURRENT was read last.
     """
 
     space: str
@@ -36,6 +34,7 @@ class _Slot:
     problem: str = "the service has not started"
     failed: tuple[str, float] = ("", 0.0)
     classifier_version: str = ""
+    read_at: float = -math.inf
 
     def serves(self, space: str) -> bool:
         """Whether a space, with or without its hash, is this one's."""
@@ -51,7 +50,6 @@ class BuildWatcher(BuildSource):
         self._candidate: LoadedBuild | None = None
         token = read_token(settings.serve.leaf_token)
         self._leaves = [RemoteLeaf(address, token) for address in settings.serve.leaves]
-        self._pool = ThreadPoolExecutor(_THREADS, "leaves")
         self._loading, self._stopped = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="follow CURRENT")
 
@@ -66,12 +64,18 @@ class BuildWatcher(BuildSource):
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for leaf in self._leaves:
+            leaf.close()
 
     @property
     def problem(self) -> str:
         """Why the default space is not answered; empty if it is."""
         return "" if self._slots[0].current else self._slots[0].problem
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was read which builds are published, that of the space read longest ago."""
+        return time.monotonic() - min(slot.read_at for slot in self._slots)
 
     def in_service(self) -> list[LoadedBuild]:
         """The builds that answer, that of the default space first."""
@@ -98,6 +102,10 @@ class BuildWatcher(BuildSource):
             raise NotReadyError(slot.problem)
         return current
 
+    def serves(self, space: str, build: str) -> bool:
+        """Whether a build, by its name, is in service."""
+        return any(_is_named(loaded.manifest, space, build) for loaded in self.in_service())
+
     def _by_name(self, space: str, build: str) -> LoadedBuild:
         if self.problem:
             raise NotReadyError(self.problem)
@@ -108,15 +116,16 @@ class BuildWatcher(BuildSource):
             if self._candidate is None or not _is_named(self._candidate.manifest, space, build):
                 try:
                     manifest = self._builds.find(build, space)
-                except UsageError as error:
-                    raise UnknownError(str(error)) from None
+                except UsageError:
+                    names = ", ".join(self._builds.all())
+                    raise UnknownError(f"build {build!r} does not exist; there are: {names}") from None
                 self._candidate = self._load(manifest)
             return self._candidate
 
     def _open_leaf(self, manifest: Manifest) -> LeafPort:
         """The shards of a build, warm: in this process, or in the leaves that the settings name."""
         if self._leaves:
-            fan_out = FanOut(manifest, self._leaves, self._pool, self._settings.serve, self._report)
+            fan_out = FanOut(manifest, self._leaves, self._settings.serve, self._report)
             fan_out.prepare()
             return fan_out
         leaf = Leaf(self._builds, manifest)
@@ -125,13 +134,16 @@ class BuildWatcher(BuildSource):
 
     def _follow(self) -> None:
         while not self._stopped.wait(_POLL_S):
-            for slot in self._slots:
-                self._update(slot)
-            for loaded in (*self.in_service(), self._candidate):
-                if loaded and isinstance(loaded.leaf, FanOut):
-                    loaded.leaf.refresh()
-            for slot in self._slots:
-                self._renew_root(slot)
+            try:
+                for slot in self._slots:
+                    self._update(slot)
+                for loaded in (*self.in_service(), self._candidate):
+                    if loaded and isinstance(loaded.leaf, FanOut):
+                        loaded.leaf.refresh()
+                for slot in self._slots:
+                    self._renew_root(slot)
+            except Exception as error:  # of any kind, as of a machine without memory or descriptors: look again
+                self._report(f"published builds: {error!r}; looking again")
 
     def _update(self, slot: _Slot) -> None:
         """Loads the build that is published, if another one answers; that one answers until the new one is ready."""
@@ -139,7 +151,7 @@ class BuildWatcher(BuildSource):
         try:
             chain = self._builds.chain(slot.space)
             path = chain[0] if chain else self._builds.find(space=slot.space).path  # which says that there is none
-            current = slot.current
+            slot.read_at, current = time.monotonic(), slot.current
             unchanged = current is not None and current.manifest.path == path
             if unchanged or (slot.failed[0] == path and start - slot.failed[1] < _RETRY_S):
                 return
@@ -153,7 +165,8 @@ class BuildWatcher(BuildSource):
             self._report(f"serving {path}, loaded in {time.monotonic() - start:.1f} s")
         except Exception as error:  # of any kind: the build that answers goes on, and the next one is looked for
             slot.failed = (path, start)
-            message = str(error) if isinstance(error, (LikenessError, OSError)) else repr(error)
+            message = str(error) if isinstance(error, OSError) else repr(error)
+            message = error.message if isinstance(error, LikenessError) else message
             if message != slot.problem:
                 slot.problem = message
                 self._report(f"cannot serve what is published: {error}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from likeness.index import distance
 from likeness.index.manifest import Manifest
-from likeness.serving.leaf import LeafPort
+from likeness.serving.leaf import LeafPort, plan_sample
 
 SAMPLE_ROWS = 8192
 """Sampled vectors, over all categories, that predict the category of a query."""
@@ -32,7 +32,10 @@ class Prediction:
 
 
 class Voter:
-    """Predicts categories from a sample of a build, in few dimensions; `categories` are those in the sample."""
+    """Predicts categories from a sample of a build, in few dimensions.
+
+    `whole` says whether the sample has all categories that it should have: not, where a leaf did not answer.
+    """
 
     def __init__(self, manifest: Manifest, leaf: LeafPort) -> None:
         self._metric, sampled = manifest.metric, leaf.sample_vectors(SAMPLE_ROWS)
@@ -40,7 +43,8 @@ class Voter:
         self._axes = _axes(sample) if manifest.dim > _AXES else None
         self._sample = sample if self._axes is None else sample @ self._axes
         self._labels = np.array([name for name, rows in sampled.items() for _ in range(len(rows))])
-        self.categories = frozenset(np.unique(self._labels).tolist())
+        planned = plan_sample(manifest, SAMPLE_ROWS).values()
+        self.whole = set[str]().union(*planned) <= sampled.keys()
 
     def vote(self, vectors: np.ndarray) -> Prediction:
         """Weighs the categories of the sampled vectors nearest to each query, float32 (dim,) or (q, dim), by rank."""

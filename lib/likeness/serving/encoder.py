@@ -1,5 +1,6 @@
 """The photo encoder: a photo in, its vectors out, by the same code as extraction."""
 
+import math
 import os
 from collections.abc import Collection
 
@@ -32,13 +33,19 @@ class Encoder:
         extract = settings.extract.model_copy(update={"decode_threads": cores})
         self._extractor = Extractor(self.space, runtime, extract, settings.limits)
 
-    def encode(self, photo: bytes, box: Box = WHOLE, looks: Collection[QueryView] = ()) -> np.ndarray:
+    def encode(
+        self,
+        photo: bytes,
+        box: Box = WHOLE,
+        looks: Collection[QueryView] = (),
+        until: float = math.inf,
+        costly: bool = False,
+    ) -> np.ndarray:
         """Encodes a photo, or the part of it in a box, and further views of it, float32 (1 + n, dim).
 
-        Raises:
-            BadImage: the photo cannot be used.
+        Arguments and errors are those of `Extractor.extract_one`.
         """
-        return self._extractor.extract_one(photo, box, looks)
+        return self._extractor.extract_one(photo, box, looks, until, costly)
 
     def warm_up(self) -> np.ndarray:
         """Runs the network once, so that later passes are fast; returns the vector, float32 (dim,)."""

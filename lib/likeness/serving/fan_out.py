@@ -2,8 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -65,11 +65,10 @@ class FanOut:
         self,
         manifest: Manifest,
         leaves: Sequence[RemoteLeaf],
-        pool: ThreadPoolExecutor,
         settings: Serve,
         report: Callable[[str], None],
     ) -> None:
-        self._manifest, self._pool, self._settings, self._report = manifest, pool, settings, report
+        self._manifest, self._settings, self._report = manifest, settings, report
         self._leaves = {leaf.address: leaf for leaf in leaves}
         numbers = {record.index.name: record.number for record in manifest.shards}
         placed = place(numbers, list(self._leaves), settings.replicas)
@@ -117,9 +116,9 @@ class FanOut:
 
         def send(numbers: Iterable[int], failed: frozenset[str] = frozenset()) -> None:
             for address, shards in self._assign(numbers, failed).items():
-                request, left = _Request(self._leaves[address], shards, not failed), deadline - time.monotonic()
+                request = _Request(self._leaves[address], shards, not failed)
                 part = replace(query, shards=shards)
-                running[self._pool.submit(request.leaf.search, self._manifest.path, part, left)] = request
+                running[request.leaf.start(self._search_leaf, request.leaf, part, deadline)] = request
 
         send(targets)
         for number in targets.difference(*(request.shards for request in running.values())):
@@ -135,22 +134,31 @@ class FanOut:
                 if request.replaceable:
                     request.replaceable = False
                     send(request.shards - gathered.covered, frozenset({request.leaf.address}))
-        for request in running.values():
-            reason = f"leaf {request.leaf.address}: no answer within {self._settings.deadline_ms} ms"
-            gathered.failures[reason] |= request.shards
+        for future, request in running.items():
+            future.cancel()  # one that waits for a thread; the others end with the deadline, here and in the leaf
+            gathered.failures[self._late_reason(request.leaf)] |= request.shards
         return gathered.merged(targets, query)
+
+    def _search_leaf(self, leaf: RemoteLeaf, query: LeafQuery, deadline: float) -> LeafAnswer:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise LateError(self._late_reason(leaf))
+        return leaf.search(self._manifest.path, query, left)
+
+    def _late_reason(self, leaf: RemoteLeaf) -> str:
+        return f"leaf {leaf.address}: no answer within {self._settings.deadline_ms} ms"
 
     def sample_vectors(self, rows: int) -> Mapping[str, np.ndarray]:
         """The part of a sample of the build that ready leaves hold, float32 (n, dim) by category."""
         path, assigned = self._manifest.path, self._assign(self._places)
         parts = self._each(assigned, lambda leaf: leaf.sample_vectors(path, rows, assigned[leaf.address], _SAMPLES_S))
-        return concatenate(parts)
+        return concatenate(parts.values())
 
     def lookup(self, image_id: str) -> Hit | None:
         """Looks up an image by its id in the shards of ready leaves; None if they do not hold it."""
         path, within_s = self._manifest.path, self._settings.deadline_ms / 1000
-        hits = self._each(self._assign(self._places), lambda leaf: leaf.lookup(path, image_id, within_s))
-        return next(filter(None, hits), None)
+        answers = self._ask(self._assign(self._places), lambda leaf: leaf.lookup(path, image_id, within_s))
+        return next((hit for _, hit in answers if hit), None)
 
     def sample_hits(self, count: int) -> list[Hit]:
         """About `count` images, some of each ready leaf."""
@@ -158,19 +166,28 @@ class FanOut:
         assigned = self._assign(self._places)
         share = -(-count // max(1, len(assigned)))
         parts = self._each(assigned, lambda leaf: leaf.sample_hits(path, share, within_s))
-        return list({hit.image_id: hit for part in parts for hit in part}.values())[:count]
+        return list({hit.image_id: hit for part in parts.values() for hit in part}.values())[:count]
 
-    def _each(self, addresses: Iterable[str], ask: Callable[[RemoteLeaf], T]) -> Iterator[T]:
-        """What each leaf answers; goes on without one that does not. One that is only late stays ready."""
-        for address in addresses:
+    def _each(self, addresses: Collection[str], ask: Callable[[RemoteLeaf], T]) -> dict[str, T]:
+        """The answers of leaves, in the order of their addresses; see `_ask`."""
+        answers = dict(self._ask(addresses, ask))
+        return {address: answers[address] for address in addresses if address in answers}
+
+    def _ask(self, addresses: Iterable[str], ask: Callable[[RemoteLeaf], T]) -> Iterator[tuple[str, T]]:
+        """Asks leaves all at once; their addresses and answers, the first to answer first.
+
+        Goes on without one that does not answer. One that is only late stays ready.
+        """
+        running = {self._leaves[address].start(ask, self._leaves[address]): address for address in addresses}
+        for future in as_completed(running):
             try:
-                answer = ask(self._leaves[address])
+                answer = future.result()
             except LateError as error:
                 self._report(str(error))
             except ServiceError as error:
-                self._mark_lost(address, error)
+                self._mark_lost(running[future], error)
             else:
-                yield answer
+                yield running[future], answer
 
     def _assign(self, shards: Iterable[int], failed: frozenset[str] = frozenset()) -> dict[str, frozenset[int]]:
         """The shards to ask each leaf for: of the leaves that hold a shard the first one that is ready.
@@ -199,7 +216,7 @@ class FanOut:
 
     def _check_all(self) -> None:
         """Asks every leaf for its status; has those that lack shards load them, each in a thread."""
-        pending = {name: self._pool.submit(leaf.status, _STATUS_S) for name, leaf in self._leaves.items()}
+        pending = {name: leaf.start(leaf.status, _STATUS_S) for name, leaf in self._leaves.items()}
         for name, future in pending.items():
             shards = frozenset(number for number, places in self._places.items() if name in places)
             try:
@@ -214,7 +231,9 @@ class FanOut:
                 self._ready.add(name)
             elif name not in self._preparing:
                 self._ready.discard(name)
-                self._preparing[name] = self._pool.submit(self._leaves[name].prepare, self._manifest.path, shards)
+                self._preparing[name] = self._leaves[name].start(
+                    self._leaves[name].prepare, self._manifest.path, shards
+                )
 
     def _mark_lost(self, address: str, error: ServiceError) -> None:
         """Sends a leaf that failed no more queries until it answers a status request."""

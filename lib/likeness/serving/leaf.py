@@ -1,7 +1,8 @@
 """A leaf: the shards of one build in memory; query vectors in, the nearest images of all its shards out."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -12,8 +13,14 @@ from likeness.core.errors import SpaceMismatch
 from likeness.index import distance, tombstones
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest, Shard
+from likeness.index.parallel_search import find_in_shards
 from likeness.index.shard import Hit, LoadedShard, Near, merge
 from likeness.serving.micro_batching import MicroBatcher
+
+_KEPT_ROWS = 1 << 16
+"""Rows of a build whose names are kept converted: some 60 MB."""
+_FEWEST_ROWS, _MOST_SAMPLED = 16, 4
+"""Rows of a category in a sample, where that makes it at most so many times as large as was asked for."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class LeafPort(Protocol):
         """The k nearest images of each query."""
 
     def sample_vectors(self, rows: int) -> Mapping[str, np.ndarray]:
-        """About `rows` prepared vectors in all, float32 (n, dim) by category."""
+        """Prepared vectors, float32 (n, dim) by category, as many as `plan_sample` says."""
 
     def lookup(self, image_id: str) -> Hit | None:
         """Looks up an image of the build by its id; None if the build does not hold it."""
@@ -79,6 +86,27 @@ def check_space(space: str, vectors: np.ndarray, manifest: Manifest) -> None:
             f"a query of {space} ({vectors.shape[1]}-d) cannot be compared with build {manifest.build} "
             f"of {manifest.space} ({manifest.dim}-d); encode it with the build's own network"
         )
+
+
+def plan_sample(manifest: Manifest, rows: int) -> dict[int, dict[str, int]]:
+    """How many rows each shard gives to a sample of a build, by shard number and category.
+
+    Every category gives as many, at least 16 if it has them, but all together at most four times `rows`: of more
+    categories than that the largest give one row each.
+    """
+    totals = {name: total for name, total in manifest.categories().items() if total}
+    largest = sorted(totals, key=lambda name: (-totals[name], name))[: _MOST_SAMPLED * rows]
+    size = min(max(_FEWEST_ROWS, rows // max(1, len(largest))), _MOST_SAMPLED * rows // max(1, len(largest)))
+    drawn = {name: min(size, totals[name]) for name in largest}
+    plan, seen = dict[int, dict[str, int]](), Counter[str]()
+    for shard in manifest.shards:
+        counts = {}
+        for name in shard.categories.keys() & drawn.keys():  # as if drawn one by one, evenly over the category's shards
+            before = seen[name] * drawn[name] // totals[name]
+            seen[name] += shard.categories[name]
+            counts[name] = seen[name] * drawn[name] // totals[name] - before
+        plan[shard.number] = {name: count for name, count in sorted(counts.items()) if count}
+    return plan
 
 
 def concatenate(samples: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -106,23 +134,31 @@ class Leaf:
         records = [record for record in manifest.shards if shards is None or record.number in shards]
         folder = builds.local(manifest, manifest.model_copy(update={"shards": records}).files)
         removed = tombstones.load(folder, manifest)
-        self._shards = [LoadedShard(record, folder, manifest.metric, removed.get(record.number)) for record in records]
+        kept = _KEPT_ROWS // max(1, len(records))
+        self._shards = [
+            LoadedShard(record, folder, manifest.metric, removed.get(record.number), kept) for record in records
+        ]
         self.numbers = frozenset(record.number for record in records)
         self._batcher = MicroBatcher(self._search, LeafAnswer.part)
 
-    def search(self, query: LeafQuery) -> LeafAnswer:
-        """Searches its shards, one after the other.
+    def search(self, query: LeafQuery, cancelled: Callable[[], bool] | None = None) -> LeafAnswer:
+        """Searches its shards, several at a time.
+
+        Args:
+            query: the query.
+            cancelled: says whether nobody waits for the answer any more; a query that has not begun is dropped then.
 
         Raises:
             SpaceMismatch: the query is of another space than the build.
+            CancelledError: it was dropped.
         """
         check_space(query.space, query.vectors, self._manifest)
-        return self._batcher(query.vectors, query)
+        return self._batcher(query.vectors, query, cancelled)
 
     def _search(self, vectors: np.ndarray, query: LeafQuery) -> LeafAnswer:
         prepared = distance.prepared(vectors, self._manifest.metric)
         shards = [shard for shard in self._shards if query.covers(shard.record)]
-        nearest = [shard.find(prepared, query.k, query.categories) for shard in shards]
+        nearest = find_in_shards(shards, prepared, query.k, query.categories)
         hits = [_merge_rows(shards, nearest, number, query) for number in range(len(prepared))]
         return LeafAnswer([shard.record.number for shard in shards], sum(near.searched for near in nearest), hits)
 
@@ -144,12 +180,10 @@ class Leaf:
         return [hit for shard in self._shards for hit in shard.sample_hits(share)][:count]
 
     def sample_vectors(self, rows: int, shards: AbstractSet[int] | None = None) -> Mapping[str, np.ndarray]:
-        """A random sample of each category, of even size over all shards of the build, float32 (n, dim)."""
-        totals = self._manifest.categories()
-        size = max(16, rows // max(1, len(totals)))
-        shares = {name: size / total for name, total in totals.items()}
+        """Its part of a random sample of the build, float32 (n, dim) by category; see `plan_sample`."""
+        plan = plan_sample(self._manifest, rows)
         chosen = [shard for shard in self._shards if shards is None or shard.record.number in shards]
-        return concatenate(shard.sample_vectors(shares) for shard in chosen)
+        return concatenate(shard.sample_vectors(plan[shard.record.number]) for shard in chosen)
 
 
 def _merge_rows(shards: Sequence[LoadedShard], nearest: Sequence[Near], number: int, query: LeafQuery) -> list[Hit]:

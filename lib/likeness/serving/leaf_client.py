@@ -1,9 +1,10 @@
 """Client of a leaf in another process.   [flight]"""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,10 @@ from likeness.index.shard import Hit
 from likeness.serving.leaf import LeafAnswer, LeafQuery
 from likeness.serving.wire import NO_VECTORS, pack, to_hits, unpack
 
+T = TypeVar("T")
 _PREPARE_S = 3600.0
+_CALLS = 32
+"""Calls of one leaf at a time. Each leaf has its own threads, so that one that hangs takes none from the others."""
 
 
 class LateError(ServiceError):
@@ -30,6 +34,15 @@ class RemoteLeaf:
         headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
         self._headers, self._lock = headers, threading.Lock()
         self._client: Any = None
+        self._pool = ThreadPoolExecutor(_CALLS, f"leaf {address}")
+
+    def start(self, call: Callable[..., T], *args: Any) -> Future[T]:
+        """Starts a call of this leaf in one of its threads; ServiceError ends it as it would end the call."""
+        return self._pool.submit(call, *args)
+
+    def close(self) -> None:
+        """Drops the calls that have not begun, and ends the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def status(self, within_s: float) -> Mapping[str, frozenset[int]]:
         """The shards that the leaf has loaded, by build."""

@@ -7,6 +7,7 @@ import hmac
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
         actions: dict[str, Callable[..., bytes]] = {
             "prepare": self._prepare,
             "status": self._status,
-            "search": lambda build, **query: self._search(build, LeafQuery(vectors, **query)),
+            "search": lambda build, **query: self._search(build, LeafQuery(vectors, **query), context.is_cancelled),
             "sample_vectors": self._sample_vectors,
             "lookup": self._lookup,
             "sample_hits": lambda build, count: pack({"hits": from_hits(self._leaf(build).sample_hits(count))}),
@@ -58,11 +59,13 @@ class LeafServer(fl.FlightServerBase):  # type: ignore[misc]
             raise fl.FlightServerError(f"no action {action.type!r}")
         try:
             return [actions[action.type](**arguments)]
+        except CancelledError as error:  # the root's deadline has passed
+            raise fl.FlightCancelledError(str(error)) from None
         except (LikenessError, OSError) as error:
             raise fl.FlightServerError(str(error)) from None
 
-    def _search(self, build: str, query: LeafQuery) -> bytes:
-        answer = self._leaf(build).search(query)
+    def _search(self, build: str, query: LeafQuery, cancelled: Callable[[], bool]) -> bytes:
+        answer = self._leaf(build).search(query, cancelled)
         return pack(vars(answer) | {"hits": list(map(from_hits, answer.hits))})
 
     def _sample_vectors(self, build: str, rows: int, shards: frozenset[int]) -> bytes:

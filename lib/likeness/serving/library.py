@@ -8,8 +8,6 @@ import numpy as np
 
 from likeness import storage
 from likeness.catalog.hidden_products import HiddenProducts
-from likeness.core import uris
-from likeness.core.errors import UsageError
 from likeness.core.settings import Settings
 from likeness.index.manifest import Manifest
 from likeness.models.model_registry import ModelRegistry
@@ -35,11 +33,10 @@ class Library(SearchApi):
         """Opens the root of the settings.
 
         Raises:
-            UsageError: there is no such root.
+            UsageError: there is no such root (a `MissingRootError`), or it is a file.
+            ServiceError: it cannot be read.
         """
-        root = uris.canonical(settings.root)
-        if not storage.files(root).exists(root):
-            raise UsageError(f"root {settings.root} does not exist; fill one with ./spark-submit.sh nightly")
+        storage.check_root(settings.root)
         self.settings = settings
         hidden = HiddenProducts(settings.root)
         self._builds = LocalBuilds(settings, hidden, lambda message: None)

@@ -7,6 +7,7 @@ fill a batch, and batches grow with the time that the work takes.
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +28,7 @@ class _Call(Generic[A]):
 
     rows: np.ndarray
     key: Hashable
+    cancelled: Callable[[], bool] | None = None
     answer: A | None = None
     error: Exception | None = None
     woken: threading.Event = field(default_factory=threading.Event)
@@ -40,9 +42,13 @@ class MicroBatcher(Generic[A]):
         self._waiting: deque[_Call[A]] = deque()
         self._lock, self._busy = threading.Lock(), False
 
-    def __call__(self, rows: np.ndarray, key: Hashable = None) -> A:
-        """The answer for some rows, (n, ...)."""
-        call = _Call[A](rows, key)
+    def __call__(self, rows: np.ndarray, key: Hashable = None, cancelled: Callable[[], bool] | None = None) -> A:
+        """The answer for some rows, (n, ...).
+
+        Raises:
+            CancelledError: `cancelled` was true before a batch took the rows.
+        """
+        call = _Call[A](rows, key, cancelled)
         with self._lock:
             self._waiting.append(call)
             if not self._busy:
@@ -51,7 +57,8 @@ class MicroBatcher(Generic[A]):
         call.woken.wait()
         if call.answer is None and not call.error:
             try:
-                self._run(self._next_batch())
+                if batch := self._next_batch():
+                    self._run(batch)
             finally:
                 self._wake_next()
         if call.error:
@@ -67,8 +74,14 @@ class MicroBatcher(Generic[A]):
                 self._waiting[0].woken.set()
 
     def _next_batch(self) -> list[_Call[A]]:
-        """The call that has waited longest, and those that can go with it."""
+        """The call that has waited longest, and those that can go with it; cancelled ones are dropped."""
         with self._lock:
+            for call in [call for call in self._waiting if call.cancelled and call.cancelled()]:
+                self._waiting.remove(call)
+                call.error = CancelledError("nobody waits for the answer any more")
+                call.woken.set()
+            if not self._waiting:
+                return []
             first = self._waiting[0]
             batch: list[_Call[A]] = []
             for call in self._waiting:
@@ -97,7 +110,7 @@ class MicroBatcher(Generic[A]):
 
 
 class BatchedRuntime:
-    """A network that takes the photos of many callers at once."""
+    """A network that takes photos of many callers at once, of each caller one: many of one caller delay no other."""
 
     max_passes = 1
     busy_s = 0.0
@@ -110,4 +123,6 @@ class BatchedRuntime:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """As the runtime."""
-        return self._batcher(images)
+        if len(images) == 1:
+            return self._batcher(images)
+        return np.concatenate([self._batcher(image[None]) for image in images])

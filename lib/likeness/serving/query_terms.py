@@ -1,5 +1,6 @@
 """Query terms: what a search can start from, as a type for each modality: photos, a product, vectors."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,17 @@ Photo = bytes | str | Path | np.ndarray
 
 @dataclass(frozen=True)
 class PhotoTerm:
-    """Photos of one thing, as file content; of each the part in a box, and further views of it."""
+    """Photos of one thing, as file content; of each the part in a box, and further views of it.
+
+    They must be decoded by `until`, a time of the monotonic clock; `costly` ones yield the processor to others.
+    """
 
     photos: Sequence[bytes]
     box: Box = WHOLE
     combine: Combine = "best"
     looks: Collection[QueryView] = ()
+    until: float = math.inf
+    costly: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,18 +91,26 @@ def query_vectors(vectors: object, space: str) -> np.ndarray:
     """Checks vectors of a space, an array of numbers (dim,) or (q, dim), and converts them to float32 (q, dim).
 
     Raises:
-        UsageError: the space is missing, or the array has another shape or type, or holds NaN or infinity.
+        UsageError: the space is missing, or the array has another shape or type, or holds NaN, infinity or a number
+            beyond float32.
     """
     if not space:
         raise UsageError("vectors need space=, the feature space that they are of, such as alexnet.fc6@1f3a9c02")
     try:
-        rows = np.atleast_2d(np.asarray(vectors, np.float32))
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused below
+            rows = np.atleast_2d(np.asarray(vectors, np.float32))
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"vectors cannot be read as numbers of one length: {error}") from None
     if rows.ndim != 2 or not rows.size:
         raise UsageError(f"vectors have the shape {rows.shape}; give (dim,) or (q, dim)")
-    if not np.isfinite(rows).all():
-        raise UsageError("vectors hold NaN or infinity")
+    finite = np.isfinite(rows)
+    if not finite.all():
+        number, place = np.argwhere(~finite)[0]
+        value = np.atleast_2d(np.asarray(vectors, object))[number, place]
+        raise UsageError(
+            f"vector {number + 1} of {len(rows)} holds {value} at place {place}; give finite numbers within float32 "
+            f"(up to {np.finfo(np.float32).max:.1e}), without NaN or infinity"
+        )
     return rows
 
 

@@ -14,9 +14,13 @@ from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import UsageError
 from likeness.index import distance
 from likeness.index.shard import Hit
+from likeness.serving.hints import suggest
+from likeness.serving.keyed_reader import KeyedReader
 from likeness.serving.search_params import SearchParams
-from likeness.storage import KeyedStore
 from likeness.storage.items import Item
+
+_OPERATORS = ("<", ">", "!", "~")
+"""With these, other search languages compare; attributes are compared by `=` alone."""
 
 
 class ResultFilter(Protocol):
@@ -27,19 +31,19 @@ class ResultFilter(Protocol):
 
 
 class AttributeLookup:
-    """Vectors of images in one space, and attributes of products, from a keyed store that opens on first use."""
+    """Vectors of images in one space, and attributes of products."""
 
-    def __init__(self, store: Callable[[], KeyedStore], space: str) -> None:
-        self._store, self._space = store, space
+    def __init__(self, keyed: KeyedReader, space: str) -> None:
+        self._keyed, self._space = keyed, space
 
     def vectors(self, image_ids: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Vectors, float32 (dim,), of the images that have one."""
-        rows = self._store().get_vectors(self._space, list(map(Item, image_ids)))
+        rows = self._keyed.vectors(self._space, list(map(Item, image_ids)))
         return {item.image_id: vector for item, vector in rows.items()}
 
     def attributes(self, product_ids: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """Attributes of the products that the store holds."""
-        return {name: product.attributes for name, product in self._store().get_products(product_ids).items()}
+        return {name: product.attributes for name, product in self._keyed.products(product_ids).items()}
 
 
 def filter_chain(
@@ -63,13 +67,13 @@ def filter_chain(
     if excluded:
         chain.append(partial(keep_products, lambda names: tuple(name for name in names if name not in excluded)))
     if params.where:
-        chain.append(match_attributes(params.where, lookup))
+        chain.append(AttributeFilter(params.where, lookup))
     if params.distinct:
         chain.append(distinct_products)
     if params.min_score > float("-inf"):
         chain.append(lambda hits: [hit for hit in hits if hit.score >= params.min_score])
     if lookup and params.near_duplicate <= 1:
-        chain.append(partial(drop_near_duplicates, params.near_duplicate, lookup))
+        chain.append(partial(drop_near_duplicates, params.near_duplicate, lookup, params.offset + params.k))
     return chain
 
 
@@ -83,30 +87,79 @@ def keep_products(keep: Callable[[tuple[str, ...]], tuple[str, ...]], hits: Iter
     return kept
 
 
-def match_attributes(conditions: Sequence[str], lookup: AttributeLookup | None) -> ResultFilter:
-    """A filter of products by conditions `name=value`; it looks up those of all hits at once, and each only once.
+class AttributeFilter:
+    """Keeps products that meet conditions `name=value`; it looks up those of all hits at once, and each only once.
 
-    Raises:
-        UsageError: a condition has another form, or there is no lookup.
+    It notes what it has looked at, so that it can say which conditions nothing could meet.
     """
-    accepted, matches = dict[str, set[str]](), dict[str, bool]()
-    for text in conditions:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise UsageError(f"where {text[:80]!r} is not name=value, such as color=red")
-        accepted.setdefault(name, set()).add(value)
-    if lookup is None:
-        raise UsageError("where: attributes cannot be looked up, for no keyed store is open here")
 
-    def match(hits: Sequence[Hit], /) -> list[Hit]:
-        new = list({name for hit in hits for name in hit.products} - matches.keys())
-        attributes = lookup.attributes(new) if new else {}
+    def __init__(self, conditions: Sequence[str], lookup: AttributeLookup | None) -> None:
+        """Reads the conditions.
+
+        Raises:
+            UsageError: one has another form, or there is no lookup.
+        """
+        self._accepted, self._matches = dict[str, set[str]](), dict[str, bool]()
+        for text in conditions:
+            name, value = read_condition(text)
+            self._accepted.setdefault(name, set()).add(value)
+        if lookup is None:
+            raise UsageError("where: attributes cannot be looked up, for no keyed store is open here")
+        self._lookup = lookup
+        self._seen: dict[str, set[str]] = {name: set() for name in self._accepted}
+        self._names, self._with_facts = set[str](), 0
+
+    def __call__(self, hits: Sequence[Hit], /) -> list[Hit]:
+        """The hits with a product that meets all conditions."""
+        new = list({name for hit in hits for name in hit.products} - self._matches.keys())
+        attributes = self._lookup.attributes(new) if new else {}
+        self._with_facts += len(attributes)
         for product_id in new:
             values = attributes.get(product_id, {})
-            matches[product_id] = all(values.get(key) in allowed for key, allowed in accepted.items())
-        return keep_products(lambda names: tuple(name for name in names if matches[name]), hits)
+            self._matches[product_id] = all(values.get(key) in allowed for key, allowed in self._accepted.items())
+            self._names.update(values)
+            for name in self._accepted.keys() & values:
+                self._seen[name].add(values[name])
+        return keep_products(lambda names: tuple(name for name in names if self._matches[name]), hits)
 
-    return match
+    def hints(self, enough: bool) -> list[str]:
+        """What is wrong with the conditions, as far as can be seen; `enough`: whether as many results as asked passed.
+
+        No product has an attribute of that name; or none has the value, which may also be so by chance if there are
+        enough results, so then only values in other case are named.
+        """
+        if not self._with_facts:
+            count = len(self._matches)
+            return [f"where: the keyed store has no facts of the {count:,} products looked at"] if count else []
+        of = f"of the {self._with_facts:,} products looked at"
+        hints = []
+        for name, accepted in self._accepted.items():
+            seen = self._seen[name]
+            if name not in self._names:
+                hints.append(f"where: none {of} has an attribute {name[:80]!r}; {suggest(name, self._names)}")
+                continue
+            for value in sorted(accepted - seen):
+                if not enough or value.strip().casefold() in {one.strip().casefold() for one in seen}:
+                    what = f"where: none {of} has {name[:80]}={value[:80]!r}, and only whole values are compared"
+                    hints.append(f"{what}; {suggest(value, seen)}")
+        return hints
+
+
+def read_condition(text: str) -> tuple[str, str]:
+    """Splits a condition `name=value` on an attribute.
+
+    Raises:
+        UsageError: it has another form, or another operator than `=`.
+    """
+    name, equals, value = text.partition("=")
+    if name.rstrip().endswith(_OPERATORS) or value.startswith("=") or (not equals and any(map(name.count, _OPERATORS))):
+        raise UsageError(
+            f"where {text[:80]!r}: there is no operator but =; write name=value, and one name several times "
+            "for any of several values"
+        )
+    if not name or not equals:
+        raise UsageError(f"where {text[:80]!r} is not name=value, such as color=red")
+    return name, value
 
 
 def distinct_products(hits: Sequence[Hit]) -> list[Hit]:
@@ -121,16 +174,21 @@ def distinct_products(hits: Sequence[Hit]) -> list[Hit]:
     return keep_products(unseen, hits)
 
 
-def drop_near_duplicates(limit: float, lookup: AttributeLookup, hits: Sequence[Hit]) -> list[Hit]:
-    """Drops hits whose cosine to a better hit that stays is `limit` or more; those without a stored vector stay."""
+def drop_near_duplicates(limit: float, lookup: AttributeLookup, most: int, hits: Sequence[Hit]) -> list[Hit]:
+    """Drops hits whose cosine to a better hit that stays is `limit` or more; those without a stored vector stay.
+
+    It ends once `most` hits stay. Memory is that of the vectors of the hits: none is compared with those dropped.
+    """
     vectors = lookup.vectors([hit.image_id for hit in hits])
-    compared = [hit for hit in hits if hit.image_id in vectors]
-    if not compared:
-        return list(hits)
-    unit = distance.prepared(np.stack([vectors[hit.image_id] for hit in compared]), "cosine")
-    similar, kept = unit @ unit.T >= limit, list[int]()
-    for row in range(len(compared)):
-        if not similar[row, kept].any():
-            kept.append(row)
-    dropped = {hit.image_id for hit in compared} - {compared[row].image_id for row in kept}
-    return [hit for hit in hits if hit.image_id not in dropped]
+    kept, unit = list[Hit](), np.empty((most, len(next(iter(vectors.values()), ()))), np.float32)
+    rows = 0
+    for hit in hits:
+        if (vector := vectors.get(hit.image_id)) is not None:
+            prepared = distance.prepared(vector[None], "cosine")[0]
+            if (unit[:rows] @ prepared >= limit).any():
+                continue
+            unit[rows], rows = prepared, rows + 1
+        kept.append(hit)
+        if len(kept) == most:
+            break
+    return kept

@@ -1,9 +1,9 @@
 """The search engine: terms of any modality in, answers with product facts out, from the builds of one root."""
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import numpy as np
@@ -13,18 +13,28 @@ from likeness.catalog.hidden_products import HiddenProducts
 from likeness.core.errors import ServiceError, SpaceMismatch, UsageError
 from likeness.core.settings import Settings
 from likeness.index.shard import Hit
+from likeness.serving.keyed_reader import KeyedReader
 from likeness.serving.loaded_build import BuildSource, LoadedBuild, UnknownSpaceError
-from likeness.serving.query_encoder import EncodedQuery, query_encoders
+from likeness.serving.query_encoder import EncodedQuery, check_direction, query_encoders
 from likeness.serving.query_terms import Term, VectorTerm
 from likeness.serving.responses import Answer, Catalogue, ResultItem
 from likeness.serving.result_filters import AttributeLookup
-from likeness.serving.root import milliseconds
+from likeness.serving.root import Facts, milliseconds
 from likeness.serving.search_params import SearchParams
 from likeness.serving.thumbnails import Thumbnails
 from likeness.storage import KeyedStore
 from likeness.storage.table_reader import TableReader
 
 _BATCH_THREADS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedQuery:
+    """An encoded query, the build to search, and the milliseconds that encoding took."""
+
+    encoded: EncodedQuery
+    loaded: LoadedBuild
+    took_ms: Mapping[str, float]
 
 
 class SearchEngine:
@@ -37,17 +47,14 @@ class SearchEngine:
         self, settings: Settings, builds: BuildSource, hidden: HiddenProducts, report: Callable[[str], None]
     ) -> None:
         self.settings, self._builds, self._hidden, self._report = settings, builds, hidden, report
-        self._store: KeyedStore | None = None
-        self._store_lock = threading.Lock()
+        self._keyed = KeyedReader(self._open_keyed, settings.serve.deadline_ms / 1000)
         self._encoders = query_encoders(self._keyed, hidden)
         self.tables = TableReader(settings)
         self.thumbnails = Thumbnails(self.tables, settings.limits)
 
     def close(self) -> None:
         """Closes the keyed store."""
-        if self._store:
-            self._store.close()
-            self._store = None
+        self._keyed.close()
 
     def search(self, term: Term, params: SearchParams) -> Answer:
         """Answers a query.
@@ -58,20 +65,29 @@ class SearchEngine:
             CoverageError: too few shards answered.
             ServiceError: no build is loaded, or a store does not answer.
         """
+        return self.answer(self.encode(term, params), params)
+
+    def encode(self, term: Term, params: SearchParams) -> LoadedQuery:
+        """The first half of `search`: chooses the build, and turns the term into vectors; raises what that raises."""
         loaded, start = self._loaded_for(term, params), time.perf_counter()
         encoder = self._encoders[type(term)]
         query = encoder.encode(term, loaded)
-        took = {encoder.stage: milliseconds(start)} if encoder.stage else {}
-        answer = self._answer(query, params, loaded)
-        return answer.model_copy(update={"took_ms": took | answer.took_ms})
+        return LoadedQuery(query, loaded, {encoder.stage: milliseconds(start)} if encoder.stage else {})
+
+    def answer(self, query: LoadedQuery, params: SearchParams) -> Answer:
+        """The second half of `search`: searches the build of an encoded query."""
+        answer = self._answer(query.encoded, params, query.loaded)
+        return answer.model_copy(update={"took_ms": {**query.took_ms, **answer.took_ms}})
 
     def batch(self, vectors: np.ndarray, params: SearchParams) -> list[Answer]:
         """Answers each of some vectors, float32 (q, dim) of `params.space`, by itself; all answers are of one build.
 
         Raises:
+            UsageError: a parameter cannot be used, or a vector has no direction.
             SpaceMismatch: the vectors are of another space than the build.
         """
         loaded = self._loaded_for(VectorTerm(vectors, params.space), params)
+        check_direction(vectors, loaded.manifest.metric)
         queries = [EncodedQuery(row, params.space) for row in vectors]
         with ThreadPoolExecutor(_BATCH_THREADS) as pool:  # at once, so that the leaf searches them together
             return list(pool.map(lambda query: self._answer(query, params, loaded), queries))
@@ -108,37 +124,33 @@ class SearchEngine:
             raise SpaceMismatch(f"the vectors are of no space in service: {error}") from None
 
     def _answer(self, query: EncodedQuery, params: SearchParams, loaded: LoadedBuild) -> Answer:
-        """Searches, and adds facts for display; an answer without them is better than none."""
         lookup = AttributeLookup(self._keyed, loaded.manifest.space)
-        answer = loaded.root.search(query.vectors, query.space, params, query.prediction, query.excluded, lookup)
-        start = time.perf_counter()
-        attributes: Mapping[str, Mapping[str, str]] = {}
+        return loaded.root.search(
+            query.vectors, query.space, params, query.prediction, query.excluded, lookup, self._describe
+        )
+
+    def _describe(self, hits: Sequence[Hit]) -> Facts:
+        """Facts for display; an answer without them is better than none."""
+        start, attributes, degraded = time.perf_counter(), dict[str, Mapping[str, str]](), list[str]()
         try:
-            attributes = lookup.attributes(list(dict.fromkeys(one.product_id for one in answer.results)))
+            product_ids = list(dict.fromkeys(hit.products[0] for hit in hits))
+            products = self._keyed.products(product_ids, self.settings.serve.facts_ms / 1000)
+            attributes = {name: product.attributes for name, product in products.items()}
         except (ServiceError, UsageError) as error:
             self._report(f"facts: {error}")
-        results = tuple(
-            one.model_copy(update={"attributes": dict(attributes.get(one.product_id, {})), "url": self._url(one)})
-            for one in answer.results
-        )
-        took = answer.took_ms | {"facts": milliseconds(start)}
-        return answer.model_copy(update={"results": results, "took_ms": took})
+            degraded = [f"facts: {error.message}"]
+        return Facts(attributes, self._url, degraded, {"facts": milliseconds(start)})
 
     def _item(self, hit: Hit) -> ResultItem:
-        item = ResultItem(**vars(hit), product_id=hit.products[0])
-        return item.model_copy(update={"url": self._url(item)})
+        return ResultItem(**vars(hit), product_id=hit.products[0], url=self._url(hit))
 
-    def _url(self, item: ResultItem) -> str:
+    def _url(self, hit: Hit) -> str:
         """Where a browser finds the photo: by `serve.photo_url`, else a thumbnail of the server; empty without one."""
         template = self.settings.serve.photo_url
         if not template:
-            return self.image_route and self.image_route + item.image_id
-        names = {name: quote(getattr(item, name), safe="") for name in ("image_id", "product_id", "category")}
-        return template.format(**names, uri=item.uri)
+            return self.image_route and self.image_route + hit.image_id
+        names = {"image_id": hit.image_id, "product_id": hit.products[0], "category": hit.category}
+        return template.format(**{name: quote(value, safe="") for name, value in names.items()}, uri=hit.uri)
 
-    def _keyed(self) -> KeyedStore:
-        if self._store is None:
-            with self._store_lock:
-                if self._store is None:
-                    self._store = storage.keyed(storage.keyed_uri(self.settings.keyed.uri, self.settings.root))
-        return self._store
+    def _open_keyed(self) -> KeyedStore:
+        return storage.keyed(storage.keyed_uri(self.settings.keyed.uri, self.settings.root))

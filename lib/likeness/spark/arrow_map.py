@@ -1,7 +1,5 @@
 """Runs a function of Arrow batches over a DataFrame in Spark's Python workers.   [pyspark]"""
 
-import functools
-import gc
 import sys
 import zipimport
 from collections.abc import Callable, Iterator
@@ -10,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.pandas.types import from_arrow_schema
+
+from likeness.core.garbage import freeze_objects
 
 Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
@@ -32,17 +32,10 @@ def arrow_map(table: DataFrame, work: Work, result: str | pa.Schema) -> DataFram
             if isinstance(finder, zipimport.zipimporter):
                 finder.invalidate_caches = _do_nothing  # type: ignore[method-assign]
         yield from work(batches)
-        _freeze_objects()
+        freeze_objects()
 
     schema = result if isinstance(result, str) else from_arrow_schema(result)
     return table.mapInArrow(worker, schema)  # type: ignore[arg-type]
-
-
-@functools.cache
-def _freeze_objects() -> None:
-    """Exempts the objects of this process from garbage collection, once a process."""
-    gc.collect()
-    gc.freeze()
 
 
 def _do_nothing() -> None:

@@ -45,8 +45,11 @@ def nightly(settings: Settings, retry: bool = False) -> None:
         except GateError as refused:
             _report(run, built, "refused", str(refused))
             raise
-        current = Builds.open(settings).find(space=run.space.id)
-        run.build = current.path
+        if built and run.facts.publish and run.facts.publish.pinned:
+            current = built
+        else:
+            current = Builds.open(settings).find(space=run.space.id)
+            run.build = current.path
         _report(run, current, "failed" if load_error else "done", str(load_error) if load_error else None)
         if load_error:
             raise load_error
@@ -184,18 +187,18 @@ def index_job(settings: Settings) -> None:
 
 
 def publish_job(settings: Settings) -> None:
-    """Put the newest build of the space in service, if it passes its gates."""
+    """Put the newest build of the space in service, if it passes its gates; also over one that a rollback pinned."""
     with Run("publish", settings, ("index",)) as run:
         builds = Builds.open(settings)
         paths = builds.of(run.space.id)
         if not paths:
             raise UsageError(f"root {settings.root} has no build of {run.space.id}; run ./spark-submit.sh index first")
-        _publish(run, builds.read(paths[-1]))
+        _publish(run, builds.read(paths[-1]), unpin=True)
 
 
-def _publish(run: Run, manifest: Manifest) -> None:
+def _publish(run: Run, manifest: Manifest, unpin: bool = False) -> None:
     with run.lock("publish"):  # a root of the version before has one CURRENT for all spaces
-        index.publish(run, manifest)
+        index.publish(run, manifest, "remove" if unpin else "respect")
 
 
 def compact_job(settings: Settings) -> None:

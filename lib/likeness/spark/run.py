@@ -7,22 +7,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from likeness.core.errors import DataError, GateError, LikenessError, ServiceError
+from likeness.core.errors import DataError, GateError, LikenessError
 from likeness.core.progress import Reporter
 from likeness.core.settings import Settings
 from likeness.models.backbones import Space
 from likeness.models.spaces import spaces_of
 from likeness.spark.session import open_session
 from likeness.spark.tables import SparkTables
-from likeness.storage.leases import Lease, LeaseHeldError, held_leases, run_name
+from likeness.storage.leases import EXCLUSIVE, Lease, LeaseHeldError, refuse_concurrent, run_name
 from likeness.storage.run_facts import EndFacts, RunFacts, S, StageFacts, StartFacts
 from likeness.storage.run_history import RunRow, read_runs
 from likeness.storage.table_reader import TableReader
 from likeness.storage.tables import FAILURES, FEATURES, IMAGES, LISTINGS, RUNS, SOURCES, Table
 
 _LOCK_TIMEOUT_S = 1800.0
-_EXCLUSIVE = "upkeep"
-"""The lease of a run that excludes all other runs of the root."""
 
 
 class Run:
@@ -52,14 +50,14 @@ class Run:
         pairs = [(stage, space) for stage in stages for space in (self.spaces if stage == "extract" else [self.space])]
         # all spaces share one source, so the lease of ingest has no space
         self._names = [stage if stage == "ingest" else f"{stage}-{space.id}" for stage, space in pairs]
-        self._names += [_EXCLUSIVE] * exclusive
+        self._names += [EXCLUSIVE] * exclusive
         self._leases, self._stack = [], ExitStack()  # type: ignore[var-annotated]
 
     def __enter__(self) -> "Run":
         self.reporter.say(f"{self.job}: space {self.space.id}, root {self.settings.root}")
         with ExitStack() as stack:
             self._leases = [stack.enter_context(self._lease(name)) for name in self._names]
-            self._refuse_concurrent()
+            refuse_concurrent(self.settings.root, self.run_id, self.job, EXCLUSIVE in self._names)
             with self.stage(StartFacts) as facts:
                 self.tables = SparkTables(open_session(self.settings, self.job), self.settings, self.check_leases)
                 self._record_killed()
@@ -186,20 +184,6 @@ class Run:
             settings=self.settings.model_dump_json(),
             facts=self.facts,
         )
-
-    def _refuse_concurrent(self) -> None:
-        """Stops if this run or another one is exclusive. Two runs that see each other's leases both stop.
-
-        Raises:
-            ServiceError: another run is at work, and this run or that one is exclusive.
-        """
-        exclusive = _EXCLUSIVE in self._names
-        for other in held_leases(self.settings.root):
-            if other.state == "alive" and other.run_id != self.run_id and (exclusive or other.name == _EXCLUSIVE):
-                raise ServiceError(
-                    f"{self.job} and {other.holder} cannot work on root {self.settings.root} at once: "
-                    f"{self.job if exclusive else other.job} needs exclusive access. Wait for the other run, or stop it"
-                )
 
     def _record(self, error: BaseException | None) -> None:
         code = 0 if error is None else error.exit_code if isinstance(error, LikenessError) else 1

@@ -8,8 +8,11 @@ import uuid
 from pathlib import Path
 
 from likeness.core import uris
-from likeness.core.errors import DataError, UsageError
+from likeness.core.errors import DataError, MissingRootError, ServiceError, UsageError
+from likeness.storage import hbase_layout
 from likeness.storage.ports import FileEntry, Files, KeyedStore, Product
+
+_KEYED_FORMS = f"sqlite:///path, {hbase_layout.FORM}"
 
 
 def files(uri: str) -> Files:
@@ -30,6 +33,31 @@ def files(uri: str) -> Files:
     raise UsageError(f"{uri}: no file store for {scheme}://; known: file:// and hdfs://")
 
 
+def check_root(root: str) -> None:
+    """Checks that a root, a path or URI, is a folder that can be read.
+
+    Raises:
+        MissingRootError: there is no such folder.
+        UsageError: the scheme is unknown, or the root is a file.
+        ServiceError: its file store does not answer, or refuses.
+    """
+    uri = uris.canonical(root)
+    store = files(uri)
+    try:
+        there = store.exists(uri)
+        if there and not store.names(uri):
+            next(iter(store.walk(uri)), None)  # which tells an empty folder from a file
+    except NotADirectoryError:
+        raise UsageError(f"root {root} is a file", "name a folder with --root") from None
+    except OSError as error:
+        reason = error.strerror or str(error).removeprefix(f"{uri}: ")
+        raise ServiceError(f"root {root} cannot be read: {reason}", "name another with --root") from None
+    if not there:
+        raise MissingRootError(
+            f"root {root} does not exist", "name another with --root, or fill this one with ./spark-submit.sh nightly"
+        )
+
+
 def keyed(uri: str, create: bool = False) -> KeyedStore:
     """Opens the keyed store of a URI.
 
@@ -41,18 +69,29 @@ def keyed(uri: str, create: bool = False) -> KeyedStore:
         UsageError: the URI is not understood.
         ServiceError: the store cannot be reached, or does not exist.
     """
-    scheme = uris.scheme(uri)
-    if scheme == "sqlite":
-        from likeness.storage.keyed_sqlite import SqliteStore
-
-        return SqliteStore(uri, create)
-    if scheme == "hbase":
+    check_keyed_uri(uri)
+    if uris.scheme(uri) == "hbase":
         from likeness.storage.keyed_hbase import HbaseStore
 
         return HbaseStore(uri, create)
-    raise UsageError(
-        f"keyed.uri = {uri!r}: no keyed store for {scheme}://; known: sqlite:///path, hbase://host:port/name"
-    )
+    from likeness.storage.keyed_sqlite import SqliteStore
+
+    return SqliteStore(uri, create)
+
+
+def check_keyed_uri(uri: str) -> None:
+    """Checks the form of a keyed store's URI, without opening the store.
+
+    Raises:
+        UsageError: the URI is not understood.
+    """
+    scheme = uris.scheme(uri)
+    if scheme == "hbase":
+        hbase_layout.parse_uri(uri)
+    elif scheme != "sqlite":
+        raise UsageError(f"keyed.uri = {uri!r}: no keyed store for {scheme}://; known: {_KEYED_FORMS}")
+    elif not uri.startswith("sqlite:///"):
+        raise UsageError(f"keyed.uri = {uri!r} names no absolute path; write it as sqlite:///path")
 
 
 def keyed_uri(configured: str, root: str) -> str:
@@ -113,4 +152,16 @@ def fetch(uri: str, path: Path, sha256: str = "") -> None:
         draft.unlink(missing_ok=True)
 
 
-__all__ = ["FileEntry", "Files", "KeyedStore", "Product", "fetch", "files", "keyed", "keyed_uri", "local_copy"]
+__all__ = [
+    "FileEntry",
+    "Files",
+    "KeyedStore",
+    "Product",
+    "check_keyed_uri",
+    "check_root",
+    "fetch",
+    "files",
+    "keyed",
+    "keyed_uri",
+    "local_copy",
+]

@@ -33,14 +33,14 @@ class HbaseStore:
 
     def __init__(self, uri: str, create: bool = False) -> None:
         self._config = hbase_layout.parse_uri(uri)
-        self.writers = self._config.writers
+        self.writers, self.embedded = self._config.writers, False
         self._pool = HbasePool(self._config)
         try:
             missing = self._missing()
             if missing and not create:
                 raise ServiceError(
-                    f"keyed.uri = {uri}: HBase has no table {', '.join(self._table(name) for name in missing)}; "
-                    "create them with `likeness hbase-init`"
+                    f"keyed.uri = {uri}: HBase has no table {', '.join(self._table(name) for name in missing)}",
+                    "create them with `likeness hbase-init`",
                 )
             self._create(missing)
         except ServiceError:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from likeness.core.errors import ServiceError, UsageError
+from likeness.core.errors import ServiceError
 from likeness.storage.items import Item, region_keys
 from likeness.storage.ports import Product
 
@@ -30,10 +30,9 @@ class SqliteStore:
     """
 
     writers = 1
+    embedded = True
 
     def __init__(self, uri: str, create: bool = False) -> None:
-        if not uri.startswith("sqlite:///"):
-            raise UsageError(f"keyed.uri = {uri!r} names no absolute path; write it as sqlite:///path")
         self._path = Path(uri.removeprefix("sqlite://"))
         try:
             if create:

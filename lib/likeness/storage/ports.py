@@ -78,6 +78,8 @@ class KeyedStore(Protocol):
 
     writers: int
     """Number of processes that may write at the same time."""
+    embedded: bool
+    """Whether it is a file of this machine: reads wait for nobody else."""
 
     def put_vectors(self, space: str, rows: Iterable[tuple[Item, np.ndarray]]) -> int:
         """Stores the float32 vector of each item; returns how many."""

@@ -136,9 +136,15 @@ class IndexFacts(StageFacts):
 
 
 class PublishFacts(StageFacts):
-    """The recall of the worst shard."""
+    """The recall of the worst shard.
+
+    `unpublished` is the build (`space/build`) that passed its gates but was not published, because the build `pinned`
+    was put in service by a rollback.
+    """
 
     recall: float = 0.0
+    unpublished: str = ""
+    pinned: str = ""
 
 
 class SuspectLabel(BaseModel):

@@ -126,7 +126,7 @@ class TableReader:
         """A table in the present columns, if it exists; it must have the snapshot."""
         table = self._open(schema)
         if table and snapshot is not None and table.snapshot_by_id(snapshot) is None:
-            raise UsageError(f"table {schema.name} has no snapshot {snapshot}; `likeness runs show` names them")
+            raise UsageError(f"table {schema.name} has no snapshot {snapshot}", "`likeness runs show` names them")
         return table and _in_present_columns(table, schema)
 
     def _open(self, schema: Schema) -> Table | None:

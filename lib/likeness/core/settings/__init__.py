@@ -42,7 +42,8 @@ def load_settings(config: str | None = None, flags: Values | None = None, assign
         errors += _explain(error)
     if errors:
         file = f" (file {config})" if config else ""
-        raise UsageError(f"settings{file}:\n" + "\n".join(f"  {line}" for line in errors))
+        listed = "".join(f"\n  {line}" for line in errors) if len(errors) > 1 else f" {errors[0]}"
+        raise UsageError(f"settings{file}:{listed}")
     return settings
 
 
@@ -141,7 +142,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
             for name in _leaves(key, item["input"]):
                 yield f"{name}: unknown key; {_suggest(name)}"
         else:
-            yield f"{key} = {item['input']!r}: {item['msg']}"
+            yield f"{key} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
 
 
 def _leaves(key: str, value: Any) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """The settings: a frozen model for each section, and `Settings`, which has all sections."""
 
 import datetime
-from typing import Annotated, Any, Literal
+import re
+import string
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -11,12 +13,15 @@ Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Values = dict[str, Any]
 """Values by key, nested as in a TOML file."""
+_PHOTO_FIELDS = ("image_id", "product_id", "category", "uri")
+_ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})")
+_ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 
 
 class _Section(BaseModel):
     """Base of the sections: frozen, an unknown key is an error, and the text below a field is its description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: object) -> None:
@@ -39,12 +44,20 @@ class Source(_Section):
 class Limits(_Section):
     """Limits of one photo."""
 
+    section: ClassVar[str] = "limits"
+    """Where they are set, for messages."""
     max_bytes: Count = 30_000_000
     """maximum bytes of a file"""
     max_pixels: Count = 100_000_000
     """maximum pixels; checked before a photo is decoded"""
     decode_timeout_s: float = Field(30.0, gt=0, le=86_400)
     """maximum seconds to decode a photo"""
+
+
+class QueryLimits(Limits):
+    """Limits of one photo that is searched with."""
+
+    section: ClassVar[str] = "serve"
 
 
 class Gates(_Section):
@@ -234,6 +247,21 @@ class Serve(_Section):
     """maximum results of a query, including those of earlier pages"""
     photos_max: Count = 8
     """maximum photos of a query"""
+    max_bytes: Count = 15_000_000
+    """maximum bytes of a photo of a query"""
+    max_pixels: Count = 25_000_000
+    """maximum pixels of a photo of a query; checked before it is decoded"""
+    bytes_in_flight: Count = 256_000_000
+    """maximum bytes of all request bodies in memory; one client may hold as many as it leaves free"""
+    connections: Count = 4096
+    """maximum open connections, and at most half of the process's file descriptors; beyond them the oldest idle one is
+    closed"""
+    header_s: Count = 10
+    """seconds for the headers of a request to arrive"""
+    body_s: Count = 30
+    """seconds for the body of a request to arrive, and for a client to take the answer"""
+    idle_s: Count = 75
+    """seconds that a connection may be idle between two requests"""
     photo_url: str = ""
     """URL of a photo, with {image_id}, {product_id}, {category}, {uri}; default: this service"""
     keys: str = ""
@@ -242,6 +270,16 @@ class Serve(_Section):
     """requests per second of a key, or of all without keys; 0: no limit"""
     at_once: Natural = 0
     """concurrent requests of each key; 0: no limit"""
+    builds: list[str] = []
+    """keys, by name, whose requests may load builds out of service (build=NAME); *: all requests"""
+    uris: list[str] = []
+    """keys, by name, whose answers over HTTP have `uri`, the place that a photo was read from; *: all answers"""
+    metrics: list[str] = []
+    """keys, by name, that may read /metrics; *: all keys; without keys everyone may"""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """port of its own for /metrics, at the address of the service and without a key; 0: the port of the service"""
+    hosts: list[str] = []
+    """host names that requests may name, such as search.shop.example or *.shop.example; default: any"""
     cors: list[str] = []
     """allowed CORS origins, such as https://shop.example"""
     leaves: list[str] = []
@@ -250,14 +288,85 @@ class Serve(_Section):
     """file with the secret that leaves require of the root; default: none"""
     replicas: Count = 1
     """number of leaves that load each shard"""
+    facts_ms: Count = 50
+    """time limit of the keyed store for the facts of an answer in milliseconds; later ones are left out"""
     deadline_ms: Count = 1000
-    """deadline of a leaf in milliseconds; later results are left out"""
+    """deadline of a leaf, and of the keyed store where a query needs it, in milliseconds; later results are left out.
+    A query whose photos are not decoded by then is refused"""
     hedge_ms: Count = 100
     """milliseconds after which the query is also sent to a replica"""
     category_model: str = "category"
     """model that predicts a query's category; without one in service, neighbours vote"""
     drain_s: Count = 20
     """seconds for running queries to finish when the service stops"""
+
+    @field_validator("photo_url")
+    @classmethod
+    def _is_url(cls, template: str) -> str:
+        """The URL of a photo must differ from photo to photo, and hold no name but those that are known."""
+        if not template:
+            return template
+        try:
+            fields = [tuple(rest) for _, *rest in string.Formatter().parse(template) if rest[0] is not None]
+        except ValueError as error:
+            raise ValueError(f"{error}; write a brace that is no field twice") from None
+        names = ", ".join(f"{{{name}}}" for name in _PHOTO_FIELDS)
+        if any(name not in _PHOTO_FIELDS or spec or conversion for name, spec, conversion in fields) or not fields:
+            raise ValueError(f"a photo's URL has one or more of {names}, and no other field")
+        if not template.startswith(("http://", "https://", "/", "{uri}")):
+            raise ValueError("a photo's URL starts with https://, http://, / or {uri}")
+        return template
+
+    @field_validator("builds")
+    @classmethod
+    def _has_keys(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        """A key can be named only where there are keys."""
+        if set(names) - {"*"} and not info.data.get("keys"):
+            raise ValueError("it names keys, but serve.keys names no file of them; * lets everybody")
+        return names
+
+    @field_validator("cors")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        """An origin as browsers send it."""
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; write it as https://host or https://host:port, without a path"
+                )
+        return origins
+
+    @field_validator("leaves")
+    @classmethod
+    def _are_addresses(cls, leaves: list[str]) -> list[str]:
+        """Addresses with a port that can be connected to, each once."""
+        for leaf in leaves:
+            match = _ADDRESS.fullmatch(leaf)
+            if not match or not 1 <= int(match[1]) <= 65535:
+                raise ValueError(f"{leaf!r} is not HOST:PORT, such as 10.0.0.5:8081")
+            if leaves.count(leaf) > 1:
+                raise ValueError(f"{leaf!r} is named twice; name each leaf once")
+        return leaves
+
+    @field_validator("replicas")
+    @classmethod
+    def _has_leaves(cls, replicas: int, info: ValidationInfo) -> int:
+        """Each replica needs a leaf of its own."""
+        leaves = info.data.get("leaves", [])
+        if leaves and replicas > len(leaves):
+            raise ValueError(f"each replica needs a leaf of its own, and {len(leaves)} are named in serve.leaves")
+        return replicas
+
+    @property
+    def photo_limits(self) -> QueryLimits:
+        """The limits of each photo of a query."""
+        timeout_s = self.deadline_ms / 1000
+        return QueryLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, decode_timeout_s=timeout_s)
+
+    @property
+    def max_photo_bytes(self) -> int:
+        """Bytes of all photos of a query."""
+        return self.photos_max * self.max_bytes
 
 
 class Settings(_Section):

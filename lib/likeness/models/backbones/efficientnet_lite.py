@@ -21,8 +21,8 @@ def _packaged(number: int) -> Path:
         module: Any = importlib.import_module(package)
     except ImportError:
         raise ServiceError(
-            f"the package {package.replace('_', '-')} is not installed; "
-            "install it, or name a weights file with --set extract.weights=FILE"
+            f"the package {package.replace('_', '-')} is not installed",
+            "install it, or name a weights file with --set extract.weights=FILE",
         ) from None
     return Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 

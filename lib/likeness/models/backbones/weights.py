@@ -50,8 +50,8 @@ def weights_not_published(name: str, where: str) -> Path:
         ServiceError: always; names the remedy.
     """
     raise ServiceError(
-        f"{name} comes without weights ({where}); name a file of them with --set extract.weights=FILE, "
-        "a safetensors file or a torch state dict"
+        f"{name} comes without weights",
+        f"name a file of them with --set extract.weights=FILE, a safetensors file or a torch state dict ({where})",
     )
 
 
@@ -75,7 +75,7 @@ def torchvision_file(filename: str) -> Path:
         torch.hub.download_url_to_file(address, str(path), hash_prefix=checksum, progress=False)
     except Exception as error:
         raise ServiceError(
-            f"torchvision's weights {filename} are not in {path.parent} and cannot be downloaded ({error}); "
-            f"copy the file there, or name a weights file with --set extract.weights=FILE"
+            f"torchvision's weights {filename} are not in {path.parent} and cannot be downloaded ({error})",
+            "copy the file there, or name a weights file with --set extract.weights=FILE",
         ) from None
     return path

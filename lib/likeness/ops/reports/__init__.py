@@ -14,6 +14,7 @@ from likeness.evaluation import compare_spaces
 from likeness.evaluation.compare_spaces import Comparison
 from likeness.index.builds import Builds
 from likeness.index.manifest import Manifest, Shard
+from likeness.index.published import Pin
 from likeness.ops.reports import build_figures, figures
 from likeness.ops.reports.model_report import write_model_report
 from likeness.ops.reports.pages import render_page
@@ -28,7 +29,7 @@ from likeness.storage.tables import FAILURES, RUNS, TABLES
 class RunReport:
     """The values of a run's page; those of a build are None if there is no build.
 
-    `neighbours` is the reason if they were not compared.
+    `pins` are the builds that a rollback has pinned. `neighbours` is the reason if they were not compared.
     """
 
     run: RunRow
@@ -39,6 +40,7 @@ class RunReport:
     failures: figures.FailureSummary
     settings: Sequence[figures.SettingLine]
     snapshots: Sequence[tuple[str, int | None, int | None]]
+    pins: Sequence[Pin]
     manifest: Manifest | None
     worst: Shard | None
     categories: tuple[list[tuple[str, int]], list[tuple[str, int]]] | None
@@ -80,6 +82,7 @@ def run_report(row: RunRow, settings: Settings, manifest: Manifest | None, table
         failures=figures.failure_summary(tables.read(FAILURES)),
         settings=figures.setting_lines(settings),
         snapshots=figures.snapshot_lines(row.facts, snapshots),
+        pins=builds.pins(row.space or ""),
         manifest=manifest,
         worst=build_figures.worst_shard(manifest) if manifest else None,
         categories=build_figures.largest_categories(manifest) if manifest else None,

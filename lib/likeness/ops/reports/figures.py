@@ -16,7 +16,7 @@ from likeness.storage.run_facts import ExtractFacts, IndexFacts, IngestFacts, Ru
 from likeness.storage.run_history import FailureRow
 
 _EXAMPLES = 20
-_NOT_COUNTS = {"seconds", "snapshots", "fingerprint", "complete", "model", "worst"}
+_NOT_COUNTS = {"seconds", "snapshots", "fingerprint", "complete", "model", "worst", "unpublished", "pinned"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def headline(facts: RunFacts, manifest: Manifest | None, in_service: str | None)
         return f"{listed}Nothing is published."
     content = f"{pluralize(manifest.images, 'image')} in {pluralize(len(manifest.shards), 'shard')}"
     if manifest.path != in_service:
-        return f"{listed}Build {manifest.build} with {content} is not published."
+        pinned = facts.publish.pinned if facts.publish else ""
+        stays = f" {pinned} stays in service: a rollback pinned it." if pinned else ""
+        return f"{listed}Build {manifest.build} with {content} is not published.{stays}"
     if facts.index and facts.index.step == UNCHANGED:
         return f"{listed}Listings and vectors did not change: build {manifest.build} stays in service with {content}."
     return f"{listed}Build {manifest.build} is in service with {content}{build_changes(facts)}."

@@ -80,6 +80,11 @@ def _counts(stage: StageFacts | None, *names: str) -> str:
 
 
 def _build(facts: RunFacts, manifest: Manifest) -> str:
+    if facts.publish and facts.publish.pinned:
+        return (
+            f"{facts.publish.unpublished} is not published: a rollback pinned {facts.publish.pinned}; "
+            "`./spark-submit.sh publish` publishes it, `likeness rollback --release` ends the pin"
+        )
     verb = "stays" if facts.index and facts.index.step == UNCHANGED else "is"
     images, shards = pluralize(manifest.images, "image"), pluralize(len(manifest.shards), "shard")
     return f"{manifest.path} {verb} in service: {images} in {shards}{build_changes(facts)}"

@@ -1,4 +1,4 @@
-"""API keys, stored as hashes in a file; each has a rate limit and a limit of concurrent requests.
+"""API keys, stored as hashes in a file; each has a rate limit.
 
 A line of the file is `NAME SHA256`, of the key. `likeness key NAME` makes one; the file is read again when it changes.
 """
@@ -8,20 +8,27 @@ import hmac
 import math
 import re
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likeness.core.errors import UsageError
 from likeness.core.settings import Serve
+from likeness.serving.http.middleware import HEALTH
+from likeness.serving.http.pages import CONTRACT, PAGES
+from likeness.serving.http.shared_counts import SharedCounts
 
-OPEN = ("/", "/app.js", "/style.css", "/healthz", "/readyz")
-"""Paths open without a key: the page, which asks for one, and the health checks of load balancers."""
+OPEN = frozenset((*PAGES, *HEALTH, CONTRACT))
+"""Paths open without a key: the pages, which ask for one, the contract, and the health checks of load balancers."""
+IMAGES = "/v1/images/"
+"""Thumbnails are below this path: they are counted apart, because a page of results shows many."""
+NOBODY = "-"
+"""The caller of a request without a key that counts."""
+_IMAGES_EACH, _IMAGES_BURST = 50, 100
+"""Thumbnails for each request of a caller's rate; at least so many in a row."""
 _LINE = re.compile(r"(\S+)\s+([0-9a-f]{64})")
 _POLL_S = 1.0
 
@@ -68,10 +75,14 @@ class Keys:
         """Reads the file.
 
         Raises:
-            UsageError: the file cannot be read, or a line is malformed.
+            UsageError: the file cannot be read, has no key, or a line is malformed.
         """
         self._path = path
         self._entries, self._changed, self._checked = _read(path), path.stat().st_mtime_ns, time.monotonic()
+        if not self._entries:
+            raise UsageError(
+                f"serve.keys = {str(path)!r} has no key, so nobody could query; make one with `likeness key`"
+            )
 
     def owner(self, key: str) -> str | None:
         """The name of a key; None if there is no such key. A wrong key takes as long as a right one."""
@@ -92,38 +103,28 @@ class Keys:
                 self._entries, self._changed = _read(self._path), changed
 
 
-@dataclass
-class _Quota:
-    """What one caller has left: a bucket of `rate` requests that refills in a second, and its running requests."""
-
-    rate: float
-    left: float
-    filled: float = field(default_factory=time.monotonic)
-    running: int = 0
-
-    def wait(self) -> float:
-        """Takes one request from the bucket and returns 0; or returns the seconds until there is one."""
-        now = time.monotonic()
-        self.left = min(max(1.0, self.rate), self.left + (now - self.filled) * self.rate)
-        self.filled = now
-        if self.left < 1:
-            return (1 - self.left) / self.rate
-        self.left -= 1
-        return 0.0
+def has_right(state: object, names: Collection[str]) -> bool:
+    """Whether a setting that names keys, such as `serve.builds`, names the key of a request, by its `state`."""
+    return "*" in names or getattr(state, "caller", NOBODY) in names
 
 
 class AuthMiddleware:
-    """ASGI middleware: passes on requests with a key, within the limits of that key.
+    """ASGI middleware: passes on requests with a key, within the rate of that key.
 
-    `refuse(code, detail, headers)` gives the response for `no_key` and `too_many`: an ASGI application. Without a file
-    of keys all callers share one quota.
+    `refuse(code, detail, headers)` gives the response for `no_key` and `too_many`: an ASGI application. Without keys
+    all callers share one quota.
     """
 
-    def __init__(self, app: ASGIApp, settings: Serve, refuse: Callable[[str, str, dict[str, str]], ASGIApp]) -> None:
-        self._app, self._settings, self._refuse = app, settings, refuse
-        self._keys = Keys(Path(settings.keys)) if settings.keys else None
-        self._quotas: dict[str, _Quota] = {}
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Serve,
+        keys: Keys | None,
+        counts: SharedCounts,
+        refuse: Callable[[str, str, dict[str, str]], ASGIApp],
+    ) -> None:
+        self._app, self._settings, self._keys, self._refuse = app, settings, keys, refuse
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or refuses it."""
@@ -133,10 +134,16 @@ class AuthMiddleware:
         if name is None:
             detail = "give a key as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             return await self._refuse("no_key", detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
-        with self._admitted(name) as wait:
-            if not wait:
-                return await self._app(scope, receive, send)
-        detail = f"{name} may ask {self._settings.rate:g} times a second and {self._settings.at_once} at once"
+        state, images = scope.setdefault("state", {}), scope["path"].startswith(IMAGES)
+        state["caller"], state["key"] = name, name if self._keys else ""
+        if not self._settings.rate:
+            return await self._app(scope, receive, send)
+        rate = self._settings.rate * (_IMAGES_EACH if images else 1)
+        most, what = max(_IMAGES_BURST if images else 1, rate), "thumbnails" if images else "requests"
+        wait = self._counts.wait(f"{what} of {name}", rate, most)
+        if not wait:
+            return await self._app(scope, receive, send)
+        detail = f"{name} may send {rate:g} {what} a second"
         return await self._refuse("too_many", detail, {"Retry-After": str(math.ceil(wait))})(scope, receive, send)
 
     def _caller(self, scope: Scope) -> str | None:
@@ -146,17 +153,3 @@ class AuthMiddleware:
         kind, _, key = headers.get(b"authorization", "").partition(" ")
         sent = key.strip() if kind.lower() == "bearer" else headers.get(b"x-api-key", "")
         return self._keys.owner(sent) if sent else None
-
-    @contextmanager
-    def _admitted(self, name: str) -> Iterator[float]:
-        """Counts a request as running if it is admitted; gives 0 then, else the seconds to wait."""
-        rate, most = self._settings.rate, self._settings.at_once
-        with self._lock:
-            quota = self._quotas.setdefault(name, _Quota(rate, max(1.0, rate)))
-            wait = 1.0 if most and quota.running >= most else quota.wait() if rate else 0.0
-            quota.running += not wait
-        try:
-            yield wait
-        finally:
-            with self._lock:
-                quota.running -= not wait

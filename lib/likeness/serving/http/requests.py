@@ -3,14 +3,22 @@
 from typing import Annotated
 
 from fastapi import UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from likeness.images.query_views import QueryView
 from likeness.serving.query_terms import Combine
 from likeness.serving.search_params import SearchParams
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+_FLOAT32 = 3.4028234663852886e38
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-_FLOAT32, le=_FLOAT32)]
 _COMBINE = "of several of one thing: the best of each, or their mean"
+
+
+def _true_or_false(value: object) -> object:
+    """Passes on what the contract calls a boolean; else `distinct=0` would be one, and so would `distinct=off`."""
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+        return value
+    raise ValueError("Input should be true or false")
 
 
 class SearchQuery(BaseModel):
@@ -25,7 +33,7 @@ class SearchQuery(BaseModel):
     )
     offset: int = Field(0, ge=0, description="results to pass over: those of pages before")
     min_score: Finite | None = Field(None, description="results below it are left out")
-    distinct: bool = Field(False, description="one result a product")
+    distinct: Annotated[bool, BeforeValidator(_true_or_false)] = Field(False, description="one result a product")
     min_coverage: float = Field(0, ge=0, le=1, description="share of the shards asked that has to answer")
     near_duplicate: float | None = Field(
         None, ge=0, le=1, description="results whose cosine to a better one is so much or more are left out"
@@ -52,8 +60,10 @@ class PhotoQuery(SearchQuery):
 class BatchQuery(SearchQuery):
     """Searches by vectors of a feature space, as the layer gives them: one for each vector."""
 
-    space: str
-    vectors: list[list[Finite]] = Field(min_length=1, max_length=64)
+    space: str = Field(description="the feature space of the vectors", examples=["efficientnet_lite0.pool@48a432dd"])
+    vectors: list[list[Finite]] = Field(
+        min_length=1, max_length=64, description="vectors of the space, each as long as it has dimensions"
+    )
 
 
 class VectorQuery(BatchQuery):

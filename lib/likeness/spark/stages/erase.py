@@ -80,7 +80,7 @@ def _rebuild(run: Run, in_service: Manifest | None) -> Manifest | None:
         return None
     built = index(run, whole=True, like=in_service)
     if built:
-        publish(run, built)
+        publish(run, built, pins="keep")
     return built
 
 

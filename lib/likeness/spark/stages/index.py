@@ -3,9 +3,11 @@
 A build is whole, or extends the one in service: a delta shard of new rows, tombstones of deleted ones.   [pyspark]
 """
 
+import datetime
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -33,6 +35,7 @@ def index(run: Run, whole: bool = False, like: Manifest | None = None) -> Manife
     """Builds shards of all active listings; None if the build in service has these snapshots already.
 
     That build is returned where another space is the default and no setting says which: it is to be published again.
+    The newest build is returned where it has these snapshots, and only a pin has kept it from being published.
 
     Args:
         run: the run that builds.
@@ -51,6 +54,10 @@ def index(run: Run, whole: bool = False, like: Manifest | None = None) -> Manife
             facts.built, facts.step = 0, UNCHANGED
             run.say("index: nothing has changed, the build in service stays")
             return None if job.builds.published.configured or job.space in job.builds.spaces() else before
+        if not whole and (unpublished := job.unpublished()):
+            facts.built, facts.step = 0, UNCHANGED
+            run.say(f"index: nothing has changed since {unpublished.build} was built")
+            return unpublished
         members = _members(run, job.snapshots, job.space).persist()
         try:
             sizes = {row.category: row["count"] for row in members.groupBy("category").count().collect()}
@@ -97,6 +104,20 @@ class _Job:
             self.run.say(f"index: the build in service lacks {missing[0]}, all shards are built anew")
             return None
         return current
+
+    def unpublished(self) -> Manifest | None:
+        """The newest build of the space, if it is up to date and was built since a rollback pinned an earlier one."""
+        pins, paths = self.builds.pins(self.space), self.builds.of(self.space)
+        if not (pins and paths):
+            return None
+        try:
+            newest = self.builds.read(paths[-1])
+        except DataError:
+            return None  # it is built anew
+        since = max(datetime.datetime.fromisoformat(pin.since) for pin in pins).replace(microsecond=0)
+        rolled_back = datetime.datetime.fromisoformat(newest.created) < since
+        up_to_date = newest.snapshots == self.snapshots and newest.index_settings == self.deciding
+        return None if rolled_back or not up_to_date or self.builds.missing(newest) else newest
 
     def whole(self, members: DataFrame, sizes: Mapping[str, int]) -> tuple[list[Shard], None]:
         """New shards of all members."""
@@ -168,8 +189,14 @@ class _Job:
         )
 
 
-def publish(run: Run, manifest: Manifest) -> None:
-    """Puts a build in service.
+def publish(run: Run, manifest: Manifest, pins: Literal["respect", "remove", "keep"] = "respect") -> None:
+    """Puts a build in service, unless a rollback has pinned the build that it would replace.
+
+    Args:
+        run: the run that publishes.
+        manifest: the build.
+        pins: `respect`: a pinned build stays in service, and the facts of the run say so; `remove`: it is replaced, and
+            its pin removed; `keep`: it is replaced, and the new build is pinned.
 
     Raises:
         GateError: a shard's recall, with or without a filter, is below `gates.min_recall`.
@@ -185,7 +212,14 @@ def publish(run: Run, manifest: Manifest) -> None:
             )
         run.check_leases()
         run.say(f"publish: {manifest.build} passes its gates")
-        Builds.open(run.settings).publish(manifest, run.settings.index.keep_builds)
+        builds = Builds.open(run.settings)
+        if pins == "respect" and (pinned := builds.pins(manifest.space)):
+            facts.unpublished, facts.pinned = manifest.path, pinned[0].path
+            builds.sweep(manifest.space, before=manifest.build)
+            run.build = next(iter(builds.chain(manifest.space)), None)
+            run.say(f"publish: {manifest.build} is not published: {pinned[0]}")
+            return
+        builds.publish(manifest, run.settings.index.keep_builds, unpin=pins == "remove")
         run.build = manifest.path
         run.say(f"publish: {manifest.build} is in service")
 

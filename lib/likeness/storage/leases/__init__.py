@@ -2,7 +2,7 @@
 
 A lease is the file `<name>.<generation>.json` of ROOT/leases with the highest generation. A run takes it by the
 exclusive creation of the next generation: of two runs one succeeds, and a run that has lost its lease can see that.
-Releasing the lease of another run works the same way.
+Releasing the lease of another run works the same way. Commands that change what is in service take leases too.
 """
 
 import datetime
@@ -11,14 +11,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from likeness.core.errors import ServiceError
 from likeness.storage.leases.holders import LeaseState, held_leases, release
 from likeness.storage.leases.lease_files import EXPIRY_S, LeaseFiles, LeaseHeldError, LeaseRecord, process_birth
 
 HEARTBEAT_S = 10.0
+EXCLUSIVE = "upkeep"
+"""The lease of a run that excludes all other runs of the root."""
 
 
 def run_name(job: str) -> str:
@@ -109,4 +111,50 @@ class Lease:
         return self._record.model_copy(update={"state": state, "beat": time.time()})
 
 
-__all__ = ["EXPIRY_S", "Lease", "LeaseHeldError", "LeaseRecord", "LeaseState", "held_leases", "release", "run_name"]
+@contextmanager
+def change_lease(root: str, name: str, job: str) -> Iterator[None]:
+    """Holds a lease for a change that takes a moment, made by a command and not by a run.
+
+    Raises:
+        LeaseHeldError: another run or command holds it.
+        ServiceError: an exclusive run is at work.
+    """
+    run_id, started = run_name(job), datetime.datetime.now(datetime.UTC).isoformat()
+    with Lease(root, name, {"run_id": run_id, "job": job, "started": started}):
+        refuse_concurrent(root, run_id, job)
+        yield
+
+
+def refuse_concurrent(root: str, run_id: str, job: str, exclusive: bool = False) -> None:
+    """Stops if this run or another one is exclusive. Two runs that see each other's leases both stop.
+
+    Args:
+        root: the root.
+        run_id: this run, which holds its leases already.
+        job: its job.
+        exclusive: whether it excludes all others.
+
+    Raises:
+        ServiceError: another run is at work, and this run or that one is exclusive.
+    """
+    for other in held_leases(root):
+        if other.state == "alive" and other.run_id != run_id and (exclusive or other.name == EXCLUSIVE):
+            raise ServiceError(
+                f"{job} and {other.holder} cannot work on root {root} at once: "
+                f"{job if exclusive else other.job} needs exclusive access. Wait for the other run, or stop it"
+            )
+
+
+__all__ = [
+    "EXCLUSIVE",
+    "EXPIRY_S",
+    "Lease",
+    "LeaseHeldError",
+    "LeaseRecord",
+    "LeaseState",
+    "change_lease",
+    "held_leases",
+    "refuse_concurrent",
+    "release",
+    "run_name",
+]
