@@ -81,7 +81,7 @@ def test_all_processes_take_from_one_bucket_and_hold_together(tmp_path: Path) ->
         assert not counts.hold_one("shop", 2)
         counts.hold("shop", -1)
         assert second.ask("hold_one('shop', 2)") == "True"
-        assert (counts.held("shop"), second.ask("held('shop')")) == (2, "2")
+        assert (counts.count("shop"), second.ask("count('shop')")) == (2, "2")
         with other(tmp_path / "counts") as third:
             assert third.number == -1
 
@@ -91,12 +91,12 @@ def test_what_a_killed_process_held_ends_with_it(tmp_path: Path) -> None:
     counts.hold("bytes", 5)
     with other(tmp_path / "counts") as second:
         second.ask("hold('bytes', 70)")
-        assert counts.held("bytes") == 75
+        assert counts.count("bytes") == 75
         second.process.send_signal(signal.SIGKILL)
         second.process.wait(30)
         with other(tmp_path / "counts") as third:
             assert (third.number, third.before) == (1, second.process.pid)
-            assert (counts.held("bytes"), third.ask("held('bytes')")) == (5, "5")
+            assert (counts.count("bytes"), third.ask("count('bytes')")) == (5, "5")
 
 
 def test_more_names_than_slots(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,5 +106,5 @@ def test_more_names_than_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     counts.hold("held", 7)
     for number in range(500):
         assert counts.wait(f"name {number}", 0.001, 1) == 0
-    assert counts.held("held") == 7
+    assert counts.count("held") == 7
     assert counts.wait("name 499", 0.001, 1) > 900
