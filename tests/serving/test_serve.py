@@ -62,6 +62,15 @@ def test_it_says_where_it_listens_and_ends_when_told(published: Settings) -> Non
         assert process.wait(30) in (0, -signal.SIGTERM)
 
 
+def test_the_last_lines_of_a_log_are_written(published: Settings) -> None:
+    with serving(published, read=False) as (process, lines), requests.Session() as session:
+        address = lines[-1].removeprefix("listening on ")
+        assert session.get(f"{address}healthz", headers={"X-Request-Id": "last"}, timeout=10).ok
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr
+        assert any('"request_id": "last"' in line for line in process.stderr)
+
+
 def test_a_log_that_nobody_reads_stalls_nobody(published: Settings) -> None:
     with serving(published, read=False) as (_, lines), requests.Session() as session:
         address, start = lines[-1].removeprefix("listening on "), time.monotonic()

@@ -14,7 +14,7 @@ import typer
 from likeness.cli.common import Assignments, Config, Root, load, with_root
 from likeness.core import garbage, malloc
 from likeness.core.errors import UsageError
-from likeness.core.line_writer import report_line
+from likeness.core.line_writer import close_log, report_line
 from likeness.core.settings import Settings
 
 _POLL_S = 0.5
@@ -39,7 +39,7 @@ def serve(
     """
     import uvicorn
 
-    from likeness.serving.http.app import create_app
+    from likeness.serving.http.app import create_app, stop_with_server
     from likeness.serving.http.connections import server_config
     from likeness.serving.http.telemetry import metrics_listener
     from likeness.serving.http.workers import run_workers
@@ -65,6 +65,7 @@ def serve(
         malloc.set_mmap_threshold(malloc.LARGE)
         service = Service(settings, report_line)
         app = create_app(service, report_line)
+        stop_with_server(app, close_log)
         with metrics_listener(app.state.metrics.registry, address, settings.serve.metrics_port):
             try:
                 service.start()

@@ -52,17 +52,24 @@ class LineWriter:
             try:
                 self._stream.write("".join(f"{line}\n" for line in lines if line is not None))
                 self._stream.flush()
-            except (OSError, ValueError):  # nobody reads any more
+            except OSError:  # a full disk may have room again
+                with self._lock:
+                    self._dropped += len(lines)
+            except ValueError:  # the stream is closed
                 return
 
 
 @functools.cache
 def _to_stderr() -> LineWriter:
-    writer = LineWriter(sys.stderr)
-    atexit.register(writer.close)
-    return writer
+    atexit.register(close_log)
+    return LineWriter(sys.stderr)
 
 
 def report_line(line: str) -> None:
     """Writes a line to standard error, by a thread."""
     _to_stderr()(line)
+
+
+def close_log() -> None:
+    """Writes the lines of `report_line` that wait, for a process that ends; later ones are not written."""
+    _to_stderr().close()

@@ -4,7 +4,8 @@ Uploads are kept in memory while they are answered, never in files.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,6 +87,18 @@ def create_app(
     app.add_middleware(TelemetryMiddleware, metrics=metrics, log=log)
     app.add_middleware(HeadMiddleware)
     return app
+
+
+def stop_with_server(app: FastAPI, *stop: Callable[[], None]) -> None:
+    """Has functions called after the server's last answer; the signal that stops it may end the process right then."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for each in stop:
+            each()
+
+    app.router.lifespan_context = lifespan
 
 
 def _add_searches(app: FastAPI, service: Service, metrics: Metrics) -> None:

@@ -5,8 +5,8 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from prometheus_client import multiprocess
 from uvicorn.supervisors import Multiprocess
 
 from likeness.core import garbage, malloc
+from likeness.core.line_writer import close_log
 from likeness.core.settings import Settings
-from likeness.serving.http.app import create_app
+from likeness.serving.http.app import create_app, stop_with_server
 from likeness.serving.http.connections import server_config
 from likeness.serving.http.shared_counts import SharedCounts
 from likeness.serving.http.telemetry import SHARED, Metrics, metrics_listener, registry_of_all
@@ -50,13 +51,7 @@ class Worker:
         garbage.collect_rarely()
         instead = f", instead of process {counts.before}" if counts.before else ""
         self.report(f"worker {counts.number + 1} of {self.workers} answers{instead}")
-
-        @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            yield
-            service.stop()
-
-        app.router.lifespan_context = lifespan
+        stop_with_server(app, service.stop, close_log)
         return app
 
     async def share(self) -> None:
